@@ -1,0 +1,15 @@
+/** Peers and devices over the network. Today: node-to-node HTTP over TLS pinned to the key that the chain knows. */
+
+export {
+  contentDigest,
+  createReplayGuard,
+  type ReplayGuard,
+  type RequestSigner,
+  type SignableRequest,
+  signRequest,
+  type VerifiedRequest,
+  verifyRequest,
+} from './http-signature.ts';
+export { type PeerAddress, type PeerRequest, peerFetch } from './peer-fetch.ts';
+export { type PeerServer, type PeerServerOptions, startPeerServer } from './peer-server.ts';
+export { openTransportIdentity, type TransportIdentity } from './transport-identity.ts';

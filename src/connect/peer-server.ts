@@ -1,0 +1,105 @@
+import http, { type RequestListener } from 'node:http';
+import https from 'node:https';
+import net, { type AddressInfo, type Socket } from 'node:net';
+import { getRequestListener } from '@hono/node-server';
+import { MillraceError } from '../errors.ts';
+import type { TransportIdentity } from './transport-identity.ts';
+
+/** A running peer server. */
+export interface PeerServer {
+  host: string;
+  port: number;
+  /** Stops taking connections, lets running requests end for `graceMs` (default 5,000), then cuts them. */
+  stop(graceMs?: number): Promise<void>;
+}
+
+/** What a peer server needs. `fetch` answers both TLS and plain requests; `port` 0 takes a free one. */
+export interface PeerServerOptions {
+  host?: string;
+  port: number;
+  identity: TransportIdentity;
+  fetch: (request: Request) => Response | Promise<Response>;
+  /** Greatest number of connections at once (default 512); more are closed at once. */
+  connectionsMax?: number;
+}
+
+const TLS_HANDSHAKE_BYTE = 0x16;
+const FIRST_BYTE_TIMEOUT_MS = 10_000;
+const IDLE_TIMEOUT_MS = 60_000;
+const LIMITS = {
+  headersTimeout: 15_000,
+  requestTimeout: 0,
+  keepAliveTimeout: 10_000,
+  connectionsCheckingInterval: 5_000,
+  maxHeaderSize: 16_384,
+};
+
+/**
+ * Serves one port that speaks TLS (for nodes, which pin the key) and plain HTTP (for content-addressed public reads
+ * by foreign tools), told apart by the first byte. A request's body may take as long as bytes keep coming; a
+ * connection that is silent for a minute is cut. Callers with bodies must limit them themselves.
+ * @throws port-in-use
+ */
+export async function startPeerServer(options: PeerServerOptions): Promise<PeerServer> {
+  const host = options.host ?? '127.0.0.1';
+  const sockets = new Set<Socket>();
+  const listener = getRequestListener(options.fetch, { overrideGlobalObjects: false }) as RequestListener;
+  const plain = http.createServer(LIMITS, listener);
+  const secure = https.createServer(
+    { ...LIMITS, key: options.identity.keyPem, cert: options.identity.certificatePem, minVersion: 'TLSv1.3' },
+    listener,
+  );
+  const front = net.createServer({ pauseOnConnect: false, noDelay: true }, (socket) => routeByFirstByte(socket, sockets, plain, secure));
+  front.maxConnections = options.connectionsMax ?? 512;
+  for (const server of [plain, secure]) server.on('clientError', (_error, socket) => socket.destroy());
+  await listen(front, options.port, host);
+  return {
+    host,
+    port: (front.address() as AddressInfo).port,
+    async stop(graceMs = 5000) {
+      const closed = new Promise<void>((resolve) => front.close(() => resolve()));
+      plain.closeIdleConnections();
+      secure.closeIdleConnections();
+      const cut = setTimeout(() => {
+        for (const socket of sockets) socket.destroy();
+      }, graceMs);
+      await closed;
+      clearTimeout(cut);
+    },
+  };
+}
+
+function routeByFirstByte(socket: Socket, sockets: Set<Socket>, plain: http.Server, secure: https.Server): void {
+  sockets.add(socket);
+  socket.on('close', () => sockets.delete(socket));
+  socket.on('error', () => socket.destroy());
+  socket.setTimeout(FIRST_BYTE_TIMEOUT_MS, () => socket.destroy());
+  socket.once('readable', () => {
+    const first = socket.read(1) as Buffer | null;
+    if (first === null) {
+      socket.destroy();
+      return;
+    }
+    socket.unshift(first);
+    socket.setTimeout(IDLE_TIMEOUT_MS, () => socket.destroy());
+    (first[0] === TLS_HANDSHAKE_BYTE ? secure : plain).emit('connection', socket);
+  });
+}
+
+function listen(server: net.Server, port: number, host: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (cause: NodeJS.ErrnoException) => {
+      const taken = cause.code === 'EADDRINUSE' || cause.code === 'EACCES';
+      reject(
+        new MillraceError(taken ? 'port-in-use' : 'listen-failed', {
+          actor: taken ? 'caller' : 'host',
+          message: `Cannot listen on ${host}:${port}: ${cause.message}`,
+          values: { host, port },
+          hint: 'Choose another port, or 0 for any free one.',
+          cause,
+        }),
+      );
+    });
+    server.listen(port, host, resolve);
+  });
+}
