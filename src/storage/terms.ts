@@ -1,0 +1,117 @@
+import type { Hex } from 'viem';
+import { MillraceError } from '../errors.ts';
+import { readFields } from './fields.ts';
+import { isSignedBy, type StorageDomain, structDigest, typeHash } from './typed-data.ts';
+
+/** What client and provider agree, as `IStorageMarket.DealTerms`. Sizes in bytes, money in base units, expiry in seconds. */
+export interface DealTerms {
+  client: Hex;
+  operatorId: bigint;
+  pieceRoot: Hex;
+  pieceHeight: number;
+  rawSize: bigint;
+  /** keccak256 of the binary root CID. */
+  contentHash: Hex;
+  periods: number;
+  pricePerPeriod: bigint;
+  collateral: bigint;
+  bond: bigint;
+  clientNonce: bigint;
+  providerNonce: bigint;
+  /** When the offer, not the deal, ends. */
+  expiry: bigint;
+}
+
+/** Prolongs a deal; `endPeriod` is the old end, so that a signature is good once. */
+export interface Extension {
+  dealId: bigint;
+  periods: number;
+  endPeriod: bigint;
+  expiry: bigint;
+}
+
+/** Signs 32-byte digests; the `Signer` of `src/chain` is one. */
+export interface DigestSigner {
+  address: Hex;
+  signDigest(digest: Hex): Promise<Hex>;
+}
+
+const DEAL_TERMS = typeHash(
+  'DealTerms(address client,uint64 operatorId,bytes32 pieceRoot,uint8 pieceHeight,uint64 rawSize,bytes32 contentHash,' +
+    'uint32 periods,uint128 pricePerPeriod,uint128 collateral,uint128 bond,uint256 clientNonce,uint256 providerNonce,uint64 expiry)',
+);
+const ACTIVATION = typeHash('Activation(uint64 dealId)');
+const EXTENSION = typeHash('Extension(uint64 dealId,uint32 periods,uint64 endPeriod,uint64 expiry)');
+
+/** The digest that both sides sign; equal to `StorageMarket.dealTermsDigest`. */
+export function dealTermsDigest(domain: StorageDomain, terms: DealTerms): Hex {
+  const { client, operatorId, pieceRoot, pieceHeight, rawSize, contentHash, periods, pricePerPeriod } = terms;
+  const { collateral, bond, clientNonce, providerNonce, expiry } = terms;
+  return structDigest(domain, DEAL_TERMS, [
+    client,
+    operatorId,
+    pieceRoot,
+    pieceHeight,
+    rawSize,
+    contentHash,
+    periods,
+    pricePerPeriod,
+    collateral,
+    bond,
+    clientNonce,
+    providerNonce,
+    expiry,
+  ]);
+}
+
+/** The digest by which a client says that the data of a deal can be read back. */
+export function activationDigest(domain: StorageDomain, dealId: bigint): Hex {
+  return structDigest(domain, ACTIVATION, [dealId]);
+}
+
+/** The digest of an extension, signed by both sides. */
+export function extensionDigest(domain: StorageDomain, extension: Extension): Hex {
+  return structDigest(domain, EXTENSION, [extension.dealId, extension.periods, extension.endPeriod, extension.expiry]);
+}
+
+/**
+ * Refuses terms that are not signed by `signer`.
+ * @throws bad-deal-signature
+ */
+export function requireTermsSignature(options: { domain: StorageDomain; terms: DealTerms; signer: Hex; signature: Hex }): void {
+  if (isSignedBy(options.signer, dealTermsDigest(options.domain, options.terms), options.signature)) return;
+  throw new MillraceError('bad-deal-signature', {
+    actor: 'caller',
+    message: `The signature on the deal terms is not by ${options.signer}`,
+    values: { expectedSigner: options.signer, chainId: options.domain.chainId, market: options.domain.market },
+    hint: 'Sign the terms with the client key, for this chain and this storage market.',
+  });
+}
+
+/** Terms as JSON: integers as decimal strings, bytes as hexadecimal. */
+export function termsToJson(terms: DealTerms): Record<string, string> {
+  return Object.fromEntries(Object.entries(terms).map(([name, value]) => [name, value.toString()]));
+}
+
+/**
+ * Terms from untrusted JSON, every field checked for type and width.
+ * @throws bad-field
+ */
+export function termsFromJson(value: unknown): DealTerms {
+  const fields = readFields(value, 'terms');
+  return {
+    client: fields.hex('client', 20),
+    operatorId: fields.uint('operatorId', 64),
+    pieceRoot: fields.hex('pieceRoot', 32),
+    pieceHeight: fields.small('pieceHeight', 8),
+    rawSize: fields.uint('rawSize', 64),
+    contentHash: fields.hex('contentHash', 32),
+    periods: fields.small('periods', 32),
+    pricePerPeriod: fields.uint('pricePerPeriod', 128),
+    collateral: fields.uint('collateral', 128),
+    bond: fields.uint('bond', 128),
+    clientNonce: fields.uint('clientNonce', 256),
+    providerNonce: fields.uint('providerNonce', 256),
+    expiry: fields.uint('expiry', 64),
+  };
+}
