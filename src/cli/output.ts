@@ -70,7 +70,7 @@ export function table(header: readonly string[], rows: readonly (readonly string
 }
 
 function bar(label: string, stderr: Writable & { columns?: number }): Progress {
-  let drawnAt = 0;
+  let drawnAt = Number.NEGATIVE_INFINITY;
   return {
     update(done, total, detail = '') {
       const now = performance.now();

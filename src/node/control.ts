@@ -102,7 +102,9 @@ export function askControl(
       clearTimeout(timer);
       if (!settled) reject(notRunning());
     });
-    createInterface({ input: socket }).on('line', (line) => {
+    const lines = createInterface({ input: socket });
+    lines.on('error', () => {});
+    lines.on('line', (line) => {
       const message = JSON.parse(line) as {
         progress?: Record<string, unknown>;
         result?: unknown;
