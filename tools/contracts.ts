@@ -1,0 +1,308 @@
+// Builds, checks and tests the contracts. Usage: npm run contracts -- [command]
+//   generate            compile and write src/chain/contracts.generated.ts and src/chain/bytecode.generated.json
+//   --check             fail when a generated file differs from a fresh build
+//   test                (default) forge test, then the gas snapshot; `test --update` writes the snapshot anew
+//   coverage            line coverage of contracts/src; fails below 98 %
+//   --deep              the long fuzz and invariant campaigns with a printed seed (`--seed 0x… --runs N` replay one)
+//   errors              all custom errors as JSON, for docs/errors.md
+// What follows the command is passed to forge (for example `test --match-path 'contracts/test/chain/*'`).
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join, relative, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Hex, keccak256 } from 'viem';
+import { exitCodeOf, MillraceError, toMillraceError } from '../src/errors.ts';
+
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
+const ABI_FILE = join(ROOT, 'src/chain/contracts.generated.ts');
+const BYTECODE_FILE = join(ROOT, 'src/chain/bytecode.generated.json');
+const GAS_FILE = join(ROOT, 'contracts/.gas-snapshot');
+const GAS_LIMIT_PER_TRANSACTION = 16_777_216; // EIP-7825
+const GAS_TOLERANCE_PERCENT = 2;
+const LINE_COVERAGE_MIN_PERCENT = 98;
+const CODE_SIZE_MAX_BYTES = 24_576; // EIP-170
+
+/** Module name in the manifest and the registry -> Solidity contract; `interface` stands in until the contract exists. */
+const MODULES: Record<string, { contract: string; interface?: string }> = {
+  operators: { contract: 'Operators' },
+  registry: { contract: 'Registry' },
+  parameters: { contract: 'Parameters' },
+  randomness: { contract: 'Randomness' },
+  networkToken: { contract: 'NetworkToken' },
+  stableToken: { contract: 'DevStable' },
+  emission: { contract: 'FilecoinEmission' },
+  stakeVault: { contract: 'StakeVault', interface: 'IStakeVault' },
+  rails: { contract: 'Rails', interface: 'IRails' },
+  possession: { contract: 'Possession', interface: 'IPossession' },
+  storageMarket: { contract: 'StorageMarket', interface: 'IStorageMarket' },
+  timelock: { contract: 'Timelock' },
+  governor: { contract: 'StakeGovernor' },
+};
+
+interface AbiItem {
+  type: string;
+  name?: string;
+  inputs?: { name: string; type: string }[];
+}
+interface Code {
+  object: string;
+  linkReferences?: Record<string, unknown>;
+  immutableReferences?: Record<string, { start: number; length: number }[]>;
+}
+interface Artifact {
+  contract: string;
+  abi: AbiItem[];
+  bytecode: Code;
+  deployedBytecode: Code;
+}
+
+function fail(code: string, message: string, hint?: string, values = {}): never {
+  throw new MillraceError(code, { actor: 'caller', message, hint, values });
+}
+
+function forge(args: string[], env: Record<string, string> = {}): void {
+  const packaged = join(ROOT, 'node_modules/@foundry-rs/forge-linux-amd64/bin/forge');
+  const binary = existsSync(packaged) ? packaged : 'forge';
+  const run = spawnSync(binary, args, { cwd: ROOT, stdio: ['ignore', 2, 2], env: { ...process.env, ...env } });
+  if (run.error !== undefined) {
+    fail('forge-missing', `Could not run ${binary}: ${run.error.message}`, 'Run npm ci on Linux x64, or put forge 1.7.1 on PATH.');
+  }
+  if (run.status !== 0) fail('forge-failed', `forge ${args.join(' ')} ended with ${run.status ?? run.signal}`, 'Its output is above.');
+}
+
+/** Compiles contracts/src into `out` and returns the artifacts of our own contracts, by contract name. */
+function build(out: string, cache: string): Map<string, Artifact> {
+  forge(['build', 'contracts/src'], { FOUNDRY_OUT: out, FOUNDRY_CACHE_PATH: cache });
+  const artifacts = new Map<string, Artifact>();
+  for (const source of readdirSync(join(ROOT, 'contracts/src'), { recursive: true, encoding: 'utf8' }).sort()) {
+    const folder = resolve(ROOT, out, basename(source));
+    if (!source.endsWith('.sol') || !existsSync(folder)) continue;
+    for (const file of readdirSync(folder).filter((name) => name.endsWith('.json'))) {
+      const contract = basename(file, '.json');
+      artifacts.set(contract, { contract, ...JSON.parse(readFileSync(join(folder, file), 'utf8')) });
+    }
+  }
+  return artifacts;
+}
+
+/** JSON of an ABI item without `internalType`, which viem does not read. */
+function abiLine(item: AbiItem): string {
+  return JSON.stringify(item, (key, value) => (key === 'internalType' ? undefined : value));
+}
+
+function moduleArtifacts(artifacts: Map<string, Artifact>): [string, Artifact][] {
+  return Object.entries(MODULES).flatMap(([name, module]): [string, Artifact][] => {
+    const artifact = artifacts.get(module.contract) ?? artifacts.get(module.interface ?? '');
+    return artifact === undefined ? [] : [[name, artifact]];
+  });
+}
+
+/** Every custom error of every contract and library under contracts/src, once per signature. */
+function errorItems(artifacts: Map<string, Artifact>): { item: AbiItem; contracts: string[] }[] {
+  const errors = new Map<string, { item: AbiItem; contracts: string[] }>();
+  for (const artifact of artifacts.values()) {
+    for (const item of artifact.abi.filter((entry) => entry.type === 'error')) {
+      const signature = `${item.name}(${(item.inputs ?? []).map((input) => input.type).join(',')})`;
+      const known = errors.get(signature) ?? { item, contracts: [] };
+      known.contracts.push(artifact.contract);
+      errors.set(signature, known);
+    }
+  }
+  return [...errors.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, value]) => value);
+}
+
+function abiFile(artifacts: Map<string, Artifact>): string {
+  const list = (items: AbiItem[], indent: string): string => items.map((item) => `${indent}${abiLine(item)},\n`).join('');
+  const modules = moduleArtifacts(artifacts).map(([name, artifact]) => `  ${name}: [\n${list(artifact.abi, '    ')}  ],\n`);
+  const errors = list(
+    errorItems(artifacts).map((error) => error.item),
+    '  ',
+  );
+  return [
+    '// Generated by `npm run contracts -- generate`. Do not edit.\n',
+    '/** Typed ABIs of the deployed contracts by module name. */',
+    `export const abis = {\n${modules.join('')}} as const;\n`,
+    '/** Name of a deployed contract, as in the manifest and in the registry. */',
+    'export type ModuleName = keyof typeof abis;\n',
+    '/** Every custom error that our contracts and the libraries they use can revert with. */',
+    `export const errorsAbi = [\n${errors}] as const;\n`,
+  ].join('\n');
+}
+
+/** `codeHash` is keccak256 of the runtime code with every immutable (`immutables`: [start, length] in bytes) set to zero. */
+function bytecodeFile(artifacts: Map<string, Artifact>): string {
+  const entries = moduleArtifacts(artifacts).flatMap(([name, { contract, bytecode, deployedBytecode }]) => {
+    if (bytecode.object === '0x') return [];
+    if (Object.keys(bytecode.linkReferences ?? {}).length > 0) {
+      fail('unlinked-library', `${contract} needs an external library`, 'Make its functions internal.');
+    }
+    const sizeBytes = deployedBytecode.object.length / 2 - 1;
+    if (sizeBytes > CODE_SIZE_MAX_BYTES) {
+      fail('code-too-large', `${contract} has ${sizeBytes} bytes of code, the limit is ${CODE_SIZE_MAX_BYTES}`, 'Split the contract.');
+    }
+    const immutables = Object.values(deployedBytecode.immutableReferences ?? {})
+      .flat()
+      .map(({ start, length }) => [start, length] as const)
+      .sort(([a], [b]) => a - b);
+    const codeHash = keccak256(deployedBytecode.object as Hex);
+    return [`  ${JSON.stringify(name)}: ${JSON.stringify({ contract, codeHash, immutables, bytecode: bytecode.object })}`];
+  });
+  return `{\n${entries.join(',\n')}\n}\n`;
+}
+
+function generatedFiles(artifacts: Map<string, Artifact>): [string, string][] {
+  return [
+    [ABI_FILE, abiFile(artifacts)],
+    [BYTECODE_FILE, bytecodeFile(artifacts)],
+  ];
+}
+
+function generate(): void {
+  for (const [path, content] of generatedFiles(build('out', 'cache'))) {
+    writeFileSync(path, content);
+    console.log(`wrote ${relative(ROOT, path)} (${content.length} bytes)`);
+  }
+}
+
+function check(): void {
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-contracts-'));
+  try {
+    for (const [path, content] of generatedFiles(build(join(folder, 'out'), join(folder, 'cache')))) {
+      if (!existsSync(path) || readFileSync(path, 'utf8') !== content) {
+        fail('generated-file-differs', `${relative(ROOT, path)} differs from a fresh build`, 'Run npm run contracts -- generate.');
+      }
+      console.log(`${relative(ROOT, path)} is what a fresh build gives`);
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Lines `Group.name gas` of what the gas tests measured (each call alone in its transaction, intrinsic gas included). */
+function measuredGas(args: string[]): Map<string, number> {
+  const folder = join(ROOT, 'cache/gas');
+  rmSync(folder, { recursive: true, force: true });
+  forge(['test', '--isolate', '--match-test', '^testGas', ...args]);
+  const gas = new Map<string, number>();
+  for (const file of existsSync(folder) ? readdirSync(folder).sort() : []) {
+    const group: Record<string, string> = JSON.parse(readFileSync(join(folder, file), 'utf8'));
+    for (const [name, value] of Object.entries(group).sort()) gas.set(`${file.replace(/\.json$/, '')}.${name}`, Number(value));
+  }
+  return gas;
+}
+
+function readGasSnapshot(): Map<string, number> {
+  const lines = existsSync(GAS_FILE) ? readFileSync(GAS_FILE, 'utf8').split('\n').filter(Boolean) : [];
+  return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]));
+}
+
+function checkGas(args: string[], update: boolean): void {
+  const measured = measuredGas(args);
+  const over = [...measured].filter(([, gas]) => gas > GAS_LIMIT_PER_TRANSACTION).map(([name, gas]) => `${name}: ${gas}`);
+  if (over.length > 0) fail('gas-over-limit', `Above ${GAS_LIMIT_PER_TRANSACTION} gas in one transaction: ${over.join('; ')}`);
+  const partial = args.length > 0;
+  const known = readGasSnapshot();
+  if (update) {
+    const merged = partial ? new Map([...known, ...measured]) : measured;
+    writeFileSync(
+      GAS_FILE,
+      [...merged]
+        .sort()
+        .map(([name, gas]) => `${name} ${gas}\n`)
+        .join(''),
+    );
+    console.log(`wrote ${relative(ROOT, GAS_FILE)} (${merged.size} measurements)`);
+    return;
+  }
+  const differences = [...new Set([...measured.keys(), ...(partial ? [] : known.keys())])].flatMap((name) => {
+    const [now, before] = [measured.get(name), known.get(name)];
+    if (now === undefined) return [`${name}: no longer measured`];
+    if (before === undefined) return [`${name}: ${now}, not in the snapshot`];
+    return Math.abs(now - before) * 100 > before * GAS_TOLERANCE_PERCENT ? [`${name}: ${before} -> ${now}`] : [];
+  });
+  if (differences.length > 0) {
+    fail(
+      'gas-differs',
+      `Gas differs from contracts/.gas-snapshot: ${differences.join('; ')}`,
+      'If it is meant: npm run contracts -- test --update.',
+    );
+  }
+  console.log(`gas of ${measured.size} transactions is as in contracts/.gas-snapshot (within ${GAS_TOLERANCE_PERCENT} %)`);
+}
+
+function test(args: string[]): void {
+  const update = args.includes('--update');
+  const passed = args.filter((arg) => arg !== '--update');
+  forge(['test', ...passed]);
+  checkGas(passed, update);
+}
+
+function coverage(args: string[]): void {
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-coverage-'));
+  const report = join(folder, 'lcov.info');
+  const env = { FOUNDRY_OUT: join(folder, 'out'), FOUNDRY_CACHE_PATH: join(folder, 'cache') };
+  forge(['coverage', '--report', 'lcov', '--report-file', report, '--no-match-test', '^testGas', ...args], env);
+  let [found, hit] = [0, 0];
+  for (const record of readFileSync(report, 'utf8').split('end_of_record')) {
+    const file = /^SF:(.*)$/m.exec(record)?.[1];
+    const lines = [...record.matchAll(/^DA:(\d+),(\d+)/gm)];
+    if (file === undefined || !file.startsWith('contracts/src/') || lines.length === 0) continue;
+    const missed = lines.filter((line) => line[2] === '0').map((line) => line[1]);
+    found += lines.length;
+    hit += lines.length - missed.length;
+    const percent = (((lines.length - missed.length) * 100) / lines.length).toFixed(1);
+    console.log(`${percent.padStart(5)} %  ${file}${missed.length > 0 ? `  not run: ${missed.join(', ')}` : ''}`);
+  }
+  rmSync(folder, { recursive: true, force: true });
+  const percent = (hit * 100) / Math.max(1, found);
+  console.log(`${percent.toFixed(2)} % of ${found} lines`);
+  if (args.length === 0 && percent < LINE_COVERAGE_MIN_PERCENT) {
+    fail('coverage-too-low', `Line coverage is ${percent.toFixed(2)} %, expected at least ${LINE_COVERAGE_MIN_PERCENT} %`);
+  }
+}
+
+function deep(args: string[]): void {
+  const option = (name: string): string | undefined => (args.includes(name) ? args[args.indexOf(name) + 1] : undefined);
+  const seed = option('--seed') ?? `0x${randomBytes(8).toString('hex')}`;
+  const runs = option('--runs');
+  const rest = args.filter((arg, index) => !['--seed', '--runs'].includes(arg) && !['--seed', '--runs'].includes(args[index - 1] ?? ''));
+  console.log(`seed ${seed}: replay with npm run contracts -- --deep --seed ${seed}${runs === undefined ? '' : ` --runs ${runs}`}`);
+  const env: Record<string, string> = { FOUNDRY_PROFILE: 'deep' };
+  if (runs !== undefined) Object.assign(env, { FOUNDRY_FUZZ_RUNS: runs, FOUNDRY_INVARIANT_RUNS: runs });
+  forge(['test', '--fuzz-seed', seed, ...rest], env);
+}
+
+function listErrors(): void {
+  const list = errorItems(build('out', 'cache')).map(({ item, contracts }) => ({
+    name: item.name,
+    code: (item.name ?? '')
+      .replace(/([a-z0-9])([A-Z])/g, '$1-$2')
+      .replace(/([A-Z])([A-Z][a-z])/g, '$1-$2')
+      .toLowerCase(),
+    values: (item.inputs ?? []).map((input) => `${input.type} ${input.name}`.trim()),
+    contracts,
+  }));
+  console.log(JSON.stringify({ items: list }, null, 2));
+}
+
+const COMMANDS: Record<string, (args: string[]) => void> = {
+  generate,
+  '--check': check,
+  test,
+  coverage,
+  '--deep': deep,
+  errors: listErrors,
+};
+
+try {
+  const [command = 'test', ...args] = process.argv.slice(2);
+  const run = COMMANDS[command];
+  if (run === undefined) fail('unknown-command', `Got "${command}", expected ${Object.keys(COMMANDS).join(', ')}`);
+  run(args);
+} catch (error) {
+  const known = toMillraceError(error);
+  console.error(JSON.stringify(known.toJSON()));
+  process.exitCode = exitCodeOf(known);
+}
