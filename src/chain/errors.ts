@@ -1,0 +1,183 @@
+import { type Abi, BaseError, decodeErrorResult, type Hex, toFunctionSelector } from 'viem';
+import { type Actor, type ErrorValue, MillraceError } from '../errors.ts';
+import { errorsAbi } from './contracts.generated.ts';
+
+/** Errors of the EVM itself and of tokens that are not ours, decoded beside our own. */
+const FOREIGN_ERRORS = [
+  { type: 'error', name: 'Error', inputs: [{ name: 'reason', type: 'string' }] },
+  { type: 'error', name: 'Panic', inputs: [{ name: 'panic', type: 'uint256' }] },
+] as const;
+
+/** Contract errors that somebody else than the caller must act on. All others say what the caller did wrong. */
+const ACTORS: Record<string, Actor> = {
+  'bad-signature': 'peer',
+  panic: 'bug',
+  'reentrancy-guard-reentrant-call': 'bug',
+};
+
+/** What to do next, for contract errors whose values alone do not say it. */
+const HINTS: Record<string, string> = {
+  'deadline-not-reached': 'Wait until the deadline has passed.',
+  'erc20-insufficient-allowance': 'Approve the amount first.',
+  'erc20-insufficient-balance': 'Get more of the token first.',
+  'exit-too-early': 'Wait until the withdrawal delay is over.',
+  'insufficient-allowance': 'Approve the amount at the rails first.',
+  'insufficient-balance': 'Deposit more first.',
+  'insufficient-unlocked': 'Deposit more stake, or wait until obligations end.',
+  'offer-expired': 'Ask for a new offer.',
+  'randomness-not-fixed': 'Fix the randomness of that time first; anyone may.',
+  'release-frozen': 'Wait until the open dispute is decided.',
+  'rotation-too-early': 'Wait until the rotation delay is over.',
+  'time-not-reached': 'Wait until the chain has passed that time.',
+};
+
+interface AbiInput {
+  name?: string;
+  type: string;
+  components?: readonly AbiInput[];
+}
+
+/** One custom error of the contracts and the code that clients see. */
+export interface ContractErrorEntry {
+  name: string;
+  code: string;
+  actor: Actor;
+  hint: string | undefined;
+  inputs: readonly AbiInput[];
+}
+
+/** The error code of a Solidity error: `InsufficientUnlocked` is `insufficient-unlocked`, `ERC20InvalidSender` is `erc20-invalid-sender`. */
+export function errorCodeOf(name: string): string {
+  return name
+    .replace(/([a-z0-9])([A-Z])/g, '$1-$2')
+    .replace(/([A-Z]+)([A-Z][a-z])/g, '$1-$2')
+    .toLowerCase();
+}
+
+/** Every custom error of every contract with its code, for `docs/errors.md`. */
+export function contractErrors(): ContractErrorEntry[] {
+  return [...entriesBySelector.values()];
+}
+
+/**
+ * What a contract reverted with, as a typed error: code from the Solidity name, values from its arguments.
+ * Data that no known error fits becomes `transaction-reverted` with its selector.
+ */
+export function revertError(data: Hex, context: { doing: string; cause?: unknown; values?: Record<string, ErrorValue> }): MillraceError {
+  const entry = entriesBySelector.get(data.slice(0, 10));
+  const args = entry === undefined ? undefined : decodeArguments(entry, data);
+  if (entry === undefined || args === undefined) {
+    return new MillraceError('transaction-reverted', {
+      actor: 'chain',
+      message: `${context.doing} was reverted by the contract${data === '0x' ? ' without a reason' : ` with unknown error ${data.slice(0, 10)}`}`,
+      values: { ...context.values, selector: data === '0x' ? null : data.slice(0, 10) },
+      hint: 'The manifest may belong to another version of the contracts, or a called contract gave no reason.',
+      cause: context.cause,
+    });
+  }
+  const values: Record<string, ErrorValue> = {};
+  entry.inputs.forEach((input, index) => {
+    values[input.name || `value${index}`] = args[index] as ErrorValue;
+  });
+  const shown = Object.entries(values).map(([name, value]) => `${name} ${String(value)}`);
+  return new MillraceError(entry.code, {
+    actor: entry.actor,
+    message: `${context.doing} was refused by the contract: ${entry.name}${shown.length > 0 ? ` (${shown.join(', ')})` : ''}`,
+    values: { ...context.values, ...values },
+    hint: entry.hint,
+    cause: context.cause,
+  });
+}
+
+/**
+ * Anything that a chain call threw, as a typed error: a decoded contract error, or who else can act.
+ * @param doing what was tried, as the start of a sentence
+ */
+export function chainError(error: unknown, doing: string, values: Record<string, ErrorValue> = {}): MillraceError {
+  if (error instanceof MillraceError) return error;
+  const data = revertDataOf(error);
+  if (data !== undefined) return revertError(data, { doing, cause: error, values });
+  const message =
+    error instanceof BaseError
+      ? error.shortMessage + (error.details ? ` (${error.details})` : '')
+      : String((error as Error)?.message ?? error);
+  if (/insufficient funds|gas \* price \+ value|exceeds the balance/i.test(message)) {
+    return new MillraceError('no-funds', {
+      actor: 'caller',
+      message: `${doing} needs more of the chain's own coin than the account has`,
+      values,
+      hint: 'Send some to the account, for fees.',
+      cause: error,
+    });
+  }
+  if (isNetworkError(error)) {
+    return new MillraceError('chain-unreachable', {
+      actor: 'chain',
+      message: `${doing} failed: the chain does not answer (${firstLine(message)})`,
+      values,
+      hint: 'Check that the chain runs and the RPC address is right; "millrace status" shows both.',
+      cause: error,
+    });
+  }
+  return new MillraceError('chain-refused', {
+    actor: 'chain',
+    message: `${doing} failed: ${firstLine(message)}`,
+    values,
+    hint: 'The chain gave the reason above.',
+    cause: error,
+  });
+}
+
+/** The bytes that a contract reverted with, found anywhere in the chain of causes; `undefined` when nothing was reverted. */
+export function revertDataOf(error: unknown): Hex | undefined {
+  let reverted = false;
+  for (let step: unknown = error, depth = 0; step !== null && typeof step === 'object' && depth < 12; depth += 1) {
+    const { data, message, code } = step as { data?: unknown; message?: unknown; code?: unknown };
+    const bytes = typeof data === 'object' && data !== null ? (data as { data?: unknown }).data : data;
+    if (typeof bytes === 'string' && /^0x([0-9a-fA-F]{2})*$/.test(bytes) && bytes !== '0x') return bytes.toLowerCase() as Hex;
+    if (code === 3 || (typeof message === 'string' && /execution reverted/i.test(message))) reverted = true;
+    step = (step as { cause?: unknown }).cause;
+  }
+  return reverted ? '0x' : undefined;
+}
+
+function isNetworkError(error: unknown): boolean {
+  for (let step: unknown = error, depth = 0; step !== null && typeof step === 'object' && depth < 12; depth += 1) {
+    const { name, code } = step as { name?: string; code?: string };
+    if (name === 'HttpRequestError' || name === 'TimeoutError' || name === 'SocketClosedError') return true;
+    if (code === 'ECONNREFUSED' || code === 'ECONNRESET' || code === 'UND_ERR_SOCKET' || code === 'ENOTFOUND') return true;
+    step = (step as { cause?: unknown }).cause;
+  }
+  return false;
+}
+
+function firstLine(message: string): string {
+  return (message.split('\n')[0] as string).slice(0, 300);
+}
+
+const entriesBySelector = new Map<string, ContractErrorEntry>();
+for (const item of [...errorsAbi, ...FOREIGN_ERRORS] as readonly { name: string; inputs: readonly AbiInput[] }[]) {
+  const signature = `${item.name}(${item.inputs.map((input) => typeOf(input)).join(',')})`;
+  const code = errorCodeOf(item.name);
+  entriesBySelector.set(toFunctionSelector(signature), {
+    name: item.name,
+    code,
+    actor: ACTORS[code] ?? 'caller',
+    hint: HINTS[code],
+    inputs: item.inputs,
+  });
+}
+
+function typeOf(input: AbiInput): string {
+  if (!input.type.startsWith('tuple')) return input.type;
+  return `(${(input.components ?? []).map(typeOf).join(',')})${input.type.slice(5)}`;
+}
+
+function decodeArguments(entry: ContractErrorEntry, data: Hex): readonly unknown[] | undefined {
+  try {
+    const abi = [{ type: 'error', name: entry.name, inputs: entry.inputs }] as unknown as Abi;
+    return (decodeErrorResult({ abi, data }).args as readonly unknown[] | undefined) ?? [];
+  } catch {
+    return undefined;
+  }
+}
