@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
 import { Client } from 'pg';
-import { startPostgres } from '../src/data/index.ts';
+import { startPostgres, stopPostgres } from '../src/data/index.ts';
 
 /** An empty database of a test's own. */
 export interface FreshDatabase {
@@ -25,6 +25,7 @@ interface Server {
   isOwn: boolean;
 }
 
+const FOLDER_PREFIX = 'millrace-test-postgres-';
 let server: Promise<Server> | undefined;
 
 /**
@@ -61,16 +62,46 @@ export async function administer(url: string, ...statements: string[]): Promise<
   }
 }
 
+/** A server for one process's tests, in a folder that names the process; `stop` removes both. */
+export async function startTestPostgres(): Promise<{ url: string; stop(): Promise<void> }> {
+  const folder = openTemporaryFolder(`${FOLDER_PREFIX}${process.pid}-`);
+  const postgres = await startPostgres({ folder: join(folder, 'database') });
+  return {
+    url: postgres.url,
+    stop: async () => {
+      await postgres.stop();
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Ends the servers of test processes that were killed before they could. */
+export async function sweepTestPostgres(): Promise<void> {
+  for (const name of readdirSync(tmpdir())) {
+    const pid = Number(name.startsWith(FOLDER_PREFIX) ? name.slice(FOLDER_PREFIX.length).split('-')[0] : Number.NaN);
+    if (!Number.isSafeInteger(pid) || isRunning(pid)) continue;
+    await stopPostgres({ folder: join(tmpdir(), name, 'database') });
+    rmSync(join(tmpdir(), name), { recursive: true, force: true });
+  }
+}
+
 async function findServer(): Promise<Server> {
   const fromRunner = process.env[SERVER_VARIABLE];
   if (fromRunner) return { url: fromRunner, template: TEMPLATE_NAME, isOwn: false };
   if (process.env.DATABASE_URL) return { url: process.env.DATABASE_URL, template: 'template1', isOwn: false };
-  const folder = openTemporaryFolder('millrace-test-postgres-');
-  const postgres = await startPostgres({ folder: join(folder, 'database') });
+  const postgres = await startTestPostgres();
   after(async () => {
     server = undefined;
     await postgres.stop();
-    rmSync(folder, { recursive: true, force: true });
   });
   return { url: postgres.url, template: 'template1', isOwn: true };
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
 }

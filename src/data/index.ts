@@ -3,4 +3,4 @@ export { openDatabase } from './database.ts';
 export type { Migration, ModuleMigrations } from './migrations.ts';
 export { migrate } from './migrations.ts';
 export type { Postgres, PostgresOptions } from './postgres.ts';
-export { startPostgres } from './postgres.ts';
+export { startPostgres, stopPostgres } from './postgres.ts';

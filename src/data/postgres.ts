@@ -88,6 +88,13 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
   });
 }
 
+/** Stops the server that runs in a folder, whoever started it; false when none does. */
+export async function stopPostgres({ folder, clock = systemClock }: Pick<PostgresOptions, 'folder' | 'clock'>): Promise<boolean> {
+  const found = findPostmaster(clusterFolder(resolve(folder)));
+  if (found !== undefined) await stopPostmaster(found, clock);
+  return found !== undefined;
+}
+
 async function adopt(place: Place, port: number | undefined): Promise<Postmaster | undefined> {
   const found = findPostmaster(clusterFolder(place.folder));
   if (found === undefined) return undefined;

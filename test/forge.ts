@@ -1,0 +1,44 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { delimiter, dirname, join } from 'node:path';
+import { type Outcome, root } from './suite.ts';
+
+const SUMMARY = /: (\d+) tests? passed, (\d+) failed, (\d+) skipped \(\d+ total tests?\)/;
+const SKIPPED = /^\[SKIP(?:: ([^\]]*))?\] (.*)$/gm;
+
+/** forge of the npm package for this platform, else on PATH, else undefined. */
+export function findForge(env: NodeJS.ProcessEnv = process.env): string | undefined {
+  const cpu = process.arch === 'x64' ? 'amd64' : process.arch;
+  const places = [join(root, 'node_modules/@foundry-rs', `forge-${process.platform}-${cpu}`, 'bin')];
+  return [...places, ...(env.PATH ?? '').split(delimiter)].map((folder) => join(folder, 'forge')).find((path) => existsSync(path));
+}
+
+/** Runs the tests of the contracts, compiled by npm's solc; prints as it goes. */
+export async function runForge(): Promise<Outcome> {
+  const none = { passed: 0, failed: 0, skipped: 0, skips: [], faults: [] };
+  const forge = findForge();
+  if (forge === undefined) {
+    const skip = `contracts: no forge for ${process.platform} ${process.arch}; install Foundry 1.7 and put it on PATH`;
+    return { ...none, skipped: 1, skips: [skip] };
+  }
+  // tools/solc.cjs looks for `node` on PATH: the one that runs this.
+  const path = [dirname(process.execPath), dirname(forge), process.env.PATH].join(delimiter);
+  const child = spawn(forge, ['test'], { cwd: root, env: { ...process.env, PATH: path }, stdio: ['ignore', 'pipe', 'inherit'] });
+  const chunks: Buffer[] = [];
+  child.stdout.on('data', (chunk: Buffer) => {
+    chunks.push(chunk);
+    process.stdout.write(chunk);
+  });
+  const [code] = (await once(child, 'close')) as [number | null];
+  return readForge(Buffer.concat(chunks).toString(), code);
+}
+
+/** The outcome in what `forge test` printed; output without a summary, or a failure it does not count, is a fault. */
+export function readForge(text: string, code: number | null): Outcome {
+  const found = SUMMARY.exec(text);
+  const [passed, failed, skipped] = (found?.slice(1) ?? ['0', '0', '0']).map(Number) as [number, number, number];
+  const skips = [...text.matchAll(SKIPPED)].map(([, reason, name]) => `contracts: ${name}: ${reason || 'no reason given'}`);
+  const isFault = found === null || (code !== 0 && failed === 0);
+  return { passed, failed, skipped, skips, faults: isFault ? [`forge test ended with ${code} and no failed test`] : [] };
+}
