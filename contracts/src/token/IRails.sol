@@ -16,19 +16,19 @@ interface IRails {
     struct Rail {
         address payer;
         uint64 payee; // operator id; earnings go to its beneficiary at the time of settlement
-        address token;
-        address meter; // module that created the rail, meters it and may close it
-        uint128 amount; // base units per interval
         uint32 interval; // seconds
+        address token;
         uint32 lockup; // seconds of escrow that the payer may not withdraw while the rail runs
-        uint64 start;
+        uint64 start; // 0: not begun
+        address meter; // module that created the rail, meters it and may close it
         uint64 end; // 0: open, until the escrow is empty
-        uint64 settledTo;
-        uint64 provenSeconds;
+        bool closed;
+        uint128 amount; // base units per interval
         uint128 escrow; // still held for this rail
         uint128 paid;
         uint128 refunded;
-        bool closed;
+        uint64 settledTo;
+        uint64 provenSeconds;
     }
 
     event Deposited(address indexed token, address indexed account, address from, uint256 amount);
