@@ -1,5 +1,6 @@
 // Builds, checks and tests the contracts. Usage: npm run contracts -- [command]
 //   generate            compile and write src/chain/contracts.generated.ts and src/chain/bytecode.generated.json
+//                       (`generate PATH…` compiles only those; the rest is taken from the last build)
 //   --check             fail when a generated file differs from a fresh build
 //   test                (default) forge test, then the gas snapshot; `test --update` writes the snapshot anew
 //   coverage            line coverage of contracts/src; fails below 98 %
@@ -73,8 +74,8 @@ function forge(args: string[], env: Record<string, string> = {}): void {
 }
 
 /** Compiles contracts/src into `out` and returns the artifacts of our own contracts, by contract name. */
-function build(out: string, cache: string): Map<string, Artifact> {
-  forge(['build', 'contracts/src'], { FOUNDRY_OUT: out, FOUNDRY_CACHE_PATH: cache });
+function build(out: string, cache: string, paths = ['contracts/src']): Map<string, Artifact> {
+  forge(['build', ...paths], { FOUNDRY_OUT: out, FOUNDRY_CACHE_PATH: cache });
   const artifacts = new Map<string, Artifact>();
   for (const source of readdirSync(join(ROOT, 'contracts/src'), { recursive: true, encoding: 'utf8' }).sort()) {
     const folder = resolve(ROOT, out, basename(source));
@@ -159,8 +160,8 @@ function generatedFiles(artifacts: Map<string, Artifact>): [string, string][] {
   ];
 }
 
-function generate(): void {
-  for (const [path, content] of generatedFiles(build('out', 'cache'))) {
+function generate(args: string[]): void {
+  for (const [path, content] of generatedFiles(build('out', 'cache', args.length > 0 ? args : undefined))) {
     writeFileSync(path, content);
     console.log(`wrote ${relative(ROOT, path)} (${content.length} bytes)`);
   }
