@@ -1,7 +1,8 @@
 import type { Hex } from 'viem';
+import { isSignedBy } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import { readFields } from './fields.ts';
-import { isSignedBy, type StorageDomain, structDigest, typeHash } from './typed-data.ts';
+import { type StorageDomain, storageDigest } from './signed-messages.ts';
 
 /**
  * What a provider offers to everybody, signed by its node key. Money in base units of the network's token, sizes are
@@ -53,26 +54,9 @@ export interface Refusal {
 }
 
 const GIB = 1n << 30n;
-const ASK = typeHash(
-  'Ask(uint64 operatorId,uint128 pricePerGibPeriod,uint128 minPricePerPeriod,uint64 minSizeBytes,uint64 maxSizeBytes,' +
-    'uint32 minPeriods,uint32 maxPeriods,uint32 collateralBps,uint128 minCollateral,uint128 bond,uint64 expiry)',
-);
-
 /** The digest that a provider's node key signs. */
 export function askDigest(domain: StorageDomain, ask: Ask): Hex {
-  return structDigest(domain, ASK, [
-    ask.operatorId,
-    ask.pricePerGibPeriod,
-    ask.minPricePerPeriod,
-    ask.minSizeBytes,
-    ask.maxSizeBytes,
-    ask.minPeriods,
-    ask.maxPeriods,
-    ask.collateralBps,
-    ask.minCollateral,
-    ask.bond,
-    ask.expiry,
-  ]);
+  return storageDigest(domain, 'Ask', ask);
 }
 
 /** The money of a deal: price and collateral rounded up (for the provider), never below the ask's floors. */

@@ -12,6 +12,8 @@ export interface Fields {
   hex(name: string, sizeBytes: number): Hex;
   bytes(name: string, maxBytes: number): Hex;
   object(name: string): Fields;
+  /** The value as it is, unchecked. */
+  raw(name: string): unknown;
 }
 
 /**
@@ -40,6 +42,7 @@ export function readFields(value: unknown, what: string): Fields {
     small: (name, bits) => Number(uint(name, bits)),
     hex: (name, sizeBytes) => text(name, new RegExp(`^0x[0-9a-fA-F]{${sizeBytes * 2}}$`), `${sizeBytes} bytes in hexadecimal`),
     bytes: (name, maxBytes) => text(name, new RegExp(`^0x(?:[0-9a-fA-F]{2}){0,${maxBytes}}$`), `at most ${maxBytes} bytes in hexadecimal`),
+    raw: get,
     object: (name) => readFields(get(name), `${what}.${name}`),
   };
 }

@@ -1,7 +1,8 @@
 import type { Hex } from 'viem';
+import { isSignedBy } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import { readFields } from './fields.ts';
-import { isSignedBy, type StorageDomain, structDigest, typeHash } from './typed-data.ts';
+import { type StorageDomain, storageDigest } from './signed-messages.ts';
 
 /** What client and provider agree, as `IStorageMarket.DealTerms`. Sizes in bytes, money in base units, expiry in seconds. */
 export interface DealTerms {
@@ -30,48 +31,19 @@ export interface Extension {
   expiry: bigint;
 }
 
-/** Signs 32-byte digests; the `Signer` of `src/chain` is one. */
-export interface DigestSigner {
-  address: Hex;
-  signDigest(digest: Hex): Promise<Hex>;
-}
-
-const DEAL_TERMS = typeHash(
-  'DealTerms(address client,uint64 operatorId,bytes32 pieceRoot,uint8 pieceHeight,uint64 rawSize,bytes32 contentHash,' +
-    'uint32 periods,uint128 pricePerPeriod,uint128 collateral,uint128 bond,uint256 clientNonce,uint256 providerNonce,uint64 expiry)',
-);
-const ACTIVATION = typeHash('Activation(uint64 dealId)');
-const EXTENSION = typeHash('Extension(uint64 dealId,uint32 periods,uint64 endPeriod,uint64 expiry)');
-
 /** The digest that both sides sign; equal to `StorageMarket.dealTermsDigest`. */
 export function dealTermsDigest(domain: StorageDomain, terms: DealTerms): Hex {
-  const { client, operatorId, pieceRoot, pieceHeight, rawSize, contentHash, periods, pricePerPeriod } = terms;
-  const { collateral, bond, clientNonce, providerNonce, expiry } = terms;
-  return structDigest(domain, DEAL_TERMS, [
-    client,
-    operatorId,
-    pieceRoot,
-    pieceHeight,
-    rawSize,
-    contentHash,
-    periods,
-    pricePerPeriod,
-    collateral,
-    bond,
-    clientNonce,
-    providerNonce,
-    expiry,
-  ]);
+  return storageDigest(domain, 'DealTerms', terms);
 }
 
 /** The digest by which a client says that the data of a deal can be read back. */
 export function activationDigest(domain: StorageDomain, dealId: bigint): Hex {
-  return structDigest(domain, ACTIVATION, [dealId]);
+  return storageDigest(domain, 'Activation', { dealId });
 }
 
 /** The digest of an extension, signed by both sides. */
 export function extensionDigest(domain: StorageDomain, extension: Extension): Hex {
-  return structDigest(domain, EXTENSION, [extension.dealId, extension.periods, extension.endPeriod, extension.expiry]);
+  return storageDigest(domain, 'Extension', extension);
 }
 
 /**
