@@ -12,13 +12,15 @@ pragma solidity ^0.8.26;
 /// freezeTime(p) = seedTime(p) - freeze until end(p): in that interval inserts go to a copy (the frozen table is what is
 /// proven) and removals revert. A proof of p is accepted in [first block with the seed, end(p)).
 ///
-/// Draws of period p from seed s: byBytes leaves uniform over all payload leaves; byWeight deals drawn by collateral, one
-/// uniform leaf each; rotation(p) deals by turn, one uniform leaf each, so that every slot is drawn at least once in
-/// rotationPeriods: J = max(rotationMin, ceil(slots / rotationPeriods)).
+/// Draws of period p from seed s (exact rule in PossessionProof.sol): byBytes leaves uniform over all payload leaves; byWeight deals
+/// drawn by collateral, one uniform leaf each; by turn every slot s with s = p (mod rotationPeriods), one uniform leaf each, so that
+/// every slot is drawn exactly once in rotationPeriods whatever the table's growth, topped up to rotationMin. An emptied slot whose
+/// turn it is counts as answered by the proof that it is empty.
 ///
 /// Misses: once in graceEvery periods a miss costs only the pay of that period; any other miss is charged (fault fee per deal).
-/// After a miss the next proof must also answer all missed leaves of the oldest open miss (except those of deals that are over)
-/// and draws twice the usual number. maxMisses charged misses in a row: the operator's table has failed and all its deals end.
+/// The missed leaves stay open, oldest first: each later proof must also answer all leaves of the oldest open miss (except those of
+/// deals that are over) and draws twice the usual number. maxMisses charged misses in a row: the table has failed and all its deals
+/// end; it starts anew when the last leaf is out. A period whose frozen table is empty needs no proof and is no miss.
 interface IPossession {
     struct Config {
         uint64 genesis;
@@ -40,6 +42,7 @@ interface IPossession {
         uint128 weight;
         uint32 slots; // slots ever used, including emptied ones
         uint8 depth;
+        bool kept; // true in a copy kept for a frozen or missed period
     }
 
     struct Leaf {
@@ -54,17 +57,21 @@ interface IPossession {
         uint64 syncedTo; // all periods < syncedTo are final
         uint64 provenThrough; // last proven period + 1
         uint64 openMiss; // period + 1 of the oldest unanswered miss, 0: none
+        uint64 lastOpenMiss; // period + 1 of the latest unanswered miss, 0: none
         uint64 graceUsedAt; // period + 1, 0: never
         uint8 missesInRow; // charged
-        uint64 failedAt; // period + 1 in which the table failed, 0: standing
+        uint64 failedAt; // period + 1 in which the table failed last, 0: never
+        uint64 restartedAt; // period in which it started anew after that; it stands when this is >= failedAt
     }
 
     event LeafInserted(uint64 indexed operatorId, uint32 indexed slot, uint64 indexed dealId, bytes32 pieceRoot, uint8 pieceHeight, uint64 leaves, uint128 weight);
     event LeafRemoved(uint64 indexed operatorId, uint32 indexed slot, uint64 indexed dealId);
     event Proven(uint64 indexed operatorId, uint64 indexed period, uint16 openings, bool recovery);
     event Missed(uint64 indexed operatorId, uint64 indexed period, bool grace, uint8 missesInRow);
+    event MissAnswered(uint64 indexed operatorId, uint64 indexed period);
     event TableFailed(uint64 indexed operatorId, uint64 indexed period);
 
+    error BadConfig(string field, uint256 got, uint256 limit);
     error NotMarket(address caller);
     error NotNodeKey(uint64 operatorId, address caller);
     error WrongPeriod(uint64 got, uint64 expected);
@@ -78,6 +85,9 @@ interface IPossession {
     error WrongDraw(uint256 opening, uint256 drawn, uint256 from, uint256 to);
     error WrongSlot(uint256 opening, uint32 got, uint32 expected);
     error ProofLength(uint256 got, uint256 expected);
+    error BadFlag(uint256 opening, uint8 got);
+    error DealNotOver(uint64 dealId);
+    error BadLeaf(uint64 dealId, uint8 pieceHeight, uint64 leaves);
     error NothingToProve(uint64 operatorId);
 
     /// @notice Proves period `period` for the caller's operator. `openings` is the packed proof (layout at the top of PossessionProof.sol
@@ -97,9 +107,15 @@ interface IPossession {
     function periodAt(uint256 timestamp) external view returns (uint64);
     function periodStart(uint64 period) external view returns (uint64);
     function seedTime(uint64 period) external view returns (uint64);
+    /// @notice From here to the end of the period the table that must be proven does not change.
+    function freezeTime(uint64 period) external view returns (uint64);
     function table(uint64 operatorId) external view returns (Table memory);
-    /// @notice The table that a proof of `period` is checked against (frozen copy or live).
+    /// @notice The table that a proof of `period` is checked against: its kept copy, else the live table.
     function tableOf(uint64 operatorId, uint64 period) external view returns (Table memory);
+    /// @notice False after maxMisses charged misses in a row, until the table is empty and used again.
+    function stands(uint64 operatorId) external view returns (bool);
+    /// @notice period + 1 of the open miss that is answered after that of `period`, 0: none.
+    function openMissAfter(uint64 operatorId, uint64 period) external view returns (uint64);
     function standing(uint64 operatorId) external view returns (Standing memory);
     /// @notice Of the final periods in [from, to): how many were unpaid, and how many of those were charged.
     function misses(uint64 operatorId, uint64 from, uint64 to) external view returns (uint64 unpaid, uint64 charged);

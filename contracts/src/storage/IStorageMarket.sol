@@ -76,15 +76,18 @@ interface IStorageMarket {
         uint64 firstPeriod;
         uint64 endPeriod; // exclusive
         uint64 feesTo; // fault fees are taken for periods < feesTo
-        uint64 faultySince; // period, 0: none
-        uint64 unpaidFaulty; // periods spent in declared fault, already final
+        uint64 faultySince; // first period of a declared fault, 0: none
+        uint64 resumesAt; // after a recovered fault: first period that is paid again
         uint64 challengedAt; // seed time of the open targeted challenge, 0: none
-        uint32 slot;
+        uint32 slot; // in the piece table; type(uint32).max: not in it
         uint128 pricePerPeriod;
         uint128 collateral; // as agreed; the weight in the table
         uint128 locked; // what is left of it
         uint128 bond;
+        uint128 earlyEndFee; // promised to the provider by a client who ended early
+        bool endsEarly;
         uint256 railId;
+        uint256 challengeRailId; // holds the bond of the open challenge
     }
 
     event DealOpened(uint64 indexed dealId, uint64 indexed operatorId, bytes32 indexed contentHash, address client, bytes32 pieceRoot, uint64 rawSize, uint32 periods, uint128 pricePerPeriod, uint128 collateral, bytes cid);
@@ -92,13 +95,14 @@ interface IStorageMarket {
     event DealActivated(uint64 indexed dealId, uint64 indexed operatorId, uint64 firstPeriod, uint64 endPeriod, uint32 slot);
     event DealExpired(uint64 indexed dealId, uint128 bondLost);
     event DealExtended(uint64 indexed dealId, uint64 endPeriod, uint128 pricePerPeriod);
+    event DealEndsEarly(uint64 indexed dealId, uint64 endPeriod, uint128 fee);
     event DealEnded(uint64 indexed dealId, uint64 endPeriod, uint128 fee);
     event DealDropped(uint64 indexed dealId, uint64 indexed operatorId, uint32 slot);
     event DealTerminated(uint64 indexed dealId, uint64 indexed operatorId, Cause cause, uint64 period, uint256 slashed, uint256 compensation, uint256 reward, uint256 refunded);
     event FaultDeclared(uint64 indexed dealId, uint64 period);
     event FaultRecovered(uint64 indexed dealId, uint64 period);
     event FaultFee(uint64 indexed dealId, uint64 chargedPeriods, uint256 slashed);
-    event Challenged(uint64 indexed dealId, uint64 seedTime, uint64 deadline);
+    event Challenged(uint64 indexed dealId, uint64 indexed operatorId, uint64 seedTime, uint64 deadline);
     event ChallengeAnswered(uint64 indexed dealId);
     event NonceCancelled(address indexed signer, uint256 nonce);
 
@@ -115,6 +119,7 @@ interface IStorageMarket {
     error DeadlineNotReached(uint64 deadline, uint256 timestamp);
     error NoChallengeOpen(uint64 dealId);
     error ChallengeOpen(uint64 dealId);
+    error SeedTooOld(uint64 seedTime, uint64 needed);
     error NothingToTerminate(uint64 dealId);
 
     function openDeal(DealTerms calldata terms, bytes calldata cid, bytes calldata clientSignature, bytes calldata providerSignature) external returns (uint64 dealId);
@@ -130,10 +135,13 @@ interface IStorageMarket {
     /// @notice Node key: takes a deal that is over out of the table and frees its collateral.
     function drop(uint64 dealId, bytes calldata tablePath) external;
     function declareFault(uint64 dealId, bytes calldata tablePath) external;
-    function recoverFault(uint64 dealId, bytes calldata openings, bytes calldata tablePath) external;
-    /// @notice Node key admits that the data is gone, or leaves: terminated at once.
+    /// @notice Node key; the leaves are drawn from `recentSeedTime()`, which must be later than the declaration.
+    function recoverFault(uint64 dealId, bytes calldata openings, uint32 slot, bytes calldata tablePath) external;
+    /// @notice Node key admits that the data is gone: terminated at once, all collateral slashed.
     function surrender(uint64 dealId) external;
-    function leave(uint64 dealId) external;
+    /// @notice Node key leaves while it still holds the data, which it proves by leaves drawn from `recentSeedTime()`: only the leave fee is slashed.
+    function leave(uint64 dealId, bytes calldata openings) external;
+    /// @notice Client only; a bond is taken from its account at Rails: to the provider when answered, back when not.
     function challenge(uint64 dealId) external;
     function answer(uint64 dealId, bytes calldata openings) external;
     /// @notice Anyone: ends a deal whose fault, challenge or table is beyond mending.
@@ -143,6 +151,9 @@ interface IStorageMarket {
     function dealCount() external view returns (uint64);
     function isOver(uint64 dealId) external view returns (bool);
     function activationSeedTime(uint64 dealId) external view returns (uint64);
+    /// @notice Seed time of the latest period whose seed time has been reached.
+    function recentSeedTime() external view returns (uint64);
+    function isNonceUsed(address signer, uint256 nonce) external view returns (bool);
     function dealTermsDigest(DealTerms calldata terms) external view returns (bytes32);
     function config() external view returns (Config memory);
 }
