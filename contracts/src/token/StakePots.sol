@@ -12,7 +12,7 @@ struct StakePot {
 }
 
 /// @title StakePots: the arithmetic of a StakePot. Every rounding is against the caller and for those who stay.
-/// @notice Laws, held after each function and fuzzed in token-pots.t.sol:
+/// @notice Laws, held after each function and fuzzed in contracts/test/token/stake-pots.t.sol:
 ///   assets <= shares <= 1e12 * assets, hence no share is ever worth more than one base unit: a depositor loses at most one
 ///   base unit to rounding, and to raise the price of a share against the next depositor is impossible;
 ///   assets == 0 exactly when there are no shares;
