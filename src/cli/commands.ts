@@ -1,0 +1,206 @@
+import type { Command } from 'commander';
+import type { Run } from './context.ts';
+
+/** Adds every command with its options, help and examples. The code of a command is loaded when it runs. */
+export function registerCommands(program: Command, run: Run): void {
+  program.action(run(async (context) => (await import('./overview.ts')).overview(context)));
+  registerNetworkCommands(program, run);
+  registerFileCommands(program, run);
+  registerDealCommands(program, run);
+  registerProviderCommands(program, run);
+  registerWalletCommands(program, run);
+  registerFounderCommands(program, run);
+}
+
+function registerNetworkCommands(program: Command, run: Run): void {
+  program
+    .command('up')
+    .description('start a whole network on this machine, or go on with the one that is there')
+    .option('--nodes <count>', 'how many node processes', '3')
+    .option('--with <roles>', 'roles of the nodes', 'storage')
+    .option('--profile <name>', 'dev or laptop (only when the network is made)', 'dev')
+    .option('--rpc-port <port>', 'first port tried for the chain', '8545')
+    .option('--node-port <port>', 'first port tried for nodes', '9000')
+    .option('--detach', 'return when everything is ready', false)
+    .addHelpText('after', '\nExamples:\n  millrace up --detach\n  millrace up --nodes 5\n  MILLRACE_RPC_URL=https://… millrace up')
+    .action(run(async (context, options: never) => (await import('./up.ts')).up(context, options)));
+  program
+    .command('down')
+    .description('stop everything that runs of this network; nothing is lost')
+    .action(run(async (context) => (await import('./down.ts')).down(context)));
+  program
+    .command('restart [part]')
+    .description('restart one part (chain, database, follower, node-1, …) or all of them')
+    .action(run(async (context, part: never) => (await import('./down.ts')).restart(context, part)));
+  program
+    .command('reset')
+    .description('stop the network and delete all that it keeps on this machine')
+    .option('--yes', 'do it without asking', false)
+    .action(run(async (context, options: never) => (await import('./down.ts')).reset(context, options)));
+  program
+    .command('logs [part]')
+    .description('print the log of one part, or of all')
+    .option('-f, --follow', 'go on as lines come', false)
+    .option('-n, --lines <count>', 'how many lines', '50')
+    .addHelpText('after', '\nExamples:\n  millrace logs -f node-1\n  millrace logs chain -n 200')
+    .action(run(async (context, part: never, options: never) => (await import('./logs.ts')).logs(context, part, options)));
+  program
+    .command('status')
+    .description('what runs, providers, balances, the next proof')
+    .option('--powers', 'every power over this network and who holds it', false)
+    .action(run(async (context, options: never) => (await import('./status.ts')).status(context, options)));
+  program
+    .command('doctor')
+    .description('what this machine has and lacks, with the fix for each')
+    .action(run(async (context) => (await import('./doctor.ts')).doctor(context)));
+  program
+    .command('demo')
+    .description('tell the story: store, prove, lose, slash, compensate, get back')
+    .action(run(async (context) => (await import('./demo.ts')).demo(context)));
+  const dev = program.command('dev').description('tools for the dev profile');
+  dev
+    .command('warp <duration>')
+    .description('move the chain’s time, period by period, while the nodes prove')
+    .addHelpText('after', '\nExamples:\n  millrace dev warp 10m\n  millrace dev warp 1d')
+    .action(run(async (context, duration: never) => (await import('./warp.ts')).warp(context, duration)));
+  const config = program.command('config').description('settings');
+  config
+    .command('show')
+    .description('each setting with its value and where it came from')
+    .action(run(async (context) => (await import('./config-show.ts')).configShow(context)));
+}
+
+function registerFileCommands(program: Command, run: Run): void {
+  program
+    .command('put <path>')
+    .description('store a file or folder; - is standard input')
+    .option('--copies <count>', 'at how many providers', '2')
+    .option('--periods <count>', 'for how many proof periods')
+    .option('--public', 'do not encrypt', false)
+    .option('--distinct', 'encrypt each copy under its own key', false)
+    .option('--max-price <amount>', 'greatest price in all, in tokens')
+    .addHelpText('after', '\nExamples:\n  millrace put photo.jpg\n  millrace put album/ --copies 3 --json\n  tar c data | millrace put - --public')
+    .action(run(async (context, path: never, options: never) => (await import('./put.ts')).put(context, path, options)));
+  program
+    .command('get <cid>')
+    .description('read a file or folder back, verified block by block')
+    .option('-o, --output <path>', 'where to; - is standard output')
+    .option('--path <path>', 'one file of a folder')
+    .option('--grant <text>', 'a grant made by `millrace share`')
+    .addHelpText('after', '\nExamples:\n  millrace get bafy… -o photo.jpg\n  millrace get bafy… --path album/1.jpg -o -')
+    .action(run(async (context, cid: never, options: never) => (await import('./get.ts')).get(context, cid, options)));
+  program
+    .command('ls')
+    .description('what you stored')
+    .action(run(async (context) => (await import('./ls.ts')).ls(context)));
+  program
+    .command('piece <path>')
+    .description('root CID, piece CIDs and sizes of a file or folder, without storing it; - is standard input')
+    .addHelpText('after', '\nExamples:\n  millrace piece disk.img --json\n  cat disk.img | millrace piece -')
+    .action(run(async (context, path: never) => (await import('./piece.ts')).piece(context, path)));
+  program
+    .command('share <cid>')
+    .description('let somebody else decrypt a file; it cannot be taken back')
+    .requiredOption('--to <key>', 'the recipient’s sharing key (`millrace wallet show`)')
+    .addHelpText('after', '\nExample:\n  millrace share bafy… --to mrk1…')
+    .action(run(async (context, cid: never, options: never) => (await import('./share.ts')).share(context, cid, options)));
+}
+
+function registerDealCommands(program: Command, run: Run): void {
+  program
+    .command('deals [cid]')
+    .description('your deals: state, proofs, money')
+    .option('--all', 'deals of every client', false)
+    .action(run(async (context, cid: never, options: never) => (await import('./deals.ts')).deals(context, cid, options)));
+  program
+    .command('asks')
+    .description('what providers ask')
+    .action(run(async (context) => (await import('./asks.ts')).asks(context)));
+  program
+    .command('challenge <deal>')
+    .description('make a provider prove your piece now; the bond comes back when it cannot')
+    .action(run(async (context, deal: never) => (await import('./challenge.ts')).challenge(context, deal)));
+  const deal = program.command('deal').description('one deal');
+  deal
+    .command('end <deal>')
+    .description('end your deal early, for a fee')
+    .action(run(async (context, id: never) => (await import('./deal.ts')).endDeal(context, id)));
+  deal
+    .command('extend <deal>')
+    .description('prolong a deal; the provider must agree')
+    .requiredOption('--periods <count>', 'by how many periods')
+    .action(run(async (context, id: never, options: never) => (await import('./deal.ts')).extendDeal(context, id, options)));
+  deal
+    .command('settle <deal>')
+    .description('pay for proven periods, return the money of unproven ones, take fees; anyone may')
+    .action(run(async (context, id: never) => (await import('./deal.ts')).settleDeal(context, id)));
+}
+
+function registerProviderCommands(program: Command, run: Run): void {
+  const provider = program.command('provider').description('run a storage provider of your own');
+  provider
+    .command('init')
+    .description('make keys and register as an operator')
+    .requiredOption('--endpoint <url>', 'https://host:port under which others reach this node')
+    .option('--beneficiary <address>', 'who receives earnings (default: the owner)')
+    .option('--region <name>', 'where the node stands')
+    .option('--stake <amount>', 'tokens to stake', '1000')
+    .action(run(async (context, options: never) => (await import('./provider.ts')).providerInit(context, options)));
+  provider
+    .command('run')
+    .description('run the provider in the foreground')
+    .option('--listen <host:port>', 'where to listen', '127.0.0.1:9000')
+    .option('--quota <size>', 'disk to offer', '10GiB')
+    .action(run(async (context, options: never) => (await import('./provider.ts')).providerRun(context, options)));
+  provider
+    .command('show')
+    .description('stake, locks, standing, earnings of the operators here')
+    .action(run(async (context) => (await import('./provider.ts')).providerShow(context)));
+  provider
+    .command('exit <node>')
+    .description('take no new deals, finish the running ones, then leave')
+    .action(run(async (context, node: never) => (await import('./provider.ts')).providerExit(context, node)));
+}
+
+function registerWalletCommands(program: Command, run: Run): void {
+  const wallet = program.command('wallet').description('your key and its money');
+  wallet
+    .command('create')
+    .description('make a key, encrypted on disk')
+    .action(run(async (context) => (await import('./wallet.ts')).walletCreate(context)));
+  wallet
+    .command('show')
+    .description('address, sharing key, balances')
+    .action(run(async (context) => (await import('./wallet.ts')).walletShow(context)));
+  wallet
+    .command('import <keystore>')
+    .description('take over a keystore file (Web3 Secret Storage v3)')
+    .action(run(async (context, path: never) => (await import('./wallet.ts')).walletImport(context, path)));
+  wallet
+    .command('export <path>')
+    .description('copy the encrypted keystore to a file')
+    .action(run(async (context, path: never) => (await import('./wallet.ts')).walletExport(context, path)));
+  wallet
+    .command('deposit <amount>')
+    .description('move tokens into the rails account from which deals are paid')
+    .action(run(async (context, amount: never) => (await import('./wallet.ts')).walletDeposit(context, amount)));
+  wallet
+    .command('withdraw <amount>')
+    .description('move tokens out of the rails account')
+    .action(run(async (context, amount: never) => (await import('./wallet.ts')).walletWithdraw(context, amount)));
+}
+
+function registerFounderCommands(program: Command, run: Run): void {
+  program
+    .command('deploy')
+    .description('put the contracts on a chain and write its manifest; can be repeated and resumed')
+    .option('--profile <name>', 'dev, laptop or production', 'production')
+    .option('--beacon <address>', 'a randomness beacon, for chains whose prevRandao one party chooses')
+    .option('--out <path>', 'where the manifest goes')
+    .addHelpText('after', '\nExample:\n  millrace --rpc-url https://… deploy --profile production')
+    .action(run(async (context, options: never) => (await import('./deploy.ts')).deploy(context, options)));
+  program
+    .command('join <manifest>')
+    .description('use the network of a manifest (file or https URL)')
+    .action(run(async (context, manifest: never) => (await import('./join.ts')).join(context, manifest)));
+}
