@@ -72,7 +72,7 @@ contract Possession is IPossession {
         external
     {
         _requireDue(operatorId, period);
-        bytes32 seed = header.length == 0 ? randomness.valueOf(seedTime(period)) : randomness.fix(seedTime(period), header, parent, oldest);
+        bytes32 seed = randomness.fix(seedTime(period), header, parent, oldest);
         Standing storage s = _standings[operatorId];
         bool recovery = s.openMiss != 0;
         uint256 count = _verify(operatorId, period, seed, openings);
