@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { MillraceError } from './errors.ts';
@@ -16,20 +16,13 @@ export interface FolderLock {
  */
 export function lockFolder(folder: string): FolderLock {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const path = join(folder, 'lock');
-  const database = new DatabaseSync(path, { timeout: 0 });
+  const database = new DatabaseSync(join(folder, 'lock'), { timeout: 0 });
+  const notePath = join(folder, 'lock.pid');
   try {
-    database.exec('PRAGMA journal_mode = DELETE');
-    // The holder's note is committed before the lock is taken for good, so that others can read who holds it.
-    database.exec('CREATE TABLE IF NOT EXISTS holder (pid INTEGER NOT NULL)');
-    database.exec('BEGIN IMMEDIATE');
-    database.exec('DELETE FROM holder');
-    database.prepare('INSERT INTO holder (pid) VALUES (?)').run(process.pid);
-    database.exec('COMMIT');
     database.exec('BEGIN IMMEDIATE');
   } catch (cause) {
-    const holderPid = readHolder(database);
     database.close();
+    const holderPid = readHolder(notePath);
     throw new MillraceError('folder-busy', {
       actor: 'caller',
       message: `${folder} is in use by process ${holderPid ?? 'unknown'}`,
@@ -38,12 +31,14 @@ export function lockFolder(folder: string): FolderLock {
       cause,
     });
   }
+  // For the error message only: it is the lock that counts.
+  writeFileSync(notePath, String(process.pid), { mode: 0o600 });
   return { release: () => database.close() };
 }
 
-function readHolder(database: DatabaseSync): number | undefined {
+function readHolder(notePath: string): number | undefined {
   try {
-    return database.prepare('SELECT pid FROM holder').get()?.pid as number | undefined;
+    return Number(readFileSync(notePath, 'utf8'));
   } catch {
     return undefined;
   }

@@ -1,5 +1,5 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { accessSync, closeSync, constants, mkdirSync, openSync, rmSync } from 'node:fs';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { accessSync, closeSync, constants, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
 import { delimiter, dirname, join } from 'node:path';
@@ -13,6 +13,7 @@ const START_TIMEOUT_MS = 30_000;
 const CONNECT_RETRY_MS = 20;
 /** Kept in memory for reads at the block before the newest; older state is not served. */
 const STATES_IN_MEMORY = 64;
+const ISOLATION = ['--user', '--map-current-user', '--net'];
 
 /**
  * Runs before anvil takes the process over: a background shell waits on a pipe held by the supervisor and kills anvil
@@ -81,7 +82,7 @@ export async function startAnvil(options: AnvilOptions): Promise<AnvilProcess> {
   const isolated = (options.isolate ?? true) && canIsolateNetwork();
   const port = isolated ? 8545 : await freePort();
   const command = [
-    ...(isolated ? ['unshare', '--user', '--map-current-user', '--net'] : []),
+    ...(isolated ? ['unshare', ...ISOLATION] : []),
     ...[binary, '--quiet', '--no-mining', '--order', 'fifo', '--no-request-size-limit', '--enable-tx-gas-limit'],
     ...['--accounts', '0', '--disable-min-priority-fee', '--no-cors'],
     ...['--prune-history', String(STATES_IN_MEMORY), '--cache-path', options.cacheFolder],
@@ -150,32 +151,26 @@ export function stopOrphanedAnvil(ipcPath: string): void {
 }
 
 function runningProcesses(): { pid: number; commandLine: string }[] {
-  const uid = process.getuid?.();
-  try {
-    const listing = execFileSync('ps', ['-ww', ...(uid === undefined ? ['-A'] : ['-U', String(uid)]), '-o', 'pid=,args='], {
-      encoding: 'utf8',
-      timeout: 10_000,
-      maxBuffer: 64 << 20,
-      stdio: ['ignore', 'pipe', 'ignore'],
+  if (process.platform === 'linux') {
+    return readdirSync('/proc').flatMap((name) => {
+      try {
+        return /^\d+$/.test(name)
+          ? [{ pid: Number(name), commandLine: readFileSync(`/proc/${name}/cmdline`, 'utf8').replaceAll('\0', ' ') }]
+          : [];
+      } catch {
+        return [];
+      }
     });
-    return [...listing.matchAll(/^\s*(\d+)\s+(.*)$/gm)].map((match) => ({ pid: Number(match[1]), commandLine: match[2] as string }));
-  } catch {
-    return [];
   }
+  const listing = execFileSync('ps', ['-ww', '-A', '-o', 'pid=,args='], { encoding: 'utf8', timeout: 10_000, maxBuffer: 64 << 20 });
+  return [...listing.matchAll(/^\s*(\d+)\s+(.*)$/gm)].map((match) => ({ pid: Number(match[1]), commandLine: match[2] as string }));
 }
 
 let networkIsolation: boolean | undefined;
 
 /** Whether an unprivileged user may have a network namespace here (Linux with user namespaces and `unshare`). */
 export function canIsolateNetwork(): boolean {
-  if (networkIsolation !== undefined) return networkIsolation;
-  try {
-    if (process.platform !== 'linux') throw new Error('no network namespaces');
-    execFileSync('unshare', ['--user', '--map-current-user', '--net', 'true'], { timeout: 5_000, stdio: 'ignore' });
-    networkIsolation = true;
-  } catch {
-    networkIsolation = false;
-  }
+  networkIsolation ??= process.platform === 'linux' && spawnSync('unshare', [...ISOLATION, 'true'], { timeout: 5_000 }).status === 0;
   return networkIsolation;
 }
 

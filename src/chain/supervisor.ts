@@ -181,7 +181,7 @@ async function assemble({ options, genesis, ledger, maker, server, runtimeFolder
   });
   undo.push(() => {
     control.close();
-    rmSync(controlPath, { force: true });
+    rmSync(runtimeFolder, { recursive: true, force: true });
   });
   log.info('chain-ready', {
     rpcUrl: supervisor.rpcUrl,
