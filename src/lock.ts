@@ -8,6 +8,9 @@ export interface FolderLock {
   release(): void;
 }
 
+/** A database that nothing refers to is collected and closed, and its lock with it. */
+const held = new Set<DatabaseSync>();
+
 /**
  * Holds `folder` for this process. The lock is an operating-system lock on the file `lock` in it (taken through SQLite,
  * since Node has no `fcntl`), so the system itself gives it back when the holder ends, also by `kill -9`; a file that
@@ -33,7 +36,13 @@ export function lockFolder(folder: string): FolderLock {
   }
   // For the error message only: it is the lock that counts.
   writeFileSync(notePath, String(process.pid), { mode: 0o600 });
-  return { release: () => database.close() };
+  held.add(database);
+  return {
+    release() {
+      held.delete(database);
+      database.close();
+    },
+  };
 }
 
 function readHolder(notePath: string): number | undefined {
