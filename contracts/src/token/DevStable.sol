@@ -11,7 +11,7 @@ contract DevStable is AuthorizedERC20 {
 
     error MintTooLarge(uint256 amount, uint256 limit);
 
-    constructor() AuthorizedERC20("Millrace Development Dollar (worthless)", "devUSD") {}
+    constructor() AuthorizedERC20("Millrace Worthless Dev Dollar", "devUSD") {}
 
     /// @notice The faucet: anyone, any number of times, up to MINT_MAX a call.
     function mint(address to, uint256 amount) external {

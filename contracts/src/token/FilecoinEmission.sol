@@ -27,6 +27,8 @@ contract FilecoinEmission is IEmissionPolicy {
     /// @notice Sum over all epochs of min(power, baseline), byte-epochs.
     uint256 public realized;
 
+    /// @param name at most 31 bytes (it is the EIP-712 domain)
+    /// @param genesis what exists from the start, at most CAP - emissionMax
     constructor(IRegistry registry_, string memory name, string memory symbol, NetworkToken.Allocation[] memory genesis) {
         uint256 limit = CAP - emissionMax();
         uint256 total;
