@@ -96,7 +96,7 @@ export function revertError(data: Hex, context: { doing: string; cause?: unknown
 export function chainError(error: unknown, doing: string, values: Record<string, ErrorValue> = {}): MillraceError {
   if (error instanceof MillraceError) return error;
   const data = revertDataOf(error);
-  if (data !== undefined) return revertError(data, { doing, cause: error, values });
+  if (data !== undefined) return revertError(data, { doing, cause: error });
   const message =
     error instanceof BaseError
       ? error.shortMessage + (error.details ? ` (${error.details})` : '')

@@ -68,7 +68,6 @@ const KEYS = [
   'modules',
   'tokens',
   'deployer',
-  'signature',
 ];
 
 /** The id of a network: keccak256 of the manifest without its signature as JSON with sorted keys and no white space. */
@@ -77,10 +76,10 @@ export function manifestId(manifest: UnsignedManifest): Hex {
   return bytesToHex(keccak_256(new TextEncoder().encode(canonicalJson(unsigned))));
 }
 
-/** Signs a manifest with the deployer's key. */
+/** Signs a manifest with the deployer's key. @throws manifest-invalid */
 export async function signManifest(manifest: UnsignedManifest, signer: Signer): Promise<Manifest> {
-  const signed = { ...manifest, signature: await signer.signDigest(hashMessage({ raw: manifestId(manifest) })) };
-  return parseManifest(signed);
+  const plain = parseUnsigned({ ...manifest } as Record<string, unknown>);
+  return parseManifest({ ...plain, signature: await signer.signDigest(hashMessage({ raw: manifestId(plain) })) });
 }
 
 /**
@@ -90,23 +89,10 @@ export async function signManifest(manifest: UnsignedManifest, signer: Signer): 
  */
 export function parseManifest(value: unknown, expectedId?: Hex): Manifest {
   const object = record(value, 'manifest');
-  if (object.version !== 1) {
-    throw invalid('version', object.version, '1', 'The manifest was written by another version of Millrace; update it.');
-  }
-  exactKeys(object, KEYS, 'manifest');
+  const { signature, ...rest } = object;
   const manifest: Manifest = {
-    version: 1,
-    name: text(object.name, 'name', /^[a-z0-9][a-z0-9-]{0,31}$/),
-    chainId: whole(object.chainId, 'chainId', 1),
-    genesisHash: hash(object.genesisHash, 'genesisHash'),
-    profile: text(object.profile, 'profile', /^[a-z][a-z0-9-]{0,31}$/),
-    notSecure: flag(object.notSecure, 'notSecure'),
-    genesis: whole(object.genesis, 'genesis', 0),
-    randomness: parseRandomness(object.randomness),
-    modules: entries(object.modules, 'modules', parseModule),
-    tokens: entries(object.tokens, 'tokens', parseToken),
-    deployer: address(object.deployer, 'deployer'),
-    signature: text(object.signature, 'signature', /^0x[0-9a-f]{130}$/) as Hex,
+    ...parseUnsigned(rest),
+    signature: text(signature, 'signature', /^0x[0-9a-f]{130}$/) as Hex,
   };
   const id = manifestId(manifest);
   let signer: Address | undefined;
@@ -158,6 +144,26 @@ export function readManifest(path: string, expectedId?: Hex): Manifest {
 /** Writes `network.json` atomically, readable by all. */
 export function writeManifest(path: string, manifest: Manifest): void {
   writeFileDurably(path, `${JSON.stringify(parseManifest(manifest), null, 2)}\n`, { mode: 0o644 });
+}
+
+function parseUnsigned(object: Record<string, unknown>): UnsignedManifest {
+  if (object.version !== 1) {
+    throw invalid('version', object.version, '1', 'The manifest was written by another version of Millrace; update it.');
+  }
+  exactKeys(object, KEYS, 'manifest');
+  return {
+    version: 1,
+    name: text(object.name, 'name', /^[a-z0-9][a-z0-9-]{0,31}$/),
+    chainId: whole(object.chainId, 'chainId', 1),
+    genesisHash: hash(object.genesisHash, 'genesisHash'),
+    profile: text(object.profile, 'profile', /^[a-z][a-z0-9-]{0,31}$/),
+    notSecure: flag(object.notSecure, 'notSecure'),
+    genesis: whole(object.genesis, 'genesis', 0),
+    randomness: parseRandomness(object.randomness),
+    modules: entries(object.modules, 'modules', parseModule),
+    tokens: entries(object.tokens, 'tokens', parseToken),
+    deployer: address(object.deployer, 'deployer'),
+  };
 }
 
 /** JSON with sorted keys and no white space (RFC 8785 for strings, whole numbers, booleans, null, arrays and objects). */

@@ -1,0 +1,19 @@
+export {
+  type AnyChainEvent,
+  type ChainClient,
+  type ChainEvent,
+  connectChain,
+  type EventName,
+  type EventQuery,
+  type ReadName,
+  verifyManifest,
+} from './client.ts';
+export { abis, type ModuleName } from './contracts.generated.ts';
+export { chainError, contractErrors, errorCodeOf } from './errors.ts';
+export { createKeystore, exportKeystore, importKeystore, keystoreAddress, openKeystore } from './keystore.ts';
+export { type Manifest, manifestId, parseManifest, readManifest, signManifest, type UnsignedManifest, writeManifest } from './manifest.ts';
+export { type ContractCall, createSender, type RawCall, type Receipt, type Sender, type SenderOptions, type WriteName } from './sender.ts';
+export { createSigner, developmentSigner, isSignedBy, recoverAddress, type Signer } from './signer.ts';
+export { type ChainSupervisor, type ChainSupervisorOptions, EMBEDDED_CHAIN_ID, startChainSupervisor } from './supervisor.ts';
+export { controlChain } from './supervisor-control.ts';
+export { type TypedDataShape, typedDataDigest } from './typed-data.ts';
