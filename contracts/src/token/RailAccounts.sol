@@ -19,6 +19,7 @@ abstract contract RailAccounts is IRails, ReentrancyGuardTransient {
     mapping(address token => uint256) private _obligations;
 
     error BadSignatureLength(uint256 got, uint256 expected);
+    error NotAToken(address token);
 
     /// @inheritdoc IRails
     function deposit(address token, address account, uint256 amount) external nonReentrant {
@@ -116,7 +117,7 @@ abstract contract RailAccounts is IRails, ReentrancyGuardTransient {
     }
 
     function _held(address token) private view returns (uint256) {
-        if (token.code.length == 0) revert TokenShortfall(token, 0, 0);
+        if (token.code.length == 0) revert NotAToken(token);
         return IERC20(token).balanceOf(address(this));
     }
 }
