@@ -14,22 +14,24 @@ export function findForge(env: NodeJS.ProcessEnv = process.env): string | undefi
   return [...places, ...(env.PATH ?? '').split(delimiter)].map((folder) => join(folder, 'forge')).find((path) => existsSync(path));
 }
 
-/** Runs the tests of the contracts, compiled by npm's solc; prints as it goes. */
+/** Runs the tests of the contracts and compares their gas with the snapshot; prints as it goes. */
 export async function runForge(): Promise<Outcome> {
-  const none = { passed: 0, failed: 0, skipped: 0, skips: [], faults: [] };
   const forge = findForge();
   if (forge === undefined) {
     const skip = `contracts: no forge for ${process.platform} ${process.arch}; install Foundry 1.7 and put it on PATH`;
-    return { ...none, skipped: 1, skips: [skip] };
+    return { passed: 0, failed: 0, skipped: 1, skips: [skip], faults: [] };
   }
   // tools/solc.cjs looks for `node` on PATH: the one that runs this.
   const path = [dirname(process.execPath), dirname(forge), process.env.PATH].join(delimiter);
-  const child = spawn(forge, ['test'], { cwd: root, env: { ...process.env, PATH: path }, stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, ['tools/contracts.ts', 'test'], { cwd: root, env: { ...process.env, PATH: path } });
   const chunks: Buffer[] = [];
-  child.stdout.on('data', (chunk: Buffer) => {
-    chunks.push(chunk);
-    process.stdout.write(chunk);
-  });
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (chunk: Buffer) => {
+      chunks.push(chunk);
+      process.stdout.write(chunk);
+    });
+  }
+  child.stdin.end();
   const [code] = (await once(child, 'close')) as [number | null];
   return readForge(Buffer.concat(chunks).toString(), code);
 }
@@ -40,5 +42,11 @@ export function readForge(text: string, code: number | null): Outcome {
   const [passed, failed, skipped] = (found?.slice(1) ?? ['0', '0', '0']).map(Number) as [number, number, number];
   const skips = [...text.matchAll(SKIPPED)].map(([, reason, name]) => `contracts: ${name}: ${reason || 'no reason given'}`);
   const isFault = found === null || (code !== 0 && failed === 0);
-  return { passed, failed, skipped, skips, faults: isFault ? [`forge test ended with ${code} and no failed test`] : [] };
+  return {
+    passed,
+    failed,
+    skipped,
+    skips,
+    faults: isFault ? [`the tests of the contracts, or the comparison of gas, ended with ${code}; see above`] : [],
+  };
 }

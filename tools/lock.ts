@@ -2,7 +2,7 @@
  * Completes package-lock.json: npm drops the optional packages of other platforms when the registry at hand does not
  * carry them, and `npm ci` then refuses the file. Run after `npm install`; `--check` only tells.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** The part of a lock file's package that matters here. */
@@ -73,5 +73,9 @@ if (import.meta.main) {
   const missing = missingOptional(lock);
   for (const { name, version } of missing) process.stdout.write(`missing: ${name} ${version}\n`);
   if (process.argv.includes('--check')) process.exit(missing.length === 0 ? 0 : 1);
-  if (missing.length > 0) writeFileSync(file, `${JSON.stringify(completeLock(lock), null, 2)}\n`);
+  if (missing.length > 0) {
+    const { atime, mtime } = statSync(file);
+    writeFileSync(file, `${JSON.stringify(completeLock(lock), null, 2)}\n`);
+    utimesSync(file, atime, mtime); // what is installed stays right: the launcher must not install anew
+  }
 }
