@@ -39,24 +39,24 @@ library PieceTable {
         returns (bytes32 root, uint256 before)
     {
         assembly ("memory-safe") {
-            let left := mload(0x40) // 128 bytes of scratch: left hash, left sums, right hash, right sums
-            let right := add(left, 64)
-            let swap := xor(left, right)
+            // Left hash, left sums, right hash, right sums at 0x00..0x7f; the free pointer and the zero word are put back below.
+            let free := mload(0x40)
             root := node
             for { let end := add(cursor, mul(depth, 56)) } lt(cursor, end) { cursor := add(cursor, 56) } {
+                let own := shl(6, and(slot, 1))
+                let other := xor(own, 64)
                 let siblingSums := and(calldataload(add(cursor, 24)), 0xffffffffffffffffffffffffffffffffffffffffffffffff)
-                let isRight := and(slot, 1)
-                let own := xor(left, mul(isRight, swap))
-                let other := xor(own, swap)
                 mstore(own, root)
                 mstore(add(own, 32), sums)
                 mstore(other, calldataload(cursor))
                 mstore(add(other, 32), siblingSums)
-                before := add(before, mul(isRight, siblingSums))
+                if own { before := add(before, siblingSums) }
                 sums := add(sums, siblingSums)
-                root := keccak256(left, 128)
+                root := keccak256(0x00, 0x80)
                 slot := shr(1, slot)
             }
+            mstore(0x40, free)
+            mstore(0x60, 0)
         }
     }
 }

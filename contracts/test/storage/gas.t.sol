@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.26;
+
+import {console} from "forge-std/console.sol";
+import {IPossession} from "../../src/storage/IPossession.sol";
+import {PieceTable} from "../../src/storage/PieceTable.sol";
+import {Possession} from "../../src/storage/Possession.sol";
+import {PossessionProof} from "../../src/storage/PossessionProof.sol";
+import {IOperators} from "../../src/chain/IOperators.sol";
+import {IRandomness} from "../../src/chain/IRandomness.sol";
+import {IRegistry} from "../../src/chain/IRegistry.sol";
+import {Test} from "forge-std/Test.sol";
+import {Pieces} from "./pieces.sol";
+
+/// @notice The shape of the prototype (20 openings of depth 40), over the packed layout.
+contract PieceLoop {
+    function open(bytes32 root, bytes calldata packed, uint256 height, uint256[] calldata indexes) external view returns (uint256 gasUsed) {
+        gasUsed = gasleft();
+        uint256 cursor;
+        assembly ("memory-safe") {
+            cursor := packed.offset
+        }
+        for (uint256 i; i < indexes.length; ++i) {
+            if (PossessionProof.pieceRoot(cursor, height, indexes[i]) != root) revert();
+            cursor += 32 + (height << 5);
+        }
+        gasUsed -= gasleft();
+    }
+
+    function climb(bytes32 root, bytes calldata packed, uint256 depth, uint256[] calldata slots, uint256 sums) external view returns (uint256 gasUsed) {
+        gasUsed = gasleft();
+        uint256 cursor;
+        assembly ("memory-safe") {
+            cursor := packed.offset
+        }
+        for (uint256 i; i < slots.length; ++i) {
+            (bytes32 got,) = PieceTable.climb(root, sums, slots[i], depth, cursor);
+            if (got == 0) revert();
+            cursor += depth * PieceTable.SIBLING_BYTES;
+        }
+        gasUsed -= gasleft();
+    }
+}
+
+/// @notice Gas of proofs. This contract stands for registry, operators, randomness and market, at their cheapest, so that what is
+/// measured is the possession contract; the parts around it are itemised by docs/decisions/0004-possession.md.
+contract PossessionGasTest is Test, Pieces {
+    uint256 private constant PROTOTYPE_LOOP_GAS = 289_751; // shared prototype: 20 openings, 40 levels
+    uint256 private constant TRANSACTION_GAS_MAX = 16_777_216;
+    uint64 private constant GENESIS = 1_000_000;
+    Possession private possession;
+    IPossession.Leaf[] private leaves;
+
+    function get(bytes32) external view returns (address) {
+        return address(this);
+    }
+
+    function nodeKeyOf(uint64) external view returns (address) {
+        return address(this);
+    }
+
+    function isOver(uint64) external pure returns (bool) {
+        return false;
+    }
+
+    function valueOf(uint64 time) public pure returns (bytes32) {
+        return keccak256(abi.encode(time));
+    }
+
+    function fix(uint64 time, bytes calldata, bytes calldata, bytes calldata) external pure returns (bytes32) {
+        return valueOf(time);
+    }
+
+    function deploy(uint16 maxSlots, uint16 rotationPeriods) private {
+        vm.warp(GENESIS);
+        IPossession.Config memory c = IPossession.Config({
+            genesis: GENESIS,
+            period: 86_400,
+            window: 7_200,
+            freeze: 60,
+            byBytes: 10,
+            byWeight: 10,
+            rotationMin: 1,
+            rotationPeriods: rotationPeriods,
+            maxSlots: maxSlots,
+            graceEvery: 30,
+            maxMisses: 7
+        });
+        possession = new Possession(c, IRegistry(address(this)), IOperators(address(this)), IRandomness(address(this)));
+    }
+
+    bytes32[] private edgeHashes; // full subtrees left of the next slot, by level
+    uint256[] private edgeSums;
+
+    /// The path of the next append: full subtrees on the left, empty ones on the right; then adds the leaf to the edge.
+    function appendPath(IPossession.Leaf memory leaf) private returns (bytes memory path) {
+        uint256 slot = leaves.length;
+        uint256 depth;
+        while (uint256(1) << depth < slot + 1) ++depth;
+        bytes32 empty;
+        for (uint256 level; level < depth; ++level) {
+            bool isRight = (slot >> level) & 1 == 1;
+            uint256 sums = isRight ? edgeSums[level] : 0;
+            path = bytes.concat(path, abi.encodePacked(isRight ? edgeHashes[level] : empty, uint64(sums >> 128), uint128(sums)));
+            empty = keccak256(abi.encode(empty, 0, empty, 0));
+        }
+        (bytes32 hash, uint256 total) = (hashTableLeaf(leaf), (uint256(leaf.leaves) << 128) | leaf.weight);
+        uint256 at;
+        for (; (slot >> at) & 1 == 1; ++at) (hash, total) = (keccak256(abi.encode(edgeHashes[at], edgeSums[at], hash, total)), edgeSums[at] + total);
+        if (at == edgeHashes.length) (edgeHashes.push(), edgeSums.push());
+        (edgeHashes[at], edgeSums[at]) = (hash, total);
+    }
+
+    /// Fills the table with pieces of 2^height leaves.
+    function fill(uint256 pieces, uint8 height) private {
+        for (uint256 i; i < pieces; ++i) {
+            IPossession.Leaf memory leaf = IPossession.Leaf(pieceRootOf(1 + i % 4, height), height, uint64(1) << height, 1e18, uint64(i));
+            possession.insert(1, uint32(i), leaf, appendPath(leaf));
+            leaves.push(leaf);
+        }
+    }
+
+    function proof(uint64 p, uint256 times) private view returns (bytes memory packed) {
+        Drawn[] memory drawn = drawsOf(leaves, possession.config(), valueOf(possession.seedTime(p)), 1, p, times);
+        Tree memory tree = tableTree(leaves);
+        for (uint256 i; i < drawn.length; ++i) {
+            IPossession.Leaf memory leaf = leaves[drawn[i].slot];
+            packed = bytes.concat(
+                packed,
+                abi.encodePacked(uint32(drawn[i].slot), uint8(0), leaf.pieceRoot, leaf.pieceHeight, leaf.leaves, leaf.weight, leaf.dealId),
+                pathIn(tree, drawn[i].slot),
+                openLeaf(1 + drawn[i].slot % 4, leaf.pieceHeight, drawn[i].leaf)
+            );
+        }
+    }
+
+    /// Calldata of a transaction, EIP-7623: standard price and floor.
+    function calldataGas(bytes memory data) private pure returns (uint256 standard, uint256 floor) {
+        uint256 tokens;
+        for (uint256 i; i < data.length; ++i) tokens += data[i] == 0 ? 1 : 4;
+        return (21_000 + 4 * tokens, 21_000 + 10 * tokens);
+    }
+
+    function report(string memory label, uint64 p, bytes memory packed, uint256 openings) private returns (uint256 transactionGas) {
+        bytes memory data = abi.encodeCall(possession.prove, (1, p, packed, "", "", ""));
+        (uint256 standard, uint256 floor) = calldataGas(data);
+        (bool done,) = address(possession).call(data);
+        uint256 used = vm.lastCallGas().gasTotalUsed;
+        assertTrue(done);
+        transactionGas = standard + used > floor ? standard + used : floor;
+        console.log("%s: %s openings, %s bytes", label, openings, packed.length);
+        console.log("   execution %s, transaction %s, without floor %s", used, transactionGas, standard + used);
+        assertLt(transactionGas, TRANSACTION_GAS_MAX);
+    }
+
+    function proveFull(uint256 pieces) private returns (uint256 transactionGas) {
+        deploy(1024, 32);
+        fill(pieces, 30);
+        uint64 p = possession.standing(1).syncedTo;
+        vm.warp(possession.seedTime(p));
+        uint256 openings = 20 + turnsOf(pieces, p, possession.config()).length;
+        transactionGas = report(string.concat(vm.toString(pieces), " pieces of 32 GiB"), p, proof(p, 1), openings);
+    }
+
+    function test_gas_of_one_proof_for_1_piece() public {
+        proveFull(1);
+    }
+
+    function test_gas_of_one_proof_for_10_pieces() public {
+        proveFull(10);
+    }
+
+    function test_gas_of_one_proof_for_100_pieces() public {
+        proveFull(100);
+    }
+
+    function test_gas_of_one_proof_for_1000_pieces() public {
+        proveFull(1000);
+    }
+
+    function test_the_verification_loop_is_no_dearer_than_the_prototype() public {
+        PieceLoop loop = new PieceLoop();
+        bytes memory packed;
+        uint256[] memory indexes = new uint256[](20);
+        for (uint256 i; i < 20; ++i) {
+            indexes[i] = uint256(keccak256(abi.encode(i))) & 0xffffffffff;
+            packed = bytes.concat(packed, openLeaf(1, 40, indexes[i]));
+        }
+        uint256 used = loop.open(pieceRootOf(1, 40), packed, 40, indexes);
+        console.log("20 openings, 40 SHA-256 levels: %s, a level %s (prototype %s)", used, used / 800, PROTOTYPE_LOOP_GAS);
+        assertLe(used, PROTOTYPE_LOOP_GAS);
+        uint256 table = loop.climb(pieceRootOf(1, 40), new bytes(20 * 10 * 56), 10, indexes, 1);
+        console.log("20 table paths of 10 levels: %s, a level %s", table, table / 200);
+    }
+}
