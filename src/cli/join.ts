@@ -1,0 +1,45 @@
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { connectChain, type Manifest, parseManifest, writeManifest } from '../chain/index.ts';
+import { readSetting } from '../config.ts';
+import { MillraceError } from '../errors.ts';
+import type { CommandContext } from './context.ts';
+import { folderOf, settingSources } from './session.ts';
+
+const MANIFEST_BYTES_MAX = 262_144;
+const FETCH_TIMEOUT_MS = 15_000;
+
+/** Takes over a network's manifest, checked against the chain, so that the other commands work on it. */
+export async function join(context: CommandContext, source: string): Promise<void> {
+  const folder = folderOf(context);
+  const manifest = parseManifest(JSON.parse(await manifestText(source)));
+  const rpcUrl = readSetting('rpcUrl', settingSources(context))?.value;
+  if (rpcUrl === undefined) {
+    throw new MillraceError('no-rpc-url', { actor: 'caller', message: `No chain is known for ${manifest.name}`, hint: `Give --rpc-url of chain ${manifest.chainId}, or set MILLRACE_RPC_URL.` });
+  }
+  await connectChain({ rpcUrl, manifest });
+  keepManifest(folder.manifest, folder.root, manifest);
+  context.output.result({ network: manifest.name, chainId: manifest.chainId, manifest: folder.manifest }, () => `Joined ${manifest.name} on chain ${manifest.chainId}. Manifest in ${folder.manifest}.`);
+}
+
+function keepManifest(path: string, root: string, manifest: Manifest): void {
+  if (existsSync(path)) {
+    const present = parseManifest(JSON.parse(readFileSync(path, 'utf8')));
+    if (present.signature !== manifest.signature) {
+      throw new MillraceError('other-network-here', { actor: 'caller', message: `${path} belongs to another network`, values: { path }, hint: 'Choose another name with --network.' });
+    }
+  }
+  mkdirSync(root, { recursive: true, mode: 0o700 });
+  writeManifest(path, manifest);
+}
+
+async function manifestText(source: string): Promise<string> {
+  try {
+    if (!/^https?:\/\//.test(source)) return readFileSync(source, 'utf8');
+    const response = await fetch(source, { signal: AbortSignal.timeout(FETCH_TIMEOUT_MS), redirect: 'error' });
+    const text = response.ok ? await response.text() : '';
+    if (!response.ok || text.length > MANIFEST_BYTES_MAX) throw new TypeError(`status ${response.status}, ${text.length} characters`);
+    return text;
+  } catch (cause) {
+    throw new MillraceError('manifest-unreadable', { actor: 'caller', message: `Cannot read a manifest from ${source}`, values: { source }, cause });
+  }
+}

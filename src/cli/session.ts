@@ -1,0 +1,65 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { type ChainClient, connectChain, type Manifest, readManifest } from '../chain/index.ts';
+import { dataFolder, readConfigFile, readSetting, type SettingSources } from '../config.ts';
+import { MillraceError } from '../errors.ts';
+import { createLogger, type Logger } from '../log.ts';
+import { type NetworkFolder, networkFolder, readRunState } from '../node/index.ts';
+import type { CommandContext } from './context.ts';
+
+/** The network that a command works on. */
+export interface Session {
+  folder: NetworkFolder;
+  manifest: Manifest;
+  rpcUrl: string;
+  client: ChainClient;
+  log: Logger;
+}
+
+/** The folder of the network that the flags name. */
+export function folderOf(context: CommandContext): NetworkFolder {
+  return networkFolder(dataFolder(context.flags.data), context.flags.network);
+}
+
+/** Where settings come from for this command. */
+export function settingSources(context: CommandContext): SettingSources {
+  return {
+    flags: { rpcUrl: context.flags.rpcUrl },
+    env: process.env,
+    file: readConfigFile(dataFolder(context.flags.data)),
+  };
+}
+
+/** The log of commands: a file, so that standard error stays for people. */
+export function commandLog(context: CommandContext, role = 'cli'): Logger {
+  return createLogger({ role, level: context.flags.logLevel, file: join(folderOf(context).logs, 'cli.log') });
+}
+
+/**
+ * Connects to the network's chain, checked against its manifest.
+ * @throws no-network, not-running, wrong-network, chain-id-mismatch, chain-unreachable
+ */
+export async function openSession(context: CommandContext): Promise<Session> {
+  const folder = folderOf(context);
+  if (!existsSync(folder.manifest)) {
+    throw new MillraceError('no-network', {
+      actor: 'caller',
+      message: `There is no network "${context.flags.network}" in ${folder.root}`,
+      values: { network: context.flags.network, folder: folder.root },
+      hint: 'Start one with `millrace up`, or use another’s with `millrace join network.json`.',
+    });
+  }
+  const manifest = readManifest(folder.manifest);
+  const rpcUrl = readSetting('rpcUrl', settingSources(context))?.value ?? readRunState(folder)?.rpcUrl;
+  if (rpcUrl === undefined) {
+    throw new MillraceError('no-rpc-url', { actor: 'caller', message: `No chain is known for ${manifest.name}`, hint: 'Give --rpc-url or set MILLRACE_RPC_URL.' });
+  }
+  try {
+    return { folder, manifest, rpcUrl, client: await connectChain({ rpcUrl, manifest }), log: commandLog(context) };
+  } catch (error) {
+    if (error instanceof MillraceError && error.code === 'chain-unreachable' && readRunState(folder)?.rpcUrl === rpcUrl) {
+      throw new MillraceError('not-running', { actor: 'caller', message: `The network ${manifest.name} is not running on this machine`, values: { rpcUrl }, hint: 'Start it with `millrace up`.', cause: error });
+    }
+    throw error;
+  }
+}

@@ -1,0 +1,152 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { dataFolder, readSetting } from '../config.ts';
+import { MillraceError } from '../errors.ts';
+import { startProcess } from '../host/index.ts';
+import { askControl, NETWORK_PROCESS, type NetworkFolder, type NetworkProcessOptions, readRunState, type SupervisorStatus } from '../node/index.ts';
+import type { CommandContext } from './context.ts';
+import { table } from './output.ts';
+import { folderOf, settingSources } from './session.ts';
+
+/** Options of `millrace up`. */
+export interface UpOptions {
+  nodes: string;
+  with: string;
+  profile: string;
+  rpcPort: string;
+  nodePort: string;
+  detach: boolean;
+}
+
+const POLL_MS = 100;
+const READY_TIMEOUT_MS = 180_000;
+const QUOTA_BYTES = 10n << 30n;
+
+/** Starts the network, or finds it running; says what runs where and what to try. Without --detach it stays until Ctrl-C, then stops everything. */
+export async function up(context: CommandContext, options: UpOptions): Promise<void> {
+  const folder = folderOf(context);
+  const startedAt = performance.now();
+  const before = await supervisorStatus(folder);
+  if (before === undefined || before.phase === 'failed' || before.phase === 'stopping') await startSupervisor(context, folder, options);
+  await untilReady(context, folder);
+  const status = (await supervisorStatus(folder)) as SupervisorStatus;
+  printRunning(context, folder, status, { already: before?.phase === 'ready', seconds: (performance.now() - startedAt) / 1000 });
+  if (options.detach || before?.phase === 'ready') return;
+  context.output.note('Press Ctrl-C to stop everything.');
+  await untilStopped(context, folder);
+}
+
+/** The supervisor's status, or undefined when none runs for this folder. */
+export async function supervisorStatus(folder: NetworkFolder): Promise<SupervisorStatus | undefined> {
+  try {
+    return (await askControl(folder.controlSocket, 'status', { timeoutMs: 5000 })) as SupervisorStatus;
+  } catch (error) {
+    if (error instanceof MillraceError && error.code === 'not-running') return undefined;
+    throw error;
+  }
+}
+
+async function startSupervisor(context: CommandContext, folder: NetworkFolder, options: UpOptions): Promise<void> {
+  const sources = settingSources(context);
+  mkdirSync(folder.logs, { recursive: true, mode: 0o700 });
+  const given: NetworkProcessOptions = {
+    dataFolder: dataFolder(context.flags.data),
+    name: context.flags.network,
+    profile: options.profile,
+    nodes: wholeNumber('--nodes', options.nodes, 1, 30),
+    roles: options.with.split(',').map((role) => role.trim()),
+    rpcPort: wholeNumber('--rpc-port', options.rpcPort, 0, 65_535),
+    nodePort: wholeNumber('--node-port', options.nodePort, 0, 65_535),
+    rpcUrl: readSetting('rpcUrl', sources)?.value,
+    databaseUrl: readSetting('databaseUrl', sources)?.value ?? process.env.DATABASE_URL,
+    quotaBytes: QUOTA_BYTES.toString(),
+  };
+  // Another `up` may be about to listen on the socket too: the folder's lock decides, and the loser finds the winner running.
+  await startProcess({
+    name: 'supervisor',
+    command: process.execPath,
+    args: [NETWORK_PROCESS, '-'],
+    input: JSON.stringify(given),
+    env: { ...process.env },
+    logFile: join(folder.logs, 'supervisor.err'),
+    recordFolder: join(folder.root, 'processes'),
+    readyTimeoutMs: 20_000,
+  }).catch(async (error) => {
+    if ((await supervisorStatus(folder)) === undefined) throw error;
+  });
+}
+
+async function untilReady(context: CommandContext, folder: NetworkFolder): Promise<void> {
+  const progress = context.output.progress('Starting');
+  const deadline = performance.now() + READY_TIMEOUT_MS;
+  try {
+    for (;;) {
+      context.signal.throwIfAborted();
+      const status = await supervisorStatus(folder);
+      if (status?.phase === 'ready') return;
+      if (status === undefined || status.phase === 'failed' || performance.now() > deadline) throw startFailure(folder, status);
+      progress.update(0, undefined, status.step);
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+  } finally {
+    progress.end();
+  }
+}
+
+function startFailure(folder: NetworkFolder, status: SupervisorStatus | undefined): MillraceError {
+  if (status?.error !== undefined) {
+    const { code, actor, message, values, hint } = status.error;
+    return new MillraceError(code, { actor: actor as 'bug', message, values: values as Record<string, string>, hint });
+  }
+  return new MillraceError('network-start-failed', {
+    actor: 'host',
+    message: `The network did not become ready (last step: ${status?.step ?? 'none'})`,
+    values: { step: status?.step },
+    hint: `Read ${join(folder.logs, 'supervisor.log')} or run \`millrace logs supervisor\`.`,
+  });
+}
+
+function printRunning(context: CommandContext, folder: NetworkFolder, status: SupervisorStatus, how: { already: boolean; seconds: number }): void {
+  const state = readRunState(folder);
+  const value = {
+    status: 'ready',
+    alreadyRunning: how.already,
+    network: context.flags.network,
+    profile: state?.profile,
+    rpcUrl: state?.rpcUrl,
+    nodes: state?.nodes ?? [],
+    processes: status.parts,
+    dataFolder: folder.root,
+    readyAfterSeconds: Number(how.seconds.toFixed(1)),
+  };
+  context.output.result(value, () => {
+    const rows = status.parts.map((part) => {
+      const node = state?.nodes.find(({ index }) => part.name === `node-${index}`);
+      const where = part.name === 'chain' ? (state?.rpcUrl ?? '') : (node?.endpoint ?? '');
+      return [part.name, part.state, String(part.pid ?? ''), where];
+    });
+    const head = how.already ? 'Already running.' : `Ready after ${how.seconds.toFixed(1)} s.`;
+    const warning = state?.profile === 'dev' ? '\nProfile dev: public keys, short periods, one trusted operator. NOT SECURE: for trying only.\n' : '';
+    return `${head} Data in ${folder.root}\n\n${table(['part', 'state', 'pid', 'where'], rows)}\n${warning}
+Try next:
+  millrace put README.md --copies 2     store a file at two providers
+  millrace status                       what runs, balances, the next proof
+  millrace demo                         see a provider lose a piece and be slashed
+  millrace down                         stop everything; nothing is lost`;
+  });
+}
+
+async function untilStopped(context: CommandContext, folder: NetworkFolder): Promise<void> {
+  while (!context.signal.aborted) {
+    if ((await supervisorStatus(folder)) === undefined) return;
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+  context.output.note('Stopping …');
+  await askControl(folder.controlSocket, 'stop', { timeoutMs: 120_000 });
+}
+
+function wholeNumber(flag: string, text: string, least: number, greatest: number): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= least && value <= greatest) return value;
+  throw new MillraceError('bad-option', { actor: 'caller', message: `Got ${flag} ${text}, expected a whole number from ${least} to ${greatest}`, values: { flag, got: text } });
+}

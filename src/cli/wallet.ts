@@ -1,0 +1,106 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { createKeystore, exportKeystore, importKeystore } from '../chain/index.ts';
+import { MillraceError } from '../errors.ts';
+import { allowTokens, type NetworkFolder } from '../node/index.ts';
+import { formatShareKey, shareKeyOfWallet } from '../storage/index.ts';
+import { formatAmount, parseAmount } from '../units.ts';
+import type { CommandContext } from './context.ts';
+import { askNewPassword, askPassword, openWallet } from './secrets.ts';
+import { openSender } from './sending.ts';
+import { folderOf, openSession } from './session.ts';
+
+const DECIMALS = 18;
+
+/** Makes a key, encrypted on disk (Web3 Secret Storage v3). It is never printed. */
+export async function walletCreate(context: CommandContext): Promise<void> {
+  const folder = folderOf(context);
+  requireNoWallet(folder);
+  const { address } = await createKeystore({ path: folder.wallet, password: await askNewPassword() });
+  context.output.result({ address, keystore: folder.wallet }, () => `Wallet ${address}\nEncrypted in ${folder.wallet}: back up this file and remember the password; nobody can restore either.`);
+}
+
+/** Address, sharing key and balances. */
+export async function walletShow(context: CommandContext): Promise<void> {
+  const session = await openSession(context);
+  const signer = await openWallet(context, session);
+  const { client } = session;
+  const token = client.address('networkToken');
+  const [wei, tokens, deposited, claimable, sharingKey] = await Promise.all([
+    client.public.getBalance({ address: signer.address }),
+    client.read('networkToken', 'balanceOf', [signer.address]),
+    client.read('rails', 'balanceOf', [token, signer.address]),
+    client.read('stakeVault', 'claimableOf', [signer.address]),
+    shareKeyOfWallet(signer).then((pair) => formatShareKey(pair.publicKey)),
+  ]);
+  const { symbol } = session.manifest.tokens.network ?? { symbol: 'tokens' };
+  context.output.result({ address: signer.address, sharingKey, wei, tokens, deposited, claimable, unit: symbol, decimals: DECIMALS }, () =>
+    [
+      `address      ${signer.address}`,
+      `sharing key  ${sharingKey}`,
+      `gas          ${formatAmount(wei, DECIMALS)} ETH`,
+      `tokens       ${formatAmount(tokens, DECIMALS)} ${symbol}`,
+      `deposited    ${formatAmount(deposited, DECIMALS)} ${symbol} (pays for deals)`,
+      `claimable    ${formatAmount(claimable, DECIMALS)} ${symbol} (from slashes)`,
+    ].join('\n'),
+  );
+}
+
+/** Takes over a keystore file under a new password. */
+export async function walletImport(context: CommandContext, path: string): Promise<void> {
+  const folder = folderOf(context);
+  requireNoWallet(folder);
+  const password = await askPassword('Password of the keystore: ');
+  const { address } = await importKeystore({ text: readKeystoreText(path), password, path: folder.wallet, newPassword: process.env.MILLRACE_PASSWORD_FILE ? password : await askNewPassword() });
+  context.output.result({ address, keystore: folder.wallet }, () => `Wallet ${address} imported.`);
+}
+
+/** Writes the encrypted keystore to a file. */
+export async function walletExport(context: CommandContext, path: string): Promise<void> {
+  const folder = folderOf(context);
+  if (!existsSync(folder.wallet)) throw new MillraceError('no-wallet', { actor: 'caller', message: `There is no wallet in ${folder.root}`, values: { folder: folder.root } });
+  const text = await exportKeystore({ path: folder.wallet, password: await askPassword('Password of the wallet: ') });
+  writeFileSync(path, text, { mode: 0o600, flag: 'wx' });
+  context.output.result({ keystore: path }, () => `Encrypted keystore written to ${path}.`);
+}
+
+/** Moves tokens into the account from which deals are paid. */
+export async function walletDeposit(context: CommandContext, amountText: string): Promise<void> {
+  await move(context, amountText, async (amount, { client, sender, token }) => {
+    await allowTokens(client, sender, client.address('rails'), amount);
+    return sender.send({ contract: 'rails', functionName: 'deposit', args: [token, sender.address, amount] });
+  });
+}
+
+/** Moves tokens out of that account, and collects what slashes credited. */
+export async function walletWithdraw(context: CommandContext, amountText: string): Promise<void> {
+  await move(context, amountText, async (amount, { client, sender, token }) => {
+    const claimable = await client.read('stakeVault', 'claimableOf', [sender.address]);
+    if (claimable > 0n) await sender.send({ contract: 'stakeVault', functionName: 'claim', args: [sender.address] });
+    return sender.send({ contract: 'rails', functionName: 'withdraw', args: [token, amount, sender.address] });
+  });
+}
+
+type Moved = Awaited<ReturnType<typeof openSender>> & { token: `0x${string}` };
+
+async function move(context: CommandContext, amountText: string, act: (amount: bigint, given: Moved) => Promise<{ hash: string }>): Promise<void> {
+  const amount = parseAmount(amountText, DECIMALS);
+  const opened = await openSender(context);
+  try {
+    const { hash } = await act(amount, { ...opened, token: opened.client.address('networkToken') });
+    context.output.result({ amount, transaction: hash }, () => `Done: ${formatAmount(amount, DECIMALS)} (${hash})`);
+  } finally {
+    opened.sender.close();
+  }
+}
+
+function requireNoWallet(folder: NetworkFolder): void {
+  if (existsSync(folder.wallet)) throw new MillraceError('wallet-exists', { actor: 'caller', message: `There is a wallet already: ${folder.wallet}`, values: { path: folder.wallet }, hint: 'Move it away first; it is never overwritten.' });
+}
+
+function readKeystoreText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new MillraceError('keystore-missing', { actor: 'caller', message: `Cannot read the keystore ${path}`, values: { path }, cause });
+  }
+}

@@ -1,0 +1,12 @@
+/** Nodes and the local supervisor: processes that host roles, and the network that runs on this machine. */
+import { fileURLToPath } from 'node:url';
+
+export { askControl, startControlServer } from './control.ts';
+export { type NetworkFolder, networkFolder, type RunState, readRunState, socketFolder, writeFileWhole } from './network-folder.ts';
+export type { NetworkProcessOptions, SupervisorStatus } from './network-process.ts';
+export { type NodeOptions, type RunningNode, startNode } from './node.ts';
+export { CLIENT_INDEX } from './prepare.ts';
+export { allowTokens, fundFromFaucet, nodeKeyConsent, provisionOperator, type WantedOperator } from './provision.ts';
+
+/** The program that `millrace up` starts as the local supervisor. */
+export const NETWORK_PROCESS: string = fileURLToPath(new URL('./network-process.ts', import.meta.url));

@@ -1,0 +1,210 @@
+import { existsSync, mkdirSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { EMBEDDED_CHAIN_ID, readManifest } from '../chain/index.ts';
+import { startPostgres } from '../data/index.ts';
+import { adoptProcess, lockFolder, startProcess } from '../host/index.ts';
+import type { Logger } from '../log.ts';
+import type { FollowerProcessOptions } from './follower-process.ts';
+import { type NetworkFolder, type RunState, writeFileWhole } from './network-folder.ts';
+import type { NodeProcessOptions } from './node-process.ts';
+import { type KeptPart, keepRunning, type RunningPart } from './part.ts';
+import { developmentIndex, type LocalOperator, prepareNetwork } from './prepare.ts';
+
+/** How a network is run on this machine. */
+export interface NetworkOptions {
+  folder: NetworkFolder;
+  name: string;
+  profile: string;
+  nodes: number;
+  roles: string[];
+  /** First ports tried. */
+  rpcPort: number;
+  nodePort: number;
+  /** An external chain and database instead of the embedded ones. */
+  rpcUrl?: string;
+  databaseUrl?: string;
+  quotaBytes: bigint;
+  log: Logger;
+  onStep(step: { step: string; detail?: string }): void;
+}
+
+/** A network that runs on this machine: its supervised parts in the order of their start. */
+export interface LocalNetwork {
+  parts: readonly KeptPart[];
+  state: RunState;
+  stop(): Promise<void>;
+}
+
+const CHAIN_PROCESS = fileURLToPath(new URL('../chain/supervisor-process.ts', import.meta.url));
+const NODE_PROCESS = fileURLToPath(new URL('./node-process.ts', import.meta.url));
+const FOLLOWER_PROCESS = fileURLToPath(new URL('./follower-process.ts', import.meta.url));
+const READY_TIMEOUT_MS = 60_000;
+const GENESIS_WEI = 10n ** 22n;
+/** Development accounts that hold gas from the first block: faucet, client, and three keys for each of 30 nodes. */
+const GENESIS_ACCOUNTS = 100;
+
+/**
+ * Starts everything in order (PostgreSQL, chain, contracts, follower, nodes), going on with whatever is there: a part that still
+ * runs is adopted, the contracts are deployed once, operators are registered once. Each part is kept running from then on.
+ * @throws folder-busy and the errors of the parts
+ */
+export async function startNetwork(options: NetworkOptions): Promise<LocalNetwork> {
+  const { folder, onStep } = options;
+  mkdirSync(folder.root, { recursive: true, mode: 0o700 });
+  const lock = lockFolder(folder.root);
+  const parts: KeptPart[] = [];
+  const stopAll = async () => {
+    for (const part of parts.splice(0).reverse()) await part.stop();
+    lock.release();
+  };
+  try {
+    const database = await startDatabase(options, parts);
+    const chain = await startChain(options, parts);
+    onStep({ step: 'contracts', detail: existsSync(folder.manifest) ? 'checking' : 'deploying' });
+    const ports = await freePorts(options.nodePort, options.nodes, previousNodePorts(folder));
+    const operators = await prepareNetwork({ ...options, rpcUrl: chain.rpcUrl, ports });
+    onStep({ step: 'follower' });
+    parts.push(await keepFollower(options, chain.rpcUrl, database));
+    onStep({ step: 'nodes', detail: String(operators.length) });
+    parts.push(...(await Promise.all(operators.map((operator) => keepNode(options, chain.rpcUrl, operator)))));
+    const state: RunState = {
+      version: 1,
+      profile: readManifest(folder.manifest).profile,
+      rpcUrl: chain.rpcUrl,
+      databaseUrl: database,
+      chainControlSocket: chain.controlPath,
+      nodes: operators.map(({ index, operatorId, endpoint }) => ({ index, operatorId: operatorId.toString(), endpoint, roles: options.roles })),
+      startedAt: new Date().toISOString(),
+    };
+    writeFileWhole(folder.runState, `${JSON.stringify(state, null, 2)}\n`);
+    return { parts, state, stop: stopAll };
+  } catch (error) {
+    await stopAll();
+    throw error;
+  }
+}
+
+async function startDatabase(options: NetworkOptions, parts: KeptPart[]): Promise<string> {
+  if (options.databaseUrl !== undefined) return options.databaseUrl;
+  options.onStep({ step: 'database' });
+  let url = '';
+  const start = async (): Promise<RunningPart> => {
+    const postgres = await startPostgres({ folder: options.folder.postgres, log: options.log });
+    url = postgres.url;
+    return postgres;
+  };
+  parts.push(await keepRunning({ name: 'database', start, log: options.log }));
+  return url;
+}
+
+async function startChain(options: NetworkOptions, parts: KeptPart[]): Promise<{ rpcUrl: string; controlPath?: string }> {
+  if (options.rpcUrl !== undefined) return { rpcUrl: options.rpcUrl };
+  options.onStep({ step: 'chain' });
+  let rpcPort = await freePort(options.rpcPort);
+  const found = { rpcUrl: '', controlPath: '' };
+  const accounts = Array.from({ length: GENESIS_ACCOUNTS }, (_, index) => ({
+    address: developmentIndex(index, options.profile).address,
+    balance: GENESIS_WEI.toString(),
+  }));
+  const start = () =>
+    spawnPart(options, 'chain', CHAIN_PROCESS, { folder: options.folder.chain, chainId: EMBEDDED_CHAIN_ID, rpcPort, accounts, pausesWhileDown: true, logFile: join(options.folder.logs, 'chain.log') }, (ready) => {
+      found.rpcUrl = String(ready.rpcUrl);
+      found.controlPath = String(ready.controlPath);
+      // A chain that is started again keeps its address.
+      rpcPort = Number(new URL(found.rpcUrl).port);
+    });
+  parts.push(await keepRunning({ name: 'chain', start, log: options.log }));
+  return found;
+}
+
+function keepFollower(options: NetworkOptions, rpcUrl: string, databaseUrl: string): Promise<KeptPart> {
+  const given: FollowerProcessOptions = { manifestPath: options.folder.manifest, rpcUrl, databaseUrl, logFile: join(options.folder.logs, 'follower.log') };
+  return keepRunning({ name: 'follower', log: options.log, start: () => spawnPart(options, 'follower', FOLLOWER_PROCESS, given) });
+}
+
+function keepNode(options: NetworkOptions, rpcUrl: string, operator: LocalOperator): Promise<KeptPart> {
+  const name = `node-${operator.index}`;
+  const given: NodeProcessOptions = {
+    name,
+    folder: options.folder.node(operator.index),
+    manifestPath: options.folder.manifest,
+    rpcUrl,
+    roles: options.roles,
+    port: operator.port,
+    quotaBytes: options.quotaBytes.toString(),
+    key: operator.key,
+    logFile: join(options.folder.logs, `${name}.log`),
+  };
+  return keepRunning({ name, log: options.log, start: () => spawnPart(options, name, NODE_PROCESS, given) });
+}
+
+/** Starts a part's process, or adopts the one that an earlier supervisor left. Options go by argument; they hold no secrets but the database's URL, which goes by standard input. */
+async function spawnPart(options: NetworkOptions, name: string, program: string, given: object, onReady: (ready: Record<string, unknown>) => void = () => {}): Promise<RunningPart> {
+  const recordFolder = join(options.folder.root, 'processes');
+  const adopted = adoptProcess({ name, recordFolder });
+  if (adopted?.ready !== undefined) {
+    onReady(adopted.ready);
+    return adopted;
+  }
+  await adopted?.stop();
+  const started = await startProcess({
+    name,
+    command: process.execPath,
+    args: [program, '-'],
+    input: JSON.stringify(given),
+    env: { PATH: process.env.PATH, HOME: process.env.HOME, LANG: process.env.LANG, XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR, TMPDIR: process.env.TMPDIR },
+    logFile: join(options.folder.logs, `${name}.err`),
+    recordFolder,
+    readyTimeoutMs: READY_TIMEOUT_MS,
+  });
+  onReady(started.ready ?? {});
+  return started;
+}
+
+function previousNodePorts(folder: NetworkFolder): Map<number, number> {
+  const ports = new Map<number, number>();
+  for (let index = 1; existsSync(folder.node(index)); index += 1) {
+    const record = adoptProcess({ name: `node-${index}`, recordFolder: join(folder.root, 'processes') });
+    if (typeof record?.ready?.port === 'number') ports.set(index, record.ready.port);
+  }
+  return ports;
+}
+
+/** A port for each node: that of a node that still runs, else free ones from `first` on. */
+async function freePorts(first: number, count: number, taken: ReadonlyMap<number, number>): Promise<number[]> {
+  const ports: number[] = [];
+  let next = first;
+  for (let index = 1; index <= count; index += 1) {
+    const running = taken.get(index);
+    if (running !== undefined) {
+      ports.push(running);
+      continue;
+    }
+    do {
+      next = first === 0 ? 0 : await freePort(next);
+      if (first !== 0 && !ports.includes(next)) break;
+      if (first === 0) next = await freePort(0);
+    } while (ports.includes(next));
+    ports.push(next);
+    next += 1;
+  }
+  return ports;
+}
+
+/** The first free port on 127.0.0.1 from `first` on; any free one for 0. */
+async function freePort(first: number): Promise<number> {
+  for (let port = first; port < 65_536; port += 1) {
+    const found = await new Promise<number | undefined>((resolve) => {
+      const server = createServer();
+      server.once('error', () => resolve(undefined));
+      server.listen(port, '127.0.0.1', () => {
+        const address = server.address() as { port: number };
+        server.close(() => resolve(address.port));
+      });
+    });
+    if (found !== undefined) return found;
+  }
+  return 0;
+}

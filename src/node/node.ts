@@ -1,0 +1,104 @@
+import { join } from 'node:path';
+import { connectChain, createSender, type Manifest, type Signer } from '../chain/index.ts';
+import { openTransportIdentity, startPeerServer } from '../connect/index.ts';
+import { httpStatusOf, MillraceError, toMillraceError } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import type { Role } from './role.ts';
+import { startRole } from './roles.ts';
+
+/** What a node needs to start. */
+export interface NodeOptions {
+  folder: string;
+  manifest: Manifest;
+  rpcUrl: string;
+  signer: Signer;
+  roles: readonly string[];
+  host?: string;
+  /** 0 takes any free port. */
+  port: number;
+  /** Disk that the node offers, bytes. */
+  quotaBytes: bigint;
+  log: Logger;
+}
+
+/** A running node. */
+export interface RunningNode {
+  operatorId: bigint;
+  host: string;
+  port: number;
+  transportKey: `0x${string}`;
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts one node: checks the chain against the manifest, finds its operator by the node key, starts its roles and
+ * serves them on one port (TLS for nodes, plain HTTP for content that verifies itself).
+ * @throws node-not-registered, unknown-role, port-in-use, and the chain's errors
+ */
+export async function startNode(options: NodeOptions): Promise<RunningNode> {
+  const { folder, signer, log } = options;
+  const client = await connectChain({ rpcUrl: options.rpcUrl, manifest: options.manifest });
+  const operatorId = await client.read('operators', 'operatorOfNodeKey', [signer.address]);
+  if (operatorId === 0n) {
+    throw new MillraceError('node-not-registered', {
+      actor: 'caller',
+      message: `The node key ${signer.address} belongs to no operator of ${options.manifest.name}`,
+      values: { nodeKey: signer.address },
+      hint: 'Register it with `millrace provider init`.',
+    });
+  }
+  const identity = await openTransportIdentity(folder);
+  const sender = createSender({ client, signer, journalFolder: folder, log });
+  const roles: Role[] = [];
+  const started = new AbortController();
+  const stopRoles = async () => {
+    for (const role of roles.splice(0).reverse()) await role.stop();
+    sender.close();
+  };
+  try {
+    for (const name of options.roles) {
+      const context = { client, signer, sender, operatorId, folder: join(folder, name), log, quotaBytes: options.quotaBytes };
+      roles.push(await startRole(name, context));
+    }
+    const server = await startPeerServer({ host: options.host, port: options.port, identity, fetch: (request) => answer(request, roles, started.signal) });
+    return {
+      operatorId,
+      host: server.host,
+      port: server.port,
+      transportKey: identity.transportKey,
+      async stop() {
+        started.abort();
+        await server.stop(2000);
+        await stopRoles();
+      },
+    };
+  } catch (error) {
+    await stopRoles();
+    throw error;
+  }
+}
+
+async function answer(request: Request, roles: readonly Role[], stopping: AbortSignal): Promise<Response> {
+  const path = new URL(request.url).pathname;
+  try {
+    if (path === '/healthz') return Response.json({ status: stopping.aborted ? 'stopping' : 'ok', roles: roles.map((role) => role.name) });
+    if (path === '/metrics') {
+      const texts = await Promise.all(roles.map((role) => role.metrics()));
+      return new Response(texts.join(''), { headers: { 'content-type': 'text/plain; version=0.0.4' } });
+    }
+    for (const role of roles) {
+      const response = role.fetch(request);
+      if (response !== undefined) return await response;
+    }
+    return problem(404, new MillraceError('no-such-path', { actor: 'caller', message: `Nothing is served at ${path}`, values: { path } }));
+  } catch (error) {
+    return problem(httpStatusOf(error), toMillraceError(error));
+  }
+}
+
+function problem(status: number, error: MillraceError): Response {
+  return new Response(JSON.stringify({ type: 'about:blank', title: error.message, status, ...error.toJSON() }), {
+    status,
+    headers: { 'content-type': 'application/problem+json' },
+  });
+}

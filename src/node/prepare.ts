@@ -1,0 +1,86 @@
+import { existsSync } from 'node:fs';
+import { connectChain, createSender, deployNetwork, developmentSigner, readManifest, type Sender, type Signer } from '../chain/index.ts';
+import { openTransportIdentity } from '../connect/index.ts';
+import { MillraceError } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import type { NetworkFolder } from './network-folder.ts';
+import type { NodeProcessOptions } from './node-process.ts';
+import { fundFromFaucet, provisionOperator } from './provision.ts';
+
+/** An operator that runs on this machine. */
+export interface LocalOperator {
+  index: number;
+  operatorId: bigint;
+  endpoint: string;
+  port: number;
+  key: NodeProcessOptions['key'];
+}
+
+/** Development accounts: 0 deploys and is the faucet, 1 is the client, then owner, node key and beneficiary of each node. */
+export const CLIENT_INDEX = 1;
+const FIRST_NODE_INDEX = 10;
+const KEYS_PER_NODE = 3;
+const ONE_TOKEN = 10n ** 18n;
+const NODE_STAKE = 100_000n * ONE_TOKEN;
+const CLIENT_TOKENS = 10_000n * ONE_TOKEN;
+
+/** The development key of an index; other profiles have none. @throws the chain's error for other profiles than `dev` */
+export function developmentIndex(index: number, profile: string): Signer {
+  return developmentSigner(index, profile);
+}
+
+/**
+ * Makes the network exist on its chain: contracts deployed and manifest written (once), the development client funded, each node's
+ * operator registered, reachable and staked. Every step looks first, so it is the same for the first and for a later start.
+ */
+export async function prepareNetwork(options: {
+  folder: NetworkFolder;
+  name: string;
+  profile: string;
+  rpcUrl: string;
+  ports: readonly number[];
+  log: Logger;
+}): Promise<LocalOperator[]> {
+  const { folder, rpcUrl, log } = options;
+  if (!existsSync(folder.manifest)) {
+    await deployNetwork({ rpcUrl, name: options.name, profile: options.profile, signer: developmentSigner(0, options.profile), folder: folder.root, manifestPath: folder.manifest, embedded: true, log });
+  }
+  const manifest = readManifest(folder.manifest);
+  if (manifest.profile !== 'dev') {
+    throw new MillraceError('profile-without-development-keys', {
+      actor: 'caller',
+      message: `The network ${manifest.name} has profile ${manifest.profile}, for which there are no development keys`,
+      values: { profile: manifest.profile },
+      hint: 'Run your own node with `millrace provider init` and `millrace provider run`.',
+    });
+  }
+  const client = await connectChain({ rpcUrl, manifest });
+  const open = (index: number): Sender => createSender({ client, signer: developmentSigner(index, manifest.profile), journalFolder: `${folder.root}/keys`, log });
+  const faucet = open(0);
+  try {
+    await fundFromFaucet(client, faucet, developmentSigner(CLIENT_INDEX, manifest.profile).address, { tokens: CLIENT_TOKENS, wei: ONE_TOKEN });
+    const operators: LocalOperator[] = [];
+    for (const [position, port] of options.ports.entries()) operators.push(await prepareOperator(position + 1, port));
+    return operators;
+  } finally {
+    faucet.close();
+  }
+
+  async function prepareOperator(index: number, port: number): Promise<LocalOperator> {
+    const first = FIRST_NODE_INDEX + (index - 1) * KEYS_PER_NODE;
+    const owner = open(first);
+    try {
+      const nodeKey = developmentSigner(first + 1, manifest.profile);
+      for (const address of [owner.address, nodeKey.address]) await fundFromFaucet(client, faucet, address, { tokens: 0n, wei: ONE_TOKEN });
+      const known = await client.read('operators', 'operatorOfNodeKey', [nodeKey.address]);
+      if (known === 0n) await fundFromFaucet(client, faucet, owner.address, { tokens: NODE_STAKE, wei: ONE_TOKEN });
+      const { transportKey } = await openTransportIdentity(folder.node(index));
+      const endpoint = `https://127.0.0.1:${port}`;
+      const beneficiary = developmentSigner(first + 2, manifest.profile).address;
+      const operatorId = await provisionOperator(client, { owner, nodeKey, beneficiary, transportKey, endpoint, region: 'local', stake: known === 0n ? NODE_STAKE : 0n });
+      return { index, operatorId, endpoint, port, key: { developmentIndex: first + 1 } };
+    } finally {
+      owner.close();
+    }
+  }
+}

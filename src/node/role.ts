@@ -1,0 +1,24 @@
+import type { ChainClient, Sender, Signer } from '../chain/index.ts';
+import type { Logger } from '../log.ts';
+
+/** What every role of a node is given. */
+export interface RoleContext {
+  client: ChainClient;
+  /** The node key: hot, for work only. */
+  signer: Signer;
+  sender: Sender;
+  operatorId: bigint;
+  /** The role's own folder. */
+  folder: string;
+  log: Logger;
+}
+
+/** One thing that a node does for its network. A new capability adds a role, not a daemon. */
+export interface Role {
+  name: string;
+  /** Answers requests under the paths that the role serves; undefined when the path is not the role's. */
+  fetch(request: Request): Promise<Response> | undefined;
+  /** Lines in the Prometheus text format, names `millrace_<role>_<noun>_<unit>`. */
+  metrics(): Promise<string> | string;
+  stop(): Promise<void>;
+}
