@@ -27,6 +27,7 @@ export function prepareEngine(folder: string): Engine {
   const source = packageFolder();
   const user = chooseUser(folder);
   giveFolder(folder, user.uid);
+  refuseClosedFolder(folder, user);
   const copy = join(folder, 'engine');
   for (const place of [source, copy]) {
     if (place === copy) copyEngine(source, copy);
@@ -34,9 +35,9 @@ export function prepareEngine(folder: string): Engine {
     const engine = { ...user, folder: place };
     const seen = spawnSync(...command(engine, 'postgres', ['--version'], folder));
     if (seen.status === 0) return engine;
-    if (place === copy) throw closedFolder(folder, engine, String(seen.stderr ?? seen.error));
+    if (place === copy) throw closedFolder(folder, engine.uid, String(seen.stderr ?? seen.error));
   }
-  throw closedFolder(folder, { ...user, folder: copy }, 'library links could not be made');
+  throw closedFolder(folder, user.uid, 'library links could not be made');
 }
 
 /** Program, arguments and options for `spawn` that run one of PostgreSQL's programs as the engine's user. */
@@ -85,7 +86,15 @@ function chooseUser(folder: string): Omit<Engine, 'folder'> {
 function giveFolder(folder: string, uid: number | undefined): void {
   if (uid === undefined || statSync(folder).uid === uid) return;
   const given = spawnSync('chown', ['-R', '-h', `${uid}:${uid}`, folder]);
-  if (given.status !== 0) throw closedFolder(folder, { uid, prefix: [], folder }, String(given.stderr ?? given.error));
+  if (given.status !== 0) throw closedFolder(folder, uid, String(given.stderr ?? given.error));
+}
+
+/** The folder may be open while one above it is closed to the user, such as root's home. */
+function refuseClosedFolder(folder: string, user: Omit<Engine, 'folder'>): void {
+  const [first = '', ...rest] = [...user.prefix, 'ls', '-d', `${folder}/.`];
+  const identity = user.uid === undefined ? {} : { uid: user.uid, gid: user.uid };
+  const seen = spawnSync(first, rest, { cwd: '/', ...identity });
+  if (seen.status !== 0) throw closedFolder(folder, user.uid, String(seen.stderr ?? seen.error));
 }
 
 /** True when every library link of the package is there or could be made. */
@@ -126,11 +135,12 @@ function copyEngine(source: string, copy: string): void {
   renameSync(half, copy);
 }
 
-function closedFolder(folder: string, engine: Engine, said: string): MillraceError {
+/** The error for a data folder that the server's user cannot use; `said` is what the system said. */
+export function closedFolder(folder: string, uid: number | undefined, said: string): MillraceError {
   return new MillraceError('database-folder-closed', {
     actor: 'host',
-    message: `PostgreSQL cannot run in ${folder}${engine.uid === undefined ? '' : ` as user ${engine.uid}`}: ${said.trim().slice(0, 500)}`,
-    values: { folder, uid: engine.uid ?? process.getuid?.() },
+    message: `PostgreSQL cannot run in ${folder}${uid === undefined ? '' : ` as user ${uid}`}: ${said.trim().slice(0, 500)}`,
+    values: { folder, uid },
     hint: 'Choose a data folder which that user can enter (--data), run Millrace as an ordinary user, or set DATABASE_URL.',
   });
 }

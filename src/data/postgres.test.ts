@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { openTemporaryFolder } from '../../test/database.ts';
+import { identifyProcess } from '../process-identity.ts';
 import { openDatabase, type Postgres, startPostgres } from './index.ts';
-import { identifyProcess } from './postmaster.ts';
 
 const root = openTemporaryFolder('millrace-postgres-');
 const folder = join(root, 'database');
@@ -114,18 +114,31 @@ test('a pid file that names a stranger does not stop the start', async () => {
   assert.equal((await ask(again, 'select * from kept')).length, 1);
 });
 
-test('a start lock left by a killed process is taken over', async () => {
-  writeFileSync(join(folder, 'start.lock'), JSON.stringify({ pid: 999_999_999, startedAt: '1' }));
-  await startPostgres({ folder });
-  assert.equal(existsSync(join(folder, 'start.lock')), false);
-});
-
 test('a creation that was cut short is done again', async () => {
   const other = join(root, 'cut-short');
   mkdirSync(join(other, 'cluster.new', 'base'), { recursive: true });
   const postgres = await startPostgres({ folder: other });
   assert.equal((await ask(postgres, 'select 1')).length, 1);
   await postgres.stop();
+});
+
+test('where user namespaces are refused root runs the server as nobody, and says so when that user cannot reach the folder', async () => {
+  const refusing = join(root, 'refusing');
+  mkdirSync(refusing);
+  writeFileSync(join(refusing, 'unshare'), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+  const env = { ...process.env, PATH: `${refusing}:${process.env.PATH}` };
+  const open = join(root, 'as-nobody');
+  const { pid } = JSON.parse(await runProgram(`${START}\nawait postgres.stop();`, open, env)) as { pid: number };
+  assert.ok(pid > 1);
+  assert.equal(statSync(join(open, 'cluster')).uid, process.getuid?.() === 0 ? 65534 : process.getuid?.());
+  const adopted = await startPostgres({ folder: open }); // the owner of the folder runs it ever after
+  assert.equal((await ask(adopted, 'select 1')).length, 1);
+  await adopted.stop();
+  const closed = join(root, 'closed');
+  mkdirSync(closed, { mode: process.getuid?.() === 0 ? 0o700 : 0o000 });
+  const program = `import { startPostgres } from ${JSON.stringify(new URL('./index.ts', import.meta.url).href)};
+    console.log(await startPostgres({ folder: process.argv[1] }).catch((error) => error.code));`;
+  assert.match(await runProgram(program, join(closed, 'database'), env), /^database-folder-closed$/);
 });
 
 test('a taken port, a cluster of another PostgreSQL and a broken cluster are typed errors', async () => {
@@ -168,9 +181,10 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-async function runProgram(program: string, argument: string): Promise<string> {
+async function runProgram(program: string, argument: string, env = process.env): Promise<string> {
   const child = spawn(process.execPath, ['--input-type=module-typescript', '-e', program, argument], {
     stdio: ['ignore', 'pipe', 'inherit'],
+    env,
   });
   const chunks: Buffer[] = [];
   child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk));

@@ -4,12 +4,13 @@ import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import { type Clock, systemClock } from '../clock.ts';
 import { MillraceError } from '../errors.ts';
+import { lockFolder } from '../lock.ts';
 import { type Logger, silentLogger } from '../log.ts';
+import { identifyProcess, isRunning } from '../process-identity.ts';
 import { clusterFolder, clusterUrl, DATABASE_NAME, ensureCluster, startFailed } from './cluster.ts';
-import { command, type Engine, prepareEngine } from './engine.ts';
-import { findPostmaster, identifyProcess, isAlive, isPidFileMisleading, type Postmaster, stopPostmaster } from './postmaster.ts';
+import { closedFolder, command, type Engine, prepareEngine } from './engine.ts';
+import { findPostmaster, isPidFileMisleading, type Postmaster, stopPostmaster } from './postmaster.ts';
 import { ensureDatabase, knock } from './readiness.ts';
-import { withStartLock } from './start-lock.ts';
 
 /** Where the server lives and listens. */
 export interface PostgresOptions {
@@ -74,12 +75,12 @@ const SETTINGS: Record<string, string> = {
  * TCP on 127.0.0.1 only, password by scram, UTF8, C locale, fsync on. After a crash it recovers from its log before
  * this resolves. Two processes may call it at once on one folder; both get the same server.
  * @throws database-start-failed, database-engine-missing, database-engine-version, database-folder-closed,
- *   database-start-locked, port-in-use
+ *   folder-busy (another process starts it for minutes), port-in-use
  */
 export async function startPostgres(options: PostgresOptions): Promise<Postgres> {
   const place: Place = { folder: resolve(options.folder), clock: options.clock ?? systemClock, log: options.log ?? silentLogger };
-  mkdirSync(place.folder, { recursive: true, mode: 0o700 });
-  return withStartLock(place.folder, place.clock, async () => {
+  makeFolder(place.folder);
+  return alone(place, async () => {
     const adopted = await adopt(place, options.port);
     const postmaster = adopted ?? (await start(place, options.port));
     await ensureDatabase(clusterUrl(place.folder, postmaster.port, 'postgres'), DATABASE_NAME);
@@ -93,6 +94,28 @@ export async function stopPostgres({ folder, clock = systemClock }: Pick<Postgre
   const found = findPostmaster(clusterFolder(resolve(folder)));
   if (found !== undefined) await stopPostmaster(found, clock);
   return found !== undefined;
+}
+
+/** Runs `work` while no other process starts or stops the server of this folder. */
+async function alone<T>({ folder, clock }: Place, work: () => Promise<T>): Promise<T> {
+  const deadlineMs = clock.nowMs() + START_PATIENCE_MS;
+  for (;;) {
+    try {
+      const lock = lockFolder(folder);
+      return await work().finally(() => lock.release());
+    } catch (error) {
+      if (!(error instanceof MillraceError) || error.code !== 'folder-busy' || clock.nowMs() > deadlineMs) throw error;
+      await clock.sleep(50);
+    }
+  }
+}
+
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw closedFolder(folder, process.getuid?.(), (error as Error).message);
+  }
 }
 
 async function adopt(place: Place, port: number | undefined): Promise<Postmaster | undefined> {
@@ -149,7 +172,7 @@ function spawnPostmaster(place: Place, engine: Engine, port: number): Postmaster
 async function becomesReady(place: Place, postmaster: Postmaster, patienceMs: number): Promise<boolean> {
   const url = clusterUrl(place.folder, postmaster.port, 'postgres');
   const deadlineMs = place.clock.nowMs() + patienceMs;
-  while (isAlive(postmaster) && place.clock.nowMs() < deadlineMs) {
+  while (isRunning(postmaster) && place.clock.nowMs() < deadlineMs) {
     if (await knock(url, clusterFolder(place.folder))) return true;
     await place.clock.sleep(25);
   }
@@ -197,7 +220,7 @@ function rotateLog(path: string): void {
 
 function handle(place: Place, postmaster: Postmaster, adopted: boolean): Postgres {
   const { port, pid } = postmaster;
-  const stop = () => withStartLock(place.folder, place.clock, () => stopPostmaster(postmaster, place.clock));
+  const stop = () => alone(place, () => stopPostmaster(postmaster, place.clock));
   return { url: clusterUrl(place.folder, port), port, pid, adopted, exited: waitForEnd(postmaster), stop };
 }
 
@@ -205,7 +228,7 @@ function handle(place: Place, postmaster: Postmaster, adopted: boolean): Postgre
 function waitForEnd(postmaster: Postmaster): Promise<void> {
   return new Promise((resolve) => {
     const timer = setInterval(() => {
-      if (isAlive(postmaster)) return;
+      if (isRunning(postmaster)) return;
       clearInterval(timer);
       resolve();
     }, 250);

@@ -2,38 +2,11 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../clock.ts';
-
-/** One process, not just a number that the system may give away again: pid and start time. */
-export interface ProcessIdentity {
-  pid: number;
-  /** As the system tells it; compared, never computed with. */
-  startedAt: string;
-}
+import { identifyProcess, isRunning, type ProcessIdentity, signalProcess } from '../process-identity.ts';
 
 /** A PostgreSQL server found by the `postmaster.pid` of its cluster. */
 export interface Postmaster extends ProcessIdentity {
   port: number;
-}
-
-/** The process that has this pid now, or undefined when there is none (a zombie counts as none). */
-export function identifyProcess(pid: number): ProcessIdentity | undefined {
-  if (process.platform === 'linux') {
-    try {
-      const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-        .replace(/^.*\) /s, '')
-        .split(' ');
-      return fields[0] === 'Z' || fields[0] === 'X' ? undefined : { pid, startedAt: fields[19] as string };
-    } catch {
-      return undefined;
-    }
-  }
-  const seen = askProcess(pid, 'stat=,lstart=');
-  return seen === '' || seen.startsWith('Z') ? undefined : { pid, startedAt: seen.replace(/^\S+\s+/, '') };
-}
-
-/** True while the very same process lives. */
-export function isAlive(identity: ProcessIdentity): boolean {
-  return identifyProcess(identity.pid)?.startedAt === identity.startedAt;
 }
 
 /**
@@ -65,20 +38,9 @@ export async function stopPostmaster(postmaster: ProcessIdentity, clock: Clock):
     ['SIGQUIT', 5_000],
     ['SIGKILL', 5_000],
   ] as const) {
-    if (!sendSignal(postmaster, signal)) return;
+    if (!signalProcess(postmaster, signal)) return;
     const deadlineMs = clock.nowMs() + patienceMs;
-    while (isAlive(postmaster) && clock.nowMs() < deadlineMs) await clock.sleep(20);
-  }
-}
-
-function sendSignal(identity: ProcessIdentity, signal: NodeJS.Signals): boolean {
-  if (!isAlive(identity)) return false;
-  try {
-    process.kill(identity.pid, signal);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
-    throw error;
+    while (isRunning(postmaster) && clock.nowMs() < deadlineMs) await clock.sleep(20);
   }
 }
 
@@ -91,17 +53,9 @@ function readPidFile(cluster: string): string[] {
 }
 
 function commandLine(pid: number): string {
-  if (process.platform !== 'linux') return askProcess(pid, 'command=');
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
-  } catch {
-    return '';
-  }
-}
-
-function askProcess(pid: number, columns: string): string {
-  try {
-    return execFileSync('ps', ['-o', columns, '-p', String(pid)], { encoding: 'utf8', timeout: 5_000 }).trim();
+    if (process.platform === 'linux') return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+    return execFileSync('ps', ['-o', 'command=', '-p', String(pid)], { encoding: 'utf8', timeout: 5_000 });
   } catch {
     return '';
   }

@@ -1,4 +1,5 @@
 import { Client, DatabaseError } from 'pg';
+import { databaseError } from './database-errors.ts';
 
 const DUPLICATE_DATABASE = '42P04';
 
@@ -16,7 +17,7 @@ export async function ensureDatabase(url: string, name: string): Promise<void> {
   const found = await ask(url, 'select 1 from pg_database where datname = $1', [name]);
   if (found.length > 0) return;
   await ask(url, `create database "${name}"`).catch((error: unknown) => {
-    if (!(error instanceof DatabaseError && error.code === DUPLICATE_DATABASE)) throw error;
+    if (!(error instanceof DatabaseError && error.code === DUPLICATE_DATABASE)) throw databaseError(error);
   });
 }
 

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type Clock, systemClock } from '../clock.ts';
 import { MillraceError } from '../errors.ts';
-import { identifyProcess, isRunning, type ProcessIdentity, signalProcess } from './process-identity.ts';
+import { identifyProcess, isRunning, type ProcessIdentity, signalProcess } from '../process-identity.ts';
 
 /** A process that outlives its starter, and that a later starter finds again by its record. */
 export interface SupervisedProcess {
