@@ -27,9 +27,8 @@ export interface CarScanner {
 /** The header of a CARv1 with exactly one root, with its length prefix. */
 export function encodeCarHeader(root: CID): Uint8Array {
   const length = root.bytes.length;
-  if (length !== CID_BYTES) throw badCar(0, `a root CID of ${length} bytes`);
-  const header = Buffer.alloc(CAR_HEADER_BYTES);
-  Buffer.from([CAR_HEADER_BYTES - 1, 0xa2, 0x65, ...Buffer.from('roots'), 0x81, 0xd8, 0x2a, 0x58, length + 1, 0]).copy(header);
+  const header = Buffer.alloc(CAR_HEADER_BYTES - CID_BYTES + length);
+  Buffer.from([header.length - 1, 0xa2, 0x65, ...Buffer.from('roots'), 0x81, 0xd8, 0x2a, 0x58, length + 1, 0]).copy(header);
   header.set(root.bytes, 14);
   Buffer.from([0x67, ...Buffer.from('version'), 1]).copy(header, 14 + length);
   return header;

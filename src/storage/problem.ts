@@ -20,6 +20,10 @@ const STATUS_OF_CODE: Record<string, number> = {
   'uploads-full': 503,
   'deal-not-receiving': 409,
   'method-not-allowed': 405,
+  'not-acceptable': 406,
+  'range-not-satisfiable': 416,
+  'piece-unknown': 404,
+  'piece-damaged': 500,
 };
 
 /**
