@@ -115,14 +115,11 @@ contract FilecoinEmission is IEmissionPolicy {
         return supply >> 128;
     }
 
-    /// @dev A missing or failing power module counts as no power: it must not stop the simple part.
+    /// @dev A missing, failing or babbling power module counts as no power: it must not stop the simple part.
     function _power() private view returns (uint256) {
         try registry.get(POWER) returns (address module) {
-            try IPowerMeter(module).powerBytes() returns (uint256 power) {
-                return power;
-            } catch {
-                return 0;
-            }
+            (bool answered, bytes memory answer) = module.staticcall(abi.encodeCall(IPowerMeter.powerBytes, ()));
+            return answered && answer.length == 32 ? abi.decode(answer, (uint256)) : 0;
         } catch {
             return 0;
         }

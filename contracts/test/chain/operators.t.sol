@@ -2,6 +2,7 @@
 pragma solidity ^0.8.26;
 
 import {IOperators} from "../../src/chain/IOperators.sol";
+import {Operators} from "../../src/chain/Operators.sol";
 import {ChainFixture} from "./fixture.sol";
 
 contract OperatorsTest is ChainFixture {
@@ -246,5 +247,81 @@ contract OperatorsTest is ChainFixture {
         vm.prank(owner);
         operators.register(key, owner, "transport", "https://node.example:9000", "eu", signature);
         vm.snapshotGasLastCall("Operators", "register");
+    }
+}
+
+/// Anyone registers, rotates and replaces keys, in any order, over a small set of keys.
+contract OperatorsHandler is ChainFixture {
+    constructor(Operators operators_) {
+        operators = operators_;
+    }
+
+    function setUp() public override {}
+
+    function register(uint256 owner, uint256 key) external {
+        (address account, address nodeKey, uint256 secret) = _pick(owner, key);
+        if (operators.operatorOfNodeKey(nodeKey) != 0) return;
+        bytes memory signature = consent(account, nodeKey, secret);
+        vm.prank(account);
+        operators.register(nodeKey, account, 0, "", 0, signature);
+    }
+
+    function setNodeKey(uint64 id, uint256 key) external {
+        if (!_exists(id = _operator(id))) return;
+        address owner = operators.ownerOf(id);
+        (, address nodeKey, uint256 secret) = _pick(0, key);
+        uint64 holder = operators.operatorOfNodeKey(nodeKey);
+        if (holder != 0 && holder != id) return;
+        bytes memory signature = consent(owner, nodeKey, secret);
+        vm.prank(owner);
+        operators.setNodeKey(id, nodeKey, signature);
+    }
+
+    function rotate(uint64 id, uint256 newOwner, uint256 wait) external {
+        if (!_exists(id = _operator(id))) return;
+        (address account,,) = _pick(newOwner, 0);
+        vm.prank(operators.ownerOf(id));
+        operators.requestRotation(id, IOperators.Role.Owner, account);
+        skip(bound(wait, 3 days, 9 days));
+        vm.prank(account);
+        operators.finishRotation(id, IOperators.Role.Owner);
+    }
+
+    function _operator(uint64 id) private view returns (uint64) {
+        return uint64(bound(id, 1, operators.operatorCount() + 1));
+    }
+
+    function _exists(uint64 id) private view returns (bool) {
+        return id <= operators.operatorCount();
+    }
+
+    function _pick(uint256 owner, uint256 key) private pure returns (address account, address nodeKey, uint256 secret) {
+        secret = bound(key, 1, 12);
+        return (address(uint160(bound(owner, 0x1001, 0x1005))), vm.addr(secret), secret);
+    }
+}
+
+contract OperatorsInvariantTest is ChainFixture {
+    OperatorsHandler private handler;
+
+    function setUp() public override {
+        super.setUp();
+        handler = new OperatorsHandler(operators);
+        targetContract(address(handler));
+        bytes4[] memory calls = new bytes4[](3);
+        (calls[0], calls[1], calls[2]) = (handler.register.selector, handler.setNodeKey.selector, handler.rotate.selector);
+        targetSelector(FuzzSelector(address(handler), calls));
+    }
+
+    /// A hot key works for one operator, and every operator has one.
+    function invariant_nodeKeysAndOperatorsPointAtEachOther() public view {
+        uint64 held;
+        for (uint256 secret = 1; secret <= 12; ++secret) {
+            uint64 id = operators.operatorOfNodeKey(vm.addr(secret));
+            if (id == 0) continue;
+            held += 1;
+            assertEq(operators.nodeKeyOf(id), vm.addr(secret));
+        }
+        assertEq(held, operators.operatorCount());
     }
 }

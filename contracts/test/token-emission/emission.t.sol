@@ -168,6 +168,15 @@ contract FilecoinEmissionTest is EmissionFixture {
         assertGt(emission.mint(), 0);
     }
 
+    function test_aPowerModuleThatDoesNotAnswerCountsAsNone() public {
+        registry.set("rewards", rewards, false);
+        registry.set("power", rewards, false); // has code, but no such function
+        toEpoch(10);
+        assertEq(emission.epoch(), 10);
+        assertGt(emission.mint(), 0);
+        assertEq(emission.notedPowerBytes(), 0);
+    }
+
     function testFuzz_mintingInManyStepsGivesTheSameAsInOne(uint256[8] memory steps, uint256 amount) public {
         registry.set("rewards", rewards, false);
         registry.set("power", address(power), false);
