@@ -1,14 +1,14 @@
 import { statfs } from 'node:fs/promises';
-import { type Hex, keccak256, parseEventLogs } from 'viem';
-import { abis, type ChainClient, isSignedBy, type Sender, type Signer } from '../chain/index.ts';
+import { type Hex, keccak256 } from 'viem';
+import { type ChainClient, isSignedBy, type Sender, type Signer } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { type Ask, askDigest, askRefusal, type SignedAsk } from './ask.ts';
 import { pieceHeight } from './commp.ts';
 import type { DealRecord, DealRecords } from './deal-records.ts';
-import { type DealRefusal, dealRefusal, type ProviderLoad, type ProviderPolicy } from './intake.ts';
-import { activationDigest, type DealTerms, dealTermsDigest, type Extension, extensionDigest, requireTermsSignature } from './terms.ts';
+import { type DealRefusal, dealRefusal, type ProviderLoad, type ProviderPolicy, roomOf } from './intake.ts';
 import type { StorageDomain } from './signed-messages.ts';
+import { activationDigest, type DealTerms, dealTermsDigest, type Extension, extensionDigest, requireTermsSignature } from './terms.ts';
 
 /** What a desk stands on. */
 export interface DealDeskOptions {
@@ -67,8 +67,8 @@ export function openDealDesk(options: DealDeskOptions): DealDesk {
   const loadNow = async (): Promise<(client?: Hex) => ProviderLoad> => {
     const disk = await statfs(options.folder, { bigint: true });
     const onChain = await client.read('stakeVault', 'availableOf', [operatorId]);
-    const standing = await client.read('possession', 'standing', [operatorId]);
-    return (of) => loadOf({ records, of, freeDiskBytes: disk.bavail * disk.bsize, onChain, closed: closed || standing.failedAt !== 0n });
+    const stands = await client.read('possession', 'stands', [operatorId]);
+    return (of) => loadOf({ records, of, freeDiskBytes: disk.bavail * disk.bsize, onChain, closed: closed || !stands });
   };
 
   const openOnChain = (record: DealRecord): Promise<DealRecord> => {
@@ -98,9 +98,11 @@ export function openDealDesk(options: DealDeskOptions): DealDesk {
     },
     async currentAsk() {
       const load = (await loadNow())();
-      const room = policy.quotaBytes - load.reservedBytes;
-      const freeBytes = room < 0n ? 0n : room < load.freeDiskBytes ? room : load.freeDiskBytes;
-      return { signed: await askAt(await client.now()), freeBytes, accepting: !load.closed && load.openDeals < policy.openDealsMax };
+      return {
+        signed: await askAt(await client.now()),
+        freeBytes: roomOf(policy, load),
+        accepting: !load.closed && load.openDeals < policy.openDealsMax,
+      };
     },
     async propose({ terms, cid, signature }) {
       requireTermsSignature({ domain, terms, signer: terms.client, signature });
@@ -186,11 +188,12 @@ async function recordOnChain(options: DealDeskOptions, record: DealRecord): Prom
       args: [terms, cid, record.clientSignature, own],
       key: `open:${terms.client.toLowerCase()}:${terms.clientNonce}`,
     });
-    const opened = parseEventLogs({ abi: abis.storageMarket, eventName: 'DealOpened', logs: receipt.logs })[0];
-    if (opened === undefined) throw new MillraceError('deal-not-recorded', { actor: 'bug', message: 'openDeal left no DealOpened event' });
+    const opened = receipt.events.find((event) => event.module === 'storageMarket' && event.name === 'DealOpened');
+    if (opened?.name !== 'DealOpened')
+      throw new MillraceError('deal-not-recorded', { actor: 'bug', message: 'openDeal left no DealOpened event' });
     record.dealId = opened.args.dealId;
   } catch (error) {
-    if (error instanceof MillraceError && (error.actor === 'chain' || error.actor === 'host')) throw error;
+    if (isWorthRepeating(error)) throw error;
     // The contract said no: nothing is on chain and nothing will be.
     await options.records.remove(record);
     const code = error instanceof MillraceError ? error.code : 'unexpected';
@@ -203,6 +206,12 @@ async function recordOnChain(options: DealDeskOptions, record: DealRecord): Prom
   await options.records.save(record);
   options.log.info('deal-opened', { dealId: record.dealId, client: terms.client, sizeBytes: terms.rawSize });
   return record;
+}
+
+/** Whether the transaction may still succeed: the chain or this machine was in the way, not the contract. */
+function isWorthRepeating(error: unknown): boolean {
+  if (!(error instanceof MillraceError)) return false;
+  return error.actor === 'host' || (error.actor === 'chain' && error.code !== 'transaction-reverted') || error.code === 'sender-closed';
 }
 
 function extensionRefusal(options: {

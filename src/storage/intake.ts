@@ -88,3 +88,11 @@ export function dealRefusal(options: {
   const found = tests.find(([broken]) => broken);
   return found === undefined ? undefined : { reason: found[1], got: found[2], limit: found[3] };
 }
+
+/** Bytes that new deals may still take: what the quota or the disk leaves, whichever is less. */
+export function roomOf(policy: ProviderPolicy, load: ProviderLoad): bigint {
+  const quotaLeft = policy.quotaBytes - load.reservedBytes;
+  if (quotaLeft < 0n || load.freeDiskBytes < 0n) return 0n;
+  if (quotaLeft < load.freeDiskBytes) return quotaLeft;
+  return load.freeDiskBytes;
+}

@@ -5,8 +5,8 @@ import { MillraceError } from '../errors.ts';
 import { askFromJson, requireAsk, type SignedAsk } from './ask.ts';
 import type { DealStatus } from './deal-records.ts';
 import { readFields } from './fields.ts';
-import { type DealTerms, type Extension, termsToJson } from './terms.ts';
 import type { StorageDomain } from './signed-messages.ts';
+import { type DealTerms, type Extension, termsToJson } from './terms.ts';
 
 /** A provider as its clients reach it: where it is on the network and who it is on chain. */
 export interface ProviderPeer extends PeerAddress {

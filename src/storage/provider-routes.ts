@@ -10,8 +10,8 @@ import { readFields } from './fields.ts';
 import { problemResponse, readJsonBody } from './problem.ts';
 import { marketHeader, UPLOAD_SIGNED_HEADERS } from './provider-api.ts';
 import type { Reception } from './reception.ts';
-import { termsFromJson } from './terms.ts';
 import type { StorageDomain } from './signed-messages.ts';
+import { termsFromJson } from './terms.ts';
 
 /** What the HTTP interface of a provider stands on. */
 export interface ProviderRoutesOptions {
@@ -89,7 +89,7 @@ async function receiveChunk(options: ProviderRoutesOptions, request: Request, de
   const offset = readFields({ offset: request.headers.get('upload-offset') ?? undefined }, 'upload').uint('offset', 64);
   if (record.status !== 'receiving') throw notReceiving(record);
   const body = request.body ?? new ReadableStream<Uint8Array>({ start: (stream) => stream.close() });
-  const after = await options.reception.receive({ dealId, sizeBytes: record.terms.rawSize, offset, body });
+  const after = await options.reception.receive({ record, offset, body });
   if (after === record.terms.rawSize) options.desk.received(record);
   return offsetResponse(record, after);
 }
@@ -119,7 +119,7 @@ function requireClient(options: ProviderRoutesOptions, request: Request, dealId:
 }
 
 async function durableOffset(options: ProviderRoutesOptions, record: DealRecord): Promise<bigint> {
-  return record.status === 'receiving' ? options.reception.offsetOf(record.dealId as bigint) : record.terms.rawSize;
+  return record.status === 'receiving' ? options.reception.offsetOf(record) : record.terms.rawSize;
 }
 
 function offsetResponse(record: DealRecord, offset: bigint): Response {

@@ -1,7 +1,8 @@
-import { mkdir, open, rm, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
 import { MillraceError } from '../errors.ts';
-import { asDiskError, syncFolder } from './durable-file.ts';
+import type { DealRecord } from './deal-records.ts';
+import type { PieceReceiver } from './piece-receiver.ts';
+import type { PieceStore } from './piece-store.ts';
+import { cidFromHex } from './terms.ts';
 
 /** Limits of one upload request. */
 export interface ReceptionLimits {
@@ -15,19 +16,20 @@ export interface ReceptionLimits {
   uploadsMax: number;
 }
 
-/** Receives the bytes of deals, in any number of requests, each going on where the last durable byte is. */
+/** Receives the bytes of deals into the piece store, in any number of requests, each going on where the last durable byte is. */
 export interface Reception {
-  /** How many bytes of a deal are durable. */
-  offsetOf(dealId: bigint): Promise<bigint>;
+  /** How many bytes of a deal's piece are durable. */
+  offsetOf(record: DealRecord): Promise<bigint>;
   /**
    * Appends a body at `offset` and returns the new durable offset. A newer request for the same deal cuts an older one.
    * When the body breaks off, what came before is kept and durable.
-   * @throws upload-offset-mismatch, upload-too-big, upload-too-slow, upload-cut, uploads-full, disk-full
+   * @throws upload-offset-mismatch, upload-too-big, upload-too-slow, upload-cut, uploads-full, disk-full, no-room, bad-car, bad-block
    */
-  receive(options: { dealId: bigint; sizeBytes: bigint; offset: bigint; body: AsyncIterable<Uint8Array> }): Promise<bigint>;
-  pathOf(dealId: bigint): string;
+  receive(options: { record: DealRecord; offset: bigint; body: AsyncIterable<Uint8Array> }): Promise<bigint>;
+  /** Verifies a piece that is there as a whole and makes it stored, indexed and served. @throws piece-mismatch, car-incomplete */
+  commit(record: DealRecord): Promise<void>;
   /** Forgets what was received. */
-  remove(dealId: bigint): Promise<void>;
+  discard(record: DealRecord): Promise<void>;
 }
 
 /** Limits that suit home connections: 30 s of silence, 16 KiB/s, 64 MiB a request, 16 uploads at once. */
@@ -38,23 +40,17 @@ export const RECEPTION_LIMITS: ReceptionLimits = {
   uploadsMax: 16,
 };
 
-/** Opens the folder of half-received pieces. */
-export async function openReception(folder: string, limits: ReceptionLimits = RECEPTION_LIMITS): Promise<Reception> {
-  await mkdir(folder, { recursive: true, mode: 0o700 });
+/** Opens the reception of a provider on its store. */
+export function openReception(store: PieceStore, limits: ReceptionLimits = RECEPTION_LIMITS): Reception {
   const running = new Map<bigint, { cut: AbortController; done: Promise<unknown> }>();
-  const pathOf = (dealId: bigint) => join(folder, `${dealId}.part`);
-  const offsetOf = async (dealId: bigint) => {
-    try {
-      return BigInt((await stat(pathOf(dealId))).size);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 0n;
-      throw error;
-    }
+  const receiverOf = (record: DealRecord): Promise<PieceReceiver> => {
+    const { pieceRoot, rawSize } = record.terms;
+    return store.receive({ root: pieceRoot, rawSize: Number(rawSize), cid: cidFromHex(record.cid).toString() });
   };
   return {
-    offsetOf,
-    pathOf,
-    async receive({ dealId, sizeBytes, offset, body }) {
+    offsetOf: async (record) => BigInt((await receiverOf(record)).offset),
+    async receive({ record, offset, body }) {
+      const dealId = record.dealId as bigint;
       const older = running.get(dealId);
       if (older !== undefined) {
         older.cut.abort();
@@ -62,56 +58,38 @@ export async function openReception(folder: string, limits: ReceptionLimits = RE
       }
       if (running.has(dealId) || running.size >= limits.uploadsMax) throw uploadsFull(limits.uploadsMax);
       const cut = new AbortController();
-      const done = (async () => {
-        const durable = await offsetOf(dealId);
-        if (durable !== offset) throw offsetMismatch(dealId, offset, durable);
-        return append({ path: pathOf(dealId), offset, sizeBytes, body, limits, signal: cut.signal });
-      })();
+      const done = receiverOf(record).then((receiver) => receiver.append(limited(body, limits, cut.signal), { offset: Number(offset) }));
       running.set(dealId, { cut, done });
       try {
-        return await done;
+        return BigInt(await done);
       } finally {
         running.delete(dealId);
       }
     },
-    async remove(dealId) {
-      await rm(pathOf(dealId), { force: true });
-      await syncFolder(folder);
+    async commit(record) {
+      await (await receiverOf(record)).commit();
+    },
+    async discard(record) {
+      if (store.piece(record.terms.pieceRoot) === undefined) await (await receiverOf(record)).discard();
     },
   };
 }
 
-async function append(options: {
-  path: string;
-  offset: bigint;
-  sizeBytes: bigint;
-  body: AsyncIterable<Uint8Array>;
-  limits: ReceptionLimits;
-  signal: AbortSignal;
-}): Promise<bigint> {
-  const { path, offset, sizeBytes, body, limits, signal } = options;
-  const file = await open(path, 'a', 0o600);
+/** A body that must keep coming: not silent for long, not slower than the least rate, not longer than the limit. */
+async function* limited(body: AsyncIterable<Uint8Array>, limits: ReceptionLimits, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const chunks = body[Symbol.asyncIterator]();
   const startedAt = performance.now();
-  let at = offset;
+  let received = 0;
   try {
     while (true) {
-      const next = await nextChunk(chunks, limits.idleMs, signal);
-      if (next === undefined) break;
-      const received = Number(at - offset) + next.length;
-      if (at + BigInt(next.length) > sizeBytes) throw tooBig(sizeBytes);
-      if (received > limits.requestBytesMax) throw tooBig(offset + BigInt(limits.requestBytesMax));
-      await file.writeFile(next);
-      at += BigInt(next.length);
+      const chunk = await nextChunk(chunks, limits.idleMs, signal);
+      if (chunk === undefined) return;
+      received += chunk.length;
+      if (received > limits.requestBytesMax) throw tooBig(limits.requestBytesMax);
+      yield chunk;
       if (performance.now() - startedAt > limits.idleMs + (received / limits.bytesPerSecondMin) * 1000) throw tooSlow(limits);
     }
-    return at;
-  } catch (error) {
-    throw asDiskError(error, path);
   } finally {
-    // Also after an error: the bytes that came are whole and can be built upon, but only once they are durable.
-    await file.sync().finally(() => file.close());
-    if (offset === 0n) await syncFolder(dirname(path));
     chunks.return?.().catch(() => {});
   }
 }
@@ -138,21 +116,12 @@ async function nextChunk(chunks: AsyncIterator<Uint8Array>, idleMs: number, sign
   }
 }
 
-function offsetMismatch(dealId: bigint, got: bigint, expected: bigint): MillraceError {
-  return new MillraceError('upload-offset-mismatch', {
-    actor: 'caller',
-    message: `Got upload offset ${got} for deal ${dealId}, expected ${expected}`,
-    values: { dealId, got, expected },
-    hint: 'Ask for the offset with HEAD and go on there.',
-  });
-}
-
-function tooBig(limit: bigint): MillraceError {
+function tooBig(limit: number): MillraceError {
   return new MillraceError('upload-too-big', {
     actor: 'caller',
-    message: `The body goes beyond byte ${limit}`,
+    message: `The body is longer than ${limit} bytes`,
     values: { limit },
-    hint: 'Send no more than the agreed size, in requests within the limit of the provider.',
+    hint: 'Send it in several requests.',
   });
 }
 

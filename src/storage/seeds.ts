@@ -1,18 +1,16 @@
-import { type Hex, keccak256, toHex, toRlp } from 'viem';
+import { concat, type Hex, keccak256, toHex, toRlp } from 'viem';
 import type { ChainClient, Sender } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import { firstBlockAt } from './chain-view.ts';
 
-/** The headers that fix the randomness of a time, as `IRandomness.fix` takes them; all empty when it is fixed already. */
+/** What fixes the randomness of a time, as `IRandomness.fix` and `IPossession.prove` take it, and the value that it gives. */
 export interface SeedProof {
+  value: Hex;
+  /** All three are empty when the value is fixed already. */
   header: Hex;
   parent: Hex;
   oldest: Hex;
 }
-
-/** Blocks that the EIP-2935 history contract knows. */
-const HISTORY_BLOCKS = 8191n;
-const NOTHING: SeedProof = { header: '0x', parent: '0x', oldest: '0x' };
 
 /** Header fields in the order of their RLP list; those at the end came with later forks and may be absent. */
 const HEADER_FIELDS = [
@@ -46,38 +44,42 @@ const HEADER_FIELDS = [
  * @throws header-unknown when the chain's headers are of a form that this version does not know
  */
 export async function seedProof(client: ChainClient, time: bigint): Promise<SeedProof | undefined> {
-  if (await client.read('randomness', 'isFixed', [time])) return NOTHING;
-  const head = await client.public.getBlockNumber({ cacheTime: 0 });
-  const oldest = head > HISTORY_BLOCKS - 64n ? head - HISTORY_BLOCKS + 64n : 0n;
+  if (await client.read('randomness', 'isFixed', [time])) {
+    return { value: await client.read('randomness', 'valueOf', [time]), header: '0x', parent: '0x', oldest: '0x' };
+  }
+  const oldest = await client.read('randomness', 'oldestBlock');
   const first = await firstBlockAt(client, time);
   if (first === undefined) return undefined;
-  if (first > oldest) return { header: await headerOf(client, first), parent: await headerOf(client, first - 1n), oldest: '0x' };
+  if (first > oldest) return proofFrom(client, first, '0x');
   const { timestamp } = await client.public.getBlock({ blockNumber: oldest });
   const step = await client.read('randomness', 'staleAfterSeconds');
-  const later = time + ((timestamp - time) / step + 1n) * step;
-  const replacement = await firstBlockAt(client, later);
-  if (replacement === undefined) return undefined;
-  return {
-    header: await headerOf(client, replacement),
-    parent: await headerOf(client, replacement - 1n),
-    oldest: await headerOf(client, oldest),
-  };
+  const replacement = await firstBlockAt(client, time + ((timestamp - time) / step + 1n) * step);
+  return replacement === undefined ? undefined : proofFrom(client, replacement, await headerOf(client, oldest));
 }
 
-/** The randomness of a time, fixed by us when nobody has done it; undefined while the chain has no block at or after it. */
+/**
+ * The randomness of a time, fixed on chain by us when nobody has done it; undefined while the chain has no block at or
+ * after it.
+ */
 export async function ensureSeed(options: { client: ChainClient; sender: Sender; time: bigint }): Promise<Hex | undefined> {
   const { client, sender, time } = options;
   const proof = await seedProof(client, time);
   if (proof === undefined) return undefined;
-  if (proof !== NOTHING) {
-    try {
-      await sender.send({ contract: 'randomness', functionName: 'fix', args: [time, proof.header, proof.parent, proof.oldest] });
-    } catch (error) {
-      // Somebody else may have fixed it between our look and our transaction.
-      if (!(await client.read('randomness', 'isFixed', [time]))) throw error;
-    }
+  if (proof.header === '0x') return proof.value;
+  try {
+    await sender.send({ contract: 'randomness', functionName: 'fix', args: [time, proof.header, proof.parent, proof.oldest] });
+  } catch (error) {
+    // Somebody else may have fixed it between our look and our transaction.
+    if (!(await client.read('randomness', 'isFixed', [time]))) throw error;
   }
   return client.read('randomness', 'valueOf', [time]);
+}
+
+async function proofFrom(client: ChainClient, blockNumber: bigint, oldest: Hex): Promise<SeedProof> {
+  const { mixHash, miner } = await client.public.getBlock({ blockNumber });
+  const trusted = client.manifest.randomness.source === 'trusted-operator';
+  const value = trusted ? keccak256(concat([mixHash, miner])) : mixHash;
+  return { value, header: await headerOf(client, blockNumber), parent: await headerOf(client, blockNumber - 1n), oldest };
 }
 
 /** The RLP of a block's header, checked against the block's hash. */

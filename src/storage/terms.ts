@@ -1,4 +1,5 @@
-import type { Hex } from 'viem';
+import { CID } from 'multiformats/cid';
+import { type Hex, hexToBytes } from 'viem';
 import { isSignedBy } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import { readFields } from './fields.ts';
@@ -86,4 +87,21 @@ export function termsFromJson(value: unknown): DealTerms {
     providerNonce: fields.uint('providerNonce', 256),
     expiry: fields.uint('expiry', 64),
   };
+}
+
+/**
+ * The content's CID from the binary form that a deal carries.
+ * @throws bad-cid
+ */
+export function cidFromHex(hex: Hex): CID {
+  try {
+    return CID.decode(hexToBytes(hex));
+  } catch (cause) {
+    throw new MillraceError('bad-cid', {
+      actor: 'caller',
+      message: `Got ${hex.slice(0, 80)}, expected a binary CID`,
+      values: { got: hex.slice(0, 80) },
+      cause,
+    });
+  }
 }

@@ -1,0 +1,81 @@
+import { bytesToHex } from 'viem';
+import type { ChainClient, Sender } from '../chain/index.ts';
+import { MillraceError } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import { readDeal } from './chain-view.ts';
+import type { DealRecord, DealRecords } from './deal-records.ts';
+import type { Duty } from './duty.ts';
+import { isLoss, provePiece } from './openings.ts';
+import type { PieceStore } from './piece-store.ts';
+import { ensureSeed } from './seeds.ts';
+import type { TableView } from './table-view.ts';
+
+/** What activation stands on. */
+export interface ActivationOptions {
+  client: ChainClient;
+  sender: Sender;
+  store: PieceStore;
+  records: DealRecords;
+  view: TableView;
+  log: Logger;
+  everyMs?: number;
+}
+
+/**
+ * The duty to activate acknowledged deals: once the seed of a deal exists, its piece is proven and enters the table.
+ * Deals that share a seed time share the transaction that fixes it.
+ */
+export function activationDuty(options: ActivationOptions): Duty {
+  return {
+    name: 'activation',
+    everyMs: options.everyMs ?? 1_000,
+    async run(signal) {
+      const waiting = options.records.all().filter(({ status }) => status === 'acknowledged');
+      if (waiting.length === 0) return;
+      const now = await options.client.now();
+      for (const record of waiting) {
+        signal.throwIfAborted();
+        await activateWhenDue(options, record, now).catch((error: unknown) => {
+          // One deal that cannot be activated must not hold up the others; it is tried again until its deadline.
+          const { code, message } = error as MillraceError;
+          options.log.warn('activation-failed', { dealId: record.dealId, code, reason: message });
+        });
+      }
+    },
+  };
+}
+
+async function activateWhenDue(options: ActivationOptions, record: DealRecord, now: bigint): Promise<void> {
+  const { client, sender, store, records, view, log } = options;
+  const dealId = record.dealId as bigint;
+  const time = await client.read('storageMarket', 'activationSeedTime', [dealId]);
+  if (now < time) return;
+  const deal = await readDeal(client, dealId);
+  if (deal.state === 'open') {
+    if (record.activateBy !== undefined && now > record.activateBy) return;
+    const seed = await ensureSeed({ client, sender, time });
+    if (seed === undefined) return;
+    const { activationLeaves } = await client.read('storageMarket', 'config');
+    const openings = await provePiece({ store, piece: deal, seed, count: activationLeaves }).catch((error: unknown) => {
+      if (isLoss(error)) log.error('piece-lost', { dealId, pieceRoot: deal.pieceRoot, reason: (error as Error).message });
+      throw error;
+    });
+    await view.change(async (table) => {
+      const slot = table.freeSlot();
+      await sender.send({
+        contract: 'storageMarket',
+        functionName: 'activate',
+        args: [dealId, record.acknowledgement as `0x${string}`, openings, slot, bytesToHex(table.path(slot))],
+      });
+    });
+  } else if (deal.state !== 'active') {
+    throw new MillraceError('deal-not-open', {
+      actor: 'chain',
+      message: `Deal ${dealId} is ${deal.state}`,
+      values: { dealId, state: deal.state },
+    });
+  }
+  record.status = 'active';
+  await records.save(record);
+  log.info('deal-active', { dealId, sizeBytes: deal.rawSize });
+}
