@@ -275,12 +275,12 @@ abstract contract StorageFixture is Test, Pieces {
     }
 
     /// Openings of one table; deals of `over` are answered with flag 2.
-    function openTable(IPossession.Leaf[] memory leaves, uint64 operatorId, uint64 p, uint256 times, bool late) internal returns (bytes memory packed) {
+    function openTable(IPossession.Leaf[] memory leaves, uint64 operatorId, uint64 p, uint256 times, bool late) internal returns (bytes memory) {
         Drawn[] memory drawn = drawsOf(leaves, config(), seedOf(possession.seedTime(p)), operatorId, p, times);
         Tree memory tree = tableTree(leaves);
-        for (uint256 i; i < drawn.length; ++i) {
-            packed = bytes.concat(packed, openSlot(leaves[drawn[i].slot], drawn[i].slot, drawn[i].leaf, tree, late));
-        }
+        bytes[] memory parts = new bytes[](drawn.length);
+        for (uint256 i; i < drawn.length; ++i) parts[i] = openSlot(leaves[drawn[i].slot], drawn[i].slot, drawn[i].leaf, tree, late);
+        return join(parts);
     }
 
     function openSlot(IPossession.Leaf memory leaf, uint256 slot, uint256 index, Tree memory tree, bool late) internal view returns (bytes memory) {

@@ -120,18 +120,19 @@ contract PossessionGasTest is Test, Pieces {
         }
     }
 
-    function proof(uint64 p, uint256 times) private view returns (bytes memory packed) {
+    function proof(uint64 p, uint256 times) private view returns (bytes memory) {
         Drawn[] memory drawn = drawsOf(leaves, possession.config(), valueOf(possession.seedTime(p)), 1, p, times);
         Tree memory tree = tableTree(leaves);
+        bytes[] memory parts = new bytes[](drawn.length);
         for (uint256 i; i < drawn.length; ++i) {
             IPossession.Leaf memory leaf = leaves[drawn[i].slot];
-            packed = bytes.concat(
-                packed,
+            parts[i] = bytes.concat(
                 abi.encodePacked(uint32(drawn[i].slot), uint8(0), leaf.pieceRoot, leaf.pieceHeight, leaf.leaves, leaf.weight, leaf.dealId),
                 pathIn(tree, drawn[i].slot),
                 openLeaf(1 + drawn[i].slot % 4, leaf.pieceHeight, drawn[i].leaf)
             );
         }
+        return join(parts);
     }
 
     /// Calldata of a transaction, EIP-7623: standard price and floor.
@@ -144,6 +145,7 @@ contract PossessionGasTest is Test, Pieces {
     function report(string memory label, uint64 p, bytes memory packed, uint256 openings) private returns (uint256 transactionGas) {
         bytes memory data = abi.encodeCall(possession.prove, (1, p, packed, "", "", ""));
         (uint256 standard, uint256 floor) = calldataGas(data);
+        vm.cool(address(possession));
         (bool done,) = address(possession).call(data);
         uint256 used = vm.lastCallGas().gasTotalUsed;
         assertTrue(done);
@@ -153,8 +155,11 @@ contract PossessionGasTest is Test, Pieces {
         assertLt(transactionGas, TRANSACTION_GAS_MAX);
     }
 
-    function proveFull(uint256 pieces) private returns (uint256 transactionGas) {
-        deploy(1024, 32);
+    function proveFull(uint256 pieces, uint16 rotationPeriods) private returns (uint256 transactionGas) {
+        delete leaves;
+        delete edgeHashes;
+        delete edgeSums;
+        deploy(1024, rotationPeriods);
         fill(pieces, 30);
         uint64 p = possession.standing(1).syncedTo;
         vm.warp(possession.seedTime(p));
@@ -163,19 +168,73 @@ contract PossessionGasTest is Test, Pieces {
     }
 
     function test_gas_of_one_proof_for_1_piece() public {
-        proveFull(1);
+        proveFull(1, 1024);
     }
 
     function test_gas_of_one_proof_for_10_pieces() public {
-        proveFull(10);
+        proveFull(10, 1024);
     }
 
     function test_gas_of_one_proof_for_100_pieces() public {
-        proveFull(100);
+        proveFull(100, 1024);
     }
 
     function test_gas_of_one_proof_for_1000_pieces() public {
-        proveFull(1000);
+        proveFull(1000, 1024);
+    }
+
+    /// With turns once in 1,024 periods a proof is 21 openings whatever the number of pieces, and grows by their siblings.
+    function test_a_doubling_of_the_pieces_costs_at_most_one_sibling_per_opening() public {
+        uint256 before = proveFull(1, 1024);
+        uint256[3] memory pieces = [uint256(10), 100, 1000];
+        uint256[3] memory levels = [uint256(4), 7, 10];
+        for (uint256 i; i < 3; ++i) {
+            assertLe(proveFull(pieces[i], 1024) - before, 21 * levels[i] * PieceTable.SIBLING_BYTES * 40);
+        }
+    }
+
+    /// The dearest proof: a full table with turns every 32 periods, answered after a miss.
+    function test_the_dearest_proof_fits_a_transaction() public {
+        deploy(1024, 32);
+        fill(1000, 30);
+        uint64 p = possession.standing(1).syncedTo;
+        vm.warp(possession.seedTime(p + 1));
+        bytes memory packed = bytes.concat(proof(p + 1, 2), proof(p, 1));
+        report("recovery with 1000 pieces of 32 GiB, turns every 32 periods", p + 1, packed, 3 * 52);
+    }
+
+    /// What a proof of 1,000 pieces costs beside the verification loop.
+    function test_a_proof_itemised() public {
+        PieceLoop loop = new PieceLoop();
+        deploy(1024, 1024);
+        fill(1000, 30);
+        uint64 p = possession.standing(1).syncedTo;
+        vm.warp(possession.seedTime(p));
+        bytes memory packed = proof(p, 1);
+        bytes memory data = abi.encodeCall(possession.prove, (1, p, packed, "", "", ""));
+        (uint256 standard, uint256 floor) = calldataGas(data);
+        vm.cool(address(possession));
+        possession.prove(1, p, packed, "", "", "");
+        uint256 used = vm.lastCallGas().gasTotalUsed;
+        uint256[] memory indexes = new uint256[](21);
+        bytes[] memory parts = new bytes[](21);
+        for (uint256 i; i < 21; ++i) (indexes[i], parts[i]) = (i, openLeaf(1, 30, i));
+        uint256 piecePaths = loop.open(pieceRootOf(1, 30), join(parts), 30, indexes);
+        uint256 tablePaths = loop.climb(bytes32(uint256(1)), new bytes(21 * 560), 10, indexes, 1);
+        console.log("intrinsic 21000, calldata %s, by the floor %s", standard - 21_000, floor - 21_000);
+        console.log("21 piece paths of 30 levels: %s; 21 table paths of 10 levels: %s", piecePaths, tablePaths);
+        console.log("draws, leaf hashes, storage, events, calls: %s", used - piecePaths - tablePaths);
+    }
+
+    function test_gas_of_insert_and_remove_in_a_table_of_1000() public {
+        deploy(1024, 32);
+        fill(999, 30);
+        IPossession.Leaf memory leaf = IPossession.Leaf(pieceRootOf(1, 30), 30, 1 << 30, 1e18, 999);
+        bytes memory path = appendPath(leaf);
+        possession.insert(1, 999, leaf, path);
+        console.log("insert: %s", vm.lastCallGas().gasTotalUsed);
+        possession.remove(1, 999, leaf, path);
+        console.log("remove: %s", vm.lastCallGas().gasTotalUsed);
     }
 
     function test_the_verification_loop_is_no_dearer_than_the_prototype() public {
