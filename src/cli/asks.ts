@@ -20,7 +20,7 @@ export async function asks(context: CommandContext): Promise<void> {
       `${ask.collateralBps / 100} %`,
       acceptsDeals ? formatSize(freeBytes) : 'not accepting',
     ]);
-    const quiet = silent.length === 0 ? '' : `\nSilent: ${silent.map((item) => (typeof item === 'object' ? (item as { operatorId: bigint }).operatorId : item)).join(', ')}`;
+    const quiet = silent.length === 0 ? '' : `\nSilent: ${silent.map((item) => `${item.operatorId} (${item.code})`).join(', ')}`;
     return `Prices in ${unit} a period.\n${table(['provider', 'region', 'per GiB', 'at least', 'size', 'periods', 'collateral', 'free'], rows)}${quiet}`;
   });
 }

@@ -79,7 +79,10 @@ function registerFileCommands(program: Command, run: Run): void {
     .option('--public', 'do not encrypt', false)
     .option('--distinct', 'encrypt each copy under its own key', false)
     .option('--max-price <amount>', 'greatest price in all, in tokens')
-    .addHelpText('after', '\nExamples:\n  millrace put photo.jpg\n  millrace put album/ --copies 3 --json\n  tar c data | millrace put - --public')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  millrace put photo.jpg\n  millrace put album/ --copies 3 --json\n  tar c data | millrace put - --public',
+    )
     .action(run(async (context, path: never, options: never) => (await import('./put.ts')).put(context, path, options)));
   program
     .command('get <cid>')
@@ -156,10 +159,6 @@ function registerProviderCommands(program: Command, run: Run): void {
     .command('show')
     .description('stake, locks, standing, earnings of the operators here')
     .action(run(async (context) => (await import('./provider.ts')).providerShow(context)));
-  provider
-    .command('exit <node>')
-    .description('take no new deals, finish the running ones, then leave')
-    .action(run(async (context, node: never) => (await import('./provider.ts')).providerExit(context, node)));
 }
 
 function registerWalletCommands(program: Command, run: Run): void {

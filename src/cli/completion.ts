@@ -5,7 +5,10 @@ export function registerCompletion(program: Command): void {
   program
     .command('completion <shell>')
     .description('print a completion script for bash, zsh or fish')
-    .addHelpText('after', '\nExamples:\n  source <(millrace completion bash)\n  millrace completion fish > ~/.config/fish/completions/millrace.fish')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  source <(millrace completion bash)\n  millrace completion fish > ~/.config/fish/completions/millrace.fish',
+    )
     .action((shell: string) => {
       process.stdout.write(`${scriptFor(shell, program)}\n`);
     });
@@ -13,13 +16,19 @@ export function registerCompletion(program: Command): void {
 
 function scriptFor(shell: string, program: Command): string {
   const words = program.commands.map((command) => command.name());
-  const groups = program.commands.filter((command) => command.commands.length > 0).map((command) => [command.name(), command.commands.map((child) => child.name())] as const);
+  const groups = program.commands
+    .filter((command) => command.commands.length > 0)
+    .map((command) => [command.name(), command.commands.map((child) => child.name())] as const);
   if (shell === 'fish') {
     const top = words.map((word) => `complete -c millrace -n __fish_use_subcommand -a ${word}`);
-    const below = groups.flatMap(([name, children]) => children.map((child) => `complete -c millrace -n "__fish_seen_subcommand_from ${name}" -a ${child}`));
+    const below = groups.flatMap(([name, children]) =>
+      children.map((child) => `complete -c millrace -n "__fish_seen_subcommand_from ${name}" -a ${child}`),
+    );
     return [...top, ...below].join('\n');
   }
-  const cases = groups.map(([name, children]) => `    ${name}) COMPREPLY=($(compgen -W "${children.join(' ')}" -- "$word")); return;;`).join('\n');
+  const cases = groups
+    .map(([name, children]) => `    ${name}) COMPREPLY=($(compgen -W "${children.join(' ')}" -- "$word")); return;;`)
+    .join('\n');
   const bash = `_millrace() {
   local word="\${COMP_WORDS[COMP_CWORD]}"
   case "\${COMP_WORDS[1]}" in

@@ -9,12 +9,21 @@ const SETTINGS = ['rpcUrl', 'databaseUrl', 'passwordFile'] as const;
 export async function configShow(context: CommandContext): Promise<void> {
   const sources = settingSources(context);
   const items = [
-    { name: 'data', value: dataFolder(context.flags.data), from: context.flags.data !== undefined ? 'flag' : process.env.MILLRACE_HOME ? 'environment' : 'default' },
+    {
+      name: 'data',
+      value: dataFolder(context.flags.data),
+      from: context.flags.data !== undefined ? 'flag' : process.env.MILLRACE_HOME ? 'environment' : 'default',
+    },
     { name: 'network', value: folderOf(context).root, from: 'flag' },
     ...SETTINGS.map((name) => {
       const setting = readSetting(name, sources);
       return { name, value: setting?.value.replace(/\/\/[^@/]*@/, '//***@') ?? '', from: setting?.from ?? 'unset' };
     }),
   ];
-  context.output.result({ items, next: null }, () => table(['setting', 'value', 'from'], items.map((item) => [item.name, item.value, item.from])));
+  context.output.result({ items, next: null }, () =>
+    table(
+      ['setting', 'value', 'from'],
+      items.map((item) => [item.name, item.value, item.from]),
+    ),
+  );
 }

@@ -1,34 +1,47 @@
-import { extendDeal as extend } from '../storage/index.ts';
+import { endDeal as end, extendDeal as extend, settleDeal as settle } from '../storage/index.ts';
+import { formatAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { dealNumber, wholeNumber } from './put.ts';
 import { openSender } from './sending.ts';
 
-/** Ends one of your deals at the next period, for the fee of the profile. */
+/** Ends one of your deals with the running period, for the fee of the profile. */
 export async function endDeal(context: CommandContext, deal: string): Promise<void> {
-  await act(context, deal, 'endEarly', 'ends with this period');
+  await act(context, async ({ client, sender }) => {
+    const result = await end({ client, sender, dealId: dealNumber(deal) });
+    context.output.result(result, () => `Deal ${deal} ends before period ${result.endPeriod}.`);
+  });
 }
 
-/** Pays what was proven, returns what was not, takes fees. */
+/** Pays what was proven, returns what was not, takes fees. Anyone may. */
 export async function settleDeal(context: CommandContext, deal: string): Promise<void> {
-  await act(context, deal, 'settle', 'is settled');
+  await act(context, async ({ client, sender }) => {
+    const result = await settle({ client, sender, dealId: dealNumber(deal) });
+    context.output.result(
+      result,
+      () => `Deal ${deal}: ${formatAmount(result.paid, 18)} paid, ${formatAmount(result.refunded, 18)} refunded so far.`,
+    );
+  });
 }
 
 /** Prolongs a deal; the provider signs too. */
 export async function extendDeal(context: CommandContext, deal: string, options: { periods: string }): Promise<void> {
-  const opened = await openSender(context);
-  try {
-    const result = await extend({ client: opened.client, signer: opened.signer, sender: opened.sender, dealId: dealNumber(deal), periods: wholeNumber('--periods', options.periods), signal: context.signal });
-    context.output.result(result, () => `Deal ${deal} now runs until period ${result.endPeriod}.`);
-  } finally {
-    opened.sender.close();
-  }
+  await act(context, async ({ client, signer, sender }) => {
+    const result = await extend({
+      client,
+      signer,
+      sender,
+      dealId: dealNumber(deal),
+      periods: wholeNumber('--periods', options.periods),
+      signal: context.signal,
+    });
+    context.output.result(result, () => `Deal ${deal} now runs until period ${result.endPeriod - 1n}.`);
+  });
 }
 
-async function act(context: CommandContext, deal: string, functionName: 'endEarly' | 'settle', outcome: string): Promise<void> {
+async function act(context: CommandContext, work: (opened: Awaited<ReturnType<typeof openSender>>) => Promise<void>): Promise<void> {
   const opened = await openSender(context);
   try {
-    const receipt = await opened.sender.send({ contract: 'storageMarket', functionName, args: [dealNumber(deal)] });
-    context.output.result({ dealId: dealNumber(deal), transaction: receipt.hash }, () => `Deal ${deal} ${outcome} (${receipt.hash}).`);
+    await work(opened);
   } finally {
     opened.sender.close();
   }

@@ -1,6 +1,7 @@
-import { type DealReport, reportDeals } from '../storage/index.ts';
+import { listDeals, showDeal } from '../storage/index.ts';
 import { formatAmount, formatSize } from '../units.ts';
 import type { CommandContext } from './context.ts';
+import { dealRows } from './deal-rows.ts';
 import { table } from './output.ts';
 import { openWallet } from './secrets.ts';
 import { openSession } from './session.ts';
@@ -10,8 +11,8 @@ import { randomnessText } from './status.ts';
 export async function deals(context: CommandContext, cid: string | undefined, options: { all: boolean }): Promise<void> {
   const session = await openSession(context);
   const { client, manifest } = session;
-  const account = options.all ? undefined : (await openWallet(context, session)).address;
-  const items: DealReport[] = await reportDeals(client, { account, cid });
+  const found = options.all ? await everyDeal() : await listDeals(client, (await openWallet(context, session)).address);
+  const items = (await dealRows(client, found)).filter((row) => cid === undefined || row.cid === cid);
   const unit = manifest.tokens.network?.symbol ?? 'tokens';
   const randomness = randomnessText(manifest.randomness.source);
   context.output.result({ items, unit, profile: manifest.profile, randomness, evidence: 'proven', next: null }, () => {
@@ -21,12 +22,17 @@ export async function deals(context: CommandContext, cid: string | undefined, op
       String(item.operatorId),
       item.state,
       formatSize(item.rawSize),
-      item.firstPeriod === 0n ? '' : `${item.firstPeriod} to ${item.endPeriod}`,
+      item.firstPeriod === 0n ? '' : `${item.firstPeriod} to ${item.endPeriod - 1n}`,
       String(item.provenPeriods),
       formatAmount(item.paid, 18),
       formatAmount(item.refunded, 18),
       item.cid,
     ]);
-    return `Proofs: profile ${manifest.profile}, randomness: ${randomness}. Money in ${unit}.\n${table(['deal', 'provider', 'state', 'size', 'periods', 'proven', 'paid', 'refunded', 'cid'], rows)}`;
+    return `Proofs: profile ${manifest.profile}, randomness: ${randomness}. Money in ${unit}; settled by \`millrace deal settle\` and by providers now and then.\n${table(['deal', 'provider', 'state', 'size', 'periods', 'settled', 'paid', 'refunded', 'cid'], rows)}`;
   });
+
+  async function everyDeal() {
+    const count = await client.read('storageMarket', 'dealCount');
+    return Promise.all(Array.from({ length: Number(count) }, (_, index) => showDeal(client, BigInt(index + 1))));
+  }
 }

@@ -7,6 +7,11 @@ export async function doctor(context: CommandContext): Promise<void> {
   const facts = await inspectHost(dataFolder(context.flags.data));
   const mark = { good: 'ok', limited: 'limited', missing: 'MISSING' };
   context.output.result({ items: facts, next: null }, () =>
-    facts.map((fact) => `${mark[fact.state].padEnd(8)} ${fact.name}: ${fact.value}  (${fact.need})${fact.fix === undefined ? '' : `\n         ${fact.fix}`}`).join('\n'),
+    facts
+      .map(
+        (fact) =>
+          `${mark[fact.state].padEnd(8)} ${fact.name}: ${fact.value}  (${fact.need})${fact.fix === undefined ? '' : `\n         ${fact.fix}`}`,
+      )
+      .join('\n'),
   );
 }

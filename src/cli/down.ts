@@ -15,7 +15,9 @@ const STOP_TIMEOUT_MS = 120_000;
 export async function down(context: CommandContext): Promise<void> {
   const folder = folderOf(context);
   const wasRunning = await stopEverything(folder);
-  context.output.result({ stopped: wasRunning }, () => (wasRunning ? 'Stopped. Nothing is lost; `millrace up` goes on.' : 'Nothing was running.'));
+  context.output.result({ stopped: wasRunning }, () =>
+    wasRunning ? 'Stopped. Nothing is lost; `millrace up` goes on.' : 'Nothing was running.',
+  );
 }
 
 /** Restarts one part, or all. */
@@ -30,12 +32,18 @@ export async function restart(context: CommandContext, part: string | undefined)
 export async function reset(context: CommandContext, options: { yes: boolean }): Promise<void> {
   const folder = folderOf(context);
   if (!options.yes && !(await isConfirmed(`Delete ${folder.root} with all keys, files and chain data in it? Type yes: `))) {
-    throw new MillraceError('not-confirmed', { actor: 'caller', message: 'Nothing was deleted', hint: 'Add --yes to delete without being asked.' });
+    throw new MillraceError('not-confirmed', {
+      actor: 'caller',
+      message: 'Nothing was deleted',
+      hint: 'Add --yes to delete without being asked.',
+    });
   }
   await stopEverything(folder);
   const existed = existsSync(folder.root);
   rmSync(folder.root, { recursive: true, force: true });
-  context.output.result({ deleted: existed, folder: folder.root }, () => (existed ? `Deleted ${folder.root}.` : 'There was nothing to delete.'));
+  context.output.result({ deleted: existed, folder: folder.root }, () =>
+    existed ? `Deleted ${folder.root}.` : 'There was nothing to delete.',
+  );
 }
 
 async function stopEverything(folder: NetworkFolder): Promise<boolean> {
@@ -48,7 +56,8 @@ async function stopEverything(folder: NetworkFolder): Promise<boolean> {
   }
   await supervisor?.stop();
   // A supervisor that was killed leaves its children: nodes first, the chain and the database last.
-  for (let index = 1; existsSync(folder.node(index)); index += 1) wasRunning = (await stopRecorded(`node-${index}`, recordFolder)) || wasRunning;
+  for (let index = 1; existsSync(folder.node(index)); index += 1)
+    wasRunning = (await stopRecorded(`node-${index}`, recordFolder)) || wasRunning;
   for (const name of ['follower', 'chain']) wasRunning = (await stopRecorded(name, recordFolder)) || wasRunning;
   if (existsSync(folder.postgres)) wasRunning = (await stopPostgres({ folder: folder.postgres })) || wasRunning;
   return wasRunning;

@@ -14,18 +14,30 @@ export async function join(context: CommandContext, source: string): Promise<voi
   const manifest = parseManifest(JSON.parse(await manifestText(source)));
   const rpcUrl = readSetting('rpcUrl', settingSources(context))?.value;
   if (rpcUrl === undefined) {
-    throw new MillraceError('no-rpc-url', { actor: 'caller', message: `No chain is known for ${manifest.name}`, hint: `Give --rpc-url of chain ${manifest.chainId}, or set MILLRACE_RPC_URL.` });
+    throw new MillraceError('no-rpc-url', {
+      actor: 'caller',
+      message: `No chain is known for ${manifest.name}`,
+      hint: `Give --rpc-url of chain ${manifest.chainId}, or set MILLRACE_RPC_URL.`,
+    });
   }
   await connectChain({ rpcUrl, manifest });
   keepManifest(folder.manifest, folder.root, manifest);
-  context.output.result({ network: manifest.name, chainId: manifest.chainId, manifest: folder.manifest }, () => `Joined ${manifest.name} on chain ${manifest.chainId}. Manifest in ${folder.manifest}.`);
+  context.output.result(
+    { network: manifest.name, chainId: manifest.chainId, manifest: folder.manifest },
+    () => `Joined ${manifest.name} on chain ${manifest.chainId}. Manifest in ${folder.manifest}.`,
+  );
 }
 
 function keepManifest(path: string, root: string, manifest: Manifest): void {
   if (existsSync(path)) {
     const present = parseManifest(JSON.parse(readFileSync(path, 'utf8')));
     if (present.signature !== manifest.signature) {
-      throw new MillraceError('other-network-here', { actor: 'caller', message: `${path} belongs to another network`, values: { path }, hint: 'Choose another name with --network.' });
+      throw new MillraceError('other-network-here', {
+        actor: 'caller',
+        message: `${path} belongs to another network`,
+        values: { path },
+        hint: 'Choose another name with --network.',
+      });
     }
   }
   mkdirSync(root, { recursive: true, mode: 0o700 });
@@ -40,6 +52,11 @@ async function manifestText(source: string): Promise<string> {
     if (!response.ok || text.length > MANIFEST_BYTES_MAX) throw new TypeError(`status ${response.status}, ${text.length} characters`);
     return text;
   } catch (cause) {
-    throw new MillraceError('manifest-unreadable', { actor: 'caller', message: `Cannot read a manifest from ${source}`, values: { source }, cause });
+    throw new MillraceError('manifest-unreadable', {
+      actor: 'caller',
+      message: `Cannot read a manifest from ${source}`,
+      values: { source },
+      cause,
+    });
   }
 }

@@ -1,6 +1,7 @@
-import { type ContentRow, listContents } from '../storage/index.ts';
+import { listDeals } from '../storage/index.ts';
 import { formatSize } from '../units.ts';
 import type { CommandContext } from './context.ts';
+import { type DealRow, dealRows } from './deal-rows.ts';
 import { table } from './output.ts';
 import { openWallet } from './secrets.ts';
 import { openSession } from './session.ts';
@@ -9,10 +10,26 @@ import { openSession } from './session.ts';
 export async function ls(context: CommandContext): Promise<void> {
   const session = await openSession(context);
   const signer = await openWallet(context, session);
-  const items: ContentRow[] = await listContents(session.client, signer.address);
+  const rows = await dealRows(session.client, await listDeals(session.client, signer.address));
+  const byCid = new Map<string, DealRow[]>();
+  for (const row of rows) byCid.set(row.cid, [...(byCid.get(row.cid) ?? []), row]);
+  const items = [...byCid].map(([cid, deals]) => ({
+    cid,
+    sizeBytes: (deals[0] as DealRow).rawSize,
+    copies: deals.filter((deal) => deal.state === 'active').length,
+    deals: deals.map(({ dealId, operatorId, state }) => ({ dealId, operatorId, state })),
+  }));
   context.output.result({ items, next: null }, () =>
     items.length === 0
       ? 'Nothing stored yet. Next: millrace put FILE'
-      : table(['cid', 'size', 'copies', 'deals'], items.map((item) => [item.cid, formatSize(item.sizeBytes), `${item.alive} of ${item.deals.length}`, item.deals.map((deal) => `${deal.dealId} ${deal.state}`).join(', ')])),
+      : table(
+          ['cid', 'size', 'copies', 'deals'],
+          items.map((item) => [
+            item.cid,
+            formatSize(item.sizeBytes),
+            String(item.copies),
+            item.deals.map((deal) => `${deal.dealId} ${deal.state}`).join(', '),
+          ]),
+        ),
   );
 }

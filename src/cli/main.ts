@@ -1,10 +1,10 @@
 /** The command line of Millrace. Each command is one file; nothing heavy is loaded before a command runs. */
 import { Command, CommanderError } from 'commander';
 import { exitCodeOf } from '../errors.ts';
-import { registerCompletion } from './completion.ts';
-import { createOutput, printError } from './output.ts';
 import { registerCommands } from './commands.ts';
+import { registerCompletion } from './completion.ts';
 import type { CommandContext, GlobalFlags } from './context.ts';
+import { createOutput, printError } from './output.ts';
 
 const INTERRUPTED = 130;
 

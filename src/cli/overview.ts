@@ -20,16 +20,33 @@ export async function overview(context: CommandContext): Promise<void> {
     return;
   }
   const session = await openSession(context);
-  const signer = session.manifest.profile === 'dev' ? await openWallet({ ...context, output: { ...context.output, note() {} } }, session) : undefined;
+  const signer =
+    session.manifest.profile === 'dev' ? await openWallet({ ...context, output: { ...context.output, note() {} } }, session) : undefined;
   const { client } = session;
   const token = client.address('networkToken');
-  const balance = signer === undefined ? undefined : (await client.read('networkToken', 'balanceOf', [signer.address])) + (await client.read('rails', 'balanceOf', [token, signer.address]));
+  const balance =
+    signer === undefined
+      ? undefined
+      : (await client.read('networkToken', 'balanceOf', [signer.address])) +
+        (await client.read('rails', 'balanceOf', [token, signer.address]));
   const proof = await nextProof(client, await client.now());
-  const value = { running: true, network: session.manifest.name, profile: session.manifest.profile, rpcUrl: session.rpcUrl, balance, processes: supervisor.parts.length, nextSeedInSeconds: proof.seedInSeconds };
+  const value = {
+    running: true,
+    network: session.manifest.name,
+    profile: session.manifest.profile,
+    rpcUrl: session.rpcUrl,
+    balance,
+    processes: supervisor.parts.length,
+    nextSeedInSeconds: proof.seedInSeconds,
+  };
   context.output.result(value, () =>
     [
       `The network "${value.network}" runs: ${value.processes} processes, chain at ${value.rpcUrl}, profile ${value.profile}${session.manifest.notSecure ? ' (NOT SECURE: for trying only)' : ''}.`,
-      ...(balance === undefined ? [] : [`Balance ${formatAmount(balance, 18)} ${session.manifest.tokens.network?.symbol ?? ''}. Next proof in ${formatDuration(proof.seedInSeconds)}.`]),
+      ...(balance === undefined
+        ? []
+        : [
+            `Balance ${formatAmount(balance, 18)} ${session.manifest.tokens.network?.symbol ?? ''}. Next proof in ${formatDuration(proof.seedInSeconds)}.`,
+          ]),
       'Next: millrace put FILE --copies 2    (all commands: millrace --help)',
     ].join('\n'),
   );

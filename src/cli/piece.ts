@@ -24,7 +24,11 @@ export async function piece(context: CommandContext, path: string): Promise<void
       paddedSize: built.piece.paddedSize,
     };
     progress.end();
-    context.output.result(value, () => Object.entries(value).map(([name, item]) => `${name.padEnd(11)} ${item}`).join('\n'));
+    context.output.result(value, () =>
+      Object.entries(value)
+        .map(([name, item]) => `${name.padEnd(11)} ${item}`)
+        .join('\n'),
+    );
   } finally {
     rmSync(workFolder, { recursive: true, force: true });
   }

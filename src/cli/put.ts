@@ -44,13 +44,25 @@ export async function put(context: CommandContext, path: string, options: PutCom
     });
     progress.end();
     const seconds = Number(((performance.now() - startedAt) / 1000).toFixed(1));
-    output.result({ ...result, unit, seconds, profile: opened.manifest.profile, evidence: 'proven', distinctness: options.distinct ? 'each copy under its own key' : 'not proven' }, () =>
-      [
-        `Stored ${formatSize(result.sizeBytes)}${result.isSealed ? ', encrypted' : ', public'}, in ${result.deals.length} copies after ${seconds} s.${options.distinct ? '' : ' Distinctness not proven.'}`,
-        ...result.deals.map((deal) => `  deal ${deal.dealId} at provider ${deal.operatorId} (${deal.endpoint}), ${formatAmount(deal.pricePerPeriod, DECIMALS)} ${unit} a period${deal.isActive ? ', first proof on chain' : ''}`),
-        `${result.cid}`,
-        `Next: millrace get ${result.cid} -o copy`,
-      ].join('\n'),
+    output.result(
+      {
+        ...result,
+        unit,
+        seconds,
+        profile: opened.manifest.profile,
+        evidence: 'proven',
+        distinctness: options.distinct ? 'each copy under its own key' : 'not proven',
+      },
+      () =>
+        [
+          `Stored ${formatSize(result.sizeBytes)}${result.isSealed ? ', encrypted' : ', public'}, in ${result.deals.length} copies after ${seconds} s.${options.distinct ? '' : ' Distinctness not proven.'}`,
+          ...result.deals.map(
+            (deal) =>
+              `  deal ${deal.dealId} at provider ${deal.operatorId} (${deal.endpoint}), ${formatAmount(deal.pricePerPeriod, DECIMALS)} ${unit} a period${deal.isActive ? ', first proof on chain' : ''}`,
+          ),
+          `${result.cid}`,
+          `Next: millrace get ${result.cid} -o copy`,
+        ].join('\n'),
     );
   } finally {
     progress.end();
@@ -61,16 +73,29 @@ export async function put(context: CommandContext, path: string, options: PutCom
 function showEvent(event: PutEvent, progress: Progress, note: (text: string) => void, unit: string): void {
   switch (event.kind) {
     case 'build':
-      return progress.update(event.progress.doneBytes, event.progress.totalBytes, event.progress.step === 'import' ? 'reading' : 'committing');
+      return progress.update(
+        event.progress.doneBytes,
+        event.progress.totalBytes,
+        event.progress.step === 'import' ? 'reading' : 'committing',
+      );
     case 'built':
       progress.end();
       return note(`Content ${event.cid}, ${formatSize(event.sizeBytes)}`);
     case 'priced':
-      return note(`Price ${formatAmount(event.total, DECIMALS)} ${unit} in all, at providers ${event.offers.map((offer) => offer.operatorId).join(', ')}`);
+      return note(
+        `Price ${formatAmount(event.total, DECIMALS)} ${unit} in all, at providers ${event.offers.map((offer) => offer.operatorId).join(', ')}`,
+      );
     case 'copy':
-      if (event.step === 'uploading') return progress.update(Number(event.offset ?? 0n), Number(event.sizeBytes ?? 0n), `copy ${event.copy + 1} to provider ${event.operatorId}`);
+      if (event.step === 'uploading')
+        return progress.update(
+          Number(event.offset ?? 0n),
+          Number(event.sizeBytes ?? 0n),
+          `copy ${event.copy + 1} to provider ${event.operatorId}`,
+        );
       progress.end();
-      return note(`Copy ${event.copy + 1}: ${event.step} at provider ${event.operatorId}${event.dealId === undefined ? '' : ` (deal ${event.dealId})`}`);
+      return note(
+        `Copy ${event.copy + 1}: ${event.step} at provider ${event.operatorId}${event.dealId === undefined ? '' : ` (deal ${event.dealId})`}`,
+      );
     case 'provider-failed':
       progress.end();
       return note(`Provider ${event.operatorId} failed (${event.code}): ${event.message}; another one takes copy ${event.copy + 1}.`);
@@ -81,11 +106,20 @@ function showEvent(event: PutEvent, progress: Progress, note: (text: string) => 
 export function wholeNumber(flag: string, text: string): number {
   const value = Number(text);
   if (Number.isSafeInteger(value) && value >= 1) return value;
-  throw new MillraceError('bad-option', { actor: 'caller', message: `Got ${flag} ${text}, expected a whole number of at least 1`, values: { flag, got: text } });
+  throw new MillraceError('bad-option', {
+    actor: 'caller',
+    message: `Got ${flag} ${text}, expected a whole number of at least 1`,
+    values: { flag, got: text },
+  });
 }
 
 /** The number of a deal. @throws bad-option */
 export function dealNumber(text: string): bigint {
   if (/^\d{1,18}$/.test(text)) return BigInt(text);
-  throw new MillraceError('bad-option', { actor: 'caller', message: `Got deal "${text}", expected its number`, values: { got: text }, hint: 'See `millrace deals`.' });
+  throw new MillraceError('bad-option', {
+    actor: 'caller',
+    message: `Got deal "${text}", expected its number`,
+    values: { got: text },
+    hint: 'See `millrace deals`.',
+  });
 }

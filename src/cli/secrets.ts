@@ -18,7 +18,12 @@ export async function openWallet(context: CommandContext, session: Pick<Session,
     context.output.note('Using the public development key: anyone can spend from it (profile dev).');
     return developmentSigner(CLIENT_INDEX, manifest.profile);
   }
-  throw new MillraceError('no-wallet', { actor: 'caller', message: `There is no wallet in ${folder.root}`, values: { folder: folder.root }, hint: 'Make one with `millrace wallet create`, or bring one with `millrace wallet import`.' });
+  throw new MillraceError('no-wallet', {
+    actor: 'caller',
+    message: `There is no wallet in ${folder.root}`,
+    values: { folder: folder.root },
+    hint: 'Make one with `millrace wallet create`, or bring one with `millrace wallet import`.',
+  });
 }
 
 /**
@@ -31,12 +36,26 @@ export async function askPassword(question: string): Promise<string> {
     try {
       return readFileSync(file, 'utf8').replace(/\r?\n$/, '');
     } catch (cause) {
-      throw new MillraceError('no-password', { actor: 'caller', message: `Cannot read the password file ${file}`, values: { file }, cause });
+      throw new MillraceError('no-password', {
+        actor: 'caller',
+        message: `Cannot read the password file ${file}`,
+        values: { file },
+        cause,
+      });
     }
   }
-  if (!process.stdin.isTTY) throw new MillraceError('no-password', { actor: 'caller', message: 'A password is needed, and there is no terminal to type it on', hint: 'Set MILLRACE_PASSWORD_FILE to a file that holds it.' });
+  if (!process.stdin.isTTY)
+    throw new MillraceError('no-password', {
+      actor: 'caller',
+      message: 'A password is needed, and there is no terminal to type it on',
+      hint: 'Set MILLRACE_PASSWORD_FILE to a file that holds it.',
+    });
   process.stderr.write(question);
-  const lines = createInterface({ input: process.stdin, output: new Writable({ write: (_chunk, _encoding, done) => done() }), terminal: true });
+  const lines = createInterface({
+    input: process.stdin,
+    output: new Writable({ write: (_chunk, _encoding, done) => done() }),
+    terminal: true,
+  });
   return new Promise((resolve) => {
     lines.question('', (answer) => {
       lines.close();

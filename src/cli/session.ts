@@ -52,13 +52,23 @@ export async function openSession(context: CommandContext): Promise<Session> {
   const manifest = readManifest(folder.manifest);
   const rpcUrl = readSetting('rpcUrl', settingSources(context))?.value ?? readRunState(folder)?.rpcUrl;
   if (rpcUrl === undefined) {
-    throw new MillraceError('no-rpc-url', { actor: 'caller', message: `No chain is known for ${manifest.name}`, hint: 'Give --rpc-url or set MILLRACE_RPC_URL.' });
+    throw new MillraceError('no-rpc-url', {
+      actor: 'caller',
+      message: `No chain is known for ${manifest.name}`,
+      hint: 'Give --rpc-url or set MILLRACE_RPC_URL.',
+    });
   }
   try {
     return { folder, manifest, rpcUrl, client: await connectChain({ rpcUrl, manifest }), log: commandLog(context) };
   } catch (error) {
     if (error instanceof MillraceError && error.code === 'chain-unreachable' && readRunState(folder)?.rpcUrl === rpcUrl) {
-      throw new MillraceError('not-running', { actor: 'caller', message: `The network ${manifest.name} is not running on this machine`, values: { rpcUrl }, hint: 'Start it with `millrace up`.', cause: error });
+      throw new MillraceError('not-running', {
+        actor: 'caller',
+        message: `The network ${manifest.name} is not running on this machine`,
+        values: { rpcUrl },
+        hint: 'Start it with `millrace up`.',
+        cause: error,
+      });
     }
     throw error;
   }

@@ -1,7 +1,7 @@
 import type { ChainClient } from '../chain/index.ts';
-import { formatAmount, formatDuration } from '../units.ts';
 import { listPowers } from '../chain/index.ts';
 import { readRunState } from '../node/index.ts';
+import { formatAmount, formatDuration } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { folderOf, openSession } from './session.ts';
@@ -47,11 +47,21 @@ export async function status(context: CommandContext, options: { powers: boolean
       `${manifest.name} on chain ${manifest.chainId}, profile ${manifest.profile}${manifest.notSecure ? ' (NOT SECURE: for trying only)' : ''}, randomness: ${value.randomness}`,
       `time ${new Date(Number(now) * 1000).toISOString()}, period ${proof.period}, next seed in ${formatDuration(proof.seedInSeconds)}, period ends in ${formatDuration(proof.endsInSeconds)}`,
       '',
-      table(['part', 'state', 'pid', 'restarts'], value.processes.map((part) => [part.name, part.state, String(part.pid ?? ''), String(part.restarts)])),
+      table(
+        ['part', 'state', 'pid', 'restarts'],
+        value.processes.map((part) => [part.name, part.state, String(part.pid ?? ''), String(part.restarts)]),
+      ),
       '',
       table(
         ['provider', 'endpoint', 'pieces', 'stake', 'locked', 'standing'],
-        providers.map((row) => [String(row.operatorId), row.endpoint, String(row.pieces), formatAmount(row.own, 18), formatAmount(row.locked, 18), standingText(row, proof.period)]),
+        providers.map((row) => [
+          String(row.operatorId),
+          row.endpoint,
+          String(row.pieces),
+          formatAmount(row.own, 18),
+          formatAmount(row.locked, 18),
+          standingText(row, proof.period),
+        ]),
       ),
     ].join('\n'),
   );
@@ -62,7 +72,9 @@ export function standingText(row: ProviderRow, period: bigint): string {
   if (row.failed) return 'FAILED: its deals have ended';
   if (row.leaves === 0n) return 'no data yet';
   if (row.missesInRow > 0) return `missed ${row.missesInRow} in a row`;
-  return row.provenThrough > period ? 'proven this period' : `proven through period ${row.provenThrough === 0n ? 'none yet' : row.provenThrough - 1n}`;
+  return row.provenThrough > period
+    ? 'proven this period'
+    : `proven through period ${row.provenThrough === 0n ? 'none yet' : row.provenThrough - 1n}`;
 }
 
 /** All operators with their storage standing. */
@@ -94,9 +106,15 @@ export async function providerRows(client: ChainClient): Promise<ProviderRow[]> 
 }
 
 /** The running period, and how far its seed and its end are. */
-export async function nextProof(client: ChainClient, now: bigint): Promise<{ period: bigint; seedInSeconds: number; endsInSeconds: number }> {
+export async function nextProof(
+  client: ChainClient,
+  now: bigint,
+): Promise<{ period: bigint; seedInSeconds: number; endsInSeconds: number }> {
   const period = await client.read('possession', 'periodAt', [now]);
-  const [seedTime, end] = await Promise.all([client.read('possession', 'seedTime', [period]), client.read('possession', 'periodStart', [period + 1n])]);
+  const [seedTime, end] = await Promise.all([
+    client.read('possession', 'seedTime', [period]),
+    client.read('possession', 'periodStart', [period + 1n]),
+  ]);
   const nextSeed = seedTime > now ? seedTime : await client.read('possession', 'seedTime', [period + 1n]);
   return { period, seedInSeconds: Number(nextSeed - now), endsInSeconds: Number(end - now) };
 }
@@ -108,5 +126,10 @@ export function randomnessText(source: string): string {
 
 async function showPowers(context: CommandContext, client: ChainClient): Promise<void> {
   const items = await listPowers(client);
-  context.output.result({ items, next: null }, () => table(['power', 'holder', 'kind'], items.map((item) => [item.power, item.holder, item.holderKind])));
+  context.output.result({ items, next: null }, () =>
+    table(
+      ['power', 'holder', 'kind'],
+      items.map((item) => [item.power, item.holderName ?? item.holder ?? '', item.holderKind]),
+    ),
+  );
 }

@@ -3,7 +3,14 @@ import { join } from 'node:path';
 import { dataFolder, readSetting } from '../config.ts';
 import { MillraceError } from '../errors.ts';
 import { startProcess } from '../host/index.ts';
-import { askControl, NETWORK_PROCESS, type NetworkFolder, type NetworkProcessOptions, readRunState, type SupervisorStatus } from '../node/index.ts';
+import {
+  askControl,
+  NETWORK_PROCESS,
+  type NetworkFolder,
+  type NetworkProcessOptions,
+  readRunState,
+  type SupervisorStatus,
+} from '../node/index.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { folderOf, settingSources } from './session.ts';
@@ -106,7 +113,12 @@ function startFailure(folder: NetworkFolder, status: SupervisorStatus | undefine
   });
 }
 
-function printRunning(context: CommandContext, folder: NetworkFolder, status: SupervisorStatus, how: { already: boolean; seconds: number }): void {
+function printRunning(
+  context: CommandContext,
+  folder: NetworkFolder,
+  status: SupervisorStatus,
+  how: { already: boolean; seconds: number },
+): void {
   const state = readRunState(folder);
   const value = {
     status: 'ready',
@@ -126,7 +138,8 @@ function printRunning(context: CommandContext, folder: NetworkFolder, status: Su
       return [part.name, part.state, String(part.pid ?? ''), where];
     });
     const head = how.already ? 'Already running.' : `Ready after ${how.seconds.toFixed(1)} s.`;
-    const warning = state?.profile === 'dev' ? '\nProfile dev: public keys, short periods, one trusted operator. NOT SECURE: for trying only.\n' : '';
+    const warning =
+      state?.profile === 'dev' ? '\nProfile dev: public keys, short periods, one trusted operator. NOT SECURE: for trying only.\n' : '';
     return `${head} Data in ${folder.root}\n\n${table(['part', 'state', 'pid', 'where'], rows)}\n${warning}
 Try next:
   millrace put README.md --copies 2     store a file at two providers
@@ -148,5 +161,9 @@ async function untilStopped(context: CommandContext, folder: NetworkFolder): Pro
 function wholeNumber(flag: string, text: string, least: number, greatest: number): number {
   const value = Number(text);
   if (Number.isInteger(value) && value >= least && value <= greatest) return value;
-  throw new MillraceError('bad-option', { actor: 'caller', message: `Got ${flag} ${text}, expected a whole number from ${least} to ${greatest}`, values: { flag, got: text } });
+  throw new MillraceError('bad-option', {
+    actor: 'caller',
+    message: `Got ${flag} ${text}, expected a whole number from ${least} to ${greatest}`,
+    values: { flag, got: text },
+  });
 }

@@ -16,7 +16,10 @@ export async function walletCreate(context: CommandContext): Promise<void> {
   const folder = folderOf(context);
   requireNoWallet(folder);
   const { address } = await createKeystore({ path: folder.wallet, password: await askNewPassword() });
-  context.output.result({ address, keystore: folder.wallet }, () => `Wallet ${address}\nEncrypted in ${folder.wallet}: back up this file and remember the password; nobody can restore either.`);
+  context.output.result(
+    { address, keystore: folder.wallet },
+    () => `Wallet ${address}\nEncrypted in ${folder.wallet}: back up this file and remember the password; nobody can restore either.`,
+  );
 }
 
 /** Address, sharing key and balances. */
@@ -50,14 +53,24 @@ export async function walletImport(context: CommandContext, path: string): Promi
   const folder = folderOf(context);
   requireNoWallet(folder);
   const password = await askPassword('Password of the keystore: ');
-  const { address } = await importKeystore({ text: readKeystoreText(path), password, path: folder.wallet, newPassword: process.env.MILLRACE_PASSWORD_FILE ? password : await askNewPassword() });
+  const { address } = await importKeystore({
+    text: readKeystoreText(path),
+    password,
+    path: folder.wallet,
+    newPassword: process.env.MILLRACE_PASSWORD_FILE ? password : await askNewPassword(),
+  });
   context.output.result({ address, keystore: folder.wallet }, () => `Wallet ${address} imported.`);
 }
 
 /** Writes the encrypted keystore to a file. */
 export async function walletExport(context: CommandContext, path: string): Promise<void> {
   const folder = folderOf(context);
-  if (!existsSync(folder.wallet)) throw new MillraceError('no-wallet', { actor: 'caller', message: `There is no wallet in ${folder.root}`, values: { folder: folder.root } });
+  if (!existsSync(folder.wallet))
+    throw new MillraceError('no-wallet', {
+      actor: 'caller',
+      message: `There is no wallet in ${folder.root}`,
+      values: { folder: folder.root },
+    });
   const text = await exportKeystore({ path: folder.wallet, password: await askPassword('Password of the wallet: ') });
   writeFileSync(path, text, { mode: 0o600, flag: 'wx' });
   context.output.result({ keystore: path }, () => `Encrypted keystore written to ${path}.`);
@@ -82,7 +95,11 @@ export async function walletWithdraw(context: CommandContext, amountText: string
 
 type Moved = Awaited<ReturnType<typeof openSender>> & { token: `0x${string}` };
 
-async function move(context: CommandContext, amountText: string, act: (amount: bigint, given: Moved) => Promise<{ hash: string }>): Promise<void> {
+async function move(
+  context: CommandContext,
+  amountText: string,
+  act: (amount: bigint, given: Moved) => Promise<{ hash: string }>,
+): Promise<void> {
   const amount = parseAmount(amountText, DECIMALS);
   const opened = await openSender(context);
   try {
@@ -94,7 +111,13 @@ async function move(context: CommandContext, amountText: string, act: (amount: b
 }
 
 function requireNoWallet(folder: NetworkFolder): void {
-  if (existsSync(folder.wallet)) throw new MillraceError('wallet-exists', { actor: 'caller', message: `There is a wallet already: ${folder.wallet}`, values: { path: folder.wallet }, hint: 'Move it away first; it is never overwritten.' });
+  if (existsSync(folder.wallet))
+    throw new MillraceError('wallet-exists', {
+      actor: 'caller',
+      message: `There is a wallet already: ${folder.wallet}`,
+      values: { path: folder.wallet },
+      hint: 'Move it away first; it is never overwritten.',
+    });
 }
 
 function readKeystoreText(path: string): string {

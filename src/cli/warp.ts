@@ -17,7 +17,10 @@ const IMPATIENCE_MS = 1_500;
 export async function warp(context: CommandContext, text: string): Promise<void> {
   const session = await openSession(context);
   if (session.manifest.profile !== 'dev') {
-    throw new MillraceError('warp-needs-dev', { actor: 'caller', message: `The network has profile ${session.manifest.profile}; time is moved in profile dev only` });
+    throw new MillraceError('warp-needs-dev', {
+      actor: 'caller',
+      message: `The network has profile ${session.manifest.profile}; time is moved in profile dev only`,
+    });
   }
   const seconds = BigInt(parseDuration(text));
   const progress = context.output.progress('Warping');
@@ -28,8 +31,10 @@ export async function warp(context: CommandContext, text: string): Promise<void>
     onPeriod: (now, period) => progress.update(Number(now - from), Number(seconds), `period ${period}`),
   });
   progress.end();
-  context.output.result({ from, to: result.now, periods: result.periods, proofs: result.proofs, misses: result.misses }, () =>
-    `Moved ${formatDuration(Number(result.now - from))}: ${result.periods} periods, ${result.proofs} proofs, ${result.misses} misses.`,
+  context.output.result(
+    { from, to: result.now, periods: result.periods, proofs: result.proofs, misses: result.misses },
+    () =>
+      `Moved ${formatDuration(Number(result.now - from))}: ${result.periods} periods, ${result.proofs} proofs, ${result.misses} misses.`,
   );
 }
 
@@ -65,17 +70,25 @@ export async function warpBy(
     count.misses += missing.length;
     late.clear();
     for (const operatorId of missing) late.add(operatorId);
-    await jumpTo(end < target ? end : target > end ? end : target);
+    await jumpTo(end < target ? end : Math.min(target, end));
   }
 }
 
 /** Waits until every provider with data has proven the period, or its patience is over. */
-async function untilProven(client: ChainClient, period: bigint, late: ReadonlySet<bigint>, signal: AbortSignal): Promise<{ proven: number; missing: bigint[] }> {
+async function untilProven(
+  client: ChainClient,
+  period: bigint,
+  late: ReadonlySet<bigint>,
+  signal: AbortSignal,
+): Promise<{ proven: number; missing: bigint[] }> {
   const startedAt = performance.now();
   const operators = await client.read('operators', 'operatorCount');
   const duty: bigint[] = [];
   for (let operatorId = 1n; operatorId <= operators; operatorId += 1n) {
-    const [table, standing] = await Promise.all([client.read('possession', 'tableOf', [operatorId, period]), client.read('possession', 'standing', [operatorId])]);
+    const [table, standing] = await Promise.all([
+      client.read('possession', 'tableOf', [operatorId, period]),
+      client.read('possession', 'standing', [operatorId]),
+    ]);
     if (table.leaves > 0n && standing.failedAt === 0n) duty.push(operatorId);
   }
   const open = new Set(duty);

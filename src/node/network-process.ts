@@ -56,7 +56,11 @@ async function main(): Promise<void> {
     if (command === 'stop') return void (await stop());
     if (command === 'restart') return void (await restartParts(network, given.part as string | undefined));
     if (command === 'warp') return warp(network, Number(given.seconds));
-    throw new MillraceError('unknown-command', { actor: 'caller', message: `The supervisor does not know "${command}"`, values: { command } });
+    throw new MillraceError('unknown-command', {
+      actor: 'caller',
+      message: `The supervisor does not know "${command}"`,
+      values: { command },
+    });
   });
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => void stop());
   process.stdout.write(`${JSON.stringify({ ready: true, controlSocket: folder.controlSocket })}\n`);
@@ -90,7 +94,12 @@ async function main(): Promise<void> {
 async function restartParts(network: LocalNetwork | undefined, name: string | undefined): Promise<void> {
   const chosen = (network?.parts ?? []).filter((part) => name === undefined || part.name === name);
   if (chosen.length === 0) {
-    throw new MillraceError('unknown-part', { actor: 'caller', message: `There is no part "${name}"`, values: { part: name }, hint: `Known: ${(network?.parts ?? []).map((part) => part.name).join(', ')}.` });
+    throw new MillraceError('unknown-part', {
+      actor: 'caller',
+      message: `There is no part "${name}"`,
+      values: { part: name },
+      hint: `Known: ${(network?.parts ?? []).map((part) => part.name).join(', ')}.`,
+    });
   }
   for (const part of chosen) await part.restart();
 }

@@ -64,7 +64,7 @@ export async function startNetwork(options: NetworkOptions): Promise<LocalNetwor
     const chain = await startChain(options, parts);
     onStep({ step: 'contracts', detail: existsSync(folder.manifest) ? 'checking' : 'deploying' });
     const ports = await freePorts(options.nodePort, options.nodes, previousNodePorts(folder));
-    const operators = await prepareNetwork({ ...options, rpcUrl: chain.rpcUrl, ports });
+    const operators = await prepareNetwork({ ...options, rpcUrl: chain.rpcUrl, embedded: options.rpcUrl === undefined, ports });
     onStep({ step: 'follower' });
     parts.push(await keepFollower(options, chain.rpcUrl, database));
     onStep({ step: 'nodes', detail: String(operators.length) });
@@ -75,7 +75,12 @@ export async function startNetwork(options: NetworkOptions): Promise<LocalNetwor
       rpcUrl: chain.rpcUrl,
       databaseUrl: database,
       chainControlSocket: chain.controlPath,
-      nodes: operators.map(({ index, operatorId, endpoint }) => ({ index, operatorId: operatorId.toString(), endpoint, roles: options.roles })),
+      nodes: operators.map(({ index, operatorId, endpoint }) => ({
+        index,
+        operatorId: operatorId.toString(),
+        endpoint,
+        roles: options.roles,
+      })),
       startedAt: new Date().toISOString(),
     };
     writeFileWhole(folder.runState, `${JSON.stringify(state, null, 2)}\n`);
@@ -109,18 +114,36 @@ async function startChain(options: NetworkOptions, parts: KeptPart[]): Promise<{
     balance: GENESIS_WEI.toString(),
   }));
   const start = () =>
-    spawnPart(options, 'chain', CHAIN_PROCESS, { folder: options.folder.chain, chainId: EMBEDDED_CHAIN_ID, rpcPort, accounts, pausesWhileDown: true, logFile: join(options.folder.logs, 'chain.log') }, (ready) => {
-      found.rpcUrl = String(ready.rpcUrl);
-      found.controlPath = String(ready.controlPath);
-      // A chain that is started again keeps its address.
-      rpcPort = Number(new URL(found.rpcUrl).port);
-    });
+    spawnPart(
+      options,
+      'chain',
+      CHAIN_PROCESS,
+      {
+        folder: options.folder.chain,
+        chainId: EMBEDDED_CHAIN_ID,
+        rpcPort,
+        accounts,
+        pausesWhileDown: true,
+        logFile: join(options.folder.logs, 'chain.log'),
+      },
+      (ready) => {
+        found.rpcUrl = String(ready.rpcUrl);
+        found.controlPath = String(ready.controlPath);
+        // A chain that is started again keeps its address.
+        rpcPort = Number(new URL(found.rpcUrl).port);
+      },
+    );
   parts.push(await keepRunning({ name: 'chain', start, log: options.log }));
   return found;
 }
 
 function keepFollower(options: NetworkOptions, rpcUrl: string, databaseUrl: string): Promise<KeptPart> {
-  const given: FollowerProcessOptions = { manifestPath: options.folder.manifest, rpcUrl, databaseUrl, logFile: join(options.folder.logs, 'follower.log') };
+  const given: FollowerProcessOptions = {
+    manifestPath: options.folder.manifest,
+    rpcUrl,
+    databaseUrl,
+    logFile: join(options.folder.logs, 'follower.log'),
+  };
   return keepRunning({ name: 'follower', log: options.log, start: () => spawnPart(options, 'follower', FOLLOWER_PROCESS, given) });
 }
 
@@ -141,7 +164,13 @@ function keepNode(options: NetworkOptions, rpcUrl: string, operator: LocalOperat
 }
 
 /** Starts a part's process, or adopts the one that an earlier supervisor left. Options go by argument; they hold no secrets but the database's URL, which goes by standard input. */
-async function spawnPart(options: NetworkOptions, name: string, program: string, given: object, onReady: (ready: Record<string, unknown>) => void = () => {}): Promise<RunningPart> {
+async function spawnPart(
+  options: NetworkOptions,
+  name: string,
+  program: string,
+  given: object,
+  onReady: (ready: Record<string, unknown>) => void = () => {},
+): Promise<RunningPart> {
   const recordFolder = join(options.folder.root, 'processes');
   const adopted = adoptProcess({ name, recordFolder });
   if (adopted?.ready !== undefined) {
@@ -154,7 +183,13 @@ async function spawnPart(options: NetworkOptions, name: string, program: string,
     command: process.execPath,
     args: [program, '-'],
     input: JSON.stringify(given),
-    env: { PATH: process.env.PATH, HOME: process.env.HOME, LANG: process.env.LANG, XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR, TMPDIR: process.env.TMPDIR },
+    env: {
+      PATH: process.env.PATH,
+      HOME: process.env.HOME,
+      LANG: process.env.LANG,
+      XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR,
+      TMPDIR: process.env.TMPDIR,
+    },
     logFile: join(options.folder.logs, `${name}.err`),
     recordFolder,
     readyTimeoutMs: READY_TIMEOUT_MS,

@@ -44,7 +44,9 @@ async function main(): Promise<void> {
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
-  process.stdout.write(`${JSON.stringify({ ready: true, pid: process.pid, operatorId: node.operatorId.toString(), port: node.port, transportKey: node.transportKey })}\n`);
+  process.stdout.write(
+    `${JSON.stringify({ ready: true, pid: process.pid, operatorId: node.operatorId.toString(), port: node.port, transportKey: node.transportKey })}\n`,
+  );
 }
 
 async function signerOf(key: NodeProcessOptions['key'], profile: string): Promise<Signer> {

@@ -60,7 +60,12 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       const context = { client, signer, sender, operatorId, folder: join(folder, name), log, quotaBytes: options.quotaBytes };
       roles.push(await startRole(name, context));
     }
-    const server = await startPeerServer({ host: options.host, port: options.port, identity, fetch: (request) => answer(request, roles, started.signal) });
+    const server = await startPeerServer({
+      host: options.host,
+      port: options.port,
+      identity,
+      fetch: (request) => answer(request, roles, started.signal),
+    });
     return {
       operatorId,
       host: server.host,

@@ -30,7 +30,12 @@ const HEALTHY_AFTER_MS = 30_000;
  * Starts a part and keeps it running: whenever it exits it is started again, at first after 250 ms, then twice as long
  * each time up to 15 s. The first start must succeed; its error is the caller's.
  */
-export async function keepRunning(options: { name: string; start: () => Promise<RunningPart>; log: Logger; clock?: Clock }): Promise<KeptPart> {
+export async function keepRunning(options: {
+  name: string;
+  start: () => Promise<RunningPart>;
+  log: Logger;
+  clock?: Clock;
+}): Promise<KeptPart> {
   const { name, start, log } = options;
   const clock = options.clock ?? systemClock;
   const over = new AbortController();

@@ -38,12 +38,23 @@ export async function prepareNetwork(options: {
   name: string;
   profile: string;
   rpcUrl: string;
+  /** The chain is the embedded one: its supervisor draws the randomness. */
+  embedded: boolean;
   ports: readonly number[];
   log: Logger;
 }): Promise<LocalOperator[]> {
   const { folder, rpcUrl, log } = options;
   if (!existsSync(folder.manifest)) {
-    await deployNetwork({ rpcUrl, name: options.name, profile: options.profile, signer: developmentSigner(0, options.profile), folder: folder.root, manifestPath: folder.manifest, embedded: true, log });
+    await deployNetwork({
+      rpcUrl,
+      name: options.name,
+      profile: options.profile,
+      signer: developmentSigner(0, options.profile),
+      folder: folder.root,
+      manifestPath: folder.manifest,
+      embedded: options.embedded,
+      log,
+    });
   }
   const manifest = readManifest(folder.manifest);
   if (manifest.profile !== 'dev') {
@@ -55,10 +66,14 @@ export async function prepareNetwork(options: {
     });
   }
   const client = await connectChain({ rpcUrl, manifest });
-  const open = (index: number): Sender => createSender({ client, signer: developmentSigner(index, manifest.profile), journalFolder: `${folder.root}/keys`, log });
+  const open = (index: number): Sender =>
+    createSender({ client, signer: developmentSigner(index, manifest.profile), journalFolder: `${folder.root}/keys`, log });
   const faucet = open(0);
   try {
-    await fundFromFaucet(client, faucet, developmentSigner(CLIENT_INDEX, manifest.profile).address, { tokens: CLIENT_TOKENS, wei: ONE_TOKEN });
+    await fundFromFaucet(client, faucet, developmentSigner(CLIENT_INDEX, manifest.profile).address, {
+      tokens: CLIENT_TOKENS,
+      wei: ONE_TOKEN,
+    });
     const operators: LocalOperator[] = [];
     for (const [position, port] of options.ports.entries()) operators.push(await prepareOperator(position + 1, port));
     return operators;
@@ -77,7 +92,15 @@ export async function prepareNetwork(options: {
       const { transportKey } = await openTransportIdentity(folder.node(index));
       const endpoint = `https://127.0.0.1:${port}`;
       const beneficiary = developmentSigner(first + 2, manifest.profile).address;
-      const operatorId = await provisionOperator(client, { owner, nodeKey, beneficiary, transportKey, endpoint, region: 'local', stake: known === 0n ? NODE_STAKE : 0n });
+      const operatorId = await provisionOperator(client, {
+        owner,
+        nodeKey,
+        beneficiary,
+        transportKey,
+        endpoint,
+        region: 'local',
+        stake: known === 0n ? NODE_STAKE : 0n,
+      });
       return { index, operatorId, endpoint, port, key: { developmentIndex: first + 1 } };
     } finally {
       owner.close();

@@ -35,7 +35,11 @@ export async function provisionOperator(client: ChainClient, wanted: WantedOpera
   } else {
     const now = await client.read('operators', 'operator', [operatorId]);
     if (now.endpoint !== wanted.endpoint || now.transportKey.toLowerCase() !== wanted.transportKey.toLowerCase()) {
-      await owner.send({ contract: 'operators', functionName: 'setEndpoint', args: [operatorId, wanted.transportKey, wanted.endpoint, region] });
+      await owner.send({
+        contract: 'operators',
+        functionName: 'setEndpoint',
+        args: [operatorId, wanted.transportKey, wanted.endpoint, region],
+      });
     }
   }
   await topUpStake(client, owner, operatorId, wanted.stake);
@@ -72,7 +76,12 @@ export async function allowTokens(client: ChainClient, sender: Sender, spender: 
 }
 
 /** Gives `to` tokens and gas from a development account until it has at least the wanted amounts. Profile `dev` only. */
-export async function fundFromFaucet(client: ChainClient, faucet: Sender, to: Address, wanted: { tokens: bigint; wei: bigint }): Promise<void> {
+export async function fundFromFaucet(
+  client: ChainClient,
+  faucet: Sender,
+  to: Address,
+  wanted: { tokens: bigint; wei: bigint },
+): Promise<void> {
   const tokens = await client.read('networkToken', 'balanceOf', [to]);
   if (tokens < wanted.tokens) await faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [to, wanted.tokens - tokens] });
   const wei = await client.public.getBalance({ address: to });

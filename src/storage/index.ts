@@ -9,3 +9,8 @@ export { type Hex, type PieceInfo, parsePieceCid, pieceOf } from './piece.ts';
 export type { PieceReceiver, PieceWanted } from './piece-receiver.ts';
 export { openPieceStore, type PieceStore, type PieceStoreOptions, type StoredPiece } from './piece-store.ts';
 export { type LeafOpening, rootOfOpening } from './piece-tree.ts';
+export { type DealView, dealsOfOperator, type Holder, holdersOf, listOperators, type OperatorView, readDeal } from './chain-view.ts';
+export { challengeDeal, type DealAccount, endDeal, extendDeal, listDeals, settleDeal, showDeal } from './deals.ts';
+export { surveyOffers } from './market-survey.ts';
+export { type StorageProvider, type StorageProviderOptions, startStorageProvider } from './provider.ts';
+export { type PutEvent, type PutOptions, type PutResult, put } from './put.ts';
