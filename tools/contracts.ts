@@ -175,15 +175,17 @@ function check(): void {
 
 /** Lines `Group.name gas` of what the gas tests measured (each call alone in its transaction, intrinsic gas included). */
 function measuredGas(args: string[]): Map<string, number> {
-  const folder = join(ROOT, 'cache/gas');
-  rmSync(folder, { recursive: true, force: true });
-  forge(['test', '--isolate', '--match-test', '^testGas', ...args]);
-  const gas = new Map<string, number>();
-  for (const file of existsSync(folder) ? readdirSync(folder).sort() : []) {
-    const group: Record<string, string> = JSON.parse(readFileSync(join(folder, file), 'utf8'));
-    for (const [name, value] of Object.entries(group).sort()) gas.set(`${file.replace(/\.json$/, '')}.${name}`, Number(value));
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-gas-'));
+  try {
+    forge(['test', '--isolate', '--match-test', '^testGas', ...args], { FOUNDRY_SNAPSHOTS: folder });
+    const files = readdirSync(folder).map((file): [string, Record<string, string>] => [
+      basename(file, '.json'),
+      JSON.parse(readFileSync(join(folder, file), 'utf8')),
+    ]);
+    return new Map(files.flatMap(([group, gas]) => Object.entries(gas).map(([name, value]) => [`${group}.${name}`, Number(value)])));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
   }
-  return gas;
 }
 
 function readGasSnapshot(): Map<string, number> {
