@@ -9,9 +9,12 @@ export {
   verifyManifest,
 } from './client.ts';
 export { abis, type ModuleName } from './contracts.generated.ts';
+export { type DeployOptions, deployNetwork } from './deploy.ts';
 export { chainError, contractErrors, errorCodeOf } from './errors.ts';
 export { createKeystore, exportKeystore, importKeystore, keystoreAddress, openKeystore } from './keystore.ts';
 export { type Manifest, manifestId, parseManifest, readManifest, signManifest, type UnsignedManifest, writeManifest } from './manifest.ts';
+export { checkPowers, type HolderKind, listPowers, type Power } from './powers.ts';
+export { type Allocation, loadProfile, type ParameterBounds, PROFILE_NAMES, type Profile } from './profile.ts';
 export { type ContractCall, createSender, type RawCall, type Receipt, type Sender, type SenderOptions, type WriteName } from './sender.ts';
 export { createSigner, developmentSigner, isSignedBy, recoverAddress, type Signer } from './signer.ts';
 export { type ChainSupervisor, type ChainSupervisorOptions, EMBEDDED_CHAIN_ID, startChainSupervisor } from './supervisor.ts';

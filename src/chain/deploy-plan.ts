@@ -1,0 +1,172 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { type Abi, type Address, encodeDeployData, type Hex, keccak256, toHex, zeroAddress } from 'viem';
+import { MillraceError } from '../errors.ts';
+import { abis, type ModuleName } from './contracts.generated.ts';
+import { writeFileDurably } from './durable-file.ts';
+import type { Allocation, Profile } from './profile.ts';
+import type { ChainSurvey } from './survey.ts';
+
+/** What was decided when a deployment began, and how far it came; kept in a file so that a second run goes on. */
+export interface DeployPlan {
+  version: 1;
+  /** Part of the idempotency keys of all its transactions. */
+  planId: string;
+  /** keccak256 of all inputs: a run with other inputs is refused. */
+  inputsHash: Hex;
+  chainId: number;
+  genesisHash: Hex;
+  deployer: Address;
+  /** Protocol time 0, seconds. */
+  genesis: number;
+  contracts: Partial<Record<ModuleName, { address: Address; block: number }>>;
+}
+
+/** What a deployment is made from. */
+export interface DeployInputs {
+  name: string;
+  profile: Profile;
+  survey: ChainSurvey;
+  deployer: Address;
+  allocations: readonly Allocation[];
+  /** The existing stable token, where the profile wants one. */
+  stableToken: Address | undefined;
+}
+
+/** A contract to create: its constructor's arguments once the earlier ones exist. */
+export interface CreateStep {
+  name: ModuleName;
+  args(at: (name: ModuleName) => Address): readonly unknown[];
+}
+
+interface CompiledContract {
+  contract: string;
+  codeHash: Hex;
+  /** [start, length] in bytes of each immutable in the runtime code. */
+  immutables: [number, number][];
+  bytecode: Hex;
+}
+
+const RANDOMNESS_SOURCES = { 'prev-randao': 0, 'trusted-operator': 1, beacon: 2 } as const;
+let compiled: Record<string, CompiledContract> | undefined;
+
+/** The contracts in the order in which they are created (decision 0002). Two more come out of these: `networkToken` and `timelock`. */
+export function createSteps({ profile, survey, deployer, allocations, stableToken }: DeployInputs, genesis: number): CreateStep[] {
+  const { name: tokenName, symbol } = profile.token;
+  const { source, beacon } = survey.randomness;
+  const parameters = Object.entries(profile.parameters).map(([key, bounds]) => ({ key: toHex(key, { size: 32 }), ...bounds }));
+  const holders = allocations.map(({ to, amount }) => ({ to: to === 'deployer' ? deployer : to, amount }));
+  const steps: CreateStep[] = [
+    { name: 'registry', args: () => [deployer] },
+    { name: 'parameters', args: (at) => [at('registry'), parameters] },
+    { name: 'operators', args: (at) => [at('parameters')] },
+    { name: 'emission', args: (at) => [at('registry'), tokenName, symbol, holders] },
+    { name: 'stakeVault', args: (at) => [at('networkToken'), at('registry'), at('operators'), at('parameters')] },
+    { name: 'governor', args: (at) => [at('stakeVault'), profile.governor] },
+    {
+      name: 'randomness',
+      args: () => [RANDOMNESS_SOURCES[source], beacon ?? zeroAddress, profile.randomness.staleAfterSeconds],
+    },
+    { name: 'rails', args: (at) => [at('operators')] },
+    {
+      name: 'possession',
+      args: (at) => [{ genesis: BigInt(genesis), ...profile.possession }, at('registry'), at('operators'), at('randomness')],
+    },
+    {
+      name: 'storageMarket',
+      args: (at) => [
+        profile.market,
+        ...(['registry', 'operators', 'stakeVault', 'rails', 'possession', 'randomness', 'networkToken'] as const).map(at),
+      ],
+    },
+  ];
+  if (stableToken === undefined) steps.push({ name: 'stableToken', args: () => [] });
+  return steps;
+}
+
+/** Creation code of a module's contract with its constructor's arguments. @throws contract-not-built */
+export function creationData(name: ModuleName, args: readonly unknown[]): Hex {
+  return encodeDeployData({ abi: abis[name] as unknown as Abi, bytecode: compiledContract(name).bytecode, args } as never);
+}
+
+/** Whether runtime code is the code of our build, whatever its immutables are. */
+export function isOurCode(name: ModuleName, code: Hex): boolean {
+  const { codeHash, immutables } = compiledContract(name);
+  const bytes = Buffer.from(code.slice(2), 'hex');
+  for (const [start, length] of immutables) bytes.fill(0, start, start + length);
+  return keccak256(bytes) === codeHash;
+}
+
+/**
+ * The plan of an earlier run of the same deployment, or a new one, written before anything is sent.
+ * @throws deploy-conflict, deploy-plan-broken
+ */
+export function openDeployPlan(path: string, inputs: DeployInputs, newPlanId: string): DeployPlan {
+  const inputsHash = hashInputs(inputs);
+  if (!existsSync(path)) {
+    const { chainId, genesisHash, timestamp } = inputs.survey;
+    const plan: DeployPlan = {
+      version: 1,
+      planId: newPlanId,
+      inputsHash,
+      chainId,
+      genesisHash,
+      deployer: inputs.deployer,
+      genesis: timestamp,
+      contracts: {},
+    };
+    writeDeployPlan(path, plan);
+    return plan;
+  }
+  const plan = readPlan(path);
+  if (plan.inputsHash === inputsHash) return plan;
+  throw new MillraceError('deploy-conflict', {
+    actor: 'caller',
+    message: `${path} holds another deployment that was begun: other chain, deployer, profile or options`,
+    values: { path, chainId: plan.chainId, deployer: plan.deployer },
+    hint: 'Finish that one with the same options, or deploy into another data folder.',
+  });
+}
+
+/** Keeps a plan, atomically. */
+export function writeDeployPlan(path: string, plan: DeployPlan): void {
+  writeFileDurably(path, `${JSON.stringify(plan, null, 2)}\n`, { mode: 0o600 });
+}
+
+function readPlan(path: string): DeployPlan {
+  try {
+    const plan = JSON.parse(readFileSync(path, 'utf8')) as DeployPlan;
+    if (plan.version === 1 && typeof plan.planId === 'string' && typeof plan.contracts === 'object') return plan;
+  } catch {
+    // reported below
+  }
+  throw new MillraceError('deploy-plan-broken', {
+    actor: 'host',
+    message: `${path} is no deployment plan of this version`,
+    values: { path },
+    hint: 'Move it away to begin a new deployment.',
+  });
+}
+
+function hashInputs({ name, profile, survey, deployer, allocations, stableToken }: DeployInputs): Hex {
+  const { chainId, genesisHash, randomness } = survey;
+  const codes = Object.entries(compiledContracts()).map(([module, { bytecode }]) => [module, keccak256(bytecode)]);
+  const inputs = { name, profile, chainId, genesisHash, randomness, deployer, allocations, stableToken, codes };
+  return keccak256(toHex(JSON.stringify(inputs, (_, value) => (typeof value === 'bigint' ? value.toString() : value))));
+}
+
+function compiledContract(name: ModuleName): CompiledContract {
+  const contract = compiledContracts()[name];
+  if (contract !== undefined) return contract;
+  throw new MillraceError('contract-not-built', {
+    actor: 'bug',
+    message: `There is no bytecode for ${name}`,
+    values: { name },
+    hint: 'Run: npm run contracts -- generate',
+  });
+}
+
+/** Read on first use: most processes never deploy. */
+function compiledContracts(): Record<string, CompiledContract> {
+  compiled ??= JSON.parse(readFileSync(new URL('./bytecode.generated.json', import.meta.url), 'utf8')) as Record<string, CompiledContract>;
+  return compiled;
+}

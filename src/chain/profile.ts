@@ -1,0 +1,96 @@
+import { existsSync } from 'node:fs';
+import type { Address } from 'viem';
+import { MillraceError } from '../errors.ts';
+
+/** A number that a vote may move: first value, hard bounds, greatest step, least time between two changes (seconds). */
+export interface ParameterBounds {
+  value: bigint;
+  min: bigint;
+  max: bigint;
+  maxStep: bigint;
+  minIntervalSeconds: bigint;
+}
+
+/** What exists of the network's token from the start. `deployer` stands for the account that deploys. Base units. */
+export interface Allocation {
+  to: Address | 'deployer';
+  amount: bigint;
+}
+
+/** Everything that differs between networks of different earnest, as data. Money in base units, times in seconds, shares in basis points. */
+export interface Profile {
+  name: string;
+  /** One sentence for people. */
+  summary: string;
+  /** True when the network works but protects nothing: short times, public keys. */
+  notSecure: boolean;
+  token: { name: string; symbol: string };
+  /** `development` deploys a worthless stable token that anyone may mint; `existing` wants the address of a real one. */
+  stableToken: 'development' | 'existing';
+  /** Empty: whoever deploys must say. */
+  allocations: readonly Allocation[];
+  /** `Randomness`: how much later the replacement of a time is that has gone stale. */
+  randomness: { staleAfterSeconds: bigint };
+  /** `Parameters`, by key. */
+  parameters: Readonly<Record<string, ParameterBounds>>;
+  /** `StakeGovernor.Rules`. */
+  governor: {
+    votingDelaySeconds: number;
+    votingPeriodSeconds: number;
+    proposalThreshold: bigint;
+    quorumPercent: bigint;
+    timelockDelaySeconds: bigint;
+  };
+  /** `IPossession.Config` without its genesis. */
+  possession: {
+    period: number;
+    window: number;
+    freeze: number;
+    byBytes: number;
+    byWeight: number;
+    rotationMin: number;
+    rotationPeriods: number;
+    maxSlots: number;
+    graceEvery: number;
+    maxMisses: number;
+  };
+  /** `IStorageMarket.Config`. */
+  market: {
+    activationDelay: number;
+    seedQuantum: number;
+    activationDeadline: number;
+    activationLeaves: number;
+    challengeWindow: number;
+    challengeBond: bigint;
+    faultFeeBps: number;
+    declaredFaultFeeBps: number;
+    maxFaultPeriods: number;
+    earlyEndFeeBps: number;
+    leaveFeeBps: number;
+    reporterRewardBps: number;
+    reporterRewardMax: bigint;
+    replacementPeriods: number;
+    minPeriods: number;
+    maxPeriods: number;
+    minBond: bigint;
+  };
+}
+
+/** The names of the profiles, least secure first; each is a file in `profiles/`. */
+export const PROFILE_NAMES = ['dev', 'laptop', 'production'] as const;
+
+/**
+ * A profile by name.
+ * @throws unknown-profile
+ */
+export async function loadProfile(name: string): Promise<Profile> {
+  const place = new URL(`../../profiles/${name}.ts`, import.meta.url);
+  if (!(PROFILE_NAMES as readonly string[]).includes(name) || !existsSync(place)) {
+    throw new MillraceError('unknown-profile', {
+      actor: 'caller',
+      message: `Got profile "${name.slice(0, 40)}", expected one of ${PROFILE_NAMES.join(', ')}`,
+      values: { got: name.slice(0, 40) },
+    });
+  }
+  return ((await import(place.href)) as { profile: Profile }).profile;
+}
