@@ -58,7 +58,7 @@ abstract contract GovernedFixture is ChainFixture {
             votingDelaySeconds: 1 days,
             votingPeriodSeconds: 3 days,
             proposalThreshold: 5e18,
-            quorumPercent: 20,
+            quorumPercent: 21,
             timelockDelaySeconds: 2 days
         });
     }
@@ -145,10 +145,10 @@ contract StakeGovernorTest is GovernedFixture {
         bytes memory call = abi.encodeCall(IParameters.set, (DELAY, 14 days));
         uint256 proposal = propose(small, address(parameters), call);
         skip(1 days + 1);
-        vote(small, proposal); // 10 of 100, the quorum is 20
+        vote(small, proposal); // 10 of 100, the quorum is 21
         skip(3 days);
         assertEq(uint8(governor.state(proposal)), uint8(IGovernor.ProposalState.Defeated));
-        assertEq(governor.quorum(block.timestamp - 1), 20e18);
+        assertEq(governor.quorum(block.timestamp - 1), 21e18);
     }
 
     function testFuzz_withoutStakeNobodyProposesOrCounts(address stranger) public {
@@ -185,6 +185,39 @@ contract StakeGovernorTest is GovernedFixture {
         vm.prank(small);
         governor.cancel(targets, values, calls, keccak256("# A change"));
         assertEq(uint8(governor.state(proposal)), uint8(IGovernor.ProposalState.Canceled));
+    }
+
+    function testFuzz_aProposalPassesByMoreForThanAgainstAndAQuorum(uint256 more, uint8 largeSays, uint8 smallSays) public {
+        (largeSays, smallSays) = (uint8(bound(largeSays, 0, 3)), uint8(bound(smallSays, 0, 3)));
+        more = bound(more, 0, 400e18);
+        uint256[3] memory sum;
+        token.mint(small, more);
+        vm.startPrank(small);
+        token.approve(address(vault), more);
+        if (more > 0) vault.deposit(smallId, more);
+        vm.stopPrank();
+        skip(1);
+        uint256 proposal = propose(small, address(parameters), abi.encodeCall(IParameters.set, (DELAY, 14 days)));
+        skip(1 days + 1);
+        _say(large, proposal, largeSays, 90e18, sum);
+        _say(small, proposal, smallSays, 10e18 + more, sum);
+        skip(3 days);
+        bool passed = sum[1] > sum[0] && (sum[1] + sum[2]) * 100 >= (100e18 + more) * 21;
+        IGovernor.ProposalState expected = passed ? IGovernor.ProposalState.Succeeded : IGovernor.ProposalState.Defeated;
+        assertEq(uint8(governor.state(proposal)), uint8(expected));
+        (uint256 against, uint256 forVotes, uint256 abstain) = governor.proposalVotes(proposal);
+        assertEq(abi.encode(against, forVotes, abstain), abi.encode(sum[0], sum[1], sum[2]));
+    }
+
+    function _say(address voter, uint256 proposal, uint8 support, uint256 weight, uint256[3] memory sum) private {
+        vm.prank(voter);
+        if (support > 2) {
+            vm.expectRevert(IGovernor.GovernorInvalidVoteType.selector);
+            governor.castVote(proposal, support);
+        } else {
+            governor.castVote(proposal, support);
+            sum[support] += weight;
+        }
     }
 
     /// No role is held by a plain account, and the deployer has kept nothing.
@@ -245,8 +278,8 @@ contract StakeGovernorTest is GovernedFixture {
 
     function testFuzz_aVoteMovesTheQuorumOnlyWithinItsBounds(uint256 got) public {
         got = bound(got, 0, 120);
-        _rule(abi.encodeCall(governor.updateQuorumNumerator, (got)), "quorumPercent", got, 10, 40);
-        if (got >= 10 && got <= 40) assertEq(governor.quorumNumerator(), got);
+        _rule(abi.encodeCall(governor.updateQuorumNumerator, (got)), "quorumPercent", got, 11, 42);
+        if (got >= 11 && got <= 42) assertEq(governor.quorumNumerator(), got);
     }
 
     function _rule(bytes memory call, string memory rule, uint256 got, uint256 min, uint256 max) private {
