@@ -17,3 +17,4 @@ export { type StorageProvider, type StorageProviderOptions, startStorageProvider
 export { type PutEvent, type PutOptions, type PutResult, put } from './put.ts';
 export { type Retrieval, type RetrievalInput, type RetrievalProgress, retrieve } from './retrieve.ts';
 export type { Keys } from './sealed-reader.ts';
+export { contentOfGrant, createGrant, openGrant, SHARE_WARNING, share } from './share.ts';
