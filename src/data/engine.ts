@@ -1,12 +1,13 @@
 import { spawnSync } from 'node:child_process';
 import { accessSync, chmodSync, constants, cpSync, existsSync, readFileSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
+import { userInfo } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MillraceError } from '../errors.ts';
 
 /** The user `nobody`: PostgreSQL refuses root, so root runs it as this one. */
 const NOBODY = 65534;
-/** Puts a command into a user namespace where root is seen as nobody; file ownership outside stays root's. */
+/** Puts a command into a user namespace where this user is seen as nobody; outside, files stay this user's. */
 const NAMESPACE = ['unshare', '--user', `--map-user=${NOBODY}`, '--'] as const;
 
 /** How PostgreSQL's programs are run: folder of the programs, words before the command, and the user to switch to. */
@@ -75,11 +76,21 @@ function packageFolder(): string {
 }
 
 function chooseUser(folder: string): Omit<Engine, 'folder'> {
-  if (process.getuid?.() !== 0) return { prefix: [] };
+  const isRoot = process.getuid?.() === 0;
+  if (!isRoot && hasName()) return { prefix: [] };
   const owner = statSync(folder).uid;
-  if (owner !== 0) return { prefix: [], uid: owner };
+  if (isRoot && owner !== 0) return { prefix: [], uid: owner };
   if (spawnSync(NAMESPACE[0], [...NAMESPACE.slice(1), 'true']).status === 0) return { prefix: NAMESPACE };
-  return { prefix: [], uid: NOBODY };
+  return isRoot ? { prefix: [], uid: NOBODY } : { prefix: [] };
+}
+
+/** PostgreSQL also refuses a user without a name in the system's list, as containers have them. */
+function hasName(): boolean {
+  try {
+    return userInfo().username !== '';
+  } catch {
+    return false;
+  }
 }
 
 /** Before the first start only: whoever owns the folder runs its server ever after. */
