@@ -67,7 +67,8 @@ export async function uploadPiece(options: UploadOptions): Promise<void> {
       return;
     } catch (error) {
       if (options.signal?.aborted === true) throw options.signal.reason;
-      if (error instanceof MillraceError && FINAL_CODES.has(error.code)) throw error;
+      const isTimeout = error instanceof DOMException && error.name === 'TimeoutError';
+      if (!isTimeout && (!(error instanceof MillraceError) || FINAL_CODES.has(error.code))) throw error;
       if (clock.nowMs() - movedAt >= stallMs) throw stalled(options, offset, stallMs, error);
       await clock.sleep(Math.min(waitMs, Math.max(1, movedAt + stallMs - clock.nowMs())), options.signal);
       waitMs = Math.min(RETRY_MS_MAX, waitMs * 2);
@@ -81,7 +82,7 @@ async function sendNext(options: UploadOptions, offset: bigint): Promise<bigint>
   const start = Number(offset);
   const body = createReadStream(options.path, { start, end: start + sizeBytes - 1, highWaterMark: 256 << 10 });
   const idleTimeoutMs = options.stallMs ?? STALL_MS;
-  const deadline = AbortSignal.timeout(idleTimeoutMs + sizeBytes / 16);
+  const deadline = AbortSignal.timeout(idleTimeoutMs + Math.ceil(sizeBytes / 16));
   const signal = options.signal === undefined ? deadline : AbortSignal.any([options.signal, deadline]);
   const durable = await sendChunk({ ...options, offset, sizeBytes, body, idleTimeoutMs, signal });
   if (durable === offset + BigInt(sizeBytes)) return durable;
