@@ -2,7 +2,7 @@ import type { Hex } from 'viem';
 import { MillraceError } from '../errors.ts';
 import type { BlockMaker } from './block-maker.ts';
 import { decodeSignedTransaction } from './raw-transaction.ts';
-import { hex, type OwnMethod, pinBlock, ruleOf } from './rpc-policy.ts';
+import { hex, type OwnMethod, pinBlock, ruleOf, TRACERS } from './rpc-policy.ts';
 import { RPC_CODES, type RpcHandler } from './rpc-server.ts';
 
 /** What the public methods are answered from. */
@@ -79,6 +79,8 @@ async function readInclusion(method: string, params: unknown[], maker: BlockMake
     return null;
   }
   await maker.headReached(Number(found.blockNumber));
+  const tracer = method === 'debug_traceTransaction' ? (params[1] as { tracer?: unknown } | undefined)?.tracer : undefined;
+  if (!TRACERS.has(tracer)) throw rpcError(RPC_CODES.invalidParams, 'only built-in tracers are run');
   return method === 'eth_getTransactionByHash' ? found : await maker.read(method, params);
 }
 

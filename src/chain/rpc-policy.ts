@@ -32,10 +32,19 @@ const READS: Record<string, number | undefined> = {
   eth_getUncleByBlockNumberAndIndex: 0,
   eth_getUncleCountByBlockHash: undefined,
   eth_getUncleCountByBlockNumber: 0,
-  debug_traceCall: 1,
 };
 
 const INCLUSIONS = ['eth_getTransactionByHash', 'eth_getTransactionReceipt', 'debug_traceTransaction'];
+
+/** Tracers that are part of anvil. Any other name is a program of the caller's, which anvil would run without limits. */
+export const TRACERS: ReadonlySet<unknown> = new Set([
+  undefined,
+  'callTracer',
+  'flatCallTracer',
+  'prestateTracer',
+  '4byteTracer',
+  'noopTracer',
+]);
 
 /** Methods that the supervisor answers itself. */
 export const OWN_METHODS = [

@@ -58,6 +58,8 @@ export async function createRpcServer(options: RpcServerOptions): Promise<RpcSer
   server.headersTimeout = 10_000;
   server.requestTimeout = 30_000;
   server.keepAliveTimeout = 65_000;
+  // A client that does not take its answer.
+  server.timeout = 120_000;
   await listen(server, options);
   const address = server.address();
   return {

@@ -162,15 +162,12 @@ function readSegment(path: string, isLast: boolean): Entry[] {
 }
 
 /**
- * Whether a block and the note that it was mined both lie behind a damaged record. Then the damage is in data that
- * had been durable, not in a torn tail: cutting it off would lose transactions whose receipts were seen.
+ * Whether a note that a block was mined lies behind a damaged record. It is written only when everything up to its block
+ * is on disk: then the damage is no torn tail, and cutting it off would lose transactions whose receipts were seen.
  */
 function holdsMinedBlock(bytes: Buffer, from: number): boolean {
-  const heights = new Set<number>();
   for (let offset = bytes.indexOf(MAGIC, from); offset !== -1; offset = bytes.indexOf(MAGIC, offset + 1)) {
-    const found = unframe(bytes, offset);
-    if (found?.entry.kind === 'block') heights.add(found.entry.block.height);
-    if (found?.entry.kind === 'mined' && heights.has(found.entry.height)) return true;
+    if (unframe(bytes, offset)?.entry.kind === 'mined') return true;
   }
   return false;
 }
