@@ -31,7 +31,7 @@ export function drawLeaves(options: {
 }): Draw[] {
   const { table, counts, times } = options;
   const base = keccak_256(words(hexToBytes(options.seed), numberBytes(options.operatorId, 32), numberBytes(options.period, 32)));
-  const turns = turnsOf({ slots: table.slots, period: options.period, ...counts });
+  const turns = turnsOf({ ...counts, slots: table.slots, period: options.period });
   const byBytesEnd = counts.byBytes * times;
   const byWeightEnd = byBytesEnd + counts.byWeight * times;
   const draws: Draw[] = [];
