@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { dataFolder, readSetting } from '../config.ts';
 import { MillraceError } from '../errors.ts';
-import { startProcess } from '../host/index.ts';
+import { adoptProcess, startProcess } from '../host/index.ts';
 import {
   askControl,
   NETWORK_PROCESS,
@@ -43,12 +43,12 @@ export async function up(context: CommandContext, options: UpOptions): Promise<v
   await untilStopped(context, folder);
 }
 
-/** The supervisor's status, or undefined when none runs for this folder. */
+/** The supervisor's status, or undefined when none answers for this folder. */
 export async function supervisorStatus(folder: NetworkFolder): Promise<SupervisorStatus | undefined> {
   try {
     return (await askControl(folder.controlSocket, 'status', { timeoutMs: 5000 })) as SupervisorStatus;
   } catch (error) {
-    if (error instanceof MillraceError && error.code === 'not-running') return undefined;
+    if (error instanceof MillraceError && (error.code === 'not-running' || error.code === 'supervisor-silent')) return undefined;
     throw error;
   }
 }
@@ -91,8 +91,9 @@ async function untilReady(context: CommandContext, folder: NetworkFolder): Promi
       context.signal.throwIfAborted();
       const status = await supervisorStatus(folder);
       if (status?.phase === 'ready') return;
-      if (status === undefined || status.phase === 'failed' || performance.now() > deadline) throw startFailure(folder, status);
-      progress.update(0, undefined, status.step);
+      const isGone = status === undefined && adoptProcess({ name: 'supervisor', recordFolder: join(folder.root, 'processes') }) === undefined;
+      if (isGone || status?.phase === 'failed' || performance.now() > deadline) throw startFailure(folder, status);
+      progress.update(0, undefined, status?.step ?? 'supervisor');
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   } finally {

@@ -70,7 +70,7 @@ export async function warpBy(
     count.misses += missing.length;
     late.clear();
     for (const operatorId of missing) late.add(operatorId);
-    await jumpTo(end < target ? end : Math.min(target, end));
+    await jumpTo(end < target ? end : target);
   }
 }
 

@@ -78,7 +78,7 @@ async function answerLine(line: string, handle: ControlHandler, progress: (event
 
 /**
  * Sends one command to the supervisor and gives its result.
- * @throws not-running when nobody serves the socket; the supervisor's own error otherwise
+ * @throws not-running when nobody serves the socket, supervisor-silent; the supervisor's own error otherwise
  */
 export function askControl(
   path: string,
@@ -96,11 +96,19 @@ export function askControl(
         hint: 'Start it with `millrace up`.',
         cause,
       });
+    const silent = (cause: unknown) =>
+      new MillraceError('supervisor-silent', {
+        actor: 'host',
+        message: `The supervisor did not answer "${command}"`,
+        values: { socket: path, command },
+        hint: 'The machine may be overloaded, or the supervisor is stopping. Try again.',
+        cause,
+      });
     let settled = false;
-    socket.on('error', (cause) => reject(notRunning(cause)));
+    socket.on('error', (cause: NodeJS.ErrnoException) => reject(cause.code === undefined ? silent(cause) : notRunning(cause)));
     socket.on('close', () => {
       clearTimeout(timer);
-      if (!settled) reject(notRunning());
+      if (!settled) reject(silent(undefined));
     });
     const lines = createInterface({ input: socket });
     lines.on('error', () => {});

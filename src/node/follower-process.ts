@@ -7,3 +7,6 @@ export interface FollowerProcessOptions {
   databaseUrl: string;
   logFile?: string;
 }
+
+process.stdout.write('{"ready":true}\n');
+setInterval(() => {}, 1000);
