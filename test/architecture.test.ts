@@ -46,6 +46,12 @@ test('a file and a function that are too long are found, at their limits they ar
     assert.match(breaches('src/chain/a.ts', shape(body(69))), /a function of 7[0-9] lines/);
     assert.equal(breaches('src/chain/a.ts', shape(body(67))), '');
   }
+  const inner = (head: string) => `  ${head} {\n${body(40)}  }\n`;
+  const factory = (head: string) => `function open() {\n${inner(head)}${inner(head)}}\n`;
+  assert.equal(breaches('src/chain/a.ts', factory('const read = async () =>')), '');
+  assert.equal(breaches('src/chain/a.ts', factory('async read()')), '');
+  assert.match(breaches('src/chain/a.ts', factory('later(async () =>').replaceAll('  }\n', '  });\n')), /a function of 8[0-9] lines/);
+  assert.match(breaches('src/chain/a.ts', factory('list.forEach((each) =>').replaceAll('  }\n', '  });\n')), /a function of 8[0-9] lines/);
   assert.equal(breaches('test/a.test.ts', `describe('all', () => {\n${body(90)}});\n`), '');
   assert.equal(breaches('src/chain/a.ts', `if (x) {\n${body(90)}}\n`), '');
 });

@@ -96,18 +96,35 @@ function nameBreaches({ path, text }: Source): string[] {
 function sizeBreaches({ path, text }: Source): string[] {
   const lines = text.split('\n');
   const fileBreach = lines.length - 1 > FILE_LINES_MAX ? [`${path}: ${lines.length - 1} lines, at most ${FILE_LINES_MAX}`] : [];
-  const long = functionSpans(lines).filter(({ first, last }) => last - first + 1 > FUNCTION_LINES_MAX);
+  const spans = functionSpans(lines);
+  const long = spans
+    .map((span) => ({ first: span.first, length: ownLines(span, spans, lines) }))
+    .filter(({ length }) => length > FUNCTION_LINES_MAX);
   return [
     ...fileBreach,
-    ...long.map(({ first, last }) => `${path}:${first + 1}: a function of ${last - first + 1} lines, at most ${FUNCTION_LINES_MAX}`),
+    ...long.map(({ first, length }) => `${path}:${first + 1}: a function of ${length} lines, at most ${FUNCTION_LINES_MAX}`),
   ];
+}
+
+/** A function that makes an object of functions is measured like a class: its named inner functions count by themselves. */
+function ownLines(span: Span, spans: readonly Span[], lines: readonly string[]): number {
+  const named =
+    /^\s*(?:const [\w$]+ = |(?:async )?function |[\w$]+: |(?:async |get |set |\*)*[\w$]+(?:<.*>)?\([^=]*\)(?:: .+)? \{$|async [\w$]+\($)/;
+  const inner = spans.filter(({ first, last }) => first > span.first && last < span.last && named.test(lines[first] ?? ''));
+  const outermost = inner.filter(({ first, last }) => !inner.some((other) => other.first < first && last < other.last));
+  return outermost.reduce((rest, { first, last }) => rest - (last - first), span.last - span.first + 1);
+}
+
+interface Span {
+  first: number;
+  last: number;
 }
 
 /**
  * First and last line of each function. The formatter closes a function at the indentation at which it was opened, so
  * the indentation is the measure; a `describe` is a list of tests, not a function.
  */
-function functionSpans(lines: readonly string[]): { first: number; last: number }[] {
+function functionSpans(lines: readonly string[]): Span[] {
   const opens =
     /\bfunction\b.*\{$|=> \{$|^\s*(?:async |static |get |set |private |override |\*)*[\w$#]+(?:<.*>)?\(.*\)(?:: .+)? \{$|^\s*\)(?:: .+)? (?:=> )?\{$/;
   const isNoFunction = /^\s*(?:\} )?(?:if|for|while|switch|catch|else|with|describe)\b/;
