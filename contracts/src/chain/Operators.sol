@@ -38,10 +38,14 @@ contract Operators is IOperators, EIP712 {
     }
 
     /// @inheritdoc IOperators
-    function register(address nodeKey, address beneficiary, bytes32 transportKey, string calldata endpoint, bytes32 region, bytes calldata nodeKeySignature)
-        external
-        returns (uint64 operatorId)
-    {
+    function register(
+        address nodeKey,
+        address beneficiary,
+        bytes32 transportKey,
+        string calldata endpoint,
+        bytes32 region,
+        bytes calldata nodeKeySignature
+    ) external returns (uint64 operatorId) {
         if (beneficiary == address(0)) revert ZeroAddress();
         operatorId = ++operatorCount;
         Operator storage entry = _operators[operatorId];

@@ -102,6 +102,7 @@ contract Registry is IRegistry {
     }
 
     function _isFixed(bytes32 name) private pure returns (bool) {
-        return name == STAKE_VAULT || name == "operators" || name == "parameters" || name == "networkToken" || name == "emission" || name == "rails";
+        return name == STAKE_VAULT || name == "operators" || name == "parameters" || name == "networkToken" || name == "emission"
+            || name == "rails";
     }
 }

@@ -13,17 +13,29 @@ abstract contract AuthorizedERC20 is ERC20Permit, ERC3009, ERC20Burnable {
     constructor(string memory name_, string memory symbol_) ERC20(name_, symbol_) ERC20Permit(name_) {}
 
     /// @notice As ERC-3009, with the signature as bytes. Anyone may send it.
-    function transferWithAuthorization(address from, address to, uint256 value, uint256 validAfter, uint256 validBefore, bytes32 nonce, bytes calldata signature)
-        external
-    {
+    function transferWithAuthorization(
+        address from,
+        address to,
+        uint256 value,
+        uint256 validAfter,
+        uint256 validBefore,
+        bytes32 nonce,
+        bytes calldata signature
+    ) external {
         _checkAuthorization(TRANSFER_WITH_AUTHORIZATION_TYPEHASH, from, to, value, validAfter, validBefore, nonce, signature);
         _transferWithAuthorization(from, to, value, validAfter, validBefore, nonce);
     }
 
     /// @notice As ERC-3009, with the signature as bytes. Only `to` may send it, so nobody can take it out of the call it was meant for.
-    function receiveWithAuthorization(address from, address to, uint256 value, uint256 validAfter, uint256 validBefore, bytes32 nonce, bytes calldata signature)
-        external
-    {
+    function receiveWithAuthorization(
+        address from,
+        address to,
+        uint256 value,
+        uint256 validAfter,
+        uint256 validBefore,
+        bytes32 nonce,
+        bytes calldata signature
+    ) external {
         if (to != msg.sender) revert ERC20InvalidReceiver(to);
         _checkAuthorization(RECEIVE_WITH_AUTHORIZATION_TYPEHASH, from, to, value, validAfter, validBefore, nonce, signature);
         _transferWithAuthorization(from, to, value, validAfter, validBefore, nonce);

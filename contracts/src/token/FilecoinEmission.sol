@@ -83,9 +83,8 @@ contract FilecoinEmission is IEmissionPolicy {
     /// @inheritdoc IEmissionPolicy
     function scheduled() external view returns (uint256) {
         uint64 now_ = epoch();
-        uint256 more = notedPowerBytes == 0
-            ? 0
-            : FilecoinSchedule.realizedSum(FilecoinSchedule.growthTable(), notedEpoch, now_, notedPowerBytes);
+        uint256 more =
+            notedPowerBytes == 0 ? 0 : FilecoinSchedule.realizedSum(FilecoinSchedule.growthTable(), notedEpoch, now_, notedPowerBytes);
         return _supply(now_, realized + more);
     }
 

@@ -38,7 +38,9 @@ contract NetworkToken is AuthorizedERC20 {
 
     function _update(address from, address to, uint256 amount) internal override(ERC20) {
         if (from == address(0)) {
-            if (amount > cap - mintedTotal) revert CapExceeded(amount > type(uint256).max - mintedTotal ? type(uint256).max : mintedTotal + amount, cap);
+            if (amount > cap - mintedTotal) {
+                revert CapExceeded(amount > type(uint256).max - mintedTotal ? type(uint256).max : mintedTotal + amount, cap);
+            }
             mintedTotal += amount;
         }
         super._update(from, to, amount);

@@ -76,7 +76,12 @@ contract OperatorsTest is ChainFixture {
         vm.stopPrank();
     }
 
-    function testFuzz_ownerAndNodeKeySetTheEndpointAndNobodyElse(address stranger, bytes32 transportKey, string calldata endpoint, bytes32 region) public {
+    function testFuzz_ownerAndNodeKeySetTheEndpointAndNobodyElse(
+        address stranger,
+        bytes32 transportKey,
+        string calldata endpoint,
+        bytes32 region
+    ) public {
         vm.assume(stranger != owner && stranger != nodeKey);
         vm.prank(stranger);
         vm.expectRevert(abi.encodeWithSelector(IOperators.NotOwnerOrNodeKey.selector, id, stranger));

@@ -96,7 +96,9 @@ contract ParametersTest is ChainFixture {
         assertEq(vault.withdrawalDelaySeconds(), 8 days);
     }
 
-    function testFuzz_boundsThatDoNotHoldTheFirstValueAreRefused(uint256 value, uint256 min, uint256 max, uint256 maxStep, uint64 interval) public {
+    function testFuzz_boundsThatDoNotHoldTheFirstValueAreRefused(uint256 value, uint256 min, uint256 max, uint256 maxStep, uint64 interval)
+        public
+    {
         IParameters.Entry[] memory entries = new IParameters.Entry[](1);
         entries[0] = IParameters.Entry("key", value, min, max, maxStep, interval);
         bool bad = value < min || value > max || maxStep == 0 || interval > 3650 days;

@@ -36,7 +36,10 @@ abstract contract HeaderFixture is Test {
     }
 
     /// Two blocks in a row; the child's hash is put into the history.
-    function pair(uint256 number, uint256 parentTime, uint256 childTime, bytes32 prevRandao) internal returns (bytes memory child, bytes memory parent) {
+    function pair(uint256 number, uint256 parentTime, uint256 childTime, bytes32 prevRandao)
+        internal
+        returns (bytes memory child, bytes memory parent)
+    {
         parent = header(number - 1, parentTime, keccak256("grandparent"), "other");
         child = header(number, childTime, keccak256(parent), prevRandao);
         record(number, keccak256(child));
@@ -59,7 +62,13 @@ contract RandomnessTest is HeaderFixture {
         vm.warp(10_000);
     }
 
-    function testFuzz_theValueIsThePrevRandaoOfTheFirstBlockAtOrAfterTheTime(uint64 time, uint64 before, uint64 after_, uint256 number, bytes32 entropy) public {
+    function testFuzz_theValueIsThePrevRandaoOfTheFirstBlockAtOrAfterTheTime(
+        uint64 time,
+        uint64 before,
+        uint64 after_,
+        uint256 number,
+        bytes32 entropy
+    ) public {
         time = uint64(bound(time, 1, block.timestamp));
         before = uint64(bound(before, 0, time - 1));
         after_ = uint64(bound(after_, time, type(uint64).max));
@@ -239,9 +248,7 @@ contract StaleRandomnessTest is HeaderFixture {
     function test_nobodyChoosesALaterTime() public {
         bytes memory oldest = _oldest(TIME + 10);
         (bytes memory child, bytes memory parent) = pair(15_000, TIME + 2 * STALE - 1, TIME + 2 * STALE, "k is 2");
-        vm.expectRevert(
-            abi.encodeWithSelector(IRandomness.NotFirstBlock.selector, TIME + STALE, TIME + 2 * STALE - 1, TIME + 2 * STALE)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IRandomness.NotFirstBlock.selector, TIME + STALE, TIME + 2 * STALE - 1, TIME + 2 * STALE));
         randomness.fix(TIME, child, parent, oldest);
     }
 

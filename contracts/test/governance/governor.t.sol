@@ -88,7 +88,11 @@ abstract contract GovernedFixture is ChainFixture {
         governor.execute(targets, values, calls, keccak256("# A change"));
     }
 
-    function action(address target, bytes memory call) internal pure returns (address[] memory targets, uint256[] memory values, bytes[] memory calls) {
+    function action(address target, bytes memory call)
+        internal
+        pure
+        returns (address[] memory targets, uint256[] memory values, bytes[] memory calls)
+    {
         (targets, values, calls) = (new address[](1), new uint256[](1), new bytes[](1));
         (targets[0], calls[0]) = (target, call);
     }
