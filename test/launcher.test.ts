@@ -132,7 +132,24 @@ test('missing node, missing npm and a full disk are told with what to do', () =>
   const place = clone('bare');
   const tools = join(folder, 'posix');
   mkdirSync(tools);
-  for (const tool of ['dirname', 'cksum', 'uname', 'cat', 'mkdir', 'rm', 'mv', 'find', 'awk', 'ln', 'rmdir', 'sh', 'readlink', 'df', 'sleep', 'ps']) {
+  for (const tool of [
+    'dirname',
+    'cksum',
+    'uname',
+    'cat',
+    'mkdir',
+    'rm',
+    'mv',
+    'find',
+    'awk',
+    'ln',
+    'rmdir',
+    'sh',
+    'readlink',
+    'df',
+    'sleep',
+    'ps',
+  ]) {
     symlinkSync(String(spawnSync('sh', ['-c', `command -v ${tool}`], { encoding: 'utf8' }).stdout).trim(), join(tools, tool));
   }
   const withoutNode = launch(join(place, 'millrace'), [], { env: { PATH: tools } });

@@ -21,6 +21,7 @@ import { chainError } from './errors.ts';
 import { createLogDecoder, type LogDecoder, type RawLog } from './event-decoder.ts';
 import type { Manifest } from './manifest.ts';
 
+/** The ABIs of all modules by name, as types. */
 export type Abis = typeof abis;
 /** Name of an event of a module. */
 export type EventName<N extends ModuleName> = ContractEventName<Abis[N]>;

@@ -7,6 +7,7 @@ import { MillraceError } from '../errors.ts';
 
 /** Codecs that a block's CID may name. Only dag-pb has links that are followed; all others are leaves. */
 export const RAW = 0x55;
+/** The codec of UnixFS nodes, the one whose links are followed. */
 export const DAG_PB = 0x70;
 const SHA2_256 = 0x12;
 const IDENTITY = 0x00;

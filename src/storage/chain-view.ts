@@ -13,6 +13,7 @@ export interface OperatorView extends ProviderPeer {
 
 /** The states of a deal, in the order of `IStorageMarket.State`. */
 export const DEAL_STATES = ['none', 'open', 'active', 'faulty', 'ended', 'dropped', 'expired', 'terminated'] as const;
+/** One of them. */
 export type DealState = (typeof DEAL_STATES)[number];
 
 /** A deal as the chain knows it, with its number and its state by name. */
