@@ -91,7 +91,8 @@ async function untilReady(context: CommandContext, folder: NetworkFolder): Promi
       context.signal.throwIfAborted();
       const status = await supervisorStatus(folder);
       if (status?.phase === 'ready') return;
-      const isGone = status === undefined && adoptProcess({ name: 'supervisor', recordFolder: join(folder.root, 'processes') }) === undefined;
+      const isGone =
+        status === undefined && adoptProcess({ name: 'supervisor', recordFolder: join(folder.root, 'processes') }) === undefined;
       if (isGone || status?.phase === 'failed' || performance.now() > deadline) throw startFailure(folder, status);
       progress.update(0, undefined, status?.step ?? 'supervisor');
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));

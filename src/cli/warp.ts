@@ -70,6 +70,7 @@ export async function warpBy(
     count.misses += missing.length;
     late.clear();
     for (const operatorId of missing) late.add(operatorId);
+    // biome-ignore lint/complexity/useMathMinMax: Math.min takes no bigint
     await jumpTo(end < target ? end : target);
   }
 }

@@ -1,0 +1,46 @@
+import { MillraceError } from '../errors.ts';
+import { contentOfGrant, openGrant, type Retrieval, retrieve, shareKeyOfWallet } from '../storage/index.ts';
+import { formatSize } from '../units.ts';
+import type { CommandContext } from './context.ts';
+import { openWallet } from './secrets.ts';
+import { openSession } from './session.ts';
+import { sourcesOf } from './sources.ts';
+
+/** Options of `millrace get`. */
+export interface GetCommandOptions {
+  output?: string;
+  path?: string;
+  grant?: string;
+}
+
+/** Reads a content back from all its holders at once, verified block by block, and opens it with the wallet's key or a grant. */
+export async function get(context: CommandContext, cid: string, options: GetCommandOptions): Promise<void> {
+  const session = await openSession(context);
+  const { output } = context;
+  const signer = await openWallet(context, session);
+  const shareKey = await shareKeyOfWallet(signer);
+  if (options.grant !== undefined && contentOfGrant(options.grant) !== cid) {
+    throw new MillraceError('grant-for-other-content', {
+      actor: 'caller',
+      message: `The grant is for ${contentOfGrant(options.grant)}, not for ${cid}`,
+      values: { got: contentOfGrant(options.grant), expected: cid },
+    });
+  }
+  const granted = options.grant === undefined ? undefined : await openGrant(options.grant, [shareKey]);
+  const target = options.output ?? (options.path?.split('/').at(-1) || cid);
+  const progress = output.progress('Reading');
+  const startedAt = performance.now();
+  const result: Retrieval = await retrieve({
+    cid,
+    path: options.path,
+    sources: await sourcesOf(session.client, cid),
+    keys: { shareKeys: [shareKey], fileKey: granted?.fileKey },
+    output: target === '-' ? { stream: process.stdout } : { path: target },
+    onProgress: ({ doneBytes, totalBytes }) => progress.update(doneBytes, totalBytes, formatSize(doneBytes)),
+    signal: context.signal,
+  }).finally(() => progress.end());
+  const seconds = Number(((performance.now() - startedAt) / 1000).toFixed(2));
+  const text = `${result.kind === 'folder' ? `${result.files} files, ` : ''}${formatSize(result.bytes)} in ${seconds} s, every block verified${result.wasSealed ? ', decrypted' : ''}: ${target}`;
+  if (target === '-') output.note(text);
+  else output.result({ ...result, output: target, seconds }, () => text);
+}
