@@ -84,7 +84,7 @@ async function prepare(options: ProverOptions, period: bigint): Promise<ProofTas
 async function seedOf({ client, sender }: ProverOptions, time: bigint): Promise<SeedProof | undefined> {
   if (client.manifest.randomness.source !== 'beacon') return seedProof(client, time);
   const value = await ensureSeed({ client, sender, time });
-  return value === undefined ? undefined : { value, header: '0x', parent: '0x', oldest: '0x' };
+  return value === undefined ? undefined : { value, isFixed: true, header: '0x', parent: '0x', oldest: '0x' };
 }
 
 /** Whether an ended period that nobody has made final had a table that was not proven: only the first can have a kept copy. */

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { realpath } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import type { CID } from 'multiformats/cid';
+import { CID } from 'multiformats/cid';
 import type { ChainClient, Sender, Signer } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import { type Logger, silentLogger } from '../log.ts';
@@ -13,7 +13,16 @@ import { ensureFunds } from './funds.ts';
 import { surveyOffers } from './market-survey.ts';
 import { type CopyProgress, isOfferTaken, placeCopy, signAttempt } from './place-copy.ts';
 import type { ProviderPeer } from './provider-api.ts';
-import { type CopyJournal, createJournalWriter, type PutJournal, putFolder, putIdOf, readPutJournal, removePut } from './put-journal.ts';
+import {
+  type CopyJournal,
+  createJournalWriter,
+  type FailedAttempt,
+  type PutJournal,
+  putFolder,
+  putIdOf,
+  readPutJournal,
+  removePut,
+} from './put-journal.ts';
 import { type Candidate, type Offer, rankOffers, type Selection, takeCopies } from './select.ts';
 
 /** What happens during a put, for progress bars and logs. */
@@ -311,7 +320,7 @@ function takeNext(run: Run, copy: CopyJournal): Promise<void> {
       await survey(run);
       const { candidates, rejected } = rankOffers(run.offers, await selectionFor(run, copy));
       const [candidate] = candidates;
-      if (candidate === undefined) throw noProvider(1, 0, rejected);
+      if (candidate === undefined) throw noProvider(1, 0, rejected, copy.failed);
       await assign(run, copy, candidate);
       await run.save();
       await secureFunds(run);
@@ -349,11 +358,9 @@ async function reservoirOf(carPath: string): Promise<CID[]> {
   let seen = 0;
   const scanner = createCarScanner(({ cid }) => {
     seen += 1;
-    if (kept.length < SAMPLE_POOL) kept.push(cid);
-    else {
-      const place = randomBelow(seen);
-      if (place < SAMPLE_POOL) kept[place] = cid;
-    }
+    const place = kept.length < SAMPLE_POOL ? kept.length : randomBelow(seen);
+    // The scanner's CID is a view of a buffer that is used again.
+    if (place < SAMPLE_POOL) kept[place] = CID.decode(Uint8Array.from(cid.bytes));
   });
   for await (const chunk of createReadStream(carPath, { highWaterMark: 1 << 20 })) scanner.write(chunk as Uint8Array);
   scanner.finish();
@@ -386,12 +393,22 @@ function resultOf(run: Run): PutResult {
   return { cid: first.cid, pieceCid: first.piece.cidV2, sizeBytes: first.plainSize, isSealed: first.isSealed, deals, failed };
 }
 
-function noProvider(wanted: number, found: number, rejected: readonly { operatorId: bigint; reason: string }[]): MillraceError {
+function noProvider(
+  wanted: number,
+  found: number,
+  rejected: readonly { operatorId: bigint; reason: string }[],
+  failed: readonly FailedAttempt[] = [],
+): MillraceError {
   const reasons = [...new Set(rejected.map(({ reason }) => reason))];
   return new MillraceError('no-provider', {
     actor: 'peer',
     message: `Got ${found} providers that take this piece, expected ${wanted}${reasons.length === 0 ? '' : `; the others: ${reasons.join(', ')}`}`,
-    values: { wanted, found, rejected: rejected.slice(0, 20).map(({ operatorId, reason }) => `${operatorId}: ${reason}`) },
+    values: {
+      wanted,
+      found,
+      rejected: rejected.slice(0, 20).map(({ operatorId, reason }) => `${operatorId}: ${reason}`),
+      failed: failed.slice(0, 20).map(({ operatorId, code, message }) => `${operatorId}: ${code}: ${message}`),
+    },
     hint: 'See `millrace asks`. Take fewer copies, a higher price or other periods, or wait for providers with room.',
   });
 }

@@ -1,0 +1,205 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { stringToHex } from 'viem';
+import {
+  type ChainClient,
+  type ChainSupervisor,
+  connectChain,
+  createSender,
+  deployNetwork,
+  developmentSigner,
+  type Sender,
+  type Signer,
+  startChainSupervisor,
+} from '../chain/index.ts';
+import { openTransportIdentity, type PeerServer, startPeerServer } from '../connect/index.ts';
+import { createLogger, type Logger, silentLogger } from '../log.ts';
+import { depositStake } from '../token/index.ts';
+import type { ProviderPolicy } from './intake.ts';
+import { type StorageProvider, type StorageProviderOptions, startStorageProvider } from './provider.ts';
+
+export const TOKEN = 10n ** 18n;
+
+/** A policy for tests: a small price that does not divide evenly, so that roundings show. */
+export const TEST_POLICY: ProviderPolicy = {
+  quotaBytes: 1n << 30n,
+  openDealsMax: 64,
+  openDealsPerClientMax: 64,
+  askLifetimeSeconds: 1_000_000,
+  offerSecondsMin: 30,
+  offerSecondsMax: 7200,
+  ask: {
+    pricePerGibPeriod: TOKEN / 7n,
+    minPricePerPeriod: TOKEN / 1_000_003n,
+    minSizeBytes: 1n,
+    maxSizeBytes: 1n << 30n,
+    minPeriods: 2,
+    maxPeriods: 10_000,
+    collateralBps: 30_000,
+    minCollateral: TOKEN / 9n,
+    bond: TOKEN / 999n,
+  },
+};
+
+/** A real embedded chain with the contracts of the dev profile, and a funded client. */
+export interface TestMarket {
+  folder: string;
+  chain: ChainSupervisor;
+  client: ChainClient;
+  faucet: Sender;
+  /** The account that stores files, with 1,000 tokens. */
+  user: { signer: Signer; sender: Sender; folder: string };
+  log: Logger;
+  startNode(options?: Partial<StorageProviderOptions> & { index?: number }): Promise<TestNode>;
+  /** Moves chain time to the start of the next period plus `offset` seconds. */
+  nextPeriod(offset?: number): Promise<bigint>;
+  warpTo(time: bigint): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** A provider with its server; it can be stopped and started again with the same keys and data. */
+export interface TestNode {
+  index: number;
+  operatorId: bigint;
+  owner: Sender;
+  provider: StorageProvider;
+  server: PeerServer;
+  endpoint: string;
+  sender: Sender;
+  restart(options?: Partial<StorageProviderOptions>): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** Starts the chain (time moves only by transactions and `warp`, unless `idleSeconds` is given) and deploys the network. */
+export async function startTestMarket(options: { idleSeconds?: number; verbose?: boolean } = {}): Promise<TestMarket> {
+  const folder = await mkdtemp(join(tmpdir(), 'millrace-market-'));
+  const log = options.verbose === true ? createLogger({ role: 'test', level: 'debug' }) : silentLogger;
+  const accounts = Array.from({ length: 40 }, (_, index) => ({ address: developmentSigner(index, 'dev').address, balance: 10n ** 24n }));
+  const chain = await startChainSupervisor({ folder: join(folder, 'chain'), accounts, idleSeconds: options.idleSeconds ?? 1 });
+  const { rpcUrl } = chain;
+  const manifest = await deployNetwork({
+    rpcUrl,
+    name: 'test',
+    profile: 'dev',
+    signer: developmentSigner(0, 'dev'),
+    folder: join(folder, 'deploy'),
+    manifestPath: join(folder, 'network.json'),
+    embedded: true,
+  }).catch(async (error: unknown) => {
+    await chain.stop();
+    throw error;
+  });
+  const client = await connectChain({ rpcUrl, manifest });
+  const senderOf = (signer: Signer) => createSender({ client, signer, journalFolder: join(folder, 'keys'), log });
+  const faucet = senderOf(developmentSigner(0, 'dev'));
+  const signer = developmentSigner(1, 'dev');
+  const user = { signer, sender: senderOf(signer), folder: join(folder, 'client') };
+  await faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [signer.address, 1000n * TOKEN] });
+  const nodes: TestNode[] = [];
+  const market: TestMarket = {
+    folder,
+    chain,
+    client,
+    faucet,
+    user,
+    log,
+    async startNode(wanted = {}) {
+      const node = await startNode(market, senderOf, { index: nodes.length + 1, ...wanted });
+      nodes.push(node);
+      return node;
+    },
+    async warpTo(time) {
+      const now = await client.now();
+      if (time > now) await chain.warp(Number(time - now));
+    },
+    async nextPeriod(offset = 0) {
+      const period = (await client.read('possession', 'periodAt', [await client.now()])) + 1n;
+      await market.warpTo((await client.read('possession', 'periodStart', [period])) + BigInt(offset));
+      return period;
+    },
+    async stop() {
+      for (const node of nodes) await node.stop();
+      for (const sender of [faucet, user.sender]) sender.close();
+      await chain.stop();
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+  return market;
+}
+
+async function startNode(
+  market: TestMarket,
+  senderOf: (signer: Signer) => Sender,
+  { index, ...wanted }: Partial<StorageProviderOptions> & { index: number },
+): Promise<TestNode> {
+  const { client, faucet, log } = market;
+  const folder = join(market.folder, `node-${index}`);
+  const owner = senderOf(developmentSigner(10 + index * 2, 'dev'));
+  const nodeKey = developmentSigner(11 + index * 2, 'dev');
+  const identity = await openTransportIdentity(folder);
+  let provider: StorageProvider | undefined;
+  const answer = (request: Request) => provider?.fetch(request) ?? new Response(null, { status: 503 });
+  let server = await startPeerServer({ port: 0, identity, fetch: answer });
+  const endpoint = `https://127.0.0.1:${server.port}`;
+  const consent = await nodeKey.signTypedData({
+    domain: { name: 'Millrace Operators', version: '1', chainId: client.chainId, verifyingContract: client.address('operators') },
+    types: {
+      NodeKeyConsent: [
+        { name: 'owner', type: 'address' },
+        { name: 'nodeKey', type: 'address' },
+      ],
+    },
+    primaryType: 'NodeKeyConsent',
+    message: { owner: owner.address, nodeKey: nodeKey.address },
+  });
+  const region = stringToHex(`region-${index}`, { size: 32 });
+  await owner.send({
+    contract: 'operators',
+    functionName: 'register',
+    args: [nodeKey.address, owner.address, identity.transportKey, endpoint, region, consent],
+  });
+  const operatorId = await client.read('operators', 'operatorOfNodeKey', [nodeKey.address]);
+  await faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [owner.address, 10_000n * TOKEN] });
+  await depositStake(client, { sender: owner, operatorId, amount: 10_000n * TOKEN });
+  let sender = senderOf(nodeKey);
+  const start = (changes: Partial<StorageProviderOptions>) =>
+    startStorageProvider({
+      folder,
+      client,
+      signer: nodeKey,
+      sender,
+      operatorId,
+      policy: TEST_POLICY,
+      log: log === silentLogger ? log : createLogger({ role: `node-${index}`, level: 'debug' }),
+      pollMs: 100,
+      ...wanted,
+      ...changes,
+    });
+  provider = await start({});
+  const node: TestNode = {
+    index,
+    operatorId,
+    owner,
+    provider,
+    server,
+    endpoint,
+    sender,
+    async restart(changes = {}) {
+      await node.stop();
+      sender = senderOf(nodeKey);
+      node.sender = sender;
+      provider = await start(changes);
+      node.provider = provider;
+      server = await startPeerServer({ port: Number(new URL(endpoint).port), identity, fetch: answer });
+      node.server = server;
+    },
+    async stop() {
+      await server.stop(100);
+      await provider?.stop();
+      provider = undefined;
+      sender.close();
+    },
+  };
+  return node;
+}
