@@ -162,20 +162,23 @@ async function sealedLayout(tree: SourceTree, fileKey: Uint8Array, recipients: U
 /** The bytes of a container, sealed as they are asked for. */
 function sealingReader(container: Container, plain: ByteReader): ByteReader {
   const buffer = new Uint8Array(container.chunkPlainBytes);
-  let ready: Uint8Array = container.header.bytes;
+  let ready: Uint8Array[] = [container.header.bytes];
   let index = 0;
   return {
     async fill(target) {
       for (let done = 0; done < target.length; ) {
-        if (ready.length === 0) {
+        const [first] = ready;
+        if (first === undefined) {
           const chunk = buffer.subarray(0, Math.min(buffer.length, container.plainBytes - index * buffer.length));
           await plain.fill(chunk);
           ready = container.seal(index, chunk);
           index += 1;
+          continue;
         }
-        const bytes = Math.min(ready.length, target.length - done);
-        target.set(ready.subarray(0, bytes), done);
-        ready = ready.subarray(bytes);
+        const bytes = Math.min(first.length, target.length - done);
+        target.set(first.subarray(0, bytes), done);
+        if (bytes === first.length) ready.shift();
+        else ready[0] = first.subarray(bytes);
         done += bytes;
       }
     },

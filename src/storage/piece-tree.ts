@@ -27,6 +27,8 @@ export interface PieceTree {
 }
 
 const CHUNK_NODES = 2048;
+/** Levels of at most so many nodes are read once and kept while the tree is open: 128 KiB at most. */
+const TOP_NODES_MAX = 2048;
 
 /** Nodes kept of one level and their place in the tree file: levels from height 10 up to the root, each left to right. */
 function levelPlace(shape: PieceShape, height: number): { offset: number; nodes: number } {
@@ -94,11 +96,23 @@ export async function openPieceTree(input: { payloadPath: string; treePath: stri
     throw damaged(error);
   }
 
+  let top: { bytes: Uint8Array; offset: number } | undefined;
+  const readTop = async (): Promise<{ bytes: Uint8Array; offset: number }> => {
+    let height = KEPT_HEIGHT;
+    while (nodesAtHeight(shape.rawSize, height) > TOP_NODES_MAX) height += 1;
+    const { offset } = levelPlace(shape, height);
+    const bytes = new Uint8Array(pieceTreeBytes(shape) - offset);
+    await readFully(tree as FileHandle, bytes, offset);
+    return { bytes, offset };
+  };
   const treeNode = async (height: number, index: number): Promise<Uint8Array> => {
     const level = levelPlace(shape, height);
     if (index >= level.nodes) return zeroNode(height);
+    top ??= await readTop();
+    const at = level.offset + index * 32;
+    if (at >= top.offset) return top.bytes.slice(at - top.offset, at - top.offset + 32);
     const node = new Uint8Array(32);
-    await readFully(tree as FileHandle, node, level.offset + index * 32);
+    await readFully(tree as FileHandle, node, at);
     return node;
   };
 

@@ -41,7 +41,8 @@ export interface Container {
   chunkPlainBytes: number;
   /** Where chunk i lies in the container: `[start, end)`. */
   rangeOf(index: number): { start: number; end: number };
-  seal(index: number, plain: Uint8Array): Buffer;
+  /** The ciphertext and the tag of a chunk, to be written one after the other. */
+  seal(index: number, plain: Uint8Array): [Buffer, Buffer];
   /** @throws container-damaged */
   open(index: number, sealed: Uint8Array): Buffer;
 }
@@ -165,7 +166,7 @@ export function openContainer(
       cipher.setAAD(header.bytes);
       const sealed = cipher.update(plain);
       cipher.final();
-      return Buffer.concat([sealed, cipher.getAuthTag()]);
+      return [sealed, cipher.getAuthTag()];
     },
     open(index, sealed) {
       if (sealed.length < TAG_BYTES) throw damaged(`chunk ${index} is truncated`);
