@@ -43,12 +43,12 @@ export function nodeMismatch(version: string = process.versions.node, platform: 
 /** Runs `work` with one PostgreSQL for all test files: `DATABASE_URL` when given, else an embedded one that ends with it. */
 export async function withServer<T>(work: () => Promise<T>): Promise<T> {
   await sweepTestPostgres();
-  const own = process.env.DATABASE_URL ? undefined : await startTestPostgres();
-  const url = own?.url ?? (process.env.DATABASE_URL as string);
-  const stop = async () => own?.stop();
+  const starting = process.env.DATABASE_URL ? undefined : startTestPostgres();
+  const stop = async () => (await starting)?.stop();
   const interrupted = () => void stop().finally(() => process.exit(130));
   process.once('SIGINT', interrupted).once('SIGTERM', interrupted);
   try {
+    const url = (await starting)?.url ?? (process.env.DATABASE_URL as string);
     await administer(url, `drop database if exists ${TEMPLATE_NAME} with (force)`, `create database ${TEMPLATE_NAME}`);
     process.env[SERVER_VARIABLE] = url;
     return await work();
