@@ -6,13 +6,13 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
 import { type Hex, toHex } from 'viem';
+import { campaignSeed, rounds } from '../../test/campaign.ts';
 import { startChainSupervisor } from './supervisor.ts';
 import type { ChainStatus } from './supervisor-control.ts';
 import { callRpc, SINK, sendForReceipt, signTransfer, temporaryFolder, testAccount, testChain } from './supervisor-fixture.ts';
 
-const FULL = process.env.MILLRACE_FULL === '1';
-const KILLS = FULL ? 100 : 10;
-const LONG_CHAIN_BLOCKS = FULL ? 100_000 : 2_000;
+const KILLS = rounds(100);
+const LONG_CHAIN_BLOCKS = rounds(1_000) === 1_000 ? 100_000 : 2_000;
 const SENDERS = 4;
 /** Creation code that logs topic 1 and leaves nothing. */
 const LOGGING_CODE: Hex = '0x60015f5fa1';
@@ -52,6 +52,17 @@ async function killAndWait(running: RunningChain): Promise<void> {
   await once(running.child, 'exit');
 }
 
+/** Numbers from 0 to below 1, the same for the same seed (mulberry32). */
+function randomNumbers(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
 /** Whether that process still runs (a dead one that nobody reaped has no arguments any more). */
 function runsAnvilOf(pid: number, running: RunningChain): boolean {
   if (pid === running.status.anvilPid || process.platform !== 'linux') return false;
@@ -83,13 +94,15 @@ async function assertKept(url: string, seen: SeenReceipt[]): Promise<void> {
 test(`${KILLS} kills of supervisor and anvil under load lose no transaction whose receipt was seen`, async (context) => {
   const folder = temporaryFolder();
   const seen: SeenReceipt[] = [];
+  const random = randomNumbers(campaignSeed());
+  context.diagnostic(`seed ${campaignSeed()}`);
   let running = await spawnChain(folder, context);
   for (let round = 0; round < KILLS; round += 1) {
     const over = new AbortController();
     const before = seen.length;
     const load = Array.from({ length: SENDERS }, (_, sender) => sendUntilKilled(running.status.rpcUrl, sender, seen, over.signal));
-    await new Promise((resolve) => setTimeout(resolve, 50 + Math.random() * 300));
-    const victim = ['supervisor', 'anvil', 'both'][round % 3];
+    await new Promise((resolve) => setTimeout(resolve, 50 + random() * 300));
+    const victim = ['supervisor', 'anvil', 'both'][Math.floor(random() * 3)];
     const { anvilPid } = running.status;
     if (victim !== 'supervisor') process.kill(anvilPid, 'SIGKILL');
     if (victim === 'anvil') {
@@ -161,7 +174,7 @@ test('a block that was logged but never mined is mined by the next start, with t
   await second.stop();
 });
 
-test(`a chain of ${LONG_CHAIN_BLOCKS} blocks is restored with the same head`, { timeout: 1_800_000 }, async (context) => {
+test(`a chain of ${LONG_CHAIN_BLOCKS} blocks is restored with the same head`, { timeout: 7_200_000 }, async (context) => {
   const options = testChain(temporaryFolder(), { idleSeconds: 0 });
   const first = await startChainSupervisor(options);
   while (first.head().number < LONG_CHAIN_BLOCKS) await new Promise((resolve) => setTimeout(resolve, 20));

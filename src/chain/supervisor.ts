@@ -22,7 +22,7 @@ export const EMBEDDED_BLOCK_GAS = 60_000_000n;
 /** An empty block is mined after this long without one, seconds. */
 export const EMBEDDED_IDLE_SECONDS = 12;
 
-const SNAPSHOT_BLOCKS = 500;
+const SNAPSHOT_BLOCKS = 250;
 const SNAPSHOT_BYTES = 32 << 20;
 const WARP_SECONDS_MAX = 10 * 365 * 86_400;
 /** The shorter of the platforms' limits for the path of a Unix-domain socket (macOS 103, Linux 107 bytes). */
@@ -47,7 +47,7 @@ export interface ChainSupervisorOptions {
   /** Funded by the first start; ignored later. */
   accounts?: readonly GenesisAccount[];
   idleSeconds?: number;
-  /** A snapshot is written after so many blocks (or 5 % of the chain's blocks, if that is more) … */
+  /** A snapshot is written after so many blocks (or 1 % of the chain's blocks, if that is more) … */
   snapshotBlocks?: number;
   /** … or after so many bytes of log. */
   snapshotBytes?: number;
