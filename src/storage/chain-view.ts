@@ -114,7 +114,9 @@ export async function holdersOf(client: ChainClient, cid: Uint8Array): Promise<H
     events.map(({ args }) => args.dealId),
   );
   const order: DealState[] = ['active', 'faulty', 'open', 'ended'];
-  const live = deals.filter(({ state }) => order.includes(state)).sort((left, right) => order.indexOf(left.state) - order.indexOf(right.state));
+  const live = deals
+    .filter(({ state }) => order.includes(state))
+    .sort((left, right) => order.indexOf(left.state) - order.indexOf(right.state));
   const operators = new Map<bigint, OperatorView>();
   await inBatches([...new Set(live.map(({ operatorId }) => operatorId))], async (operatorId) => {
     operators.set(operatorId, await readOperator(client, operatorId));

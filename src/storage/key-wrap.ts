@@ -1,5 +1,5 @@
-import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from '@hpke/core';
 import type { webcrypto } from 'node:crypto';
+import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from '@hpke/core';
 import { base58btc } from 'multiformats/bases/base58';
 import type { Hex, TypedDataDefinition } from 'viem';
 import { MillraceError } from '../errors.ts';
