@@ -1,3 +1,149 @@
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { MillraceError } from '../errors.ts';
+import { askControl, readRunState } from '../node/index.ts';
+import { put, readDeal, retrieve, shareKeyOfWallet } from '../storage/index.ts';
+import { formatAmount, formatSize } from '../units.ts';
 import type { CommandContext } from './context.ts';
-/** The demo. */
-export async function demo(_context: CommandContext): Promise<void> {}
+import { openSender } from './sending.ts';
+import { sourcesOf } from './sources.ts';
+import { warpBy } from './warp.ts';
+
+type Opened = Awaited<ReturnType<typeof openSender>>;
+
+const DEMO_BYTES = 3 << 20;
+const PERIODS = 48;
+const WARP_PERIODS_MAX = 12;
+
+/**
+ * Tells the story by itself, on the real network: stores a file at two providers, lets them prove it, deletes it at one of them, shows
+ * the slash and the compensation, and gets the file back from the other.
+ */
+export async function demo(context: CommandContext): Promise<void> {
+  const opened = await openSender(context);
+  if (opened.manifest.profile !== 'dev') {
+    throw new MillraceError('demo-needs-dev', {
+      actor: 'caller',
+      message: `The demo breaks a provider; the network has profile ${opened.manifest.profile}`,
+    });
+  }
+  const work = mkdtempSync(join(tmpdir(), 'millrace-demo-'));
+  try {
+    await tell(context, opened, work);
+  } finally {
+    opened.sender.close();
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+async function tell(context: CommandContext, opened: Opened, work: string): Promise<void> {
+  const { client, signer, sender, folder, log } = opened;
+  const unit = opened.manifest.tokens.network?.symbol ?? '';
+  const say = (event: string, text: string, values: Record<string, unknown> = {}) => context.output.line({ event, ...values }, text);
+  const { period } = await client.read('possession', 'config');
+  const advance = (periods: number) =>
+    warpBy(client, BigInt(periods) * BigInt(period), {
+      signal: context.signal,
+      jump: (by) => askControl(folder.controlSocket, 'warp', { arguments: { seconds: Number(by) } }),
+    });
+
+  const file = join(work, 'diary.bin');
+  writeFileSync(file, randomBytes(DEMO_BYTES));
+  say('start', `1. A file of ${formatSize(DEMO_BYTES)} is encrypted and stored at two providers that do not trust each other …`);
+  const recipients = [(await shareKeyOfWallet(signer)).publicKey];
+  const stored = await put({
+    client,
+    signer,
+    sender,
+    folder: folder.client,
+    source: { path: file },
+    copies: 2,
+    periods: PERIODS,
+    recipients,
+    log,
+    signal: context.signal,
+  });
+  for (const deal of stored.deals)
+    say('deal', `   deal ${deal.dealId} at provider ${deal.operatorId}: signed by both, collateral locked, first proof on chain`, {
+      dealId: deal.dealId,
+      operatorId: deal.operatorId,
+    });
+
+  const proofs = await advance(3);
+  say(
+    'proven',
+    `2. Three periods pass: ${proofs.proofs} proofs on chain, ${proofs.misses} misses. Each provider is paid for each proven period.`,
+    proofs,
+  );
+
+  const victim = stored.deals[0] as (typeof stored.deals)[number];
+  const before = await readDeal(client, victim.dealId);
+  const creditBefore = await client.read('stakeVault', 'claimableOf', [signer.address]);
+  loseThePiece(opened, victim.operatorId, before.pieceRoot);
+  say('lost', `3. Provider ${victim.operatorId} loses the piece: its files are deleted from its disk.`, {
+    operatorId: victim.operatorId,
+    dealId: victim.dealId,
+  });
+
+  const outcome = await untilTerminated(opened, victim.dealId, advance);
+  const compensation = (await client.read('stakeVault', 'claimableOf', [signer.address])) - creditBefore;
+  say(
+    'slashed',
+    `4. It cannot prove any more: after ${outcome.periods} periods the deal is ended. Slashed ${formatAmount(outcome.slashed, 18)} ${unit}; you get ${formatAmount(compensation, 18)} ${unit} in compensation and ${formatAmount(outcome.refunded, 18)} ${unit} of unproven money back.`,
+    { ...outcome, compensation },
+  );
+
+  const copy = join(work, 'copy.bin');
+  const result = await retrieve({
+    cid: stored.cid,
+    sources: await sourcesOf(client, stored.cid),
+    keys: { shareKeys: [await shareKeyOfWallet(signer)] },
+    output: { path: copy },
+    signal: context.signal,
+  });
+  if (!readFileSync(copy).equals(readFileSync(file)))
+    throw new MillraceError('demo-failed', { actor: 'bug', message: 'The file that came back differs' });
+  say(
+    'back',
+    `5. The file comes back from the other provider: ${formatSize(result.bytes)}, every block verified, byte for byte the same.`,
+    { cid: stored.cid },
+  );
+  say(
+    'end',
+    `Profile dev, randomness: trusted operator: this shows how it works, it is not secure. See \`millrace deals\` and \`millrace wallet show\`.`,
+    { profile: 'dev' },
+  );
+}
+
+function loseThePiece({ folder }: Opened, operatorId: bigint, pieceRoot: string): void {
+  const node = readRunState(folder)?.nodes.find((each) => each.operatorId === operatorId.toString());
+  const base = node === undefined ? '' : join(folder.node(node.index), 'storage', 'store', 'pieces', pieceRoot);
+  if (!existsSync(`${base}.car`)) {
+    throw new MillraceError('demo-provider-not-here', {
+      actor: 'caller',
+      message: `Provider ${operatorId} does not run on this machine`,
+      values: { operatorId },
+      hint: 'Run the demo on a network of `millrace up`.',
+    });
+  }
+  // Emptied first: a running provider may hold the files open, and then deleting alone loses nothing yet.
+  for (const suffix of ['car', 'tree', 'index']) {
+    truncateSync(`${base}.${suffix}`);
+    rmSync(`${base}.${suffix}`);
+  }
+}
+
+async function untilTerminated(
+  { client }: Opened,
+  dealId: bigint,
+  advance: (periods: number) => Promise<unknown>,
+): Promise<{ periods: number; slashed: bigint; refunded: bigint }> {
+  for (let periods = 1; periods <= WARP_PERIODS_MAX; periods += 1) {
+    await advance(1);
+    const [event] = await client.events({ name: 'storageMarket', event: 'DealTerminated', args: { dealId } });
+    if (event !== undefined) return { periods, slashed: event.args.slashed, refunded: event.args.refunded };
+  }
+  throw new MillraceError('demo-failed', { actor: 'bug', message: `Deal ${dealId} was not ended after ${WARP_PERIODS_MAX} periods` });
+}
