@@ -95,26 +95,27 @@ async function tell(context: CommandContext, opened: Opened, work: string): Prom
     { ...outcome, compensation },
   );
 
-  const copy = join(work, 'copy.bin');
-  const result = await retrieve({
-    cid: stored.cid,
-    sources: await sourcesOf(client, stored.cid),
-    keys: { shareKeys: [await shareKeyOfWallet(signer)] },
-    output: { path: copy },
-    signal: context.signal,
-  });
-  if (!readFileSync(copy).equals(readFileSync(file)))
+  await getBack(context, opened, { cid: stored.cid, file, copy: join(work, 'copy.bin'), say });
+}
+
+async function getBack(
+  context: CommandContext,
+  { client, signer }: Opened,
+  what: { cid: string; file: string; copy: string; say: (event: string, text: string, values?: Record<string, unknown>) => void },
+): Promise<void> {
+  const { cid, file, copy, say } = what;
+  const keys = { shareKeys: [await shareKeyOfWallet(signer)] };
+  const result = await retrieve({ cid, sources: await sourcesOf(client, cid), keys, output: { path: copy }, signal: context.signal });
+  if (!readFileSync(copy).equals(readFileSync(file))) {
     throw new MillraceError('demo-failed', { actor: 'bug', message: 'The file that came back differs' });
+  }
   say(
     'back',
     `5. The file comes back from the other provider: ${formatSize(result.bytes)}, every block verified, byte for byte the same.`,
-    { cid: stored.cid },
+    { cid },
   );
-  say(
-    'end',
-    `Profile dev, randomness: trusted operator: this shows how it works, it is not secure. See \`millrace deals\` and \`millrace wallet show\`.`,
-    { profile: 'dev' },
-  );
+  const remark = 'Profile dev, randomness: trusted operator: this shows how it works, it is not secure.';
+  say('end', `${remark} See "millrace deals" and "millrace wallet show".`, { profile: 'dev' });
 }
 
 function loseThePiece({ folder }: Opened, operatorId: bigint, pieceRoot: string): void {
