@@ -1,4 +1,5 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stringToHex } from 'viem';
@@ -14,10 +15,13 @@ import {
   startChainSupervisor,
 } from '../chain/index.ts';
 import { openTransportIdentity, type PeerServer, startPeerServer } from '../connect/index.ts';
+import { MillraceError } from '../errors.ts';
 import { createLogger, type Logger, silentLogger } from '../log.ts';
 import { depositStake } from '../token/index.ts';
+import { type DealState, readDeal } from './chain-view.ts';
 import type { ProviderPolicy } from './intake.ts';
 import { type StorageProvider, type StorageProviderOptions, startStorageProvider } from './provider.ts';
+import { type PutOptions, type PutResult, put } from './put.ts';
 
 export const TOKEN = 10n ** 18n;
 
@@ -42,6 +46,15 @@ export const TEST_POLICY: ProviderPolicy = {
   },
 };
 
+/** Waits until something is so; fails after a minute of real time. */
+export async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + 60_000;
+  while (!(await isSo())) {
+    if (performance.now() > deadline) throw new MillraceError('test-timeout', { actor: 'host', message: `Waited for a minute: ${what}` });
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
 /** A real embedded chain with the contracts of the dev profile, and a funded client. */
 export interface TestMarket {
   folder: string;
@@ -51,11 +64,26 @@ export interface TestMarket {
   /** The account that stores files, with 1,000 tokens. */
   user: { signer: Signer; sender: Sender; folder: string };
   log: Logger;
-  startNode(options?: Partial<StorageProviderOptions> & { index?: number }): Promise<TestNode>;
+  startNode(options?: TestNodeOptions): Promise<TestNode>;
   /** Moves chain time to the start of the next period plus `offset` seconds. */
   nextPeriod(offset?: number): Promise<bigint>;
   warpTo(time: bigint): Promise<void>;
+  /** Moves to the window of a period and waits until these operators have proven it. */
+  provePeriod(period: bigint, operatorIds: readonly bigint[]): Promise<void>;
+  /** Lets chain time run ten times as fast until the work is done. */
+  hurry<Result>(work: Promise<Result>): Promise<Result>;
+  /** Waits until a deal is in a state. */
+  untilState(dealId: bigint, state: DealState): Promise<void>;
+  /** Stores random bytes as a public file. */
+  putRandom(options?: Partial<PutOptions> & { sizeBytes?: number }): Promise<PutResult & { bytes: Buffer }>;
   stop(): Promise<void>;
+}
+
+/** How a test's node differs from an honest one. */
+export interface TestNodeOptions extends Partial<StorageProviderOptions> {
+  index?: number;
+  /** Answers a request instead of the provider, when it gives an answer. */
+  intercept?: (request: Request) => Response | Promise<Response> | undefined;
 }
 
 /** A provider with its server; it can be stopped and started again with the same keys and data. */
@@ -118,6 +146,28 @@ export async function startTestMarket(options: { idleSeconds?: number; verbose?:
       await market.warpTo((await client.read('possession', 'periodStart', [period])) + BigInt(offset));
       return period;
     },
+    async provePeriod(period, operatorIds) {
+      await market.warpTo((await client.read('possession', 'seedTime', [period])) + 1n);
+      for (const operatorId of operatorIds) {
+        await until(`operator ${operatorId} has proven period ${period}`, async () => {
+          return (await client.read('possession', 'standing', [operatorId])).provenThrough > period;
+        });
+      }
+    },
+    async hurry(work) {
+      const timer = setInterval(() => chain.warp(3).catch(() => {}), 300);
+      return work.finally(() => clearInterval(timer));
+    },
+    async untilState(dealId, state) {
+      await until(`deal ${dealId} is ${state}`, async () => (await readDeal(client, dealId)).state === state);
+    },
+    async putRandom({ sizeBytes = 100_000, ...wanted } = {}) {
+      const bytes = randomBytes(sizeBytes);
+      const path = join(folder, `${bytes.toString('hex', 0, 8)}.bin`);
+      await writeFile(path, bytes);
+      const base = { client, signer, sender: user.sender, folder: user.folder, source: { path }, copies: 1, periods: 20, public: true };
+      return { ...(await market.hurry(put({ ...base, ...wanted }))), bytes };
+    },
     async stop() {
       for (const node of nodes) await node.stop();
       for (const sender of [faucet, user.sender]) sender.close();
@@ -131,7 +181,7 @@ export async function startTestMarket(options: { idleSeconds?: number; verbose?:
 async function startNode(
   market: TestMarket,
   senderOf: (signer: Signer) => Sender,
-  { index, ...wanted }: Partial<StorageProviderOptions> & { index: number },
+  { index, intercept, ...wanted }: TestNodeOptions & { index: number },
 ): Promise<TestNode> {
   const { client, faucet, log } = market;
   const folder = join(market.folder, `node-${index}`);
@@ -139,7 +189,7 @@ async function startNode(
   const nodeKey = developmentSigner(11 + index * 2, 'dev');
   const identity = await openTransportIdentity(folder);
   let provider: StorageProvider | undefined;
-  const answer = (request: Request) => provider?.fetch(request) ?? new Response(null, { status: 503 });
+  const answer = (request: Request) => intercept?.(request) ?? provider?.fetch(request) ?? new Response(null, { status: 503 });
   let server = await startPeerServer({ port: 0, identity, fetch: answer });
   const endpoint = `https://127.0.0.1:${server.port}`;
   const consent = await nodeKey.signTypedData({
