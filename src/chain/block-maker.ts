@@ -192,7 +192,7 @@ async function makeBlock(state: MakerState, transactions: SignedTransaction[]): 
     await state.ledger.mine({ timestamp, coinbase, warpOffsetSeconds, transactions: transactions.map(({ raw }) => raw) });
   } catch (error) {
     // In the log it is a block, whatever happens to anvil; before that it is nothing, and is tried again.
-    if (isBeforeLog(error)) state.warps.unshift(...warps);
+    if (error instanceof MillraceError && error.code === 'disk-full') state.warps.unshift(...warps);
     else settle();
     throw error;
   }
@@ -212,10 +212,6 @@ async function takeSnapshot(state: MakerState): Promise<void> {
     state.log.error('snapshot-failed', { reason: error.message });
     state.snapshotsPausedUntilMs = state.clock.nowMs() + SNAPSHOT_RETRY_MS;
   }
-}
-
-function isBeforeLog(error: unknown): boolean {
-  return error instanceof MillraceError && (error.code === 'disk-full' || error.code === 'wal-write-failed');
 }
 
 /** Protocol time of the next block: wall clock + offset, never below the block before. Equal times are allowed. */

@@ -31,7 +31,7 @@ export interface Wal {
   sizeBytes(): number;
   /**
    * Resolves when the record is on disk.
-   * @throws disk-full, wal-write-failed; then nothing of it is in the log
+   * @throws disk-full (then nothing of it is in the log), wal-write-failed (then it may be, and the log must be opened again)
    */
   appendBlock(record: BlockRecord): Promise<void>;
   /** Notes the hash of a mined block; it needs no fsync, since a replay gives it again. */
@@ -75,7 +75,7 @@ export function openWal(folder: string): Wal {
     } catch (cause) {
       // Half a record must not stand before the next one.
       ftruncateSync(file, sizeBytes);
-      throw cannotWrite(path, cause);
+      throw cannotWrite(path, cause, isFullDisk(cause));
     }
   };
   return {
@@ -83,7 +83,8 @@ export function openWal(folder: string): Wal {
     sizeBytes: () => sizeBytes,
     async appendBlock(block) {
       write({ kind: 'block', block });
-      await syncData(file);
+      // After a failed fsync nobody knows what is on disk: the process must end and read the log again.
+      await syncData(file).catch((cause) => Promise.reject(cannotWrite(path, cause, false)));
     },
     appendHash: (height, hash) => write({ kind: 'mined', height, hash }),
     rotate(firstHeight) {
@@ -195,9 +196,12 @@ function walCorrupt(path: string, reason: string): MillraceError {
   });
 }
 
-function cannotWrite(path: string, cause: unknown): MillraceError {
+function isFullDisk(cause: unknown): boolean {
+  return ['ENOSPC', 'EDQUOT'].includes((cause as NodeJS.ErrnoException).code ?? '');
+}
+
+function cannotWrite(path: string, cause: unknown, isFull: boolean): MillraceError {
   const systemCode = (cause as NodeJS.ErrnoException).code;
-  const isFull = systemCode === 'ENOSPC' || systemCode === 'EDQUOT';
   return new MillraceError(isFull ? 'disk-full' : 'wal-write-failed', {
     actor: 'host',
     message: isFull ? `The disk of ${path} is full` : `Cannot write ${path}: ${systemCode}`,
