@@ -11,10 +11,23 @@ export {
 export { abis, type ModuleName } from './contracts.generated.ts';
 export { type DeployOptions, deployNetwork } from './deploy.ts';
 export { chainError, contractErrors, errorCodeOf } from './errors.ts';
+export {
+  createFollower,
+  type EventHandler,
+  type EventKey,
+  type FollowedEvent,
+  type Follower,
+  type FollowerOptions,
+  type FollowerPosition,
+  followEvents,
+  readFollowerPosition,
+} from './follower.ts';
+export { type ColumnType, type FollowerSql, followerMigrations, insertRows, trackTable } from './follower-tables.ts';
 export { createKeystore, exportKeystore, importKeystore, keystoreAddress, openKeystore } from './keystore.ts';
 export { type Manifest, manifestId, parseManifest, readManifest, signManifest, type UnsignedManifest, writeManifest } from './manifest.ts';
 export { checkPowers, type HolderKind, listPowers, type Power } from './powers.ts';
 export { type Allocation, loadProfile, type ParameterBounds, PROFILE_NAMES, type Profile } from './profile.ts';
+export { type BlockHeader, type FixArguments, firstBlockAtOrAfter, fixArguments, readHeader } from './randomness.ts';
 export { type ContractCall, createSender, type RawCall, type Receipt, type Sender, type SenderOptions, type WriteName } from './sender.ts';
 export { createSigner, developmentSigner, isSignedBy, recoverAddress, type Signer } from './signer.ts';
 export { type ChainSupervisor, type ChainSupervisorOptions, EMBEDDED_CHAIN_ID, startChainSupervisor } from './supervisor.ts';
