@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, statSync, truncateSync } from 'node:fs';
-import { join } from 'node:path';
+import { readdirSync, readFileSync, statSync, truncateSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
 import { type Hex, toHex } from 'viem';
@@ -19,7 +19,7 @@ const LOGGING_CODE: Hex = '0x60015f5fa1';
 
 interface RunningChain {
   child: ChildProcess;
-  status: ChainStatus;
+  status: ChainStatus & { controlPath: string };
 }
 
 interface SeenReceipt {
@@ -44,7 +44,7 @@ async function spawnChain(folder: string, context: TestContext): Promise<Running
     once(createInterface({ input: child.stdout }), 'line').then(([text]) => text as string),
     once(child, 'exit').then(([code]) => assert.fail(`the chain exited with ${code}: ${log.slice(-3).join('\n')}`)),
   ]);
-  return { child, status: JSON.parse(line as string) as ChainStatus };
+  return { child, status: JSON.parse(line as string) as RunningChain['status'] };
 }
 
 async function killAndWait(running: RunningChain): Promise<void> {
@@ -66,7 +66,23 @@ function randomNumbers(seed: number): () => number {
 /** Whether that process still runs (a dead one that nobody reaped has no arguments any more). */
 function runsAnvilOf(pid: number, running: RunningChain): boolean {
   if (pid === running.status.anvilPid || process.platform !== 'linux') return false;
-  return existsSync(`/proc/${pid}/cmdline`) && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('anvil');
+  return commandLineOf(String(pid)).includes('anvil');
+}
+
+function processesWith(text: string): { pid: number; commandLine: string }[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((name) => ({ pid: Number(name), commandLine: commandLineOf(name) }))
+    .filter(({ commandLine }) => commandLine.includes(text));
+}
+
+function commandLineOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+  } catch {
+    // It ended meanwhile.
+    return '';
+  }
 }
 
 /** Sends transactions from one account until the chain goes away, and notes every receipt that it saw. */
@@ -139,6 +155,24 @@ test(`${KILLS} kills of supervisor and anvil under load lose no transaction whos
     sent.reduce((sum, count) => sum + Math.floor(count / 3), 0),
   );
   await killAndWait(running);
+});
+
+test('an anvil that outlived supervisor and guardian is killed by the next start', {
+  skip: process.platform !== 'linux' && 'looks into /proc',
+}, async (context) => {
+  const folder = temporaryFolder();
+  const first = await spawnChain(folder, context);
+  const socket = `--ipc ${join(dirname(first.status.controlPath), 'anvil.ipc')}`;
+  const [guardian] = processesWith(socket).filter(({ commandLine }) => commandLine.includes('read -r line'));
+  process.kill(guardian?.pid as number, 'SIGKILL');
+  await killAndWait(first);
+  assert.deepEqual(
+    processesWith(socket).map(({ pid }) => pid),
+    [first.status.anvilPid],
+  );
+  const second = await spawnChain(folder, context);
+  assert.ok(!processesWith(socket).some(({ pid }) => pid === first.status.anvilPid));
+  await killAndWait(second);
 });
 
 test('a log cut off at any byte of its last block starts with the blocks before it', async () => {
