@@ -1,0 +1,117 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { localNetwork } from './local-network.ts';
+
+const network = localNetwork();
+const file = join(network.home, 'letter.txt');
+before(() => writeFileSync(file, 'A letter to a friend.\n'.repeat(2000)));
+after(() => network.remove());
+
+test('before anything runs, millrace says what to do next, and errors name themselves', async () => {
+  assert.match(await network.text(), /millrace up/);
+  const refused = await network.run('--json', 'status');
+  assert.equal(refused.code, 2);
+  assert.equal(JSON.parse(refused.stderr).code, 'no-network');
+  assert.equal((await network.run('nonsense')).code, 2);
+  assert.match(await network.text('put', '--help'), /Examples:/);
+});
+
+test('one command starts a whole network, and a second start finds it running', async () => {
+  const up = await network.json('up', '--detach');
+  assert.equal(up.status, 'ready');
+  assert.equal(up.nodes.length, 3);
+  const again = await network.json('up', '--detach');
+  assert.equal(again.alreadyRunning, true);
+  assert.equal(again.rpcUrl, up.rpcUrl);
+  assert.match(await network.text(), /NOT SECURE/);
+});
+
+let cid = '';
+test('a file is stored in two copies, proven on chain, and comes back identical', async () => {
+  const stored = await network.json('put', file, '--copies', '2');
+  cid = stored.cid;
+  assert.equal(stored.deals.length, 2);
+  assert.equal(new Set(stored.deals.map((deal: { operatorId: string }) => deal.operatorId)).size, 2);
+  assert.ok(stored.deals.every((deal: { isActive: boolean }) => deal.isActive));
+  const copy = join(network.home, 'copy.txt');
+  const got = await network.json('get', cid, '-o', copy);
+  assert.equal(got.wasSealed, true);
+  assert.deepEqual(readFileSync(copy), readFileSync(file));
+  assert.equal(await network.text('get', cid, '-o', '-'), readFileSync(file, 'utf8'));
+  assert.deepEqual(
+    (await network.json('ls')).items.map((item: { cid: string; copies: number }) => [item.cid, item.copies]),
+    [[cid, 2]],
+  );
+});
+
+test('time is moved, every provider proves every period and is paid exactly for them', async () => {
+  const warped = await network.json('dev', 'warp', '20m');
+  assert.equal(warped.misses, 0);
+  assert.ok(warped.proofs >= 6, `${warped.proofs} proofs`);
+  for (const { dealId } of (await network.json('deals')).items) await network.json('deal', 'settle', dealId);
+  const { items } = await network.json('deals');
+  for (const deal of items) {
+    assert.ok(BigInt(deal.provenPeriods) >= 3n);
+    assert.equal(BigInt(deal.paid), BigInt(deal.pricePerPeriod) * BigInt(deal.provenPeriods));
+    assert.equal(deal.refunded, '0');
+  }
+});
+
+test('a folder goes and comes with its tree, and one file of it can be read alone', async () => {
+  const folder = join(network.home, 'album');
+  mkdirSync(join(folder, 'summer'), { recursive: true });
+  writeFileSync(join(folder, 'summer', 'sea.txt'), 'blue');
+  writeFileSync(join(folder, 'empty.txt'), '');
+  const stored = await network.json('put', folder, '--copies', '1', '--public');
+  const copy = join(network.home, 'album-copy');
+  await network.json('get', stored.cid, '-o', copy);
+  assert.equal(readFileSync(join(copy, 'summer', 'sea.txt'), 'utf8'), 'blue');
+  assert.equal(readFileSync(join(copy, 'empty.txt'), 'utf8'), '');
+  assert.equal(await network.text('get', stored.cid, '--path', 'summer/sea.txt', '-o', '-'), 'blue');
+});
+
+test('who holds which power is listed, and no plain account holds one', async () => {
+  const { items } = await network.json('status', '--powers');
+  assert.ok(items.length > 5);
+  assert.deepEqual(
+    items.filter((item: { holderKind: string }) => item.holderKind === 'account'),
+    [],
+  );
+});
+
+test('after a kill -9 of the supervisor, up goes on with what still runs', async () => {
+  const before = await network.json('status');
+  const supervisor = JSON.parse(readFileSync(join(network.home, 'data', 'dev', 'processes', 'supervisor.json'), 'utf8'));
+  process.kill(supervisor.identity.pid, 'SIGKILL');
+  const up = await network.json('up', '--detach');
+  assert.equal(up.status, 'ready');
+  const pid = (status: { processes: { name: string; pid: number }[] }, name: string) =>
+    status.processes.find((part) => part.name === name)?.pid;
+  assert.equal(pid(up, 'chain'), pid(before, 'chain'));
+  assert.equal(pid(up, 'node-1'), pid(before, 'node-1'));
+});
+
+test('after down and up everything is still there', async () => {
+  await network.json('down');
+  assert.equal((await network.json('down')).stopped, false);
+  await network.json('up', '--detach');
+  assert.equal(await network.text('get', cid, '-o', '-'), readFileSync(file, 'utf8'));
+  const warped = await network.json('dev', 'warp', '10m');
+  assert.equal(warped.misses, 0);
+});
+
+test('bad input is refused with a code, and nothing is half done', async () => {
+  const codeOf = async (...args: string[]) => JSON.parse((await network.run('--json', ...args)).stderr).code;
+  writeFileSync(join(network.home, 'empty'), '');
+  assert.equal(await codeOf('put', join(network.home, 'absent')), 'source-missing');
+  assert.equal(await codeOf('put', join(network.home, 'empty')), 'empty-content');
+  assert.equal(await codeOf('get', 'not-a-cid'), 'bad-cid');
+  assert.equal(await codeOf('get', 'bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy'), 'no-holders');
+  assert.equal(await codeOf('put', file, '--copies', '9'), 'no-provider');
+  assert.equal(await codeOf('put', file, '--copies', 'many'), 'bad-option');
+  assert.equal(await codeOf('put', file, '--max-price', '0.000000000000000001'), 'too-expensive');
+  assert.equal(await codeOf('dev', 'warp', 'soon'), 'bad-duration');
+  assert.equal(await codeOf('--network', 'Not A Name', 'status'), 'bad-network-name');
+});

@@ -1,0 +1,61 @@
+/** A whole network of one's own for a journey: real processes, started and spoken to by the command line as a person would. */
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** What a command printed and how it ended. */
+export interface CommandResult {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs commands on a network in a folder of its own. */
+export interface LocalNetwork {
+  home: string;
+  /** The text of a command that must succeed. */
+  text(...args: string[]): Promise<string>;
+  /** The JSON object of a command that must succeed. */
+  // biome-ignore lint/suspicious/noExplicitAny: a test reads what the command promises
+  json(...args: string[]): Promise<any>;
+  /** Any command, whatever its end. */
+  run(...args: string[]): Promise<CommandResult>;
+  /** Stops everything and deletes the folder. */
+  remove(): Promise<void>;
+}
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+const COMMAND_TIMEOUT_MS = 300_000;
+/** Away from the ports that a person's own network takes. */
+const PORTS = ['--rpc-port', '0', '--node-port', '0'];
+
+/** An empty data folder with the command line for it; nothing runs yet. */
+export function localNetwork(): LocalNetwork {
+  const home = mkdtempSync(join(tmpdir(), 'millrace-journey-'));
+  const run = (...args: string[]): Promise<CommandResult> =>
+    new Promise((resolve) => {
+      const given = args[0] === 'up' ? [...args, ...PORTS] : args;
+      const env = { PATH: process.env.PATH, HOME: home, MILLRACE_HOME: join(home, 'data') };
+      const options = { env, timeout: COMMAND_TIMEOUT_MS, maxBuffer: 64 << 20 };
+      execFile(process.execPath, [MAIN, ...given], options, (error, stdout, stderr) => {
+        resolve({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, stdout, stderr });
+      });
+    });
+  const text = async (...args: string[]) => {
+    const result = await run(...args);
+    if (result.code !== 0) throw new TypeError(`millrace ${args.join(' ')} ended with ${result.code}:\n${result.stdout}\n${result.stderr}`);
+    return result.stdout;
+  };
+  return {
+    home,
+    run,
+    text,
+    json: async (...args) => JSON.parse(await text('--json', ...args)),
+    async remove() {
+      await run('down');
+      rmSync(home, { recursive: true, force: true });
+    },
+  };
+}
