@@ -200,6 +200,8 @@ test('building again gives the finished bytes while the source is unchanged, and
   const changed = await buildContent({ source: { path }, workFolder });
   assert.equal(changed.isReused, false);
   assert.notDeepEqual(changed.fileKey, first.fileKey);
+  const other = await buildContent({ source: { path }, workFolder, recipients: [(await deriveShareKey(randomBytes(32))).publicKey] });
+  assert.equal(other.isReused, false, 'other readers need another header');
   const publicOnce = await buildContent({ source: { path }, workFolder: freshFolder(), public: true });
   const publicTwice = await buildContent({ source: { path }, workFolder: freshFolder(), public: true });
   assert.deepEqual({ ...publicTwice, carPath: '' }, { ...publicOnce, carPath: '' });

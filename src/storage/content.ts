@@ -69,7 +69,8 @@ export async function buildContent(input: ContentInput): Promise<BuiltContent> {
   const spool = join(workFolder, 'spool');
   try {
     const tree = 'stream' in source ? await spoolStream(source, spool, input.signal) : await scanSource(source.path, source);
-    const fingerprint = 'stream' in source ? undefined : `${input.public ? 'public' : 'sealed'} ${tree.fingerprint}`;
+    const readers = input.public === true ? 'public' : (input.recipients ?? []).map((key) => Buffer.from(key).toString('hex')).join(' ');
+    const fingerprint = 'stream' in source ? undefined : `${tree.fingerprint} ${readers}`;
     const finished = await finishedContent(workFolder, fingerprint);
     return finished ?? (await build(input, tree, fingerprint));
   } catch (error) {

@@ -18,7 +18,7 @@ export interface SealedManifest {
   headBytes: number;
 }
 
-const MANIFEST_BYTES_MAX = 256 << 20;
+const MANIFEST_BYTES_MAX = 64 << 20;
 const PATH_BYTES_MAX = 4096;
 
 /** The manifest of a source: 4 bytes of length (big-endian), then JSON rows `[path, size, mode, isFolder]`. */

@@ -221,22 +221,31 @@ test('a CAR that lacks a block it links to is refused: it could not be retrieved
     node,
   ]);
   const turnedPiece = await pieceOf([turned]);
-  const path = freshFolder();
-  await writeFile(path, turned);
-  const stored = await into.adopt({ root: turnedPiece.root, rawSize: turned.length, path });
+  const again = await into.receive({ root: turnedPiece.root, rawSize: turned.length });
+  await again.append([turned] as never, { offset: 0 });
+  const stored = await again.commit();
   assert.equal(stored.isDepthFirst, false);
   assert.deepEqual(await into.block(leaves[1]?.cid as CID), second);
   await into.close();
 });
 
-test('a file received elsewhere is adopted after the same checks', async () => {
-  const built = await content([400_000], false);
+test('two requests for the same piece share one receiver, and only one may append at a time', async () => {
+  const built = await content([300_000]);
   const into = await openStore();
-  const path = freshFolder();
-  await copyFile(built.carPath, path);
-  await assert.rejects(into.adopt({ ...wantedOf(built), cid: 'bafkqaaa', path }), { code: 'piece-mismatch' });
-  assert.equal((await into.adopt({ ...wantedOf(built), path })).root, built.piece.root);
-  await assert.rejects(stat(path), { code: 'ENOENT' });
+  const [first, second] = await Promise.all([into.receive(wantedOf(built)), into.receive(wantedOf(built))]);
+  assert.equal(first, second);
+  const appending = first.append(createReadStream(built.carPath), { offset: 0 });
+  await assert.rejects(second.append(createReadStream(built.carPath), { offset: 0 }), { code: 'piece-busy' });
+  await appending;
+  await first.commit();
+  await assert.rejects(
+    into
+      .receive({ ...wantedOf(built), cid: undefined, rawSize: 5 })
+      .then((receiver) => receiver.append([Buffer.alloc(9)] as never, { offset: 0 })),
+    {
+      code: 'piece-mismatch',
+    },
+  );
   await into.close();
 });
 

@@ -6,7 +6,7 @@ import { MillraceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { isBlockOf, isIdentity } from './block.ts';
 import { INDEX_ROW_BYTES, readRow } from './car-index.ts';
-import { asDiskError, readJsonFile, syncFolder, writeDurably } from './durable-file.ts';
+import { readJsonFile, syncFolder, writeDurably } from './durable-file.ts';
 import type { Hex, PieceInfo } from './piece.ts';
 import { createPieceIngest } from './piece-ingest.ts';
 import { openPieceReceiver, type PieceReceiver, type PieceWanted } from './piece-receiver.ts';
@@ -31,11 +31,6 @@ export interface PieceStore {
    * @throws no-room, disk-full, piece-busy
    */
   receive(wanted: PieceWanted): Promise<PieceReceiver>;
-  /**
-   * Verifies and indexes a file that has been received elsewhere on the same disk, and moves it in.
-   * @throws no-room, disk-full, piece-mismatch, bad-car, bad-block, car-incomplete, car-too-many-blocks
-   */
-  adopt(wanted: PieceWanted & { path: string }): Promise<StoredPiece>;
   piece(root: Hex): StoredPiece | undefined;
   /** The stored piece whose content has this root CID. */
   pieceOfContent(cid: CID): StoredPiece | undefined;
@@ -92,6 +87,7 @@ export async function openPieceStore(options: PieceStoreOptions): Promise<PieceS
   for (const each of [pieces, incoming]) await mkdir(each, { recursive: true, mode: 0o700 });
   const held = await loadPieces(pieces, log);
   const receivers = new Map<Hex, PieceReceiver>();
+  const openings = new Map<Hex, Promise<PieceReceiver>>();
   const rootsOfContent = new Map([...held.values()].map(({ piece }) => [piece.cid, piece.root]));
   const trees = new Map<Hex, Promise<PieceTree>>();
   const pathOf = (root: Hex, kind: 'car' | 'tree' | 'index' | 'json') => join(pieces, `${root}.${kind}`);
@@ -177,26 +173,11 @@ export async function openPieceStore(options: PieceStoreOptions): Promise<PieceS
       if (known?.rawSize === wanted.rawSize) return known;
       if (known !== undefined) throw pieceSizeDiffers(wanted, known.rawSize);
       const stored = held.get(wanted.root)?.piece;
+      if (stored !== undefined && stored.rawSize !== wanted.rawSize) throw pieceSizeDiffers(wanted, stored.rawSize);
       if (stored !== undefined) return finishedReceiver(stored);
-      await checkRoom(wanted.rawSize);
-      return openReceiver(wanted);
-    },
-    async adopt(wanted) {
-      const stored = held.get(wanted.root)?.piece;
-      if (stored !== undefined) {
-        await rm(wanted.path, { force: true });
-        return stored;
-      }
-      const ingest = newIngest(wanted.root);
-      try {
-        for await (const chunk of createReadStream(wanted.path, { highWaterMark: 1 << 20 })) ingest.write(chunk as Buffer);
-        const file = await open(wanted.path, 'r+');
-        await file.sync().finally(() => file.close());
-        return await install(wanted.path, ingest, wanted);
-      } catch (error) {
-        ingest.abandon();
-        throw asDiskError(error, folder);
-      }
+      const opening = openings.get(wanted.root) ?? checkRoom(wanted.rawSize).then(() => openReceiver(wanted));
+      openings.set(wanted.root, opening);
+      return opening.finally(() => openings.delete(wanted.root));
     },
     piece: (root) => held.get(root)?.piece,
     pieceOfContent(cid) {
@@ -214,13 +195,22 @@ export async function openPieceStore(options: PieceStoreOptions): Promise<PieceS
     async collectGarbage({ unfinishedOlderThanMs }) {
       const oldest = Date.now() - unfinishedOlderThanMs;
       let removed = 0;
-      for (const name of await readdir(incoming)) {
-        const root = name.split('.')[0] as Hex;
-        const age = await stat(join(incoming, name)).catch(() => undefined);
-        if (receivers.get(root)?.isBusy === true || age === undefined || age.mtimeMs > oldest) continue;
-        receivers.delete(root);
-        await rm(join(incoming, name), { force: true });
-        removed += name.endsWith('.part') ? 1 : 0;
+      const names = await readdir(incoming);
+      for (const root of new Set(names.map((name) => name.split('.')[0] as Hex))) {
+        const own = names.filter((name) => name.startsWith(`${root}.`)).map((name) => join(incoming, name));
+        const touchedMs = await Promise.all(
+          own.map((path) =>
+            stat(path).then(
+              (stats) => stats.mtimeMs,
+              () => 0,
+            ),
+          ),
+        );
+        const receiver = receivers.get(root);
+        if (receiver?.isBusy === true || Math.max(...touchedMs) > oldest) continue;
+        await receiver?.discard();
+        for (const path of own) await rm(path, { force: true });
+        removed += 1;
       }
       if (removed > 0) log.info('garbage-collected', { pieces: removed });
       return removed;
@@ -326,7 +316,7 @@ function finishedReceiver(piece: StoredPiece): PieceReceiver {
 function pieceSizeDiffers(wanted: PieceWanted, known: number): MillraceError {
   return new MillraceError('piece-mismatch', {
     actor: 'peer',
-    message: `Piece ${wanted.root} is being received with ${known} bytes, got ${wanted.rawSize}`,
+    message: `Piece ${wanted.root} has ${known} bytes, got ${wanted.rawSize}`,
     values: { root: wanted.root, got: wanted.rawSize, expected: known },
   });
 }

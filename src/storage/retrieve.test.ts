@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -58,14 +59,18 @@ function fresh(): string {
   return join(folder, `fresh-${count}`);
 }
 
+async function receive(store: PieceStore, built: BuiltContent): Promise<void> {
+  const receiver = await store.receive({ root: built.piece.root, rawSize: built.carSize });
+  await receiver.append(createReadStream(built.carPath), { offset: 0 });
+  await receiver.commit();
+}
+
 type Handler = (request: Request) => Promise<Response>;
 
 async function holder(change: (gateway: Handler) => Handler = (gateway) => gateway): Promise<ContentSource> {
   const store = await openPieceStore({ folder: fresh(), quotaBytes: 1 << 30, log: silentLogger });
   for (const built of Object.values(contents)) {
-    const path = fresh();
-    await copyFile(built.carPath, path);
-    await store.adopt({ root: built.piece.root, rawSize: built.carSize, path });
+    await receive(store, built);
   }
   return listen(change(createTrustlessGateway({ store })), store);
 }
@@ -195,9 +200,7 @@ test('when nobody can deliver, the error names each holder and why', async () =>
 test('a holder killed while it serves is replaced, and the file comes back identical', async () => {
   const storeFolder = fresh();
   const store = await openPieceStore({ folder: storeFolder, quotaBytes: 1 << 30, log: silentLogger });
-  const copy = fresh();
-  await copyFile(contents.publicFile.carPath, copy);
-  await store.adopt({ root: contents.publicFile.piece.root, rawSize: contents.publicFile.carSize, path: copy });
+  await receive(store, contents.publicFile);
   await store.close();
   const here = new URL('.', import.meta.url).pathname;
   const script = join(folder, 'provider.ts');
