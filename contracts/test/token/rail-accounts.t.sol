@@ -13,7 +13,9 @@ contract RailAccountsTest is TokenFixture {
     address private alice = makeAddr("alice");
     address private bob = makeAddr("bob");
 
-    function testFuzz_ADepositCreditsAnyAccountAndAWithdrawalPaysAnyAddress(uint96 amount, uint96 taken, address account, address to) public {
+    function testFuzz_ADepositCreditsAnyAccountAndAWithdrawalPaysAnyAddress(uint96 amount, uint96 taken, address account, address to)
+        public
+    {
         amount = uint96(bound(amount, 1, 1e27));
         taken = uint96(bound(taken, 1, amount));
         vm.assume(to != address(0) && to != address(rails) && to != alice);
@@ -32,7 +34,9 @@ contract RailAccountsTest is TokenFixture {
         assertEq(token.balanceOf(to), taken);
         assertEq(rails.obligationsOf(address(token)), amount - taken);
         vm.expectRevert(
-            abi.encodeWithSelector(IRails.InsufficientBalance.selector, address(token), account, uint256(amount) - taken + 1, amount - taken)
+            abi.encodeWithSelector(
+                IRails.InsufficientBalance.selector, address(token), account, uint256(amount) - taken + 1, amount - taken
+            )
         );
         rails.withdraw(address(token), uint256(amount) - taken + 1, to);
     }
@@ -173,9 +177,6 @@ contract RailAccountsTest is TokenFixture {
         hostile.reenterWith(abi.encodeCall(rails.open, (address(this), payee, address(hostile), 1, 1, 0, 41)));
         rails.withdraw(address(hostile), 60, address(this));
         assertFalse(hostile.answered());
-        assertEq(
-            hostile.answer(),
-            abi.encodeWithSelector(IRails.InsufficientBalance.selector, address(hostile), address(this), 41, 40)
-        );
+        assertEq(hostile.answer(), abi.encodeWithSelector(IRails.InsufficientBalance.selector, address(hostile), address(this), 41, 40));
     }
 }

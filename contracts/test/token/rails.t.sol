@@ -214,7 +214,14 @@ contract RailsTest is TokenFixture {
         assertEq(balance(beneficiary), uint256(a.paid) * 2);
     }
 
-    function testFuzz_ATopUpPaysTheSameWhoeverSettledBefore(uint64 amount, uint256 proven, uint16 first, uint32 added, uint16 at, uint16 until) public {
+    function testFuzz_ATopUpPaysTheSameWhoeverSettledBefore(
+        uint64 amount,
+        uint256 proven,
+        uint16 first,
+        uint32 added,
+        uint16 at,
+        uint16 until
+    ) public {
         amount = uint64(bound(amount, 1, 1e18));
         uint256 once = beginRail(amount, 0, first);
         uint256 often = beginRail(amount, 0, first);
@@ -358,7 +365,15 @@ contract RailsTest is TokenFixture {
         rails.reduce(railId, 1);
     }
 
-    function testFuzz_AfterAnyReductionTheLockupIsCovered(uint64 amount, uint32 lockup, uint96 escrow, uint96 wanted, uint16 at, bool settled, uint256 proven) public {
+    function testFuzz_AfterAnyReductionTheLockupIsCovered(
+        uint64 amount,
+        uint32 lockup,
+        uint96 escrow,
+        uint96 wanted,
+        uint16 at,
+        bool settled,
+        uint256 proven
+    ) public {
         amount = uint64(bound(amount, 0, 1e18));
         lockup = uint32(bound(lockup, 0, 10_000));
         uint256 least = (uint256(amount) * lockup + INTERVAL - 1) / INTERVAL;
@@ -423,9 +438,7 @@ contract RailsTest is TokenFixture {
         vm.startPrank(address(meter));
         vm.expectRevert(abi.encodeWithSelector(IRails.EscrowTooSmall.selector, railId, 50, 51));
         rails.close(railId, start + 100, 50, 1);
-        vm.expectRevert(
-            abi.encodeWithSelector(IRails.EscrowTooSmall.selector, railId, 50, uint256(type(uint128).max) * 2)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IRails.EscrowTooSmall.selector, railId, 50, uint256(type(uint128).max) * 2));
         rails.close(railId, start + 100, type(uint128).max, type(uint128).max);
     }
 
@@ -462,9 +475,16 @@ contract RailsTest is TokenFixture {
         assertEq(rails.close(railId, start, 0, 5), 995);
     }
 
-    function testFuzz_WhateverIsClosedHowNoMoneyIsLost(uint64 amount, uint16 length, uint96 bond, uint16 at, uint16 end, uint96 fee, uint96 forfeit, uint256 proven)
-        public
-    {
+    function testFuzz_WhateverIsClosedHowNoMoneyIsLost(
+        uint64 amount,
+        uint16 length,
+        uint96 bond,
+        uint16 at,
+        uint16 end,
+        uint96 fee,
+        uint96 forfeit,
+        uint256 proven
+    ) public {
         amount = uint64(bound(amount, 0, 1e18));
         length = uint16(bound(length, 1, 2_000));
         bond = uint96(bound(bond, 0, 1e26));

@@ -35,7 +35,14 @@ contract StakeHandler is Test {
     mapping(uint64 => uint256) public backersOut;
     mapping(uint64 => uint256) public backersSlashed;
 
-    constructor(StakeVault vault_, NetworkToken token_, IOperators operators_, address[] memory actors_, address[] memory modules_, uint64[] memory ids) {
+    constructor(
+        StakeVault vault_,
+        NetworkToken token_,
+        IOperators operators_,
+        address[] memory actors_,
+        address[] memory modules_,
+        uint64[] memory ids
+    ) {
         (vault, token, operators, minter) = (vault_, token_, operators_, msg.sender); // the fixture created the token, so it may mint
         (actors, modules, operatorIds) = (actors_, modules_, ids);
         honest = actors_[actors_.length - 1];

@@ -35,7 +35,7 @@ contract StakePotsTest is Test {
         uint256 amount = seed >> 160;
         uint256 kind = (seed >> 8) % 5;
         (holding.shares, holding.exiting) =
-            (pot.carryOver(holding.shares, holding.generation), pot.carryOver(holding.exiting, holding.generation));
+        (pot.carryOver(holding.shares, holding.generation), pot.carryOver(holding.exiting, holding.generation));
         holding.generation = pot.generation;
         if (kind == 0) {
             uint96 assets = uint96(bound(amount, 1, 10 ** bound(seed >> 16, 0, 26)));
@@ -78,9 +78,7 @@ contract StakePotsTest is Test {
 
     function valueOf(uint256 index) private view returns (uint256) {
         Holding storage holding = holdings[index];
-        return pot.toAssetsDown(
-            pot.carryOver(holding.shares, holding.generation) + pot.carryOver(holding.exiting, holding.generation)
-        );
+        return pot.toAssetsDown(pot.carryOver(holding.shares, holding.generation) + pot.carryOver(holding.exiting, holding.generation));
     }
 
     function assertSharesCovered() private view {
