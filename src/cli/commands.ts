@@ -123,6 +123,13 @@ function registerDealCommands(program: Command, run: Run): void {
     .command('challenge <deal>')
     .description('make a provider prove your piece now; the bond comes back when it cannot')
     .action(run(async (context, deal: never) => (await import('./challenge.ts')).challenge(context, deal)));
+  program
+    .command('ledger')
+    .description('the events behind the numbers, newest first, each with its transaction')
+    .option('--provider <number>', 'of one provider')
+    .option('--deal <number>', 'of one deal')
+    .option('-n, --lines <count>', 'how many', '50')
+    .action(run(async (context, options: never) => (await import('./ledger.ts')).ledger(context, options)));
   const deal = program.command('deal').description('one deal');
   deal
     .command('end <deal>')

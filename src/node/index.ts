@@ -2,6 +2,7 @@
 import { fileURLToPath } from 'node:url';
 
 export { askControl, startControlServer } from './control.ts';
+export { type LedgerRow, readLedger } from './ledger.ts';
 export { type NetworkFolder, networkFolder, type RunState, readRunState, socketFolder, writeFileWhole } from './network-folder.ts';
 export type { NetworkProcessOptions, SupervisorStatus } from './network-process.ts';
 export { type NodeOptions, type RunningNode, startNode } from './node.ts';
