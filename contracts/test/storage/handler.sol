@@ -47,6 +47,7 @@ contract StorageHandler is StorageFixture {
         terms.collateral = uint128(1 + (seed >> 32) % 6e18);
         terms.pricePerPeriod = uint128(1 + (seed >> 64) % 1e17);
         terms.bond = uint128(1e15 + (seed >> 96) % 1e16);
+        if (vault.availableOf(operatorId) < 10e18) restake();
         if (vault.availableOf(operatorId) >= uint256(terms.collateral) + terms.bond && funds(client) >= uint256(terms.pricePerPeriod) * terms.periods + terms.bond) {
             uint64 id = openDeal(terms, 1 + seed % 50);
             deals.push(id);
@@ -54,6 +55,15 @@ contract StorageHandler is StorageFixture {
             if (operatorId == bob || seed % 5 != 0) activateNow(id);
         }
         (client, clientSecret) = (honest, honestSecret);
+    }
+
+    function restake() private {
+        address owner = makeAddrView("alice");
+        if (token.balanceOf(owner) < 50e18) return;
+        vm.startPrank(owner);
+        token.approve(address(vault), 50e18);
+        vault.deposit(alice, 50e18);
+        vm.stopPrank();
     }
 
     function activateNow(uint64 id) private {
@@ -152,6 +162,7 @@ contract StorageHandler is StorageFixture {
             delete tables[alice][slot];
             record(alice, slot, IPossession.Leaf(0, 0, 0, 0, 0));
             ++done["declare"];
+            if (seed % 2 == 0) recoverNow(id);
         } catch (bytes memory reason) {
             assertEq(bytes4(reason), IStorageMarket.WrongState.selector); // it was over
         }
@@ -159,9 +170,12 @@ contract StorageHandler is StorageFixture {
 
     function recoverFault(uint256 seed) external {
         uint64 id = pickOf(seed, alice, IStorageMarket.State.Faulty);
-        if (id == 0 || inTable(alice) >= DEALS_MAX) return;
-        if (seed % 2 == 0) pass(1);
-        if (lost[id]) return;
+        if (id != 0) recoverNow(id);
+    }
+
+    function recoverNow(uint64 id) private {
+        if (lost[id] || inTable(alice) >= DEALS_MAX) return;
+        pass(1);
         seedOf(market.recentSeedTime());
         bytes memory openings = openPiece(leafOf(id), pieceSeeds[id], seedOf(market.recentSeedTime()), 4);
         uint32 slot = freeSlot(alice);
@@ -181,7 +195,7 @@ contract StorageHandler is StorageFixture {
 
     function surrender(uint256 seed) external {
         uint64 id = pickOf(seed, alice, seed % 2 == 0 ? IStorageMarket.State.Active : IStorageMarket.State.Faulty);
-        if (id == 0 || seed % 3 != 0) return;
+        if (id == 0 || seed % 3 == 0) return;
         vm.prank(nodeKey(alice));
         try market.surrender(id) {
             ++done["surrender"];
@@ -192,7 +206,7 @@ contract StorageHandler is StorageFixture {
 
     function leave(uint256 seed) external {
         uint64 id = pickOf(seed, alice, IStorageMarket.State.Active);
-        if (id == 0 || lost[id] || seed % 3 != 0) return;
+        if (id == 0 || lost[id] || seed % 8 == 0) return;
         bytes memory openings = openPiece(leafOf(id), pieceSeeds[id], seedOf(market.recentSeedTime()), 4);
         vm.prank(nodeKey(alice));
         try market.leave(id, openings) {
