@@ -124,29 +124,6 @@ export async function holdersOf(client: ChainClient, cid: Uint8Array): Promise<H
   return live.map((deal) => ({ deal, operator: operators.get(deal.operatorId) as OperatorView }));
 }
 
-/** The number of the first block at or after a chain time; undefined when there is none yet. */
-export async function firstBlockAt(client: ChainClient, time: bigint): Promise<bigint | undefined> {
-  const timestampOf = async (blockNumber: bigint) => (await client.public.getBlock({ blockNumber })).timestamp;
-  let high = await client.public.getBlockNumber({ cacheTime: 0 });
-  if ((await timestampOf(high)) < time) return undefined;
-  // Gallop back from the head, since most questions are about the last blocks, then halve.
-  let low = -1n;
-  for (let step = 1n; high > 0n; step *= 2n) {
-    const at = high > step ? high - step : 0n;
-    if ((await timestampOf(at)) < time) {
-      low = at;
-      break;
-    }
-    high = at;
-  }
-  while (high - low > 1n) {
-    const middle = (low + high) / 2n;
-    if (middle >= 0n && (await timestampOf(middle)) < time) low = middle;
-    else high = middle;
-  }
-  return high;
-}
-
 /** Maps in order, a bounded number at a time. */
 export async function inBatches<Item, Result>(items: readonly Item[], work: (item: Item) => Promise<Result>): Promise<Result[]> {
   const results: Result[] = [];

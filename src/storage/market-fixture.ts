@@ -68,13 +68,13 @@ export interface TestMarket {
   /** Moves chain time to the start of the next period plus `offset` seconds. */
   nextPeriod(offset?: number): Promise<bigint>;
   warpTo(time: bigint): Promise<void>;
-  /** Moves to the window of a period and waits until these operators have proven it. */
+  /** Moves to the window of a period and waits until these operators have proven it, if they have anything to prove. */
   provePeriod(period: bigint, operatorIds: readonly bigint[]): Promise<void>;
   /** Lets chain time run ten times as fast until the work is done. */
   hurry<Result>(work: Promise<Result>): Promise<Result>;
   /** Waits until a deal is in a state. */
   untilState(dealId: bigint, state: DealState): Promise<void>;
-  /** Stores random bytes as a public file. */
+  /** Stores random bytes as a public file, and lets the period in which its deals became active be proven. */
   putRandom(options?: Partial<PutOptions> & { sizeBytes?: number }): Promise<PutResult & { bytes: Buffer }>;
   stop(): Promise<void>;
 }
@@ -150,7 +150,13 @@ export async function startTestMarket(options: { idleSeconds?: number; verbose?:
       await market.warpTo((await client.read('possession', 'seedTime', [period])) + 1n);
       for (const operatorId of operatorIds) {
         await until(`operator ${operatorId} has proven period ${period}`, async () => {
-          return (await client.read('possession', 'standing', [operatorId])).provenThrough > period;
+          const [standing, table] = await Promise.all([
+            client.read('possession', 'standing', [operatorId]),
+            client.read('possession', 'tableOf', [operatorId, period]),
+          ]);
+          if (table.leaves === 0n) return true;
+          const proofs = await client.events({ name: 'possession', event: 'Proven', args: { operatorId, period } });
+          return standing.provenThrough > period && proofs.length > 0;
         });
       }
     },
@@ -166,7 +172,11 @@ export async function startTestMarket(options: { idleSeconds?: number; verbose?:
       const path = join(folder, `${bytes.toString('hex', 0, 8)}.bin`);
       await writeFile(path, bytes);
       const base = { client, signer, sender: user.sender, folder: user.folder, source: { path }, copies: 1, periods: 20, public: true };
-      return { ...(await market.hurry(put({ ...base, ...wanted }))), bytes };
+      const result = await market.hurry(put({ ...base, ...wanted }));
+      const { firstPeriod } = await readDeal(client, result.deals[0]?.dealId as bigint);
+      const operatorIds = result.deals.map(({ operatorId }) => operatorId);
+      await market.provePeriod(firstPeriod - 1n, operatorIds);
+      return { ...result, bytes };
     },
     async stop() {
       for (const node of nodes) await node.stop();
@@ -245,8 +255,9 @@ async function startNode(
       node.server = server;
     },
     async stop() {
+      if (provider === undefined) return;
       await server.stop(100);
-      await provider?.stop();
+      await provider.stop();
       provider = undefined;
       sender.close();
     },

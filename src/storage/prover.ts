@@ -9,7 +9,7 @@ import type { PieceStore } from './piece-store.ts';
 import { type Draw, drawLeaves } from './possession-draws.ts';
 import { answerDraws, packOpenings, type TableOpening } from './possession-proof.ts';
 import type { PieceTable } from './possession-table.ts';
-import { ensureSeed, type SeedProof, seedProof } from './seeds.ts';
+import { ensureSeed, type Seed, seedForProof } from './seeds.ts';
 import type { TableView } from './table-view.ts';
 
 /** What the proving of one operator stands on. */
@@ -29,7 +29,7 @@ export interface ProverOptions {
 /** What a proof of a period must answer. */
 interface ProofTask {
   period: bigint;
-  seed: SeedProof;
+  seed: Seed;
   table: PieceTable;
   /** The oldest open miss, which this proof also answers. */
   miss?: { period: bigint; seed: Hex; table: PieceTable };
@@ -72,19 +72,13 @@ async function prepare(options: ProverOptions, period: bigint): Promise<ProofTas
   const table = await view.tableOf(period);
   if (table.leaves === 0n) return 'nothing';
   const time = await client.read('possession', 'seedTime', [period]);
-  const seed = await seedOf(options, time);
+  const seed = await seedForProof({ client, sender, time });
   if (seed === undefined) return 'later';
   if (standing.openMiss === 0n) return { period, seed, table };
   const missed = standing.openMiss - 1n;
   const missedSeed = await ensureSeed({ client, sender, time: await client.read('possession', 'seedTime', [missed]) });
   if (missedSeed === undefined) return 'later';
   return { period, seed, table, miss: { period: missed, seed: missedSeed, table: await view.tableOf(missed) } };
-}
-
-async function seedOf({ client, sender }: ProverOptions, time: bigint): Promise<SeedProof | undefined> {
-  if (client.manifest.randomness.source !== 'beacon') return seedProof(client, time);
-  const value = await ensureSeed({ client, sender, time });
-  return value === undefined ? undefined : { value, isFixed: true, header: '0x', parent: '0x', oldest: '0x' };
 }
 
 /** Whether an ended period that nobody has made final had a table that was not proven: only the first can have a kept copy. */
