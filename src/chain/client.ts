@@ -85,6 +85,14 @@ export interface ChainClient {
   now(): Promise<bigint>;
   /** Resolves with the latest block's timestamp once it is at or after `time` (seconds). @throws wait-timed-out */
   waitForTime(time: bigint, options?: { signal?: AbortSignal; timeoutMs?: number }): Promise<bigint>;
+  /**
+   * Calls `onBlock` for the newest block whenever it is another one, one call after another, until the signal ends it. Blocks in between
+   * may be skipped; a chain that does not answer is waited for.
+   */
+  watchBlocks(
+    onBlock: (block: { number: bigint; timestamp: bigint; hash: Hex }) => Promise<void> | void,
+    signal: AbortSignal,
+  ): Promise<void>;
   /** Milliseconds between looks at the chain: 200 on this machine, elsewhere half the observed block interval within 0.5 to 6 s. */
   pollIntervalMs(): number;
 }
@@ -108,13 +116,14 @@ export async function connectChain(options: {
   await verifyManifest(publicClient, manifest);
   const local = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(new URL(rpcUrl).hostname);
   const pace = createPace(local);
-  const now = async () => {
+  const latest = async () => {
     const block = await publicClient
       .getBlock({ blockTag: 'latest' })
       .catch((error) => Promise.reject(chainError(error, 'Reading the latest block')));
     pace.observe(block.number, block.timestamp);
-    return block.timestamp;
+    return block;
   };
+  const now = async () => (await latest()).timestamp;
   const address = (name: ModuleName): Address => {
     const entry = Object.hasOwn(manifest.modules, name) ? manifest.modules[name] : undefined;
     if (entry !== undefined) return entry.address;
@@ -155,6 +164,18 @@ export async function connectChain(options: {
         if (timestamp >= time) return timestamp;
         if (clock.nowMs() >= deadlineMs) throw waitTimedOut(time, timestamp, timeoutMs);
         await clock.sleep(pace.intervalMs(), signal);
+      }
+    },
+    async watchBlocks(onBlock, signal) {
+      for (let seen: Hex | undefined; !signal.aborted; ) {
+        const block = await latest().catch((error: MillraceError) => {
+          if (error.code !== 'chain-unreachable') throw error;
+        });
+        if (block !== undefined && block.hash !== seen) {
+          seen = block.hash;
+          await onBlock({ number: block.number, timestamp: block.timestamp, hash: block.hash });
+        }
+        await clock.sleep(pace.intervalMs(), signal).catch(() => {});
       }
     },
     pollIntervalMs: () => pace.intervalMs(),

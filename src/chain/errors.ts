@@ -1,5 +1,5 @@
 import { type Abi, BaseError, decodeErrorResult, type Hex, toFunctionSelector } from 'viem';
-import { type Actor, type ErrorValue, MillraceError } from '../errors.ts';
+import { type Actor, type ErrorValue, MillraceError, toMillraceError } from '../errors.ts';
 import { errorsAbi } from './contracts.generated.ts';
 
 /** Errors of the EVM itself and of tokens that are not ours, decoded beside our own. */
@@ -119,6 +119,7 @@ export function chainError(error: unknown, doing: string, values: Record<string,
       cause: error,
     });
   }
+  if (!(error instanceof BaseError)) return toMillraceError(error);
   return new MillraceError('chain-refused', {
     actor: 'chain',
     message: `${doing} failed: ${firstLine(message)}`,

@@ -67,7 +67,7 @@ export async function createKeystore(options: {
 
 /**
  * Opens a keystore file of version 3 (scrypt or pbkdf2).
- * @throws wrong-password, keystore-missing, bad-keystore, keystore-open-to-others
+ * @throws wrong-password, keystore-missing, keystore-unreadable, bad-keystore, keystore-open-to-others
  */
 export async function openKeystore(options: { path: string; password: string }): Promise<Signer> {
   const privateKey = await decryptKey(readKeystore(options.path), options.password);
@@ -260,12 +260,20 @@ function badKeystore(field: string, expected: string): MillraceError {
 }
 
 function keystoreIo(path: string, cause: unknown): MillraceError {
-  const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT';
-  return new MillraceError(missing ? 'keystore-missing' : 'keystore-unreadable', {
-    actor: missing ? 'caller' : 'host',
-    message: missing ? `There is no keystore at ${path}` : `Cannot read or write the keystore ${path}: ${(cause as Error).message}`,
+  if ((cause as NodeJS.ErrnoException).code === 'ENOENT') {
+    return new MillraceError('keystore-missing', {
+      actor: 'caller',
+      message: `There is no keystore at ${path}`,
+      values: { path },
+      hint: 'Create one with "millrace wallet create".',
+      cause,
+    });
+  }
+  return new MillraceError('keystore-unreadable', {
+    actor: 'host',
+    message: `Cannot read or write the keystore ${path}: ${(cause as Error).message}`,
     values: { path },
-    hint: missing ? 'Create one with "millrace wallet create".' : 'Check the rights and the free space of the folder.',
+    hint: 'Check the rights and the free space of the folder.',
     cause,
   });
 }

@@ -9,7 +9,8 @@ import { type BareAnvil, startBareAnvil } from '../../test/bare-anvil.ts';
 import { silentLogger } from '../log.ts';
 import { type ChainClient, connectChain } from './client.ts';
 import { deployNetwork } from './deploy.ts';
-import { firstBlockAtOrAfter, fixArguments, readHeader } from './randomness.ts';
+import { signManifest } from './manifest.ts';
+import { type FixArguments, firstBlockAtOrAfter, fixArguments, readHeader } from './randomness.ts';
 import { createSender, type Sender } from './sender.ts';
 import { developmentSigner } from './signer.ts';
 
@@ -69,11 +70,7 @@ test('the arguments fix the randomness of a time on chain, and are empty afterwa
   assert.equal(await fixArguments(client, time), undefined);
   await anvil.rpc('anvil_setCoinbase', [getAddress(`0x${'c0'.repeat(20)}`)]);
   await mine(3);
-  const { header, parent, oldest } = (await fixArguments(client, time)) as {
-    header: `0x${string}`;
-    parent: `0x${string}`;
-    oldest: `0x${string}`;
-  };
+  const { header, parent, oldest } = (await fixArguments(client, time)) as FixArguments;
   const receipt = await sender.send({ contract: 'randomness', functionName: 'fix', args: [time, header, parent, oldest] });
   assert.deepEqual(
     receipt.events.map((event) => event.name),
@@ -86,23 +83,36 @@ test('the arguments fix the randomness of a time on chain, and are empty afterwa
   assert.deepEqual(await fixArguments(client, time), { header: '0x', parent: '0x', oldest: '0x' });
 });
 
+test('a contract that refuses an early or foreign header says so with its code', async () => {
+  const time = (await client.now()) + 1000n;
+  const args = [time, '0x', '0x', '0x'] as const;
+  await assert.rejects(sender.send({ contract: 'randomness', functionName: 'fix', args }), { code: 'time-not-reached' });
+  await assert.rejects(client.read('randomness', 'valueOf', [time]), { code: 'randomness-not-fixed', values: { time } });
+});
+
 test('a time whose block has left the history is replaced by the one fixed later time', async () => {
+  // Without the EIP-2935 contract the history is 256 blocks; the rule is the same and 8,191 blocks need not be mined.
+  await anvil.rpc('anvil_setCode', ['0x0000F90827F1C53a10cb7A02335B175320002935', '0x']);
+  const { signature: _, ...manifest } = client.manifest;
+  const randomness = { ...manifest.randomness, history: 'blockhash' } as const;
+  const short = await connectChain({
+    rpcUrl: anvil.rpcUrl,
+    manifest: await signManifest({ ...manifest, randomness }, developmentSigner(0, 'dev')),
+  });
   const time = (await client.now()) + 1n;
-  for (let mined = 0; mined < 8191 + 200; mined += 600) await mine(600, 2);
-  const proof = await fixArguments(client, time);
-  assert.notEqual(proof?.oldest, '0x');
-  const { header, parent, oldest } = proof as NonNullable<typeof proof>;
+  for (const [blocks, isStale] of [
+    [100, false],
+    [200, true],
+  ] as const) {
+    await mine(blocks, 2);
+    while ((await fixArguments(short, time)) === undefined) await mine(1, 2);
+    assert.equal((await fixArguments(short, time))?.oldest === '0x', !isStale);
+  }
+  const { header, parent, oldest } = (await fixArguments(short, time)) as FixArguments;
   const { events } = await sender.send({ contract: 'randomness', functionName: 'fix', args: [time, header, parent, oldest] });
   const [fixed] = events;
   assert.ok(fixed?.module === 'randomness' && fixed.name === 'RandomnessFixed');
   const effective = fixed.args.effectiveTime;
   assert.ok(effective > time && (effective - time) % 300n === 0n);
   assert.equal(await firstBlockAtOrAfter(client, effective), fixed.args.blockNumber);
-});
-
-test('a contract that refuses an early or foreign header says so with its code', async () => {
-  const time = (await client.now()) + 1000n;
-  const args = [time, '0x', '0x', '0x'] as const;
-  await assert.rejects(sender.send({ contract: 'randomness', functionName: 'fix', args }), { code: 'time-not-reached' });
-  await assert.rejects(client.read('randomness', 'valueOf', [time]), { code: 'randomness-not-fixed', values: { time } });
 });

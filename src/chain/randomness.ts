@@ -56,7 +56,7 @@ const QUANTITIES = new Set(['difficulty', 'number', 'gasLimit', 'gasUsed', 'time
 /**
  * What proves the randomness of `time`: the first block at or after it and its parent; when that block has left the history, the block of
  * the fixed later time that replaces it, and the oldest block that shows so. Empty when the value is fixed already, and for a beacon.
- * `undefined` while the chain has no block that late. Rule: `Randomness.fix`.
+ * `undefined` while the chain has no block that late, and for one block in some dozens while the oldest one changes. Rule: `Randomness.fix`.
  * @throws header-unknown, chain-unreachable
  */
 export async function fixArguments(client: ChainClient, time: bigint): Promise<FixArguments | undefined> {
@@ -64,11 +64,12 @@ export async function fixArguments(client: ChainClient, time: bigint): Promise<F
   if (client.manifest.randomness.source === 'beacon') return (await client.now()) >= time ? NOTHING : undefined;
   const first = await firstBlockAtOrAfter(client, time);
   if (first === undefined) return undefined;
-  const { blocks, step } = HISTORY[client.manifest.randomness.history];
   // The transaction is in the next block at the earliest; for some blocks from then on the oldest one stays the same.
-  const next = (await latestNumber(client)) + 1n;
-  const oldestNumber = next <= blocks ? 0n : ((next - blocks + step - 1n) / step) * step;
+  const head = await latestNumber(client);
+  const oldestNumber = oldestBlock(client, head + 1n);
   if (first > oldestNumber) return { ...(await headerPair(client, first)), oldest: '0x' };
+  // Just when the oldest block changes, nodes that simulate on the latest block would still want the one before: wait one block.
+  if (oldestBlock(client, head) !== oldestNumber) return undefined;
   const oldest = await readHeader(client, oldestNumber);
   const staleAfter = await client.read('randomness', 'staleAfterSeconds');
   const later = time + ((oldest.timestamp - time) / staleAfter + 1n) * staleAfter;
@@ -129,6 +130,12 @@ export async function readHeader(client: Pick<ChainClient, 'public'>, number: bi
     values: { number, hash: block.hash, fields: fields.length },
     hint: 'The chain has header fields that this version of Millrace does not know; update it, or the node answers wrongly.',
   });
+}
+
+/** `Randomness.oldestBlock` as of a block. */
+function oldestBlock(client: ChainClient, blockNumber: bigint): bigint {
+  const { blocks, step } = HISTORY[client.manifest.randomness.history];
+  return blockNumber <= blocks ? 0n : ((blockNumber - blocks + step - 1n) / step) * step;
 }
 
 async function headerPair(client: ChainClient, number: bigint): Promise<{ header: Hex; parent: Hex }> {
