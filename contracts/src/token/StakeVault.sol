@@ -312,7 +312,8 @@ contract StakeVault is IStakeVault, StakeVotes {
         return _slashable(_accounts[operatorId]);
     }
 
-    /// @notice The most that a module can lock now: `lock` of it succeeds, of one more reverts.
+    /// @notice The most that a module can lock now: `lock` of it succeeds, of one more reverts. When it is 0, an operator may be so short of
+    /// own stake that not even a lock of 0 is taken.
     /// @inheritdoc IStakeVault
     function availableOf(uint64 operatorId) external view returns (uint256) {
         Account storage account = _accounts[operatorId];

@@ -99,6 +99,19 @@ contract StakeSlashTest is TokenFixture {
         assertEq(vault.lockedOf(operatorId), 0);
     }
 
+    function test_AnOperatorWhoLostItsOwnShareTakesNoNewWorkButKeepsWhatItHas() public {
+        stakeAndLock(1_000, 4_000, 3_000);
+        slashStake(operatorId, 900);
+        // 100 are left of its own, 2,100 locked: they need 420.
+        assertEq(vault.availableOf(operatorId), 0);
+        vm.expectRevert(abi.encodeWithSelector(IStakeVault.OwnStakeTooSmall.selector, operatorId, 100, 420));
+        vm.prank(module);
+        vault.lock(operatorId, 0);
+        assertEq(vault.lockedOf(operatorId), 2_100);
+        depositStake(operatorId, owner, 340);
+        assertEq(vault.availableOf(operatorId), 100);
+    }
+
     function testFuzz_NoModuleSlashesMoreThanItLocked(uint96 locked, uint96 others) public {
         depositStake(operatorId, owner, 2e27);
         locked = uint96(bound(locked, 0, 1e27));
