@@ -51,6 +51,9 @@ export interface BuiltContent {
   isReused: boolean;
 }
 
+/** Chunks whose plaintext is read in one go. */
+const CHUNKS_AT_ONCE = 4;
+
 interface Layout {
   build(sink: BlockSink, onBytes: (bytes: number) => void): Promise<CID>;
   carSize: number;
@@ -162,7 +165,9 @@ async function sealedLayout(tree: SourceTree, fileKey: Uint8Array, recipients: U
 
 /** The bytes of a container, sealed as they are asked for. */
 function sealingReader(container: Container, plain: ByteReader): ByteReader {
-  const buffer = new Uint8Array(container.chunkPlainBytes);
+  const per = container.chunkPlainBytes;
+  const buffer = new Uint8Array(per * CHUNKS_AT_ONCE);
+  let unsealed = buffer.subarray(0, 0);
   let ready: Uint8Array[] = [container.header.bytes];
   let index = 0;
   return {
@@ -170,9 +175,12 @@ function sealingReader(container: Container, plain: ByteReader): ByteReader {
       for (let done = 0; done < target.length; ) {
         const [first] = ready;
         if (first === undefined) {
-          const chunk = buffer.subarray(0, Math.min(buffer.length, container.plainBytes - index * buffer.length));
-          await plain.fill(chunk);
-          ready = container.seal(index, chunk);
+          if (unsealed.length === 0) {
+            unsealed = buffer.subarray(0, Math.min(buffer.length, container.plainBytes - index * per));
+            await plain.fill(unsealed);
+          }
+          ready = container.seal(index, unsealed.subarray(0, per));
+          unsealed = unsealed.subarray(per);
           index += 1;
           continue;
         }

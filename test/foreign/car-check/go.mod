@@ -1,6 +1,6 @@
 module millrace.test/carcheck
 
-go 1.26.8
+go 1.25.7
 
 require (
 	github.com/ipfs/go-cid v0.6.1
