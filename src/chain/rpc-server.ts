@@ -44,7 +44,7 @@ interface RpcReply {
 
 /**
  * Serves JSON-RPC 2.0 over HTTP POST with batches. The calls of a batch run in their order.
- * @throws port-taken
+ * @throws port-in-use
  */
 export async function createRpcServer(options: RpcServerOptions): Promise<RpcServer> {
   const flow = { calls: 0 };
@@ -77,7 +77,7 @@ function listen(server: Server, { host, port }: RpcServerOptions): Promise<void>
     server.once('error', (cause: NodeJS.ErrnoException) => {
       const taken = cause.code === 'EADDRINUSE';
       reject(
-        new MillraceError(taken ? 'port-taken' : 'cannot-listen', {
+        new MillraceError(taken ? 'port-in-use' : 'listen-failed', {
           actor: taken ? 'caller' : 'host',
           message: taken ? `Port ${port} on ${host} is taken` : `Cannot listen on ${host}:${port}: ${cause.message}`,
           values: { host, port },

@@ -220,7 +220,7 @@ test('a folder in use, a taken port and another chain id are refused with the va
   const squatter = createServer().listen(0, '127.0.0.1');
   await new Promise((resolve) => squatter.once('listening', resolve));
   const { port } = squatter.address() as { port: number };
-  await assert.rejects(startChainSupervisor({ ...options, rpcPort: port }), { code: 'port-taken' });
+  await assert.rejects(startChainSupervisor({ ...options, rpcPort: port }), { code: 'port-in-use' });
   squatter.close();
   writeFileSync(join(options.folder, 'genesis.json'), '{');
   await assert.rejects(startChainSupervisor(options), { code: 'bad-genesis' });

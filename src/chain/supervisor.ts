@@ -82,7 +82,7 @@ export interface ChainSupervisor {
 /**
  * Starts the embedded chain of `folder`, or takes it up where it was, and serves JSON-RPC. A transaction whose receipt
  * was seen is never lost, whichever process is killed; see `docs/decisions/0005-embedded-chain.md`.
- * @throws folder-busy, chain-id-mismatch, bad-genesis, port-taken, anvil-missing, anvil-start-failed, wal-corrupt, replay-mismatch,
+ * @throws folder-busy, chain-id-mismatch, bad-genesis, port-in-use, anvil-missing, anvil-start-failed, wal-corrupt, replay-mismatch,
  * no-usable-snapshot, runtime-folder-unsafe
  */
 export async function startChainSupervisor(options: ChainSupervisorOptions): Promise<ChainSupervisor> {
