@@ -1,7 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { type Abi, type Address, encodeDeployData, type Hex, keccak256, toHex, zeroAddress } from 'viem';
+import { type Address, type Hex, keccak256, toHex, zeroAddress } from 'viem';
 import { MillraceError } from '../errors.ts';
-import { abis, type ModuleName } from './contracts.generated.ts';
+import { buildHash } from './build.ts';
+import type { ModuleName } from './contracts.generated.ts';
 import { writeFileDurably } from './durable-file.ts';
 import type { Allocation, Profile } from './profile.ts';
 import type { ChainSurvey } from './survey.ts';
@@ -38,16 +39,7 @@ export interface CreateStep {
   args(at: (name: ModuleName) => Address): readonly unknown[];
 }
 
-interface CompiledContract {
-  contract: string;
-  codeHash: Hex;
-  /** [start, length] in bytes of each immutable in the runtime code. */
-  immutables: [number, number][];
-  bytecode: Hex;
-}
-
 const RANDOMNESS_SOURCES = { 'prev-randao': 0, 'trusted-operator': 1, beacon: 2 } as const;
-let compiled: Record<string, CompiledContract> | undefined;
 
 /** The contracts in the order in which they are created (decision 0002). Two more come out of these: `networkToken` and `timelock`. */
 export function createSteps({ profile, survey, deployer, allocations, stableToken }: DeployInputs, genesis: number): CreateStep[] {
@@ -81,19 +73,6 @@ export function createSteps({ profile, survey, deployer, allocations, stableToke
   ];
   if (stableToken === undefined) steps.push({ name: 'stableToken', args: () => [] });
   return steps;
-}
-
-/** Creation code of a module's contract with its constructor's arguments. @throws contract-not-built */
-export function creationData(name: ModuleName, args: readonly unknown[]): Hex {
-  return encodeDeployData({ abi: abis[name] as unknown as Abi, bytecode: compiledContract(name).bytecode, args } as never);
-}
-
-/** Whether runtime code is the code of our build, whatever its immutables are. */
-export function isOurCode(name: ModuleName, code: Hex): boolean {
-  const { codeHash, immutables } = compiledContract(name);
-  const bytes = Buffer.from(code.slice(2), 'hex');
-  for (const [start, length] of immutables) bytes.fill(0, start, start + length);
-  return keccak256(bytes) === codeHash;
 }
 
 /**
@@ -149,24 +128,7 @@ function readPlan(path: string): DeployPlan {
 
 function hashInputs({ name, profile, survey, deployer, allocations, stableToken }: DeployInputs): Hex {
   const { chainId, genesisHash, randomness } = survey;
-  const codes = Object.entries(compiledContracts()).map(([module, { bytecode }]) => [module, keccak256(bytecode)]);
-  const inputs = { name, profile, chainId, genesisHash, randomness, deployer, allocations, stableToken, codes };
+  const build = buildHash();
+  const inputs = { name, profile, chainId, genesisHash, randomness, deployer, allocations, stableToken, build };
   return keccak256(toHex(JSON.stringify(inputs, (_, value) => (typeof value === 'bigint' ? value.toString() : value))));
-}
-
-function compiledContract(name: ModuleName): CompiledContract {
-  const contract = compiledContracts()[name];
-  if (contract !== undefined) return contract;
-  throw new MillraceError('contract-not-built', {
-    actor: 'bug',
-    message: `There is no bytecode for ${name}`,
-    values: { name },
-    hint: 'Run: npm run contracts -- generate',
-  });
-}
-
-/** Read on first use: most processes never deploy. */
-function compiledContracts(): Record<string, CompiledContract> {
-  compiled ??= JSON.parse(readFileSync(new URL('./bytecode.generated.json', import.meta.url), 'utf8')) as Record<string, CompiledContract>;
-  return compiled;
 }

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { type Address, type Hex, keccak256, toHex, zeroAddress } from 'viem';
 import { type BareAnvil, startBareAnvil } from '../../test/bare-anvil.ts';
 import { silentLogger } from '../log.ts';
+import { listForeignModules } from './build.ts';
 import { connectChain, createChainTransport } from './client.ts';
 import { abis, type ModuleName } from './contracts.generated.ts';
 import { type DeployOptions, deployNetwork } from './deploy.ts';
@@ -58,6 +59,7 @@ test('a network on the embedded chain is complete, sealed, and no key holds a po
     assert.equal((await client.read('possession', 'config')).period, 300);
     assert.equal(await client.read('networkToken', 'balanceOf', [deployer.address]), 100_000_000n * 10n ** 18n);
 
+    assert.deepEqual(await listForeignModules(client), []);
     const powers = await listPowers(client);
     const held = Object.fromEntries(powers.map(({ power, holderName, holderKind }) => [power, holderName ?? holderKind]));
     assert.deepEqual(held, {

@@ -4,17 +4,10 @@ import { join } from 'node:path';
 import { type Address, encodeFunctionData, type Hex, isAddress, keccak256, type PublicClient, toHex } from 'viem';
 import { MillraceError } from '../errors.ts';
 import { type Logger, silentLogger } from '../log.ts';
+import { creationData, isOurCode } from './build.ts';
 import { connectChain, createChainTransport, verifyManifest } from './client.ts';
 import { abis, type ModuleName } from './contracts.generated.ts';
-import {
-  createSteps,
-  creationData,
-  type DeployInputs,
-  type DeployPlan,
-  isOurCode,
-  openDeployPlan,
-  writeDeployPlan,
-} from './deploy-plan.ts';
+import { createSteps, type DeployInputs, type DeployPlan, openDeployPlan, writeDeployPlan } from './deploy-plan.ts';
 import { chainError } from './errors.ts';
 import { type Manifest, readManifest, signManifest, writeManifest } from './manifest.ts';
 import { checkPowers } from './powers.ts';

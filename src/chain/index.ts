@@ -1,3 +1,4 @@
+export { listForeignModules } from './build.ts';
 export {
   type AnyChainEvent,
   type ChainClient,

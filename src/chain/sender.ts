@@ -17,7 +17,14 @@ import { abis, type ModuleName } from './contracts.generated.ts';
 import { chainError } from './errors.ts';
 import { bumpFees, chooseFees, feesOf, limitFees, perGas } from './fees.ts';
 import type { Manifest } from './manifest.ts';
-import { type DoneTransaction, openSenderJournal, type PendingTransaction, type PlainCall, type SenderJournal } from './sender-journal.ts';
+import {
+  type DoneTransaction,
+  type JournalEntry,
+  openSenderJournal,
+  type PendingTransaction,
+  type PlainCall,
+  type SenderJournal,
+} from './sender-journal.ts';
 import type { Signer } from './signer.ts';
 import {
   broadcast,
@@ -213,13 +220,12 @@ class SenderState {
         const nonce = Math.max(await this.#transactionCount(), this.#journal.nextNonce);
         const block = Number(await client.public.getBlockNumber({ cacheTime: 0 }));
         const version = await signCall(signer, call, { chainId: client.chainId, nonce, gas, fees });
-        this.closing.signal.throwIfAborted();
-        this.#journal.append({ kind: 'sent', nonce, key, callHash: callHashOf(call), ...version, block });
+        this.#append({ kind: 'sent', nonce, key, callHash: callHashOf(call), ...version, block });
         const pending = this.#journal.pending.get(nonce) as PendingTransaction;
         const outcome = await broadcast(client.public, version, log);
         if (outcome === 'accepted' || outcome === 'unknown') return pending;
         const nonceUsed = outcome === 'nonce-too-low';
-        this.#journal.append({ kind: 'void', nonce, used: nonceUsed });
+        this.#append({ kind: 'void', nonce, used: nonceUsed });
         if (!nonceUsed) throw outcome;
         if (attempt === 4) throw nonceTaken(signer.address, nonce, undefined);
         log.warn('nonce-taken-elsewhere', { address: signer.address, nonce });
@@ -282,8 +288,7 @@ class SenderState {
     const { nonce, key, callHash, block } = pending;
     const call: PlainCall = { to: old.to ?? null, data: old.data ?? '0x', value: old.value ?? 0n };
     const version = await signCall(signer, call, { chainId: client.chainId, nonce, gas: old.gas ?? 21_000n, fees });
-    this.closing.signal.throwIfAborted();
-    this.#journal.append({ kind: 'sent', nonce, key, callHash, ...version, block });
+    this.#append({ kind: 'sent', nonce, key, callHash, ...version, block });
     log.info('fee-raised', { nonce, hash: version.hash, feePerGas: perGas(fees) });
     await broadcast(client.public, version, log);
   }
@@ -293,10 +298,10 @@ class SenderState {
     const { nonce, key, callHash } = pending;
     this.closing.signal.throwIfAborted();
     if (receipt.status !== '0x1') {
-      this.#journal.append({ kind: 'void', nonce, used: true });
+      this.#append({ kind: 'void', nonce, used: true });
       throw await revertReason(client.public, signer.address, (pending.versions[0] as SignedTransaction).raw, receipt);
     }
-    this.#journal.append({ kind: 'done', nonce, key, callHash, hash: receipt.transactionHash });
+    this.#append({ kind: 'done', nonce, key, callHash, hash: receipt.transactionHash });
     return this.#toReceipt(receipt);
   }
 
@@ -309,8 +314,7 @@ class SenderState {
     log.warn('nonce-taken-elsewhere', { address: signer.address, nonce, hash: taker?.hash, sameCall: same });
     const receipt = same ? await findReceipt(client.public, [taker.hash]) : null;
     if (receipt !== null) return this.#conclude(pending, receipt);
-    this.closing.signal.throwIfAborted();
-    this.#journal.append({ kind: 'void', nonce, used: true });
+    this.#append({ kind: 'void', nonce, used: true });
     throw nonceTaken(signer.address, nonce, taker?.hash);
   }
 
@@ -344,6 +348,12 @@ class SenderState {
       values: { hash: done.hash, nonce: done.nonce, key },
       hint: 'The node may have dropped old receipts; look it up in another node.',
     });
+  }
+
+  /** A closed sender's journal belongs to the next one. */
+  #append(entry: JournalEntry): void {
+    this.closing.signal.throwIfAborted();
+    this.#journal.append(entry);
   }
 
   async #transactionCount(): Promise<number> {

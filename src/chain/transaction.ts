@@ -130,7 +130,8 @@ export async function findReceipt(client: PublicClient, hashes: readonly Hex[]):
 
 /** Why a mined transaction was reverted, found by running it again on the state after it. */
 export async function revertReason(client: PublicClient, from: Address, raw: Hex, receipt: RpcReceipt): Promise<MillraceError> {
-  const { to, data, value } = parseTransaction(raw);
+  const { to, data, value, gas = 0n } = parseTransaction(raw);
+  if (BigInt(receipt.gasUsed) * 64n >= gas * 63n) return outOfGas(receipt, gas);
   const context = { doing: `Transaction ${receipt.transactionHash}`, values: { hash: receipt.transactionHash } };
   for (const block of [{ blockNumber: BigInt(receipt.blockNumber) }, { blockTag: 'latest' as const }]) {
     try {
@@ -141,4 +142,14 @@ export async function revertReason(client: PublicClient, from: Address, raw: Hex
     }
   }
   return revertError('0x', context);
+}
+
+/** EIP-150 keeps 1/64 from inner calls, so a call that ran dry may leave that much. */
+function outOfGas(receipt: RpcReceipt, gas: bigint): MillraceError {
+  return new MillraceError('out-of-gas', {
+    actor: 'caller',
+    message: `Transaction ${receipt.transactionHash} used up its ${gas} gas: the state changed after it was simulated`,
+    values: { hash: receipt.transactionHash, gas },
+    hint: 'Send it again; it had no effect.',
+  });
 }
