@@ -45,7 +45,7 @@ export interface SenderJournal {
   readonly recentRaw: Map<number, Hex>;
   /** First nonce after all that the journal knows to be used or on the way. */
   readonly nextNonce: number;
-  /** Appends a line and waits until it is on the disk. */
+  /** Appends a line and waits until it is on the disk. @throws sender-journal-unwritable */
   append(entry: JournalEntry): void;
   close(): void;
 }
@@ -87,6 +87,7 @@ export function openSenderJournal(path: string): SenderJournal {
 
   let sizeBytes = existsSync(path) ? replay(path, apply) : 0;
   let file = openSync(path, 'a', 0o600);
+  let torn = false;
   ftruncateSync(file, sizeBytes);
   syncFolder(dirname(path));
   const compact = () => {
@@ -112,8 +113,16 @@ export function openSenderJournal(path: string): SenderJournal {
     },
     append(entry) {
       const line = `${JSON.stringify(entry)}\n`;
-      writeAll(file, line);
-      fsyncSync(file);
+      try {
+        // Cut off what an earlier failure left half written: this line must not grow onto it.
+        if (torn) ftruncateSync(file, sizeBytes);
+        torn = true;
+        writeAll(file, line);
+        fsyncSync(file);
+        torn = false;
+      } catch (error) {
+        throw unwritable(path, error);
+      }
       sizeBytes += Buffer.byteLength(line);
       apply(entry);
       if (sizeBytes > 4 * COMPACT_BYTES) compact();
@@ -141,4 +150,14 @@ function replay(path: string, apply: (entry: JournalEntry) => void): number {
     }
   }
   return Buffer.byteLength(whole);
+}
+
+function unwritable(path: string, cause: unknown): MillraceError {
+  return new MillraceError('sender-journal-unwritable', {
+    actor: 'host',
+    message: `Cannot write ${path}: ${(cause as Error).message}; nothing was broadcast`,
+    values: { path },
+    hint: 'Free some space on the disk, then try again.',
+    cause,
+  });
 }

@@ -76,7 +76,7 @@ export interface Sender {
   readonly address: Address;
   /**
    * Simulates, signs, writes to the journal, broadcasts, and waits for the receipt. A call that would be reverted costs nothing.
-   * @throws the contract's error code, no-funds, nonce-taken, idempotency-conflict, sender-closed, chain-unreachable
+   * @throws the contract's error code, no-funds, out-of-gas, sender-journal-unwritable, nonce-taken, idempotency-conflict, sender-closed, chain-unreachable
    */
   send<N extends ModuleName, F extends WriteName<N>>(call: ContractCall<N, F>): Promise<Receipt>;
   send(call: RawCall): Promise<Receipt>;
