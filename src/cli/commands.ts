@@ -194,6 +194,16 @@ function registerWalletCommands(program: Command, run: Run): void {
     .command('withdraw <amount>')
     .description('move tokens out of the rails account')
     .action(run(async (context, amount: never) => (await import('./wallet.ts')).walletWithdraw(context, amount)));
+  wallet
+    .command('send <address> <amount>')
+    .description('send tokens of the network to an account')
+    .option('--gas', 'send the chain’s own coin instead, which pays for transactions', false)
+    .addHelpText('after', '\nExamples:\n  millrace wallet send 0x… 1500\n  millrace wallet send 0x… 0.1 --gas')
+    .action(
+      run(async (context, to: never, amount: never, options: never) =>
+        (await import('./wallet.ts')).walletSend(context, to, amount, options),
+      ),
+    );
 }
 
 function registerFounderCommands(program: Command, run: Run): void {
@@ -202,7 +212,9 @@ function registerFounderCommands(program: Command, run: Run): void {
     .description('put the contracts on a chain and write its manifest; can be repeated and resumed')
     .option('--profile <name>', 'dev, laptop or production', 'production')
     .option('--beacon <address>', 'a randomness beacon, for chains whose prevRandao one party chooses')
-    .option('--out <path>', 'where the manifest goes')
+    .option('--allocations <file>', 'first holders of the token: JSON of address to amount (default: the profile’s)')
+    .option('--stable-token <address>', 'the stable token of the chain, where the profile wants one')
+    .option('--out <path>', 'where a copy of the manifest goes, to be handed to others')
     .addHelpText('after', '\nExample:\n  millrace --rpc-url https://… deploy --profile production')
     .action(run(async (context, options: never) => (await import('./deploy.ts')).deploy(context, options)));
   program

@@ -3,7 +3,7 @@ import { connectChain, type Manifest, parseManifest, writeManifest } from '../ch
 import { readSetting } from '../config.ts';
 import { MillraceError } from '../errors.ts';
 import type { CommandContext } from './context.ts';
-import { folderOf, settingSources } from './session.ts';
+import { folderOf, rememberChain, settingSources } from './session.ts';
 
 const MANIFEST_BYTES_MAX = 262_144;
 const FETCH_TIMEOUT_MS = 15_000;
@@ -22,6 +22,7 @@ export async function join(context: CommandContext, source: string): Promise<voi
   }
   await connectChain({ rpcUrl, manifest });
   keepManifest(folder.manifest, folder.root, manifest);
+  rememberChain(folder, rpcUrl);
   context.output.result(
     { network: manifest.name, chainId: manifest.chainId, manifest: folder.manifest },
     () => `Joined ${manifest.name} on chain ${manifest.chainId}. Manifest in ${folder.manifest}.`,

@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline';
 import { Writable } from 'node:stream';
 import { developmentSigner, openKeystore, type Signer } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
-import { CLIENT_INDEX } from '../node/index.ts';
+import { CLIENT_INDEX, type NetworkFolder } from '../node/index.ts';
 import type { CommandContext } from './context.ts';
 import type { Session } from './session.ts';
 
@@ -13,11 +13,16 @@ import type { Session } from './session.ts';
  */
 export async function openWallet(context: CommandContext, session: Pick<Session, 'folder' | 'manifest'>): Promise<Signer> {
   const { folder, manifest } = session;
-  if (existsSync(folder.wallet)) return openKeystore({ path: folder.wallet, password: await askPassword('Password of the wallet: ') });
-  if (manifest.profile === 'dev') {
+  if (!existsSync(folder.wallet) && manifest.profile === 'dev') {
     context.output.note('Using the public development key: anyone can spend from it (profile dev).');
     return developmentSigner(CLIENT_INDEX, manifest.profile);
   }
+  return ownWallet(folder);
+}
+
+/** The wallet in a network's folder. @throws no-wallet, wrong-password, no-password */
+export async function ownWallet(folder: NetworkFolder): Promise<Signer> {
+  if (existsSync(folder.wallet)) return openKeystore({ path: folder.wallet, password: await askPassword('Password of the wallet: ') });
   throw new MillraceError('no-wallet', {
     actor: 'caller',
     message: `There is no wallet in ${folder.root}`,

@@ -4,7 +4,7 @@ import { type ChainClient, connectChain, type Manifest, readManifest } from '../
 import { dataFolder, readConfigFile, readSetting, type SettingSources } from '../config.ts';
 import { MillraceError } from '../errors.ts';
 import { createLogger, type Logger } from '../log.ts';
-import { type NetworkFolder, networkFolder, readRunState } from '../node/index.ts';
+import { type NetworkFolder, networkFolder, readRunState, writeFileWhole } from '../node/index.ts';
 import type { CommandContext } from './context.ts';
 
 /** The network that a command works on. */
@@ -21,13 +21,19 @@ export function folderOf(context: CommandContext): NetworkFolder {
   return networkFolder(dataFolder(context.flags.data), context.flags.network);
 }
 
-/** Where settings come from for this command. */
+/** Where settings come from for this command; the network's own `config.json` goes before that of the data folder. */
 export function settingSources(context: CommandContext): SettingSources {
   return {
     flags: { rpcUrl: context.flags.rpcUrl },
     env: process.env,
-    file: readConfigFile(dataFolder(context.flags.data)),
+    file: { ...readConfigFile(dataFolder(context.flags.data)), ...readConfigFile(folderOf(context).root) },
   };
+}
+
+/** Keeps the address of a network's chain in the network's `config.json`, so that later commands need not be told. */
+export function rememberChain(folder: NetworkFolder, rpcUrl: string): void {
+  const path = join(folder.root, 'config.json');
+  writeFileWhole(path, `${JSON.stringify({ ...readConfigFile(folder.root), rpcUrl }, null, 2)}\n`);
 }
 
 /** The log of commands: a file, so that standard error stays for people. */

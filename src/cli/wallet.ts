@@ -4,6 +4,7 @@ import { MillraceError } from '../errors.ts';
 import { allowTokens, type NetworkFolder } from '../node/index.ts';
 import { formatShareKey, shareKeyOfWallet } from '../storage/index.ts';
 import { formatAmount, parseAmount } from '../units.ts';
+import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import { askNewPassword, askPassword, openWallet } from './secrets.ts';
 import { openSender } from './sending.ts';
@@ -91,6 +92,16 @@ export async function walletWithdraw(context: CommandContext, amountText: string
     if (claimable > 0n) await sender.send({ contract: 'stakeVault', functionName: 'claim', args: [sender.address] });
     return sender.send({ contract: 'rails', functionName: 'withdraw', args: [token, amount, sender.address] });
   });
+}
+
+/** Sends tokens of the network, or with `--gas` the chain's own coin, to an account. */
+export async function walletSend(context: CommandContext, to: string, amountText: string, options: { gas: boolean }): Promise<void> {
+  const address = parseAddress('address', to);
+  await move(context, amountText, async (amount, { sender }) =>
+    options.gas
+      ? sender.send({ to: address, value: amount })
+      : sender.send({ contract: 'networkToken', functionName: 'transfer', args: [address, amount] }),
+  );
 }
 
 type Moved = Awaited<ReturnType<typeof openSender>> & { token: `0x${string}` };
