@@ -752,3 +752,28 @@ contract StorageMarketTest is StorageFixture {
         assertEq(market.config().maxPeriods, 10_000);
     }
 }
+
+/// @notice A profile in which one charged miss costs the whole collateral.
+contract SpentCollateralTest is StorageFixture {
+    function marketConfig() internal pure override returns (IStorageMarket.Config memory c) {
+        c = super.marketConfig();
+        c.faultFeeBps = 10_000;
+    }
+
+    function test_a_deal_without_collateral_left_is_ended_and_the_client_refunded() public {
+        uint256 before = funds(client);
+        uint64 id = activeDeal(alice, 7, 20);
+        uint64 first = market.deal(id).firstPeriod;
+        proveNext(alice);
+        toStart(first + 1); // grace
+        market.settle(id);
+        assertEq(market.deal(id).locked, COLLATERAL);
+        toStart(first + 2);
+        market.settle(id);
+        assertEq(uint8(market.deal(id).state), uint8(IStorageMarket.State.Terminated));
+        assertEq(vault.lockedBy(address(market)), 0);
+        assertEq(funds(client), before);
+        assertEq(claimable(client), 0);
+        drop(id);
+    }
+}
