@@ -42,8 +42,8 @@ export const profile: Profile = {
     maxMisses: 3,
   },
   market: {
-    activationDelay: 5,
-    seedQuantum: 10,
+    activationDelay: 2,
+    seedQuantum: 2,
     activationDeadline: 900,
     activationLeaves: 4,
     challengeWindow: 120,

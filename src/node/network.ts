@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { EMBEDDED_CHAIN_ID, readManifest } from '../chain/index.ts';
 import { startPostgres } from '../data/index.ts';
+import { type ErrorDetail, MillraceError } from '../errors.ts';
 import { adoptProcess, lockFolder, startProcess } from '../host/index.ts';
 import type { Logger } from '../log.ts';
 import type { FollowerProcessOptions } from './follower-process.ts';
@@ -41,6 +42,7 @@ const CHAIN_PROCESS = fileURLToPath(new URL('../chain/supervisor-process.ts', im
 const NODE_PROCESS = fileURLToPath(new URL('./node-process.ts', import.meta.url));
 const FOLLOWER_PROCESS = fileURLToPath(new URL('./follower-process.ts', import.meta.url));
 const READY_TIMEOUT_MS = 60_000;
+const PORT_ATTEMPTS = 3;
 const GENESIS_WEI = 10n ** 22n;
 /** Development accounts that hold gas from the first block: faucet, client, and three keys for each of 30 nodes. */
 const GENESIS_ACCOUNTS = 100;
@@ -63,12 +65,11 @@ export async function startNetwork(options: NetworkOptions): Promise<LocalNetwor
     const database = await startDatabase(options, parts);
     const chain = await startChain(options, parts);
     onStep({ step: 'contracts', detail: existsSync(folder.manifest) ? 'checking' : 'deploying' });
-    const ports = await freePorts(options.nodePort, options.nodes, previousNodePorts(folder));
-    const operators = await prepareNetwork({ ...options, rpcUrl: chain.rpcUrl, embedded: options.rpcUrl === undefined, ports });
+    const operators = await prepareOperators(options, chain.rpcUrl);
     onStep({ step: 'follower' });
     parts.push(await keepFollower(options, chain.rpcUrl, database));
     onStep({ step: 'nodes', detail: String(operators.length) });
-    parts.push(...(await Promise.all(operators.map((operator) => keepNode(options, chain.rpcUrl, operator)))));
+    parts.push(...(await keepNodes(options, chain.rpcUrl, operators)));
     const state: RunState = {
       version: 1,
       profile: readManifest(folder.manifest).profile,
@@ -137,6 +138,24 @@ async function startChain(options: NetworkOptions, parts: KeptPart[]): Promise<{
   return found;
 }
 
+async function prepareOperators(options: NetworkOptions, rpcUrl: string): Promise<LocalOperator[]> {
+  const ports = await freePorts(options.nodePort, options.nodes, previousNodePorts(options.folder));
+  return prepareNetwork({ ...options, rpcUrl, embedded: options.rpcUrl === undefined, ports });
+}
+
+/** Starts the nodes; when another program took a port in the meantime, they are published and started at other ports. */
+async function keepNodes(options: NetworkOptions, rpcUrl: string, operators: LocalOperator[]): Promise<KeptPart[]> {
+  for (let attempt = 1; ; attempt += 1) {
+    const starts = await Promise.allSettled(operators.map((operator) => keepNode(options, rpcUrl, operator)));
+    const started = starts.flatMap((start) => (start.status === 'fulfilled' ? [start.value] : []));
+    const failure = starts.find((start) => start.status === 'rejected')?.reason as MillraceError | undefined;
+    if (failure === undefined) return started;
+    await Promise.all(started.map((part) => part.stop()));
+    if (failure.code !== 'port-in-use' || attempt === PORT_ATTEMPTS) throw failure;
+    operators.splice(0, operators.length, ...(await prepareOperators(options, rpcUrl)));
+  }
+}
+
 function keepFollower(options: NetworkOptions, rpcUrl: string, databaseUrl: string): Promise<KeptPart> {
   const given: FollowerProcessOptions = {
     manifestPath: options.folder.manifest,
@@ -193,9 +212,23 @@ async function spawnPart(
     logFile: join(options.folder.logs, `${name}.err`),
     recordFolder,
     readyTimeoutMs: READY_TIMEOUT_MS,
+  }).catch((error) => {
+    throw childError(error as MillraceError);
   });
   onReady(started.ready ?? {});
   return started;
+}
+
+/** The error that a process printed before it ended, instead of the bare fact that it ended. */
+function childError(error: MillraceError): MillraceError {
+  const lines = String(error.values.logTail ?? '').split('\n');
+  try {
+    const { code, ...detail } = JSON.parse(lines.at(-1) ?? '') as { code: string } & ErrorDetail;
+    if (typeof code === 'string') return new MillraceError(code, { ...detail, cause: error });
+  } catch {
+    // It said nothing that can be read.
+  }
+  return error;
 }
 
 function previousNodePorts(folder: NetworkFolder): Map<number, number> {
