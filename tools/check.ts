@@ -11,6 +11,7 @@ const STEPS: readonly [name: string, command: string, ...args: string[]][] = [
   ['knip', 'node_modules/.bin/knip', '--no-progress'],
   ['architecture', node, '--test', '--test-reporter=dot', 'test/architecture.test.ts'],
   ['docs/errors.md', node, 'tools/errors.ts', '--check'],
+  ['docs/architecture.md', node, 'tools/graph.ts', '--check'],
   ['package-lock.json', node, 'tools/lock.ts', '--check'],
 ];
 
