@@ -7,16 +7,16 @@ const root = join(import.meta.dirname, '..');
 const page = join(root, 'docs', 'architecture.md');
 const [START, END] = ['<!-- graph: written by tools/graph.ts -->', '<!-- end of graph -->'];
 
+const order = LADDER.flat();
 const edges = new Map<string, number>();
 for (const { path, text } of readSources(root, 'src')) {
   const from = path.split('/')[1] as string;
   if (/\.(test|cases)\.ts$/.test(path) || from.endsWith('.ts')) continue;
   for (const [, target] of text.matchAll(/(?:from|import\()\s*'(\.[^']+)'/g)) {
-    const to = posix.join(posix.dirname(path), target as string).split('/')[1] as string;
-    if (to !== from && !to.endsWith('.ts')) edges.set(`${from} --> ${to}`, (edges.get(`${from} --> ${to}`) ?? 0) + 1);
+    const to = posix.join(posix.dirname(path), target as string).split('/')[1] ?? '';
+    if (order.includes(to) && to !== from) edges.set(`${from} --> ${to}`, (edges.get(`${from} --> ${to}`) ?? 0) + 1);
   }
 }
-const order = LADDER.flat();
 const lines = [...edges].sort(
   ([one], [other]) => order.indexOf(one.split(' ')[0] as string) - order.indexOf(other.split(' ')[0] as string) || (one < other ? -1 : 1),
 );
