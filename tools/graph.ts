@@ -8,19 +8,19 @@ const page = join(root, 'docs', 'architecture.md');
 const [START, END] = ['<!-- graph: written by tools/graph.ts -->', '<!-- end of graph -->'];
 
 const order = LADDER.flat();
-const edges = new Map<string, number>();
+const edges = new Set<string>();
 for (const { path, text } of readSources(root, 'src')) {
   const from = path.split('/')[1] as string;
   if (/\.(test|cases)\.ts$/.test(path) || from.endsWith('.ts')) continue;
   for (const [, target] of text.matchAll(/(?:from|import\()\s*'(\.[^']+)'/g)) {
     const to = posix.join(posix.dirname(path), target as string).split('/')[1] ?? '';
-    if (order.includes(to) && to !== from) edges.set(`${from} --> ${to}`, (edges.get(`${from} --> ${to}`) ?? 0) + 1);
+    if (order.includes(to) && to !== from) edges.add(`${from} --> ${to}`);
   }
 }
 const lines = [...edges].sort(
-  ([one], [other]) => order.indexOf(one.split(' ')[0] as string) - order.indexOf(other.split(' ')[0] as string) || (one < other ? -1 : 1),
+  (one, other) => order.indexOf(one.split(' ')[0] as string) - order.indexOf(other.split(' ')[0] as string) || (one < other ? -1 : 1),
 );
-const drawing = ['```mermaid', 'graph TD', ...lines.map(([edge, count]) => `  ${edge.replace('-->', `-->|${count}|`)}`), '```'].join('\n');
+const drawing = ['```mermaid', 'graph TD', ...lines.map((edge) => `  ${edge}`), '```'].join('\n');
 
 const text = readFileSync(page, 'utf8');
 const wanted = `${text.slice(0, text.indexOf(START))}${START}\n${drawing}\n${text.slice(text.indexOf(END))}`;
