@@ -48,7 +48,7 @@ const GENESIS_WEI = 10n ** 22n;
 const GENESIS_ACCOUNTS = 100;
 
 /**
- * Starts everything in order (PostgreSQL, chain, contracts, follower, nodes), going on with whatever is there: a part that still
+ * Starts everything (PostgreSQL and chain, then contracts, then follower and nodes), going on with whatever is there: a part that still
  * runs is adopted, the contracts are deployed once, operators are registered once. Each part is kept running from then on.
  * @throws folder-busy and the errors of the parts
  */
@@ -62,14 +62,15 @@ export async function startNetwork(options: NetworkOptions): Promise<LocalNetwor
     lock.release();
   };
   try {
-    const database = await startDatabase(options, parts);
-    const chain = await startChain(options, parts);
+    const [database, chain] = await both(startDatabase(options, parts), startChain(options, parts));
     onStep({ step: 'contracts', detail: existsSync(folder.manifest) ? 'checking' : 'deploying' });
     const operators = await prepareOperators(options, chain.rpcUrl);
-    onStep({ step: 'follower' });
-    parts.push(await keepFollower(options, chain.rpcUrl, database));
-    onStep({ step: 'nodes', detail: String(operators.length) });
-    parts.push(...(await keepNodes(options, chain.rpcUrl, operators)));
+    onStep({ step: 'follower and nodes', detail: String(operators.length) });
+    const follower = keepFollower(options, chain.rpcUrl, database).then((part) => parts.push(part));
+    await both(
+      follower,
+      keepNodes(options, chain.rpcUrl, operators).then((nodes) => parts.push(...nodes)),
+    );
     const state: RunState = {
       version: 1,
       profile: readManifest(folder.manifest).profile,
@@ -90,6 +91,12 @@ export async function startNetwork(options: NetworkOptions): Promise<LocalNetwor
     await stopAll();
     throw error;
   }
+}
+
+/** Waits for both also when one fails, so that nothing is left behind that is just starting. */
+async function both<One, Other>(one: Promise<One>, other: Promise<Other>): Promise<[One, Other]> {
+  await Promise.allSettled([one, other]);
+  return Promise.all([one, other]);
 }
 
 async function startDatabase(options: NetworkOptions, parts: KeptPart[]): Promise<string> {
