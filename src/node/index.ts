@@ -3,11 +3,21 @@ import { fileURLToPath } from 'node:url';
 
 export { askControl, startControlServer } from './control.ts';
 export { type LedgerRow, readLedger } from './ledger.ts';
-export { type NetworkFolder, networkFolder, type RunState, readRunState, socketFolder, writeFileWhole } from './network-folder.ts';
+export {
+  type NetworkFolder,
+  networkFolder,
+  nodeSocket,
+  type RunState,
+  readRunState,
+  socketFolder,
+  writeFileWhole,
+} from './network-folder.ts';
 export type { NetworkProcessOptions, SupervisorStatus } from './network-process.ts';
 export { type NodeOptions, type RunningNode, startNode } from './node.ts';
+export type { NodeAnswer, NodeCommand } from './node-control.ts';
 export { CLIENT_INDEX } from './prepare.ts';
 export { allowTokens, fundFromFaucet, nodeKeyConsent, provisionOperator, type WantedOperator } from './provision.ts';
+export { ASK_DEFAULTS, type AskSettings, storagePolicy } from './storage-policy.ts';
 
 /** The program that `millrace up` starts as the local supervisor. */
 export const NETWORK_PROCESS: string = fileURLToPath(new URL('./network-process.ts', import.meta.url));

@@ -65,6 +65,11 @@ export function socketFolder(): string {
   return folder;
 }
 
+/** The control socket of the node that keeps its things in `folder`. */
+export function nodeSocket(folder: string): string {
+  return join(socketFolder(), `millrace-node-${createHash('sha256').update(folder).digest('hex').slice(0, 16)}.sock`);
+}
+
 /** What runs, or undefined when nothing was ever started here. @throws bad-run-state */
 export function readRunState(folder: NetworkFolder): RunState | undefined {
   if (!existsSync(folder.runState)) return undefined;

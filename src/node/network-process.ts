@@ -3,12 +3,14 @@
  * talks to it over the control socket. One argument `-`: its options as JSON on standard input.
  */
 import { readFileSync } from 'node:fs';
+import type { Address } from 'viem';
 import { controlChain } from '../chain/index.ts';
 import { exitCodeOf, MillraceError, toMillraceError } from '../errors.ts';
 import { createLogger } from '../log.ts';
 import { startControlServer } from './control.ts';
 import { type LocalNetwork, startNetwork } from './network.ts';
 import { networkFolder } from './network-folder.ts';
+import type { AskSettings } from './storage-policy.ts';
 
 /** The options of the supervisor process. */
 export interface NetworkProcessOptions {
@@ -22,6 +24,8 @@ export interface NetworkProcessOptions {
   rpcUrl?: string;
   databaseUrl?: string;
   quotaBytes: string;
+  ask?: AskSettings;
+  beacon?: Address;
 }
 
 /** What `status` answers over the control socket. */

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Address } from 'viem';
 import { EMBEDDED_CHAIN_ID, readManifest } from '../chain/index.ts';
 import { startPostgres } from '../data/index.ts';
 import { type ErrorDetail, MillraceError } from '../errors.ts';
@@ -12,6 +13,7 @@ import { type NetworkFolder, type RunState, writeFileWhole } from './network-fol
 import type { NodeProcessOptions } from './node-process.ts';
 import { type KeptPart, keepRunning, type RunningPart } from './part.ts';
 import { developmentIndex, type LocalOperator, prepareNetwork } from './prepare.ts';
+import type { AskSettings } from './storage-policy.ts';
 
 /** How a network is run on this machine. */
 export interface NetworkOptions {
@@ -27,6 +29,10 @@ export interface NetworkOptions {
   rpcUrl?: string;
   databaseUrl?: string;
   quotaBytes: bigint;
+  /** What the local nodes ask for; defaults for what is absent. */
+  ask?: AskSettings;
+  /** The randomness beacon of an external chain. */
+  beacon?: Address;
   log: Logger;
   onStep(step: { step: string; detail?: string }): void;
 }
@@ -183,6 +189,7 @@ function keepNode(options: NetworkOptions, rpcUrl: string, operator: LocalOperat
     roles: options.roles,
     port: operator.port,
     quotaBytes: options.quotaBytes.toString(),
+    ask: options.ask,
     key: operator.key,
     logFile: join(options.folder.logs, `${name}.log`),
   };

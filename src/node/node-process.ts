@@ -6,7 +6,9 @@ import { readFileSync } from 'node:fs';
 import { developmentSigner, openKeystore, readManifest, type Signer } from '../chain/index.ts';
 import { exitCodeOf, MillraceError, toMillraceError } from '../errors.ts';
 import { createLogger, type LogLevel } from '../log.ts';
+import { nodeSocket } from './network-folder.ts';
 import { startNode } from './node.ts';
+import type { AskSettings } from './storage-policy.ts';
 
 /** The options of a node process. `key` names where the node key comes from; it is never passed itself. */
 export interface NodeProcessOptions {
@@ -18,6 +20,7 @@ export interface NodeProcessOptions {
   host?: string;
   port: number;
   quotaBytes: string;
+  ask?: AskSettings;
   key: { developmentIndex: number } | { keystore: string; passwordFile: string };
   logFile?: string;
   logLevel?: LogLevel;
@@ -31,6 +34,7 @@ async function main(): Promise<void> {
   const manifest = readManifest(options.manifestPath);
   const node = await startNode({
     ...options,
+    controlSocket: nodeSocket(options.folder),
     manifest,
     signer: await signerOf(options.key, manifest.profile),
     quotaBytes: BigInt(options.quotaBytes),

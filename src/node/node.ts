@@ -3,8 +3,10 @@ import { connectChain, createSender, type Manifest, type Signer } from '../chain
 import { openTransportIdentity, startPeerServer } from '../connect/index.ts';
 import { httpStatusOf, MillraceError, toMillraceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import { isDraining, startNodeControl } from './node-control.ts';
 import type { Role } from './role.ts';
 import { startRole } from './roles.ts';
+import type { AskSettings } from './storage-policy.ts';
 
 /** What a node needs to start. */
 export interface NodeOptions {
@@ -18,6 +20,10 @@ export interface NodeOptions {
   port: number;
   /** Disk that the node offers, bytes. */
   quotaBytes: bigint;
+  /** What the operator asks for; defaults for what is absent. */
+  ask?: AskSettings;
+  /** Unix-domain socket on which the node is told to drain or leave; none when absent. */
+  controlSocket?: string;
   log: Logger;
 }
 
@@ -57,7 +63,16 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   };
   try {
     for (const name of options.roles) {
-      const context = { client, signer, sender, operatorId, folder: join(folder, name), log, quotaBytes: options.quotaBytes };
+      const context = {
+        client,
+        signer,
+        sender,
+        operatorId,
+        folder: join(folder, name),
+        log,
+        quotaBytes: options.quotaBytes,
+        ask: options.ask,
+      };
       roles.push(await startRole(name, context));
     }
     const server = await startPeerServer({
@@ -66,6 +81,9 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       identity,
       fetch: (request) => answer(request, roles, started.signal),
     });
+    if (isDraining(folder)) for (const role of roles) role.drain();
+    const path = options.controlSocket;
+    const control = path === undefined ? undefined : await startNodeControl({ path, folder, operatorId, roles, log });
     return {
       operatorId,
       host: server.host,
@@ -73,6 +91,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       transportKey: identity.transportKey,
       async stop() {
         started.abort();
+        await control?.stop();
         await server.stop(2000);
         await stopRoles();
       },

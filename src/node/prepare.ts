@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import type { Address } from 'viem';
 import { connectChain, createSender, deployNetwork, developmentSigner, readManifest, type Sender, type Signer } from '../chain/index.ts';
 import { openTransportIdentity } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
@@ -40,6 +41,7 @@ export async function prepareNetwork(options: {
   rpcUrl: string;
   /** The chain is the embedded one: its supervisor draws the randomness. */
   embedded: boolean;
+  beacon?: Address;
   ports: readonly number[];
   log: Logger;
 }): Promise<LocalOperator[]> {
@@ -53,6 +55,7 @@ export async function prepareNetwork(options: {
       folder: folder.root,
       manifestPath: folder.manifest,
       embedded: options.embedded,
+      beacon: options.beacon,
       log,
     });
   }

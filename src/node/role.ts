@@ -20,5 +20,12 @@ export interface Role {
   fetch(request: Request): Promise<Response> | undefined;
   /** Lines in the Prometheus text format, names `millrace_<role>_<noun>_<unit>`. */
   metrics(): Promise<string> | string;
+  /** Its own numbers, for whoever runs the node. */
+  status(): Promise<Record<string, unknown>>;
+  /** Takes no new work; what it took on goes on to its end. `resume` takes work again. */
+  drain(): void;
+  resume(): void;
+  /** Ends what it took on as far as the network's rules let it, at their price; gives what it left. */
+  leave(): Promise<Record<string, unknown>>;
   stop(): Promise<void>;
 }

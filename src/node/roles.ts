@@ -1,11 +1,11 @@
 import { MillraceError } from '../errors.ts';
 import type { Role, RoleContext } from './role.ts';
-
-const ONE_TOKEN = 10n ** 18n;
-const GIB = 1n << 30n;
+import { type AskSettings, storagePolicy } from './storage-policy.ts';
 
 /** What `startRole` gives a role besides its context. */
-export type RoleStart = RoleContext & { quotaBytes: bigint };
+export type RoleStart = RoleContext & { quotaBytes: bigint; ask?: AskSettings };
+
+const POLL_MS = 500;
 
 const ROLES: Record<string, (context: RoleStart) => Promise<Role>> = { storage: startStorageRole };
 
@@ -23,29 +23,7 @@ export async function startRole(name: string, context: RoleStart): Promise<Role>
 
 async function startStorageRole(context: RoleStart): Promise<Role> {
   const { startStorageProvider } = await import('../storage/index.ts');
-  const provider = await startStorageProvider({
-    ...context,
-    policy: {
-      quotaBytes: context.quotaBytes,
-      openDealsMax: 256,
-      openDealsPerClientMax: 64,
-      askLifetimeSeconds: 3600,
-      offerSecondsMin: 30,
-      offerSecondsMax: 7200,
-      ask: {
-        pricePerGibPeriod: ONE_TOKEN / 100n,
-        minPricePerPeriod: ONE_TOKEN / 1_000_000n,
-        minSizeBytes: 127n,
-        maxSizeBytes: 32n * GIB,
-        minPeriods: 1,
-        maxPeriods: 100_000,
-        collateralBps: 5_000,
-        minCollateral: ONE_TOKEN / 10n,
-        bond: ONE_TOKEN / 100n,
-      },
-    },
-    pollMs: 500,
-  });
+  const provider = await startStorageProvider({ ...context, policy: storagePolicy(context), pollMs: POLL_MS });
   return {
     name: 'storage',
     fetch(request) {
@@ -61,6 +39,10 @@ async function startStorageRole(context: RoleStart): Promise<Role> {
         )
         .join('');
     },
+    status: async () => ({ ...(await provider.status()) }),
+    drain: () => provider.drain(),
+    resume: () => provider.resume(),
+    leave: async () => ({ dealsLeft: await provider.leave(), ...(await provider.status()) }),
     stop: () => provider.stop(),
   };
 }

@@ -47,6 +47,8 @@ export interface DealDesk {
   extend(extension: Extension, clientSignature: Hex): Promise<void>;
   /** Takes no new deals from now on; those under way go on. */
   close(): void;
+  /** Takes deals again. */
+  reopen(): void;
 }
 
 /** Opens the desk of one provider. */
@@ -95,6 +97,9 @@ export function openDealDesk(options: DealDeskOptions): DealDesk {
     received: options.onReceived,
     close() {
       closed = true;
+    },
+    reopen() {
+      closed = false;
     },
     async currentAsk() {
       const load = (await loadNow())();

@@ -72,6 +72,8 @@ export interface StorageProvider {
   metrics(): Promise<Record<string, number>>;
   /** Takes no new deals; those that run go on to their end. */
   drain(): void;
+  /** Takes deals again. */
+  resume(): void;
   /** Leaves every running deal at once, proving each a last time; costs the leaving fee. Gives the deals left. */
   leave(): Promise<bigint[]>;
   /** Finishes what is under way and closes all files. The chain and the disk keep everything for the next start. */
@@ -169,6 +171,7 @@ export async function startStorageProvider(options: StorageProviderOptions): Pro
       };
     },
     drain: () => desk.close(),
+    resume: () => desk.reopen(),
     async leave() {
       desk.close();
       return leaveDeals({ client, sender, store, operatorId, log });

@@ -1,0 +1,79 @@
+/** A person with a machine of one's own for a journey: a data folder and a password, spoken for by the command line. */
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { CommandResult } from './local-network.ts';
+
+/** Runs commands as one person on one machine. */
+export interface Person {
+  /** The data folder. */
+  home: string;
+  /** The text of a command that must succeed. */
+  text(...args: string[]): Promise<string>;
+  /** The JSON object of a command that must succeed. */
+  // biome-ignore lint/suspicious/noExplicitAny: a test reads what the command promises
+  json(...args: string[]): Promise<any>;
+  /** Any command, whatever its end. */
+  run(...args: string[]): Promise<CommandResult>;
+  /** The error code of a command that must fail. */
+  codeOf(...args: string[]): Promise<string>;
+  /** Starts a command that stays. */
+  start(...args: string[]): ChildProcess;
+  /** Waits for the JSON object with which a command that stays says that it is ready. */
+  // biome-ignore lint/suspicious/noExplicitAny: a test reads what the command promises
+  ready(child: ChildProcess): Promise<any>;
+}
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+const COMMAND_TIMEOUT_MS = 240_000;
+
+/** A person whose data folder is `root/name`; the network is called `friends` there. */
+export function person(root: string, name: string, password = `password of ${name}`): Person {
+  const home = join(root, name);
+  const passwordFile = join(root, `${name}.password`);
+  mkdirSync(home, { recursive: true });
+  writeFileSync(passwordFile, `${password}\n`, { mode: 0o600 });
+  const env = { PATH: process.env.PATH, HOME: root, MILLRACE_HOME: home, MILLRACE_PASSWORD_FILE: passwordFile };
+  const command = (args: string[]) => [MAIN, '--network', 'friends', ...args];
+  const run = (...args: string[]): Promise<CommandResult> =>
+    new Promise((resolve) => {
+      const options = { env, timeout: COMMAND_TIMEOUT_MS, maxBuffer: 64 << 20 };
+      execFile(process.execPath, command(args), options, (error, stdout, stderr) => {
+        resolve({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, stdout, stderr });
+      });
+    });
+  const text = async (...args: string[]) => {
+    const { code, stdout, stderr } = await run(...args);
+    if (code !== 0) throw new TypeError(`${name}: millrace ${args.join(' ')} ended with ${code}:\n${stdout}\n${stderr}`);
+    return stdout;
+  };
+  return {
+    home,
+    run,
+    text,
+    json: async (...args) => JSON.parse(await text('--json', ...args)),
+    async codeOf(...args) {
+      const { code, stdout, stderr } = await run('--json', ...args);
+      if (code === 0) throw new TypeError(`${name}: millrace ${args.join(' ')} should have failed:\n${stdout}`);
+      return JSON.parse(stderr).code;
+    },
+    start: (...args) => spawn(process.execPath, command(['--json', ...args]), { env, stdio: ['ignore', 'pipe', 'pipe'] }),
+    ready: (child) => firstLine(child, name),
+  };
+}
+
+function firstLine(child: ChildProcess, name: string): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    let printed = '';
+    let complained = '';
+    child.stderr?.on('data', (chunk) => {
+      complained = (complained + chunk).slice(-20_000);
+    });
+    child.stdout?.on('data', (chunk) => {
+      printed += chunk;
+      if (printed.includes('\n')) resolve(JSON.parse(printed.slice(0, printed.indexOf('\n'))));
+    });
+    child.once('exit', (code) => reject(new TypeError(`${name}: ended with ${code}: ${complained}`)));
+  });
+}
