@@ -2,7 +2,7 @@ import type { Hex } from 'viem';
 import type { ChainClient, Sender, Signer } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import { type DealView, dealsOfClient, readDeal, readOperator, storageDomainOf } from './chain-view.ts';
-import { ensureFunds } from './funds.ts';
+import { reserveFunds } from './funds.ts';
 import { proposeExtension } from './provider-api.ts';
 import { extensionDigest } from './terms.ts';
 
@@ -43,10 +43,15 @@ export async function extendDeal(options: {
   const { client, signer, sender, dealId, periods, signal } = options;
   const deal = await readDeal(client, dealId);
   requireClient(deal, signer.address);
-  await ensureFunds({ client, sender, amount: deal.pricePerPeriod * BigInt(periods) });
+  const purpose = {};
+  await reserveFunds({ client, sender, amount: deal.pricePerPeriod * BigInt(periods), purpose });
   const extension = { dealId, periods, endPeriod: deal.endPeriod, expiry: (await client.now()) + OFFER_SECONDS };
   const signature = await signer.signDigest(extensionDigest(storageDomainOf(client), extension));
-  await proposeExtension(await readOperator(client, deal.operatorId), extension, signature, { signal });
+  try {
+    await proposeExtension(await readOperator(client, deal.operatorId), extension, signature, { signal });
+  } finally {
+    await reserveFunds({ client, sender, amount: 0n, purpose });
+  }
   const extended = await readDeal(client, dealId);
   if (extended.endPeriod === deal.endPeriod + BigInt(periods)) return extended;
   throw new MillraceError('deal-not-as-agreed', {
@@ -78,8 +83,13 @@ export async function challengeDeal(options: {
   const { client, sender, dealId } = options;
   requireClient(await readDeal(client, dealId), sender.address);
   const { challengeBond, challengeWindow } = await client.read('storageMarket', 'config');
-  await ensureFunds({ client, sender, amount: challengeBond });
-  await sender.send({ contract: 'storageMarket', functionName: 'challenge', args: [dealId] });
+  const purpose = {};
+  try {
+    await reserveFunds({ client, sender, amount: challengeBond, purpose });
+    await sender.send({ contract: 'storageMarket', functionName: 'challenge', args: [dealId] });
+  } finally {
+    await reserveFunds({ client, sender, amount: 0n, purpose });
+  }
   const { challengedAt } = await readDeal(client, dealId);
   return { dealId, bond: challengeBond, seedTime: challengedAt, deadline: challengedAt + BigInt(challengeWindow) };
 }

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { stringToHex } from 'viem';
+import { type Hex, stringToHex } from 'viem';
 import {
   type ChainClient,
   type ChainSupervisor,
@@ -65,6 +65,7 @@ export interface TestMarket {
   user: { signer: Signer; sender: Sender; folder: string };
   log: Logger;
   startNode(options?: TestNodeOptions): Promise<TestNode>;
+  senderOf(signer: Signer): Sender;
   /** Moves chain time to the start of the next period plus `offset` seconds. */
   nextPeriod(offset?: number): Promise<bigint>;
   warpTo(time: bigint): Promise<void>;
@@ -76,6 +77,8 @@ export interface TestMarket {
   untilState(dealId: bigint, state: DealState): Promise<void>;
   /** Stores random bytes as a public file, and lets the period in which its deals became active be proven. */
   putRandom(options?: Partial<PutOptions> & { sizeBytes?: number }): Promise<PutResult & { bytes: Buffer }>;
+  /** Stores many small public files, eight at a time. */
+  putMany(count: number, options?: Partial<PutOptions> & { sizeBytes?: number }): Promise<PutResult[]>;
   stop(): Promise<void>;
 }
 
@@ -132,6 +135,7 @@ export async function startTestMarket(options: { idleSeconds?: number; verbose?:
     faucet,
     user,
     log,
+    senderOf,
     async startNode(wanted = {}) {
       const node = await startNode(market, senderOf, { index: nodes.length + 1, ...wanted });
       nodes.push(node);
@@ -174,9 +178,25 @@ export async function startTestMarket(options: { idleSeconds?: number; verbose?:
       const base = { client, signer, sender: user.sender, folder: user.folder, source: { path }, copies: 1, periods: 20, public: true };
       const result = await market.hurry(put({ ...base, ...wanted }));
       const { firstPeriod } = await readDeal(client, result.deals[0]?.dealId as bigint);
-      const operatorIds = result.deals.map(({ operatorId }) => operatorId);
-      await market.provePeriod(firstPeriod - 1n, operatorIds);
+      await market.provePeriod(
+        firstPeriod - 1n,
+        result.deals.map(({ operatorId }) => operatorId),
+      );
       return { ...result, bytes };
+    },
+    async putMany(count, { sizeBytes = 20_000, ...wanted } = {}) {
+      const results: PutResult[] = [];
+      const waiting = Array.from({ length: count }, (_, number) => number);
+      const worker = async () => {
+        for (let number = waiting.shift(); number !== undefined; number = waiting.shift()) {
+          const path = join(folder, `many-${count}-${number}.bin`);
+          await writeFile(path, randomBytes(sizeBytes));
+          const base = { client, signer, sender: user.sender, folder: user.folder, source: { path }, copies: 1, periods: 20, public: true };
+          results[number] = await put({ ...base, ...wanted });
+        }
+      };
+      await market.hurry(Promise.all(Array.from({ length: 8 }, worker)));
+      return results;
     },
     async stop() {
       for (const node of nodes) await node.stop();
@@ -193,7 +213,7 @@ async function startNode(
   senderOf: (signer: Signer) => Sender,
   { index, intercept, ...wanted }: TestNodeOptions & { index: number },
 ): Promise<TestNode> {
-  const { client, faucet, log } = market;
+  const { client, log } = market;
   const folder = join(market.folder, `node-${index}`);
   const owner = senderOf(developmentSigner(10 + index * 2, 'dev'));
   const nodeKey = developmentSigner(11 + index * 2, 'dev');
@@ -202,26 +222,7 @@ async function startNode(
   const answer = (request: Request) => intercept?.(request) ?? provider?.fetch(request) ?? new Response(null, { status: 503 });
   let server = await startPeerServer({ port: 0, identity, fetch: answer });
   const endpoint = `https://127.0.0.1:${server.port}`;
-  const consent = await nodeKey.signTypedData({
-    domain: { name: 'Millrace Operators', version: '1', chainId: client.chainId, verifyingContract: client.address('operators') },
-    types: {
-      NodeKeyConsent: [
-        { name: 'owner', type: 'address' },
-        { name: 'nodeKey', type: 'address' },
-      ],
-    },
-    primaryType: 'NodeKeyConsent',
-    message: { owner: owner.address, nodeKey: nodeKey.address },
-  });
-  const region = stringToHex(`region-${index}`, { size: 32 });
-  await owner.send({
-    contract: 'operators',
-    functionName: 'register',
-    args: [nodeKey.address, owner.address, identity.transportKey, endpoint, region, consent],
-  });
-  const operatorId = await client.read('operators', 'operatorOfNodeKey', [nodeKey.address]);
-  await faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [owner.address, 10_000n * TOKEN] });
-  await depositStake(client, { sender: owner, operatorId, amount: 10_000n * TOKEN });
+  const operatorId = await registerOperator(market, { owner, nodeKey, endpoint, index, transportKey: identity.transportKey });
   let sender = senderOf(nodeKey);
   const start = (changes: Partial<StorageProviderOptions>) =>
     startStorageProvider({
@@ -263,4 +264,33 @@ async function startNode(
     },
   };
   return node;
+}
+
+/** Registers an operator that is reached at `endpoint`, and stakes 10,000 tokens for it. */
+export async function registerOperator(
+  { client, faucet }: Pick<TestMarket, 'client' | 'faucet'>,
+  wanted: { owner: Sender; nodeKey: Signer; endpoint: string; transportKey: Hex; index: number },
+): Promise<bigint> {
+  const { owner, nodeKey, endpoint, transportKey, index } = wanted;
+  const consent = await nodeKey.signTypedData({
+    domain: { name: 'Millrace Operators', version: '1', chainId: client.chainId, verifyingContract: client.address('operators') },
+    types: {
+      NodeKeyConsent: [
+        { name: 'owner', type: 'address' },
+        { name: 'nodeKey', type: 'address' },
+      ],
+    },
+    primaryType: 'NodeKeyConsent',
+    message: { owner: owner.address, nodeKey: nodeKey.address },
+  });
+  const region = stringToHex(`region-${index}`, { size: 32 });
+  await owner.send({
+    contract: 'operators',
+    functionName: 'register',
+    args: [nodeKey.address, owner.address, transportKey, endpoint, region, consent],
+  });
+  const operatorId = await client.read('operators', 'operatorOfNodeKey', [nodeKey.address]);
+  await faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [owner.address, 10_000n * TOKEN] });
+  await depositStake(client, { sender: owner, operatorId, amount: 10_000n * TOKEN });
+  return operatorId;
 }

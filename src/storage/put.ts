@@ -9,7 +9,7 @@ import { type Logger, silentLogger } from '../log.ts';
 import { createCarScanner } from './car.ts';
 import { type OperatorView, storageDomainOf } from './chain-view.ts';
 import { type BuiltContent, buildContent, type ContentProgress } from './content.ts';
-import { ensureFunds } from './funds.ts';
+import { reserveFunds } from './funds.ts';
 import { surveyOffers } from './market-survey.ts';
 import { type CopyProgress, isOfferTaken, placeCopy, signAttempt } from './place-copy.ts';
 import type { ProviderPeer } from './provider-api.ts';
@@ -93,7 +93,6 @@ interface Run {
   /** Offers as last seen, and who is behind them. */
   offers: Offer[];
   operators: Map<bigint, OperatorView>;
-  fundsTurn: Promise<unknown>;
   choiceTurn: Promise<unknown>;
   samplePools: Map<number, Promise<CID[]>>;
 }
@@ -117,18 +116,24 @@ export async function put(options: PutOptions): Promise<PutResult> {
     emit: options.onEvent ?? (() => {}),
     offers: [],
     operators: new Map(),
-    fundsTurn: Promise.resolve(),
     choiceTurn: Promise.resolve(),
     samplePools: new Map(),
   };
-  await chooseProviders(run);
-  await run.save();
-  const outcomes = await Promise.allSettled(journal.copies.map((_, copy) => placeWithReplacement(run, copy)));
+  const outcomes = await placeAll(run);
   const failure = outcomes.find((outcome) => outcome.status === 'rejected');
   if (failure !== undefined) throw copiesMissing(run, outcomes, failure.reason);
   const result = resultOf(run);
   await removePut(options.folder, putId);
   return result;
+}
+
+async function placeAll(run: Run): Promise<PromiseSettledResult<void>[]> {
+  try {
+    await chooseProviders(run);
+    return await Promise.allSettled(run.journal.copies.map((_, copy) => placeWithReplacement(run, copy)));
+  } finally {
+    await reserveFunds({ client: run.options.client, sender: run.options.sender, amount: 0n, purpose: run });
+  }
 }
 
 /** The same account, path and options give the same number; a stream cannot be read again, so it gets a new one. */
@@ -187,6 +192,7 @@ async function chooseProviders(run: Run): Promise<void> {
   } else {
     await survey(run);
   }
+  await run.save();
   await secureFunds(run);
   options.signal?.throwIfAborted();
 }
@@ -235,21 +241,14 @@ async function assign(run: Run, copy: CopyJournal, candidate: Candidate): Promis
   copy.attempt = await signAttempt({ client, domain: storageDomainOf(client), signer, candidate, content, periods });
 }
 
-/** Covers all offers that no provider has taken yet. One at a time, since copies fail and are replaced in parallel. */
+/** Covers all offers that no provider has taken yet. */
 function secureFunds(run: Run): Promise<void> {
   const { client, sender } = run.options;
-  const turn = run.fundsTurn
-    .catch(() => {})
-    .then(() => {
-      const waiting = run.journal.copies.filter(({ attempt }) => attempt !== undefined && attempt.dealId === undefined);
-      const amount = waiting.reduce((sum, { attempt }) => {
-        const terms = attempt?.terms;
-        return terms === undefined ? sum : sum + terms.pricePerPeriod * BigInt(terms.periods) + terms.bond;
-      }, 0n);
-      return amount === 0n ? undefined : ensureFunds({ client, sender, amount });
-    });
-  run.fundsTurn = turn;
-  return turn;
+  const waiting = run.journal.copies.flatMap(({ attempt }) =>
+    attempt === undefined || attempt.dealId !== undefined ? [] : [attempt.terms],
+  );
+  const amount = waiting.reduce((sum, { pricePerPeriod, periods, bond }) => sum + pricePerPeriod * BigInt(periods) + bond, 0n);
+  return reserveFunds({ client, sender, amount, purpose: run });
 }
 
 /** Places one copy, taking the next provider whenever one fails. */
@@ -267,7 +266,10 @@ async function placeWithReplacement(run: Run, index: number): Promise<void> {
           signer: options.signer,
           peer: await peerOf(run, attempt.operatorId),
           content: run.contents[copy.content] as BuiltContent,
-          save: run.save,
+          save: async () => {
+            await run.save();
+            await secureFunds(run);
+          },
           onProgress: (progress) => run.emit({ kind: 'copy', copy: index, ...progress }),
           sampleBlocks: () => sampleBlocks(run, copy.content),
           stallMs: options.stallMs ?? STALL_MS,

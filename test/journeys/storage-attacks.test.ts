@@ -1,0 +1,171 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { bytesToHex } from 'viem';
+import { createSender, developmentSigner } from '../../src/chain/index.ts';
+import { silentLogger } from '../../src/log.ts';
+import { type DealView, readDeal } from '../../src/storage/chain-view.ts';
+import { showDeal } from '../../src/storage/deals.ts';
+import { startTestMarket, type TestMarket, until } from '../../src/storage/market-fixture.ts';
+import { openTableView } from '../../src/storage/table-view.ts';
+import { rounds } from '../campaign.ts';
+import { killProviders, type ProviderProcess, startProviderProcess, untilMissed } from './storage-market.ts';
+
+let market: TestMarket;
+let index = 0;
+before(async () => {
+  market = await startTestMarket({ verbose: false });
+});
+after(async () => {
+  await killProviders();
+  await market?.stop();
+});
+
+/** A provider that does the least: it activates and proves, and looks after nothing. */
+const BARE = ['activation', 'prover'] as const;
+const newProvider = (behaviour: Parameters<typeof startProviderProcess>[2]): Promise<ProviderProcess> => {
+  index += 1;
+  return startProviderProcess(market, index, behaviour);
+};
+
+/** What a client is paid of a slash: unproven time and replacement, at most half of the slash (own stake only). */
+async function compensationOf(dealId: bigint, slashed: bigint): Promise<bigint> {
+  const { client } = market;
+  const { replacementPeriods } = await client.read('storageMarket', 'config');
+  const { period } = await client.read('possession', 'config');
+  const account = await showDeal(client, dealId);
+  const [activated] = await client.events({ name: 'storageMarket', event: 'DealActivated', args: { dealId } });
+  const periods = (activated?.args.endPeriod as bigint) - (activated?.args.firstPeriod as bigint);
+  const wanted = (periods - account.provenSeconds / BigInt(period) + BigInt(replacementPeriods)) * account.pricePerPeriod;
+  return wanted < slashed / 2n ? wanted : slashed / 2n;
+}
+
+/** Lets periods go by until the table has failed, and checks every fee of the deal on the way by the profile. */
+async function untilTableFails(deal: DealView): Promise<void> {
+  const { client, user } = market;
+  const { operatorId, dealId, collateral } = deal;
+  const { faultFeeBps } = await client.read('storageMarket', 'config');
+  const { maxMisses } = await client.read('possession', 'config');
+  const fee = (collateral * BigInt(faultFeeBps)) / 10_000n;
+  while (true) {
+    const period = await market.nextPeriod(1);
+    await user.sender.send({ contract: 'possession', functionName: 'sync', args: [operatorId] });
+    const misses = await client.events({ name: 'possession', event: 'Missed', args: { operatorId } });
+    const charged = misses.filter(({ args }) => !args.grace).length;
+    if (charged >= maxMisses) break;
+    await user.sender.send({ contract: 'storageMarket', functionName: 'settle', args: [dealId] });
+    assert.equal((await readDeal(client, dealId)).locked, collateral - fee * BigInt(charged));
+    // Time for the attacker to try.
+    await market.warpTo((await client.read('possession', 'seedTime', [period])) + 1n);
+    await new Promise((resolve) => setTimeout(resolve, 800));
+  }
+  await user.sender.send({ contract: 'storageMarket', functionName: 'terminate', args: [dealId] });
+  const [ended] = await client.events({ name: 'storageMarket', event: 'DealTerminated', args: { dealId } });
+  assert.equal(ended?.args.cause, 3);
+  assert.equal(ended?.args.slashed, collateral - fee * BigInt(maxMisses));
+  assert.equal(ended?.args.compensation, await compensationOf(dealId, ended?.args.slashed as bigint));
+  assert.ok((ended?.args.compensation as bigint) > 0n);
+}
+
+/** Stores one piece at the only provider that runs, and lets the first whole period be proven honestly. */
+async function storeAndProve(provider: ProviderProcess): Promise<DealView> {
+  const { deals } = await market.putRandom({ periods: 40 });
+  const { dealId, operatorId } = deals[0] as { dealId: bigint; operatorId: bigint };
+  assert.equal(operatorId, provider.operatorId);
+  return readDeal(market.client, dealId);
+}
+
+for (const attack of ['late', 'replay', 'wrong-leaves'] as const) {
+  const what = { late: 'proves too late', replay: 'replays an old proof', 'wrong-leaves': 'sends wrong leaves' }[attack];
+  test(`a provider that ${what} misses every period: grace once, then fault fees, then all collateral, to the wei`, async () => {
+    const provider = await newProvider({ attack, duties: [...BARE] });
+    const deal = await storeAndProve(provider);
+    await untilTableFails(deal);
+    await provider.stop();
+  });
+}
+
+test('a provider that goes away is terminated by others, who earn the reward, and the client is compensated', async () => {
+  const { client } = market;
+  const provider = await newProvider({ duties: [...BARE] });
+  const deal = await storeAndProve(provider);
+  await provider.kill();
+  const keeper = await newProvider({ keepsOthers: true });
+  for (let period = 0; period < 12; period += 1) {
+    await market.nextPeriod(1);
+    await untilSynced(deal.operatorId);
+    if ((await readDeal(client, deal.dealId)).state === 'terminated') break;
+  }
+  await market.untilState(deal.dealId, 'terminated');
+  const [ended] = await client.events({ name: 'storageMarket', event: 'DealTerminated', args: { dealId: deal.dealId } });
+  assert.equal(ended?.args.compensation, await compensationOf(deal.dealId, ended?.args.slashed as bigint));
+  const keeperKey = (await client.read('operators', 'operator', [keeper.operatorId])).nodeKey;
+  assert.ok((await client.read('stakeVault', 'claimableOf', [keeperKey])) > 0n);
+  await keeper.stop();
+});
+
+test('a provider that deletes one piece in a hundred and stays silent only when hit is found within one rotation', async (t) => {
+  const { client } = market;
+  const provider = await newProvider({ duties: [...BARE] });
+  const pieces = rounds(100);
+  const stored = await market.putMany(pieces, { periods: 200 });
+  const dealIds = stored.map(({ deals }) => (deals[0] as { dealId: bigint }).dealId);
+  const current = await client.read('possession', 'periodAt', [await client.now()]);
+  await market.provePeriod(current, [provider.operatorId]);
+  const victim = await readDeal(client, dealIds[Math.floor(pieces / 2)] as bigint);
+  await provider.deletePiece(victim.pieceRoot);
+  const { rotationPeriods } = await client.read('possession', 'config');
+  let survived = 0;
+  for (; survived <= rotationPeriods; survived += 1) {
+    const now = await market.nextPeriod(1);
+    await market.warpTo((await client.read('possession', 'seedTime', [now])) + 1n);
+    const isProven = await settledOrSilent(provider.operatorId, now);
+    if (!isProven) break;
+  }
+  t.diagnostic(`${pieces} pieces, one deleted: found after ${survived} periods; one rotation is ${rotationPeriods}`);
+  assert.ok(survived <= rotationPeriods);
+  await untilTableFails(await readDeal(client, dealIds[0] as bigint));
+  await provider.stop();
+});
+
+test('nothing leaves the table between freeze and deadline: who deletes a drawn piece cannot take it out any more', async () => {
+  const { client } = market;
+  const provider = await newProvider({ duties: [...BARE] });
+  const deal = await storeAndProve(provider);
+  const period = await market.nextPeriod(1);
+  await provider.kill();
+  await market.warpTo((await client.read('possession', 'seedTime', [period])) + 1n);
+  const signer = developmentSigner(11 + provider.index * 2, 'dev');
+  const sender = createSender({ client, signer, journalFolder: join(market.folder, 'keys'), log: silentLogger });
+  const table = await openTableView(client, provider.operatorId).live();
+  const path = bytesToHex(table.path(table.slotOf(deal.dealId) as number));
+  await assert.rejects(sender.send({ contract: 'storageMarket', functionName: 'declareFault', args: [deal.dealId, path] }), {
+    code: 'table-frozen',
+  });
+  await assert.rejects(sender.send({ contract: 'storageMarket', functionName: 'drop', args: [deal.dealId, path] }), {
+    code: 'wrong-state',
+  });
+  sender.close();
+  await market.nextPeriod(1);
+  await market.user.sender.send({ contract: 'possession', functionName: 'sync', args: [provider.operatorId] });
+  await untilMissed(market, provider.operatorId, 1);
+});
+
+async function untilSynced(operatorId: bigint): Promise<void> {
+  await until(`operator ${operatorId} is final`, async () => {
+    const period = await market.client.read('possession', 'periodAt', [await market.client.now()]);
+    return (
+      (await market.client.read('possession', 'standing', [operatorId])).syncedTo >= period ||
+      !(await market.client.read('possession', 'stands', [operatorId]))
+    );
+  });
+}
+
+/** Whether a period gets proven; three seconds without a proof count as silence. */
+async function settledOrSilent(operatorId: bigint, period: bigint): Promise<boolean> {
+  for (let look = 0; look < 30; look += 1) {
+    if ((await market.client.read('possession', 'standing', [operatorId])).provenThrough > period) return true;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  return false;
+}
