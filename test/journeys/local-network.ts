@@ -26,7 +26,8 @@ export interface LocalNetwork {
   remove(): Promise<void>;
 }
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+/** The command line's program. */
+export const MAIN: string = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 const COMMAND_TIMEOUT_MS = 300_000;
 /** Away from the ports that a person's own network takes. */
 const PORTS = ['--rpc-port', '0', '--node-port', '0'];
