@@ -141,6 +141,10 @@ function registerDealCommands(program: Command, run: Run): void {
     .requiredOption('--periods <count>', 'by how many periods')
     .action(run(async (context, id: never, options: never) => (await import('./deal.ts')).extendDeal(context, id, options)));
   deal
+    .command('expire <deal>')
+    .description('close a deal that did not become active in time; the escrow comes back')
+    .action(run(async (context, id: never) => (await import('./deal.ts')).expireDeal(context, id)));
+  deal
     .command('settle <deal>')
     .description('pay for proven periods, return the money of unproven ones, take fees; anyone may')
     .action(run(async (context, id: never) => (await import('./deal.ts')).settleDeal(context, id)));

@@ -1,4 +1,4 @@
-import { endDeal as end, extendDeal as extend, settleDeal as settle } from '../storage/index.ts';
+import { endDeal as end, expireDeal as expire, extendDeal as extend, settleDeal as settle } from '../storage/index.ts';
 import { formatAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { dealNumber, wholeNumber } from './put.ts';
@@ -9,6 +9,14 @@ export async function endDeal(context: CommandContext, deal: string): Promise<vo
   await act(context, async ({ client, sender }) => {
     const result = await end({ client, sender, dealId: dealNumber(deal) });
     context.output.result(result, () => `Deal ${deal} ends before period ${result.endPeriod}.`);
+  });
+}
+
+/** Closes a deal that never became active: the escrow comes back, both sides lose their bond. Anyone may. */
+export async function expireDeal(context: CommandContext, deal: string): Promise<void> {
+  await act(context, async ({ client, sender }) => {
+    const result = await expire({ client, sender, dealId: dealNumber(deal) });
+    context.output.result(result, () => `Deal ${deal} is closed; the escrow is back in your rails account, less the bond.`);
   });
 }
 

@@ -5,7 +5,7 @@ export type { ContentSource, FetchLimits, SourceReport } from './block-fetcher.t
 export { type DealView, dealsOfOperator, type Holder, holdersOf, listOperators, type OperatorView, readDeal } from './chain-view.ts';
 export { payloadLeaves, pieceHeight } from './commp.ts';
 export { type BuiltContent, buildContent, type ContentInput, type ContentProgress } from './content.ts';
-export { challengeDeal, type DealAccount, endDeal, extendDeal, listDeals, settleDeal, showDeal } from './deals.ts';
+export { challengeDeal, type DealAccount, endDeal, expireDeal, extendDeal, listDeals, settleDeal, showDeal } from './deals.ts';
 export { createTrustlessGateway, type GatewaySource } from './gateway.ts';
 export { deriveShareKey, formatShareKey, parseShareKey, type ShareKeyPair, shareKeyOfWallet, type WalletSigner } from './key-wrap.ts';
 export { surveyOffers } from './market-survey.ts';
