@@ -21,6 +21,7 @@ function registerNetworkCommands(program: Command, run: Run): void {
     .option('--profile <name>', 'dev or laptop (only when the network is made)', 'dev')
     .option('--rpc-port <port>', 'first port tried for the chain', '8545')
     .option('--node-port <port>', 'first port tried for nodes', '9000')
+    .option('--beacon <address>', 'the randomness beacon of an external chain (only when the network is made)')
     .option('--detach', 'return when everything is ready', false)
     .addHelpText('after', '\nExamples:\n  millrace up --detach\n  millrace up --nodes 5\n  MILLRACE_RPC_URL=https://… millrace up')
     .action(run(async (context, options: never) => (await import('./up.ts')).up(context, options)));
@@ -159,17 +160,105 @@ function registerProviderCommands(program: Command, run: Run): void {
     .option('--beneficiary <address>', 'who receives earnings (default: the owner)')
     .option('--region <name>', 'where the node stands')
     .option('--stake <amount>', 'tokens to stake', '1000')
+    .addHelpText('after', '\nExample:\n  millrace provider init --endpoint https://disk.example.org:9000 --stake 5000 --region eu')
     .action(run(async (context, options: never) => (await import('./provider.ts')).providerInit(context, options)));
   provider
     .command('run')
     .description('run the provider in the foreground')
-    .option('--listen <host:port>', 'where to listen', '127.0.0.1:9000')
-    .option('--quota <size>', 'disk to offer', '10GiB')
+    .option('--listen <host:port>', 'where to listen (setting listen; default 127.0.0.1:9000)')
+    .option('--quota <size>', 'disk to offer (setting quota; default 10GiB)')
+    .option('--ask-price <amount>', 'tokens for a GiB and period (askPrice; 0.01)')
+    .option('--ask-min-price <amount>', 'least tokens for a deal and period (askMinPrice; 0.000001)')
+    .option('--ask-min-size <size>', 'smallest piece (askMinSize; 127B)')
+    .option('--ask-max-size <size>', 'largest piece (askMaxSize; 32GiB)')
+    .option('--ask-min-periods <count>', 'shortest deal (askMinPeriods; 1)')
+    .option('--ask-max-periods <count>', 'longest deal (askMaxPeriods; 100000)')
+    .option('--ask-collateral <percent>', 'collateral, of the whole price of a deal (askCollateral; 50)')
+    .option('--ask-min-collateral <amount>', 'least collateral of a deal (askMinCollateral; 0.1)')
+    .option('--ask-bond <amount>', 'what each side loses when a deal is not active in time (askBond; 0.01)')
+    .addHelpText(
+      'after',
+      '\nEach flag is also a setting: MILLRACE_ASK_PRICE in the environment, "askPrice" in <data>/config.json or <data>/<network>/config.json.\n\nExamples:\n  millrace provider run --listen 0.0.0.0:9000 --quota 500GiB\n  millrace provider run --ask-price 0.02 --ask-max-size 64GiB',
+    )
     .action(run(async (context, options: never) => (await import('./provider.ts')).providerRun(context, options)));
   provider
     .command('show')
     .description('stake, locks, standing, earnings of the operators here')
     .action(run(async (context) => (await import('./provider.ts')).providerShow(context)));
+  registerOwnerCommands(provider, run);
+  registerExitCommands(provider, run);
+}
+
+function registerOwnerCommands(provider: Command, run: Run): void {
+  const operator = ['--operator <number>', 'which operator (default: the one of the node key here)'] as const;
+  provider
+    .command('endpoint <url>')
+    .description('say on chain where the node is reached')
+    .option(...operator)
+    .option('--region <name>', 'where the node stands (default: as it was)')
+    .addHelpText('after', '\nExample:\n  millrace provider endpoint https://disk.example.org:9000')
+    .action(run(async (context, url: never, options: never) => (await import('./operator.ts')).providerEndpoint(context, url, options)));
+  provider
+    .command('rotate <what> [address]')
+    .description('change owner or beneficiary, with a delay, or the node key, at once')
+    .option('--finish', 'finish the change that was started; a new owner does it with the own wallet', false)
+    .option('--cancel', 'cancel the change that was started', false)
+    .option(...operator)
+    .addHelpText(
+      'after',
+      '\nExamples:\n  millrace provider rotate beneficiary 0x…           start it; anyone may finish it after the delay\n  millrace provider rotate beneficiary --finish\n  millrace provider rotate owner --cancel           a stolen owner key is noticed in time\n  millrace provider rotate owner --finish --operator 3\n  millrace provider rotate node-key                 a new key is made here and replaces the old one',
+    )
+    .action(
+      run(async (context, what: never, address: never, options: never) =>
+        (await import('./operator.ts')).providerRotate(context, what, address, options),
+      ),
+    );
+  provider
+    .command('stake <amount>')
+    .description('add own stake')
+    .option(...operator)
+    .addHelpText('after', '\nExample:\n  millrace provider stake 500')
+    .action(run(async (context, amount: never, options: never) => (await import('./operator.ts')).providerStake(context, amount, options)));
+  provider
+    .command('unstake <amount>')
+    .description('take out stake that secures nothing; it is paid after the delay')
+    .option(...operator)
+    .addHelpText('after', '\nExample:\n  millrace provider unstake 500')
+    .action(
+      run(async (context, amount: never, options: never) => (await import('./operator.ts')).providerUnstake(context, amount, options)),
+    );
+  provider
+    .command('withdraw')
+    .description('fetch stake whose delay is over, earnings, and what slashes credited')
+    .option(...operator)
+    .addHelpText('after', '\nEarnings are the beneficiary’s: withdraw with its wallet.\n\nExample:\n  millrace provider withdraw --json')
+    .action(run(async (context, options: never) => (await import('./operator.ts')).providerWithdraw(context, options)));
+}
+
+function registerExitCommands(provider: Command, run: Run): void {
+  const node = ['--node <number>', 'a node of `millrace up` (default: the one of `millrace provider run`)'] as const;
+  provider
+    .command('status')
+    .description('what the running node says of itself')
+    .option(...node)
+    .action(run(async (context, options: never) => (await import('./provider-exit.ts')).providerStatus(context, options)));
+  provider
+    .command('drain')
+    .description('the running node takes no new deals, also after a restart; those that run go on to their end')
+    .option(...node)
+    .addHelpText('after', '\nExamples:\n  millrace provider drain\n  millrace provider drain --node 2')
+    .action(run(async (context, options: never) => (await import('./provider-exit.ts')).providerDrain(context, options)));
+  provider
+    .command('resume')
+    .description('the running node takes deals again')
+    .option(...node)
+    .action(run(async (context, options: never) => (await import('./provider-exit.ts')).providerResume(context, options)));
+  provider
+    .command('leave')
+    .description('leave every running deal at once: each is proven a last time, its client gets the leaving fee')
+    .option(...node)
+    .addHelpText('after', '\nExample:\n  millrace provider leave && millrace provider unstake 1000')
+    .action(run(async (context, options: never) => (await import('./provider-exit.ts')).providerLeave(context, options)));
 }
 
 function registerWalletCommands(program: Command, run: Run): void {

@@ -1,17 +1,18 @@
 import { existsSync, mkdirSync } from 'node:fs';
-import { join } from 'node:path';
-import type { Address } from 'viem';
 import { createKeystore, openKeystore } from '../chain/index.ts';
+import { readSetting, type SettingSources } from '../config.ts';
 import { openTransportIdentity } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
 import { createLogger } from '../log.ts';
-import { type NetworkFolder, provisionOperator, startNode } from '../node/index.ts';
+import { ASK_DEFAULTS, type AskSettings, endpointUrl, nodeSocket, provisionOperator, startNode, storagePolicy } from '../node/index.ts';
 import { formatAmount, formatDuration, parseAmount, parseSize } from '../units.ts';
+import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
+import { noNodeKey, ownNode } from './operator.ts';
 import { table } from './output.ts';
 import { askPassword } from './secrets.ts';
 import { openSender } from './sending.ts';
-import { openSession } from './session.ts';
+import { openSession, settingSources } from './session.ts';
 import { nextProof, providerRows, standingText } from './status.ts';
 
 /** Options of `millrace provider init`. */
@@ -22,14 +23,11 @@ export interface ProviderInitOptions {
   stake: string;
 }
 
-/** The folder and node key of the provider that is run by hand on this machine. */
-function ownNode(folder: NetworkFolder): { folder: string; keystore: string } {
-  const path = join(folder.root, 'provider');
-  return { folder: path, keystore: join(path, 'node-key.json') };
-}
-
 /** Makes a node key and a TLS key, registers the wallet as owner of a new operator, and stakes. Can be repeated. */
 export async function providerInit(context: CommandContext, options: ProviderInitOptions): Promise<void> {
+  const endpoint = endpointUrl(options.endpoint);
+  const beneficiary = options.beneficiary === undefined ? undefined : parseAddress('--beneficiary', options.beneficiary);
+  const stake = parseAmount(options.stake, 18);
   const opened = await openSender(context);
   const own = ownNode(opened.folder);
   try {
@@ -42,44 +40,45 @@ export async function providerInit(context: CommandContext, options: ProviderIni
     const operatorId = await provisionOperator(opened.client, {
       owner: opened.sender,
       nodeKey,
-      beneficiary: (options.beneficiary ?? opened.signer.address) as Address,
+      beneficiary: beneficiary ?? opened.signer.address,
       transportKey,
-      endpoint: options.endpoint,
+      endpoint,
       region: options.region ?? '',
-      stake: parseAmount(options.stake, 18),
+      stake,
     });
-    context.output.result(
-      { operatorId, owner: opened.signer.address, nodeKey: nodeKey.address, transportKey, endpoint: options.endpoint },
-      () =>
-        [
-          `Operator ${operatorId}, staked ${options.stake}.`,
-          `Send a little gas to the node key ${nodeKey.address}: it pays for proofs.`,
-          'Next: millrace provider run',
-        ].join('\n'),
+    context.output.result({ operatorId, owner: opened.signer.address, nodeKey: nodeKey.address, transportKey, endpoint }, () =>
+      [
+        `Operator ${operatorId}, staked ${options.stake}.`,
+        `Send a little gas to the node key, which pays for proofs: millrace wallet send ${nodeKey.address} 0.1 --gas`,
+        'Next: millrace provider run',
+      ].join('\n'),
     );
   } finally {
     opened.sender.close();
   }
 }
 
+/** Flags of `millrace provider run`; each may also be a setting in the environment or in `config.json`. */
+export type ProviderRunOptions = { listen?: string; quota?: string } & AskSettings;
+
+const RUN_DEFAULTS = { listen: '127.0.0.1:9000', quota: '10GiB' };
+
 /** Runs the provider in the foreground until Ctrl-C. */
-export async function providerRun(context: CommandContext, options: { listen: string; quota: string }): Promise<void> {
+export async function providerRun(context: CommandContext, options: ProviderRunOptions): Promise<void> {
+  const sources = { ...settingSources(context), flags: options };
+  const listen = readSetting('listen', sources)?.value ?? RUN_DEFAULTS.listen;
+  const quotaBytes = parseSize(readSetting('quota', sources)?.value ?? RUN_DEFAULTS.quota);
+  const ask = askSettings(sources);
+  storagePolicy({ quotaBytes, ask });
   const session = await openSession(context);
   const own = ownNode(session.folder);
-  if (!existsSync(own.keystore)) {
-    throw new MillraceError('no-node-key', {
-      actor: 'caller',
-      message: `There is no node key in ${own.folder}`,
-      values: { folder: own.folder },
-      hint: 'Make one with `millrace provider init`.',
-    });
-  }
-  const at = /^(\[[0-9a-f:]+\]|[^:]+):(\d{1,5})$/i.exec(options.listen);
+  if (!existsSync(own.keystore)) throw noNodeKey(own.folder);
+  const at = /^(\[[0-9a-f:]+\]|[^:]+):(\d{1,5})$/i.exec(listen);
   if (at === null)
     throw new MillraceError('bad-option', {
       actor: 'caller',
-      message: `Got --listen ${options.listen}, expected host:port`,
-      values: { got: options.listen },
+      message: `Got --listen ${listen}, expected host:port`,
+      values: { got: listen },
     });
   const node = await startNode({
     folder: own.folder,
@@ -89,7 +88,9 @@ export async function providerRun(context: CommandContext, options: { listen: st
     roles: ['storage'],
     host: at[1],
     port: Number(at[2]),
-    quotaBytes: parseSize(options.quota),
+    quotaBytes,
+    ask,
+    controlSocket: nodeSocket(own.folder),
     log: createLogger({ role: 'provider', level: context.flags.logLevel }),
   });
   context.output.result(
@@ -98,6 +99,12 @@ export async function providerRun(context: CommandContext, options: { listen: st
   );
   if (!context.signal.aborted) await new Promise((resolve) => context.signal.addEventListener('abort', resolve, { once: true }));
   await node.stop();
+}
+
+/** The settings of the ask that any source gives. */
+export function askSettings(sources: SettingSources): AskSettings {
+  const given = Object.keys(ASK_DEFAULTS).map((name) => [name, readSetting(name, sources)?.value]);
+  return Object.fromEntries(given.filter(([, value]) => value !== undefined));
 }
 
 /** Stake, locks and standing of every operator, and what its beneficiary can withdraw. */

@@ -11,8 +11,10 @@ import {
   readRunState,
   type SupervisorStatus,
 } from '../node/index.ts';
+import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
+import { askSettings } from './provider.ts';
 import { folderOf, settingSources } from './session.ts';
 
 /** Options of `millrace up`. */
@@ -22,6 +24,7 @@ export interface UpOptions {
   profile: string;
   rpcPort: string;
   nodePort: string;
+  beacon?: string;
   detach: boolean;
 }
 
@@ -67,6 +70,8 @@ async function startSupervisor(context: CommandContext, folder: NetworkFolder, o
     rpcUrl: readSetting('rpcUrl', sources)?.value,
     databaseUrl: readSetting('databaseUrl', sources)?.value ?? process.env.DATABASE_URL,
     quotaBytes: QUOTA_BYTES.toString(),
+    ask: askSettings(sources),
+    beacon: options.beacon === undefined ? undefined : parseAddress('--beacon', options.beacon),
   };
   // Another `up` may be about to listen on the socket too: the folder's lock decides, and the loser finds the winner running.
   await startProcess({

@@ -16,7 +16,15 @@ export type { NetworkProcessOptions, SupervisorStatus } from './network-process.
 export { type NodeOptions, type RunningNode, startNode } from './node.ts';
 export type { NodeAnswer, NodeCommand } from './node-control.ts';
 export { CLIENT_INDEX } from './prepare.ts';
-export { allowTokens, fundFromFaucet, nodeKeyConsent, provisionOperator, type WantedOperator } from './provision.ts';
+export {
+  allowTokens,
+  endpointUrl,
+  fundFromFaucet,
+  nodeKeyConsent,
+  provisionOperator,
+  setEndpoint,
+  type WantedOperator,
+} from './provision.ts';
 export { ASK_DEFAULTS, type AskSettings, storagePolicy } from './storage-policy.ts';
 
 /** The program that `millrace up` starts as the local supervisor. */

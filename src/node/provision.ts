@@ -1,5 +1,9 @@
 import { type Address, type Hex, stringToHex } from 'viem';
 import type { ChainClient, Sender, Signer } from '../chain/index.ts';
+import { MillraceError } from '../errors.ts';
+
+const ENDPOINT_LENGTH_MAX = 200;
+const REGION_BYTES_MAX = 32;
 
 /** An operator as it should be on chain. */
 export interface WantedOperator {
@@ -23,27 +27,62 @@ export interface WantedOperator {
 export async function provisionOperator(client: ChainClient, wanted: WantedOperator): Promise<bigint> {
   const { owner, nodeKey } = wanted;
   let operatorId = await client.read('operators', 'operatorOfNodeKey', [nodeKey.address]);
-  const region = stringToHex(wanted.region.slice(0, 31), { size: 32 });
   if (operatorId === 0n) {
     const consent = await nodeKeyConsent(client, nodeKey, owner.address);
     await owner.send({
       contract: 'operators',
       functionName: 'register',
-      args: [nodeKey.address, wanted.beneficiary, wanted.transportKey, wanted.endpoint, region, consent],
+      args: [nodeKey.address, wanted.beneficiary, wanted.transportKey, wanted.endpoint, regionWord(wanted.region), consent],
     });
     operatorId = await client.read('operators', 'operatorOfNodeKey', [nodeKey.address]);
-  } else {
-    const now = await client.read('operators', 'operator', [operatorId]);
-    if (now.endpoint !== wanted.endpoint || now.transportKey.toLowerCase() !== wanted.transportKey.toLowerCase()) {
-      await owner.send({
-        contract: 'operators',
-        functionName: 'setEndpoint',
-        args: [operatorId, wanted.transportKey, wanted.endpoint, region],
-      });
-    }
-  }
+  } else await setEndpoint(client, owner, { ...wanted, operatorId });
   await topUpStake(client, owner, operatorId, wanted.stake);
   return operatorId;
+}
+
+/**
+ * Says on chain where an operator's node is reached, when it is not said already. The owner or the node key may.
+ * @returns whether anything had to change
+ * @throws not-owner-or-node-key, endpoint-too-long, and the sender's errors
+ */
+export async function setEndpoint(
+  client: ChainClient,
+  sender: Sender,
+  wanted: { operatorId: bigint; transportKey: Hex; endpoint: string; region?: string },
+): Promise<boolean> {
+  const { operatorId, transportKey, endpoint } = wanted;
+  const now = await client.read('operators', 'operator', [operatorId]);
+  const region = wanted.region === undefined ? now.region : regionWord(wanted.region);
+  if (now.endpoint === endpoint && now.region === region && now.transportKey.toLowerCase() === transportKey.toLowerCase()) return false;
+  await sender.send({ contract: 'operators', functionName: 'setEndpoint', args: [operatorId, transportKey, endpoint, region] });
+  return true;
+}
+
+/**
+ * Where a node is reached, as the chain keeps it: `https://host:port`, nothing more.
+ * @throws bad-endpoint
+ */
+export function endpointUrl(text: string): string {
+  const url = URL.parse(text);
+  const isPlain =
+    url?.protocol === 'https:' && url.hostname !== '' && url.pathname === '/' && `${url.search}${url.hash}${url.username}` === '';
+  if (isPlain && url.origin.length <= ENDPOINT_LENGTH_MAX) return url.origin;
+  throw new MillraceError('bad-endpoint', {
+    actor: 'caller',
+    message: `Got endpoint "${text.slice(0, 80)}", expected https://host:port of at most ${ENDPOINT_LENGTH_MAX} characters`,
+    values: { got: text.slice(0, 80) },
+    hint: 'It is the address under which others reach this node.',
+  });
+}
+
+function regionWord(region: string): Hex {
+  const bytes = new TextEncoder().encode(region);
+  if (bytes.length <= REGION_BYTES_MAX) return stringToHex(region, { size: 32 });
+  throw new MillraceError('bad-region', {
+    actor: 'caller',
+    message: `Got a region of ${bytes.length} bytes, expected at most ${REGION_BYTES_MAX}`,
+    values: { got: bytes.length, max: REGION_BYTES_MAX },
+  });
 }
 
 /** The node key's agreement to work for `owner` (EIP-712 `NodeKeyConsent`), so that nobody can squat a key. */
