@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { MillraceError } from '../errors.ts';
 
 /** Adds `millrace completion bash|zsh|fish`, which prints a script made from the commands themselves. */
 export function registerCompletion(program: Command): void {
@@ -15,6 +16,13 @@ export function registerCompletion(program: Command): void {
 }
 
 function scriptFor(shell: string, program: Command): string {
+  if (!['bash', 'zsh', 'fish'].includes(shell)) {
+    throw new MillraceError('bad-option', {
+      actor: 'caller',
+      message: `Got shell ${shell}, expected bash, zsh or fish`,
+      values: { got: shell },
+    });
+  }
   const words = program.commands.map((command) => command.name());
   const groups = program.commands
     .filter((command) => command.commands.length > 0)

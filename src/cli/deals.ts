@@ -1,4 +1,4 @@
-import { listDeals, showDeal } from '../storage/index.ts';
+import { listDeals, parseCid, showDeal } from '../storage/index.ts';
 import { formatAmount, formatSize } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { dealRows } from './deal-rows.ts';
@@ -9,6 +9,7 @@ import { randomnessText } from './status.ts';
 
 /** Deals with their state, proofs and money, as the chain has them. */
 export async function deals(context: CommandContext, cid: string | undefined, options: { all: boolean }): Promise<void> {
+  if (cid !== undefined) parseCid(cid);
   const session = await openSession(context);
   const { client, manifest } = session;
   const found = options.all ? await everyDeal() : await listDeals(client, (await openWallet(context, session)).address);

@@ -11,7 +11,8 @@ const FETCH_TIMEOUT_MS = 15_000;
 /** Takes over a network's manifest, checked against the chain, so that the other commands work on it. */
 export async function join(context: CommandContext, source: string): Promise<void> {
   const folder = folderOf(context);
-  const manifest = parseManifest(JSON.parse(await manifestText(source)));
+  const text = await manifestText(source);
+  const manifest = parseManifest(jsonOf(text, source));
   const rpcUrl = readSetting('rpcUrl', settingSources(context))?.value;
   if (rpcUrl === undefined) {
     throw new MillraceError('no-rpc-url', {
@@ -27,6 +28,20 @@ export async function join(context: CommandContext, source: string): Promise<voi
     { network: manifest.name, chainId: manifest.chainId, manifest: folder.manifest },
     () => `Joined ${manifest.name} on chain ${manifest.chainId}. Manifest in ${folder.manifest}.`,
   );
+}
+
+function jsonOf(text: string, source: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new MillraceError('manifest-unreadable', {
+      actor: 'caller',
+      message: `${source} is not JSON`,
+      values: { source },
+      hint: 'Get network.json from whoever runs the network.',
+      cause,
+    });
+  }
 }
 
 function keepManifest(path: string, root: string, manifest: Manifest): void {

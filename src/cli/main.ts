@@ -1,6 +1,6 @@
 /** The command line of Millrace. Each command is one file; nothing heavy is loaded before a command runs. */
-import { Command, CommanderError } from 'commander';
-import { exitCodeOf } from '../errors.ts';
+import { Command, CommanderError, Option } from 'commander';
+import { exitCodeOf, MillraceError } from '../errors.ts';
 import { registerCommands } from './commands.ts';
 import { registerCompletion } from './completion.ts';
 import type { CommandContext, GlobalFlags } from './context.ts';
@@ -10,6 +10,8 @@ const INTERRUPTED = 130;
 
 async function main(argv: readonly string[]): Promise<number> {
   const interrupt = new AbortController();
+  const isJson = argv.includes('--json');
+  const version = await versionText();
   const program = new Command('millrace');
   program
     .description('Pool disks, processors, models and sensors into one network; store files, proven and paid on a chain.')
@@ -17,9 +19,9 @@ async function main(argv: readonly string[]): Promise<number> {
     .option('--network <name>', 'which network below the data folder', 'dev')
     .option('--rpc-url <url>', 'an external chain instead of the embedded one (MILLRACE_RPC_URL)')
     .option('--json', 'one JSON object on standard output', false)
-    .option('--log-level <level>', 'debug, info, warn or error', 'info')
-    .version(await versionText(), '-V, --version')
-    .showHelpAfterError('(add --help for the options and examples)')
+    .addOption(new Option('--log-level <level>', 'how much is logged').choices(['debug', 'info', 'warn', 'error']).default('info'))
+    .version(isJson ? JSON.stringify({ version }) : version, '-V, --version')
+    .configureOutput({ outputError: () => {}, writeErr: (text) => void (isJson || process.stderr.write(text)) })
     .exitOverride();
   const run =
     (action: (context: CommandContext, ...given: never[]) => Promise<void>) =>
@@ -29,6 +31,10 @@ async function main(argv: readonly string[]): Promise<number> {
     };
   registerCommands(program, run);
   registerCompletion(program);
+  program
+    .command('version')
+    .description('print the version')
+    .action(run(async ({ output }) => output.result({ version }, () => version)));
   const stop = () => {
     if (interrupt.signal.aborted) process.exit(INTERRUPTED);
     interrupt.abort(Object.assign(new Error('interrupted'), { name: 'AbortError' }));
@@ -40,11 +46,32 @@ async function main(argv: readonly string[]): Promise<number> {
     await program.parseAsync(argv, { from: 'user' });
     return 0;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    if (error instanceof CommanderError && error.exitCode === 0) return 0;
     if (interrupt.signal.aborted) return INTERRUPTED;
-    printError(error, program.opts<GlobalFlags>().json);
-    return exitCodeOf(error);
+    const shown = error instanceof CommanderError ? badUsage(error, program) : error;
+    // The help was printed already: a command group alone is a question.
+    if (isJson || (error as CommanderError).code !== 'commander.help') printError(shown, isJson);
+    return exitCodeOf(shown);
   }
+}
+
+/** What was wrong with the command line itself: an unknown command or option, an argument too many or too few. */
+function badUsage(error: CommanderError, program: Command): MillraceError {
+  const [first] = program.args;
+  if (error.code === 'commander.excessArguments' && first !== undefined && !program.commands.some((command) => command.name() === first)) {
+    return new MillraceError('unknown-command', {
+      actor: 'caller',
+      message: `There is no command "${first}"`,
+      values: { command: first },
+      hint: 'All commands: millrace --help.',
+    });
+  }
+  return new MillraceError('bad-usage', {
+    actor: 'caller',
+    message: error.code === 'commander.help' ? 'A command is missing' : error.message.replace(/^error: /, ''),
+    values: { kind: error.code.replace(/^commander\./, '') },
+    hint: 'Add --help for the options and examples.',
+  });
 }
 
 async function versionText(): Promise<string> {

@@ -36,8 +36,9 @@ const QUOTA_BYTES = 10n << 30n;
 export async function up(context: CommandContext, options: UpOptions): Promise<void> {
   const folder = folderOf(context);
   const startedAt = performance.now();
+  const asked = askedOf(context, options);
   const before = await supervisorStatus(folder);
-  if (before === undefined || before.phase === 'failed' || before.phase === 'stopping') await startSupervisor(context, folder, options);
+  if (before === undefined || before.phase === 'failed' || before.phase === 'stopping') await startSupervisor(folder, asked);
   await untilReady(context, folder);
   const status = (await supervisorStatus(folder)) as SupervisorStatus;
   printRunning(context, folder, status, { already: before?.phase === 'ready', seconds: (performance.now() - startedAt) / 1000 });
@@ -56,10 +57,10 @@ export async function supervisorStatus(folder: NetworkFolder): Promise<Superviso
   }
 }
 
-async function startSupervisor(context: CommandContext, folder: NetworkFolder, options: UpOptions): Promise<void> {
+/** What the supervisor is told; checked before anything is looked at, so that a wrong option is never passed over. */
+function askedOf(context: CommandContext, options: UpOptions): NetworkProcessOptions {
   const sources = settingSources(context);
-  mkdirSync(folder.logs, { recursive: true, mode: 0o700 });
-  const given: NetworkProcessOptions = {
+  return {
     dataFolder: dataFolder(context.flags.data),
     name: context.flags.network,
     profile: options.profile,
@@ -73,6 +74,10 @@ async function startSupervisor(context: CommandContext, folder: NetworkFolder, o
     ask: askSettings(sources),
     beacon: options.beacon === undefined ? undefined : parseAddress('--beacon', options.beacon),
   };
+}
+
+async function startSupervisor(folder: NetworkFolder, given: NetworkProcessOptions): Promise<void> {
+  mkdirSync(folder.logs, { recursive: true, mode: 0o700 });
   // Another `up` may be about to listen on the socket too: the folder's lock decides, and the loser finds the winner running.
   await startProcess({
     name: 'supervisor',

@@ -53,9 +53,10 @@ export async function walletShow(context: CommandContext): Promise<void> {
 export async function walletImport(context: CommandContext, path: string): Promise<void> {
   const folder = folderOf(context);
   requireNoWallet(folder);
+  const text = readKeystoreText(path);
   const password = await askPassword('Password of the keystore: ');
   const { address } = await importKeystore({
-    text: readKeystoreText(path),
+    text,
     password,
     path: folder.wallet,
     newPassword: process.env.MILLRACE_PASSWORD_FILE ? password : await askNewPassword(),
@@ -71,15 +72,25 @@ export async function walletExport(context: CommandContext, path: string): Promi
       actor: 'caller',
       message: `There is no wallet in ${folder.root}`,
       values: { folder: folder.root },
+      hint: 'Make one with `millrace wallet create`.',
     });
   const text = await exportKeystore({ path: folder.wallet, password: await askPassword('Password of the wallet: ') });
-  writeFileSync(path, text, { mode: 0o600, flag: 'wx' });
+  writeNewFile(path, text);
   context.output.result({ keystore: path }, () => `Encrypted keystore written to ${path}.`);
 }
 
 /** Moves tokens into the account from which deals are paid. */
 export async function walletDeposit(context: CommandContext, amountText: string): Promise<void> {
   await move(context, amountText, async (amount, { client, sender, token }) => {
+    const held = await client.read('networkToken', 'balanceOf', [sender.address]);
+    if (held < amount) {
+      throw new MillraceError('no-funds', {
+        actor: 'caller',
+        message: `The wallet holds ${formatAmount(held, DECIMALS)} tokens, expected at least ${formatAmount(amount, DECIMALS)}`,
+        values: { account: sender.address, got: held, expected: amount },
+        hint: 'Nothing was sent. See `millrace wallet show`.',
+      });
+    }
     await allowTokens(client, sender, client.address('rails'), amount);
     return sender.send({ contract: 'rails', functionName: 'deposit', args: [token, sender.address, amount] });
   });
@@ -121,6 +132,21 @@ async function move(
   }
 }
 
+function writeNewFile(path: string, text: string): void {
+  try {
+    writeFileSync(path, text, { mode: 0o600, flag: 'wx' });
+  } catch (cause) {
+    const exists = (cause as NodeJS.ErrnoException).code === 'EEXIST';
+    throw new MillraceError(exists ? 'output-exists' : 'output-unwritable', {
+      actor: exists ? 'caller' : 'host',
+      message: exists ? `${path} exists already` : `Cannot write ${path}: ${(cause as Error).message}`,
+      values: { path },
+      hint: 'Choose another name; a keystore is never overwritten.',
+      cause,
+    });
+  }
+}
+
 function requireNoWallet(folder: NetworkFolder): void {
   if (existsSync(folder.wallet))
     throw new MillraceError('wallet-exists', {
@@ -135,6 +161,12 @@ function readKeystoreText(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (cause) {
-    throw new MillraceError('keystore-missing', { actor: 'caller', message: `Cannot read the keystore ${path}`, values: { path }, cause });
+    throw new MillraceError('keystore-missing', {
+      actor: 'caller',
+      message: `Cannot read the keystore ${path}`,
+      values: { path },
+      hint: 'Give the path of a Web3 Secret Storage v3 file.',
+      cause,
+    });
   }
 }

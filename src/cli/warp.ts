@@ -6,6 +6,8 @@ import type { CommandContext } from './context.ts';
 import { openSession } from './session.ts';
 
 const POLL_MS = 50;
+/** A year; every period of it is proven, so it takes long. */
+const WARP_SECONDS_MAX = 31_536_000n;
 /** How long a provider that proved lately is waited for, and one that did not. */
 const PATIENCE_MS = 15_000;
 const IMPATIENCE_MS = 1_500;
@@ -23,6 +25,14 @@ export async function warp(context: CommandContext, text: string): Promise<void>
     });
   }
   const seconds = BigInt(parseDuration(text));
+  if (seconds > WARP_SECONDS_MAX) {
+    throw new MillraceError('bad-duration', {
+      actor: 'caller',
+      message: `Got a duration of ${text}, expected at most ${formatDuration(Number(WARP_SECONDS_MAX))} at once`,
+      values: { got: text, secondsMax: WARP_SECONDS_MAX },
+      hint: 'Every period on the way is proven, one after another; warp in smaller steps.',
+    });
+  }
   const progress = context.output.progress('Warping');
   const from = await session.client.now();
   const result = await warpBy(session.client, seconds, {

@@ -51,7 +51,11 @@ export async function startPeerServer(options: PeerServerOptions): Promise<PeerS
   );
   const front = net.createServer({ pauseOnConnect: false, noDelay: true }, (socket) => routeByFirstByte(socket, sockets, plain, secure));
   front.maxConnections = options.connectionsMax ?? 512;
-  for (const server of [plain, secure]) server.on('clientError', (_error, socket) => socket.destroy());
+  for (const server of [plain, secure]) {
+    server.on('clientError', (_error, socket) => socket.destroy());
+    // Node enforces headersTimeout only from this event on, and these two never listen by themselves.
+    server.emit('listening');
+  }
   await listen(front, options.port, host);
   return {
     host,

@@ -159,7 +159,7 @@ function unsupportedEntry(path: string): MillraceError {
     actor: 'caller',
     message: `${path} is neither a plain file nor a folder`,
     values: { path },
-    hint: 'Replace symbolic links and special files by plain files, or leave them out with --skip-special.',
+    hint: 'Replace symbolic links and special files by plain files, or move them out of the folder.',
   });
 }
 

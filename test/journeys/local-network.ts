@@ -22,6 +22,8 @@ export interface LocalNetwork {
   json(...args: string[]): Promise<any>;
   /** Any command, whatever its end. */
   run(...args: string[]): Promise<CommandResult>;
+  /** Any command with further environment variables, and cut by a signal after some time if asked. */
+  runWith(given: { env?: Record<string, string>; interruptAfterMs?: number }, ...args: string[]): Promise<CommandResult>;
   /** Stops everything and deletes the folder. */
   remove(): Promise<void>;
 }
@@ -35,15 +37,17 @@ const PORTS = ['--rpc-port', '0', '--node-port', '0'];
 /** An empty data folder with the command line for it; nothing runs yet. */
 export function localNetwork(): LocalNetwork {
   const home = mkdtempSync(join(tmpdir(), 'millrace-journey-'));
-  const run = (...args: string[]): Promise<CommandResult> =>
+  const runWith: LocalNetwork['runWith'] = (given, ...args) =>
     new Promise((resolve) => {
-      const given = args[0] === 'up' ? [...args, ...PORTS] : args;
-      const env = { PATH: process.env.PATH, HOME: home, MILLRACE_HOME: join(home, 'data') };
+      const command = args[0] === 'up' ? [...args, ...PORTS] : args;
+      const env = { PATH: process.env.PATH, HOME: home, MILLRACE_HOME: join(home, 'data'), ...given.env };
       const options = { env, timeout: COMMAND_TIMEOUT_MS, maxBuffer: 64 << 20 };
-      execFile(process.execPath, [MAIN, ...given], options, (error, stdout, stderr) => {
+      const child = execFile(process.execPath, [MAIN, ...command], options, (error, stdout, stderr) => {
         resolve({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, stdout, stderr });
       });
+      if (given.interruptAfterMs !== undefined) setTimeout(() => child.kill('SIGINT'), given.interruptAfterMs).unref();
     });
+  const run = (...args: string[]) => runWith({}, ...args);
   const text = async (...args: string[]) => {
     const result = await run(...args);
     if (result.code !== 0) throw new TypeError(`millrace ${args.join(' ')} ended with ${result.code}:\n${result.stdout}\n${result.stderr}`);
@@ -52,6 +56,7 @@ export function localNetwork(): LocalNetwork {
   return {
     home,
     run,
+    runWith,
     text,
     json: async (...args) => JSON.parse(await text('--json', ...args)),
     async remove() {
