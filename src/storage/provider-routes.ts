@@ -88,6 +88,9 @@ async function receiveChunk(options: ProviderRoutesOptions, request: Request, de
   const record = requireClient(options, request, dealId, UPLOAD_SIGNED_HEADERS);
   const offset = readFields({ offset: request.headers.get('upload-offset') ?? undefined }, 'upload').uint('offset', 64);
   if (record.status !== 'receiving') throw notReceiving(record);
+  const left = record.terms.rawSize - offset;
+  const announced = readFields({ length: request.headers.get('content-length') ?? undefined }, 'upload').uint('length', 64);
+  if (announced > left) throw tooLong(record, announced, left);
   const body = request.body ?? new ReadableStream<Uint8Array>({ start: (stream) => stream.close() });
   const after = await options.reception.receive({ record, offset, body });
   if (after === record.terms.rawSize) options.desk.received(record);
@@ -149,5 +152,14 @@ function notReceiving(record: DealRecord): MillraceError {
     actor: 'caller',
     message: `Deal ${record.dealId} takes no bytes, it is ${record.status}`,
     values: { dealId: record.dealId, status: record.status },
+  });
+}
+
+function tooLong(record: DealRecord, got: bigint, limit: bigint): MillraceError {
+  return new MillraceError('upload-too-big', {
+    actor: 'caller',
+    message: `Got ${got} bytes for deal ${record.dealId}, ${limit} are missing`,
+    values: { dealId: record.dealId, got, limit },
+    hint: 'Send no more than the agreed size.',
   });
 }
