@@ -108,3 +108,13 @@ test('a client that sends half a request does not hold up others', async () => {
   assert.equal((await post(call('meanwhile'))).status, 200);
   slow.destroy();
 });
+
+test('params nested too deep or with broken strings are refused before they reach the chain', async () => {
+  const before = handled.length;
+  const nested = (depth: number) => `{"jsonrpc":"2.0","id":1,"method":"deep","params":${'['.repeat(depth)}${']'.repeat(depth)}}`;
+  for (const body of [nested(100), nested(1_000_000), call('broken', { params: ['\ud800'] })]) {
+    assert.equal(JSON.parse((await post(body)).text).error.code, -32602);
+  }
+  assert.equal(handled.length, before);
+  assert.deepEqual(JSON.parse((await post(nested(10))).text).result.length, 1);
+});

@@ -31,9 +31,19 @@ export const BODY_BYTES_MAX = 5 << 20;
 export const BATCH_MAX = 1_000;
 const CONNECTIONS_MAX = 512;
 const CALLS_IN_FLIGHT_MAX = 2_000;
+/** What all request bodies that are being read or answered may hold together, bytes. */
+const BODIES_BYTES_MAX = 64 << 20;
+/** No method of Ethereum's JSON-RPC nests deeper; anvil answers nothing at all beyond 128 levels. */
+const DEPTH_MAX = 32;
 
 /** JSON-RPC error codes (specification 2.0, section 5.1, and EIP-1474). */
 export const RPC_CODES = { parse: -32700, invalidRequest: -32600, methodNotFound: -32601, invalidParams: -32602, server: -32000 } as const;
+
+/** What is being worked on now, over all connections. */
+interface Flow {
+  calls: number;
+  bodyBytes: number;
+}
 
 interface RpcReply {
   jsonrpc: '2.0';
@@ -47,7 +57,7 @@ interface RpcReply {
  * @throws port-in-use
  */
 export async function createRpcServer(options: RpcServerOptions): Promise<RpcServer> {
-  const flow = { calls: 0 };
+  const flow: Flow = { calls: 0, bodyBytes: 0 };
   const server = createServer((request, response) => {
     answer(request, response, options, flow).catch((error: Error) => {
       options.log.warn('request-failed', { reason: error.message });
@@ -90,7 +100,7 @@ function listen(server: Server, { host, port }: RpcServerOptions): Promise<void>
   });
 }
 
-async function answer(request: IncomingMessage, response: ServerResponse, options: RpcServerOptions, flow: { calls: number }) {
+async function answer(request: IncomingMessage, response: ServerResponse, options: RpcServerOptions, flow: Flow) {
   const origin = request.headers.origin;
   const originAllowed = origin === undefined || (options.allowedOrigins ?? []).includes(origin);
   if (!hostAllowed(request.headers.host, options)) return refuse(response, 403, 'this host name is not served (DNS rebinding)');
@@ -103,8 +113,18 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
   if (request.method === 'OPTIONS') return void response.writeHead(204).end();
   if (request.method !== 'POST') return refuse(response, 405, 'JSON-RPC by HTTP POST');
   if (!/^application\/json\b/i.test(request.headers['content-type'] ?? '')) return refuse(response, 415, 'expected application/json');
-  const body = await readBody(request);
-  if (body === undefined) return refuse(response, 413, `the body is larger than ${BODY_BYTES_MAX} bytes`);
+  const taken = { bytes: 0 };
+  try {
+    const body = await readBody(request, flow, taken);
+    if (body === 'too-big') return refuse(response, 413, `the body is larger than ${BODY_BYTES_MAX} bytes`);
+    if (body === 'busy') return refuse(response, 503, 'too many large requests at once; try again');
+    await answerBody(body.text, response, options, flow);
+  } finally {
+    flow.bodyBytes -= taken.bytes;
+  }
+}
+
+async function answerBody(body: string, response: ServerResponse, options: RpcServerOptions, flow: Flow): Promise<void> {
   let parsed: unknown;
   try {
     parsed = JSON.parse(body);
@@ -138,6 +158,8 @@ async function answerCall(call: unknown, options: RpcServerOptions): Promise<Rpc
     return failure(isId ? (id ?? null) : null, RPC_CODES.invalidRequest, 'expected {jsonrpc: "2.0", id, method, params}');
   }
   if (params !== undefined && !Array.isArray(params)) return failure(id, RPC_CODES.invalidParams, 'expected params as an array');
+  if (!isPlain(params))
+    return failure(id, RPC_CODES.invalidParams, `expected params of well-formed strings, nested at most ${DEPTH_MAX} levels deep`);
   try {
     const result = await options.handle(method, (params as unknown[] | undefined) ?? []);
     return id === undefined ? undefined : { jsonrpc: '2.0', id, result: result ?? null };
@@ -161,15 +183,33 @@ function hostAllowed(header: string | undefined, options: RpcServerOptions): boo
   return isAddress || name === 'localhost' || name === options.host.toLowerCase() || (options.allowedHosts ?? []).includes(name);
 }
 
-async function readBody(request: IncomingMessage): Promise<string | undefined> {
+/** True for values that anvil's reader takes: not too deep, and no half surrogate pairs in strings. Level by level, without recursion. */
+function isPlain(value: unknown): boolean {
+  let level: unknown[] = [value];
+  for (let depth = 0; level.length > 0; depth += 1) {
+    if (depth > DEPTH_MAX) return false;
+    const next: unknown[] = [];
+    for (const item of level) {
+      if (typeof item === 'string' && !item.isWellFormed()) return false;
+      if (typeof item !== 'object' || item === null) continue;
+      if (!Array.isArray(item) && !Object.keys(item).every((key) => key.isWellFormed())) return false;
+      for (const child of Object.values(item)) next.push(child);
+    }
+    level = next;
+  }
+  return true;
+}
+
+async function readBody(request: IncomingMessage, flow: Flow, taken: { bytes: number }): Promise<{ text: string } | 'too-big' | 'busy'> {
   const chunks: Buffer[] = [];
-  let size = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > BODY_BYTES_MAX) return undefined;
+    taken.bytes += chunk.length;
+    flow.bodyBytes += chunk.length;
+    if (taken.bytes > BODY_BYTES_MAX) return 'too-big';
+    if (flow.bodyBytes > BODIES_BYTES_MAX) return 'busy';
     chunks.push(chunk);
   }
-  return Buffer.concat(chunks).toString('utf8');
+  return { text: Buffer.concat(chunks).toString('utf8') };
 }
 
 function failure(id: unknown, code: number, message: string, data?: unknown): RpcReply {

@@ -1,6 +1,7 @@
 import http, { type RequestListener } from 'node:http';
 import https from 'node:https';
 import net, { type AddressInfo, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { getRequestListener } from '@hono/node-server';
 import { MillraceError } from '../errors.ts';
 import type { TransportIdentity } from './transport-identity.ts';
@@ -52,7 +53,7 @@ export async function startPeerServer(options: PeerServerOptions): Promise<PeerS
   const front = net.createServer({ pauseOnConnect: false, noDelay: true }, (socket) => routeByFirstByte(socket, sockets, plain, secure));
   front.maxConnections = options.connectionsMax ?? 512;
   for (const server of [plain, secure]) {
-    server.on('clientError', (_error, socket) => socket.destroy());
+    server.on('clientError', refuseGarbage);
     // Node enforces headersTimeout only from this event on, and these two never listen by themselves.
     server.emit('listening');
   }
@@ -88,6 +89,18 @@ function routeByFirstByte(socket: Socket, sockets: Set<Socket>, plain: http.Serv
     socket.setTimeout(IDLE_TIMEOUT_MS, () => socket.destroy());
     (first[0] === TLS_HANDSHAKE_BYTE ? secure : plain).emit('connection', socket);
   });
+}
+
+/** Answers what is no HTTP request, as far as the other side still listens, and closes. */
+function refuseGarbage(error: NodeJS.ErrnoException, socket: Duplex): void {
+  const status =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? '431 Request Header Fields Too Large'
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? '408 Request Timeout'
+        : '400 Bad Request';
+  if (!socket.writable) return void socket.destroy();
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`, () => socket.destroy());
 }
 
 function listen(server: net.Server, port: number, host: string): Promise<void> {
