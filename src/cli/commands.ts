@@ -39,6 +39,14 @@ function registerNetworkCommands(program: Command, run: Run): void {
     .option('--yes', 'do it without asking', false)
     .action(run(async (context, options: never) => (await import('./down.ts')).reset(context, options)));
   program
+    .command('export <folder>')
+    .description('copy all that this machine keeps of the network to a folder; the network must be down')
+    .action(run(async (context, target: never) => (await import('./backup.ts')).exportData(context, target)));
+  program
+    .command('import <folder>')
+    .description('take over a folder that `millrace export` made')
+    .action(run(async (context, source: never) => (await import('./backup.ts')).importData(context, source)));
+  program
     .command('logs [part]')
     .description('print the log of one part, or of all')
     .option('-f, --follow', 'go on as lines come', false)
@@ -257,7 +265,7 @@ function registerExitCommands(provider: Command, run: Run): void {
     .command('leave')
     .description('leave every running deal at once: each is proven a last time, its client gets the leaving fee')
     .option(...node)
-    .addHelpText('after', '\nExample:\n  millrace provider leave && millrace provider unstake 1000')
+    .addHelpText('after', '\nExample:\n  millrace provider leave --json')
     .action(run(async (context, options: never) => (await import('./provider-exit.ts')).providerLeave(context, options)));
 }
 

@@ -102,6 +102,18 @@ test('after down and up everything is still there', async () => {
   assert.equal(warped.misses, 0);
 });
 
+test('all that is kept can be copied away and taken over under another name', async () => {
+  const backup = join(network.home, 'backup');
+  assert.equal(JSON.parse((await network.run('--json', 'export', backup)).stderr).code, 'still-running');
+  await network.json('down');
+  await network.json('export', backup);
+  await network.json('--network', 'copy', 'import', backup);
+  await network.json('up', '--network', 'copy', '--detach');
+  assert.equal(await network.text('--network', 'copy', 'get', cid, '-o', '-'), readFileSync(file, 'utf8'));
+  await network.json('--network', 'copy', 'down');
+  await network.json('up', '--detach');
+});
+
 test('bad input is refused with a code, and nothing is half done', async () => {
   const codeOf = async (...args: string[]) => JSON.parse((await network.run('--json', ...args)).stderr).code;
   writeFileSync(join(network.home, 'empty'), '');
