@@ -41,11 +41,13 @@ export async function providerResume(context: CommandContext, options: NodeChoic
 export async function providerLeave(context: CommandContext, options: NodeChoice): Promise<void> {
   const answer = await tell(context, options, 'leave');
   const left = Object.values(answer.roles).flatMap((role) => role.dealsLeft ?? []);
-  context.output.result({ ...shown(answer), dealsLeft: left }, () =>
+  // The node's own records follow when it has taken the deals out of its table.
+  const stay = running(answer) - left.length;
+  context.output.result({ ...shown(answer), dealsLeft: left, running: stay }, () =>
     [
-      `Operator ${answer.operatorId} left ${left.length} deals${left.length === 0 ? '' : ` (${left.join(', ')})`}. ${runningText(answer)}`,
-      running(answer) === 0
-        ? 'Next: millrace provider unstake AMOUNT, after the delay millrace provider withdraw'
+      `Operator ${answer.operatorId} left ${left.length} deals${left.length === 0 ? '' : ` (${left.join(', ')})`}, ${stay} stay.`,
+      stay === 0
+        ? 'Keep the node running for a period more: it takes the deals out of its table, which frees their collateral (millrace provider show). Then: millrace provider unstake AMOUNT, and after the delay millrace provider withdraw'
         : 'Deals under way or challenged cannot be left now: run millrace provider leave again later.',
     ].join('\n'),
   );

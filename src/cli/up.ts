@@ -15,7 +15,7 @@ import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { askSettings } from './provider.ts';
-import { folderOf, settingSources } from './session.ts';
+import { folderOf, rememberChain, settingSources } from './session.ts';
 
 /** Options of `millrace up`. */
 export interface UpOptions {
@@ -40,6 +40,8 @@ export async function up(context: CommandContext, options: UpOptions): Promise<v
   const before = await supervisorStatus(folder);
   if (before === undefined || before.phase === 'failed' || before.phase === 'stopping') await startSupervisor(folder, asked);
   await untilReady(context, folder);
+  const { value: rpcUrl } = readSetting('rpcUrl', settingSources(context)) ?? {};
+  if (rpcUrl !== undefined && readRunState(folder)?.rpcUrl === rpcUrl) rememberChain(folder, rpcUrl);
   const status = (await supervisorStatus(folder)) as SupervisorStatus;
   printRunning(context, folder, status, { already: before?.phase === 'ready', seconds: (performance.now() - startedAt) / 1000 });
   if (options.detach || before?.phase === 'ready') return;
@@ -152,7 +154,11 @@ function printRunning(
     const head = how.already ? 'Already running.' : `Ready after ${how.seconds.toFixed(1)} s.`;
     const warning =
       state?.profile === 'dev' ? '\nProfile dev: public keys, short periods, one trusted operator. NOT SECURE: for trying only.\n' : '';
-    return `${head} Data in ${folder.root}\n\n${table(['part', 'state', 'pid', 'where'], rows)}\n${warning}
+    const ownNodes =
+      state?.nodes.length === 0
+        ? '\nNo node runs here: this network has keys of its own. Yours: millrace provider init, millrace provider run\n'
+        : '';
+    return `${head} Data in ${folder.root}\n\n${table(['part', 'state', 'pid', 'where'], rows)}\n${warning}${ownNodes}
 Try next:
   millrace put README.md --copies 2     store a file at two providers
   millrace status                       what runs, balances, the next proof

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Address } from 'viem';
 import { EMBEDDED_CHAIN_ID, readManifest } from '../chain/index.ts';
-import { startPostgres } from '../data/index.ts';
+import { openDatabase, startPostgres } from '../data/index.ts';
 import { type ErrorDetail, MillraceError } from '../errors.ts';
 import { adoptProcess, lockFolder, startProcess } from '../host/index.ts';
 import type { Logger } from '../log.ts';
@@ -60,6 +60,7 @@ const GENESIS_ACCOUNTS = 100;
  */
 export async function startNetwork(options: NetworkOptions): Promise<LocalNetwork> {
   const { folder, onStep } = options;
+  if (options.rpcUrl === undefined && existsSync(folder.manifest) && !existsSync(folder.chain)) throw chainElsewhere(options);
   mkdirSync(folder.root, { recursive: true, mode: 0o700 });
   const lock = lockFolder(folder.root);
   const parts: KeptPart[] = [];
@@ -99,6 +100,16 @@ export async function startNetwork(options: NetworkOptions): Promise<LocalNetwor
   }
 }
 
+function chainElsewhere({ name, folder }: NetworkOptions): MillraceError {
+  const { chainId } = readManifest(folder.manifest);
+  return new MillraceError('no-rpc-url', {
+    actor: 'caller',
+    message: `The network ${name} is on chain ${chainId}, which does not run on this machine`,
+    values: { network: name, chainId },
+    hint: 'Give --rpc-url or set MILLRACE_RPC_URL.',
+  });
+}
+
 /** Waits for both also when one fails, so that nothing is left behind that is just starting. */
 async function both<One, Other>(one: Promise<One>, other: Promise<Other>): Promise<[One, Other]> {
   await Promise.allSettled([one, other]);
@@ -106,7 +117,7 @@ async function both<One, Other>(one: Promise<One>, other: Promise<Other>): Promi
 }
 
 async function startDatabase(options: NetworkOptions, parts: KeptPart[]): Promise<string> {
-  if (options.databaseUrl !== undefined) return options.databaseUrl;
+  if (options.databaseUrl !== undefined) return usable(options.databaseUrl);
   options.onStep({ step: 'database' });
   let url = '';
   const start = async (): Promise<RunningPart> => {
@@ -115,6 +126,13 @@ async function startDatabase(options: NetworkOptions, parts: KeptPart[]): Promis
     return postgres;
   };
   parts.push(await keepRunning({ name: 'database', start, log: options.log }));
+  return url;
+}
+
+/** The address of a database that lets us in: found out before anything is put on a chain. */
+async function usable(url: string): Promise<string> {
+  const database = openDatabase(url, { connectionsMax: 1 });
+  await database.query('select 1').finally(() => database.close());
   return url;
 }
 

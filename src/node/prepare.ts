@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Address } from 'viem';
 import { connectChain, createSender, deployNetwork, developmentSigner, readManifest, type Sender, type Signer } from '../chain/index.ts';
 import { openTransportIdentity } from '../connect/index.ts';
-import { MillraceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { NetworkFolder } from './network-folder.ts';
 import type { NodeProcessOptions } from './node-process.ts';
@@ -32,7 +32,8 @@ export function developmentIndex(index: number, profile: string): Signer {
 
 /**
  * Makes the network exist on its chain: contracts deployed and manifest written (once), the development client funded, each node's
- * operator registered, reachable and staked. Every step looks first, so it is the same for the first and for a later start.
+ * operator registered, reachable and staked. Every step looks first, so it is the same for the first and for a later start. A network with
+ * own keys, or made elsewhere, is only checked.
  */
 export async function prepareNetwork(options: {
   folder: NetworkFolder;
@@ -60,15 +61,9 @@ export async function prepareNetwork(options: {
     });
   }
   const manifest = readManifest(folder.manifest);
-  if (manifest.profile !== 'dev') {
-    throw new MillraceError('profile-without-development-keys', {
-      actor: 'caller',
-      message: `The network ${manifest.name} has profile ${manifest.profile}, for which there are no development keys`,
-      values: { profile: manifest.profile },
-      hint: 'Run your own node with `millrace provider init` and `millrace provider run`.',
-    });
-  }
   const client = await connectChain({ rpcUrl, manifest });
+  // Own keys, or a development network of somebody else, whose nodes have these keys: this machine only follows.
+  if (manifest.profile !== 'dev' || !existsSync(join(folder.root, 'deploy.json'))) return [];
   const open = (index: number): Sender =>
     createSender({ client, signer: developmentSigner(index, manifest.profile), journalFolder: `${folder.root}/keys`, log });
   const faucet = open(0);

@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Address } from 'viem';
 import type { BareAnvil } from '../bare-anvil.ts';
 import { deployBeacon, passTime, sendGas, startConstantRandao, startOwnChain } from './own-chain.ts';
-import { type Person, person } from './person.ts';
+import { freePort, type Person, person } from './person.ts';
 
 const COIN = 10n ** 18n;
 const root = mkdtempSync(join(tmpdir(), 'millrace-external-'));
@@ -144,13 +143,4 @@ async function stopped(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   child.kill('SIGTERM');
   await new Promise((resolve) => child.once('exit', resolve));
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
-  });
 }

@@ -1,6 +1,7 @@
 /** A person with a machine of one's own for a journey: a data folder and a password, spoken for by the command line. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CommandResult } from './local-network.ts';
@@ -16,6 +17,8 @@ export interface Person {
   json(...args: string[]): Promise<any>;
   /** Any command, whatever its end. */
   run(...args: string[]): Promise<CommandResult>;
+  /** The same person with other environment variables. */
+  with(variables: Record<string, string>): Person;
   /** The error code of a command that must fail. */
   codeOf(...args: string[]): Promise<string>;
   /** Starts a command that stays. */
@@ -29,12 +32,12 @@ const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 const COMMAND_TIMEOUT_MS = 240_000;
 
 /** A person whose data folder is `root/name`; the network is called `friends` there. */
-export function person(root: string, name: string, password = `password of ${name}`): Person {
+export function person(root: string, name: string, password = `password of ${name}`, variables: Record<string, string> = {}): Person {
   const home = join(root, name);
   const passwordFile = join(root, `${name}.password`);
   mkdirSync(home, { recursive: true });
   writeFileSync(passwordFile, `${password}\n`, { mode: 0o600 });
-  const env = { PATH: process.env.PATH, HOME: root, MILLRACE_HOME: home, MILLRACE_PASSWORD_FILE: passwordFile };
+  const env = { PATH: process.env.PATH, HOME: root, MILLRACE_HOME: home, MILLRACE_PASSWORD_FILE: passwordFile, ...variables };
   const command = (args: string[]) => [MAIN, '--network', 'friends', ...args];
   const run = (...args: string[]): Promise<CommandResult> =>
     new Promise((resolve) => {
@@ -53,6 +56,7 @@ export function person(root: string, name: string, password = `password of ${nam
     run,
     text,
     json: async (...args) => JSON.parse(await text('--json', ...args)),
+    with: (others) => person(root, name, password, { ...variables, ...others }),
     async codeOf(...args) {
       const { code, stdout, stderr } = await run('--json', ...args);
       if (code === 0) throw new TypeError(`${name}: millrace ${args.join(' ')} should have failed:\n${stdout}`);
@@ -75,5 +79,15 @@ function firstLine(child: ChildProcess, name: string): Promise<unknown> {
       if (printed.includes('\n')) resolve(JSON.parse(printed.slice(0, printed.indexOf('\n'))));
     });
     child.once('exit', (code) => reject(new TypeError(`${name}: ended with ${code}: ${complained}`)));
+  });
+}
+
+/** A port of this machine that was free a moment ago. */
+export function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
   });
 }
