@@ -34,7 +34,7 @@ const SYNC_EVERY_BYTES = 64 << 20;
 /**
  * Writes to `<path>.part` and renames at the end. `identity` says what is written: what an interrupted run left behind is
  * only used for the same. Entries' paths must have been checked. Existing files are never replaced without `overwrite`.
- * @throws output-exists, disk-full
+ * @throws output-exists, output-unwritable, disk-full
  */
 export async function openFileOutput(input: {
   path: string;
@@ -49,8 +49,12 @@ export async function openFileOutput(input: {
   const part = `${target}.part`;
   const recordPath = `${target}.part.json`;
   const position = await leftPosition(part, recordPath, identity, kind === 'file' ? [] : entries);
-  if (position.entry === 0 && position.offset === 0) await rm(part, { recursive: true, force: true });
-  await mkdir(kind === 'folder' ? part : dirname(part), { recursive: true, mode: kind === 'folder' ? 0o700 : 0o777 });
+  try {
+    if (position.entry === 0 && position.offset === 0) await rm(part, { recursive: true, force: true });
+    await mkdir(kind === 'folder' ? part : dirname(part), { recursive: true, mode: kind === 'folder' ? 0o700 : 0o777 });
+  } catch (error) {
+    throw asOutputError(error, target);
+  }
   let current: { entry: number; file: FileHandle; offset: number } | undefined;
   let unsynced = 0;
   const pathOf = (entry: number) => (kind === 'file' ? part : join(part, (entries[entry] as OutputEntry).path));
@@ -97,7 +101,7 @@ export async function openFileOutput(input: {
         await current.file.datasync();
         await record(current.entry, current.offset);
       } catch (error) {
-        throw asDiskError(error, target);
+        throw asOutputError(error, target);
       }
     },
     async finish() {
@@ -113,7 +117,7 @@ export async function openFileOutput(input: {
         await rm(recordPath, { force: true });
         await syncFolder(dirname(target));
       } catch (error) {
-        throw asDiskError(error, target);
+        throw asOutputError(error, target);
       }
     },
     async pause() {
@@ -151,6 +155,19 @@ async function refuseExisting(target: string, kind: 'file' | 'folder', overwrite
     message: `${target} exists already`,
     values: { path: target },
     hint: 'Choose another name with -o, or remove it first.',
+  });
+}
+
+/** A failure of the file system as a typed error: a full disk, or a place where this user cannot write. */
+function asOutputError(error: unknown, target: string): unknown {
+  const known = asDiskError(error, target);
+  if (known instanceof MillraceError || (error as NodeJS.ErrnoException).syscall === undefined) return known;
+  return new MillraceError('output-unwritable', {
+    actor: 'host',
+    message: `Cannot write ${target}: ${(error as Error).message}`,
+    values: { path: target },
+    hint: 'Choose another place with -o, one that exists or can be made and that you may write to.',
+    cause: error,
   });
 }
 

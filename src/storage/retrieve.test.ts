@@ -280,6 +280,10 @@ test('existing files are not replaced, and a wrong CID is a typed error', async 
   assert.equal(await readFile(path, 'utf8'), 'precious');
   await retrieve({ cid: contents.publicFile.cid, sources, output: { path, overwrite: true } });
   assert.deepEqual(await readFile(path), large);
+  await assert.rejects(retrieve({ cid: contents.publicFile.cid, sources, output: { path: join(path, 'below-a-file') } }), {
+    code: 'output-unwritable',
+    actor: 'host',
+  });
   await assert.rejects(retrieve({ cid: 'not-a-cid', sources, output: { path: fresh() } }), { code: 'bad-cid', actor: 'caller' });
   await assert.rejects(retrieve({ cid: contents.publicFolder.cid, path: '../up', sources, output: { path: fresh() } }), {
     code: 'bad-path',
