@@ -41,6 +41,7 @@ contract StakeGovernor is GovernorSettings, GovernorCountingSimple, GovernorVote
     {
         if (clock() != block.timestamp) revert NotTimestampClock(clock(), block.timestamp);
         if (rules.quorumPercent == 0) revert RuleOutOfBounds("quorumPercent", 0, 1, 100);
+        if (rules.timelockDelaySeconds == 0) revert RuleOutOfBounds("timelockDelay", 0, 1, type(uint256).max);
         votingDelayFirst = rules.votingDelaySeconds;
         votingPeriodFirst = rules.votingPeriodSeconds;
         proposalThresholdFirst = rules.proposalThreshold;

@@ -121,6 +121,11 @@ interface IStorageMarket {
     error ChallengeOpen(uint64 dealId);
     error SeedTooOld(uint64 seedTime, uint64 needed);
     error NothingToTerminate(uint64 dealId);
+    /// New deals and extensions are made at the market that the registry names.
+    error MarketReplaced(address successor);
+    error ProofOutstanding(uint64 operatorId, uint64 period);
+    /// Price, collateral and compensation compare only in one token.
+    error WrongToken(address got, address stakeToken);
 
     function openDeal(DealTerms calldata terms, bytes calldata cid, bytes calldata clientSignature, bytes calldata providerSignature) external returns (uint64 dealId);
     function cancelNonce(uint256 nonce) external;
@@ -140,6 +145,7 @@ interface IStorageMarket {
     /// @notice Node key admits that the data is gone: terminated at once, all collateral slashed.
     function surrender(uint64 dealId) external;
     /// @notice Node key leaves while it still holds the data, which it proves by leaves drawn from `recentSeedTime()`: only the leave fee is slashed.
+    /// Refused while the operator has an open miss, and from the freeze on until the period is proven.
     function leave(uint64 dealId, bytes calldata openings) external;
     /// @notice Client only; a bond is taken from its account at Rails: to the provider when answered, back when not.
     function challenge(uint64 dealId) external;

@@ -21,6 +21,8 @@ contract Possession is IPossession {
     uint256 private constant CALLDATA_GAS = 40;
     /// Intrinsic gas, seed headers of two times 700 bytes, storage and events of a proof, rounded up.
     uint256 private constant PROOF_OVERHEAD_GAS = 500_000;
+    /// One missed period made final: kept table, queue, checkpoint, event, on cold storage, rounded up.
+    uint256 private constant MISS_GAS = 150_000;
 
     IRegistry public immutable registry;
     IOperators public immutable operators;
@@ -480,6 +482,9 @@ contract Possession is IPossession {
         if (c.rotationPeriods == 0) revert BadConfig("rotationPeriods", c.rotationPeriods, 1);
         if (c.maxSlots == 0) revert BadConfig("maxSlots", c.maxSlots, 1);
         if (c.maxMisses == 0) revert BadConfig("maxMisses", c.maxMisses, 1);
+        // The longest silence must be made final in one transaction, else its deals could never be settled.
+        uint256 silenceGas = PROOF_OVERHEAD_GAS + (uint256(c.maxMisses) + 2) * MISS_GAS;
+        if (silenceGas > TRANSACTION_GAS_MAX) revert BadConfig("maxMisses", silenceGas, TRANSACTION_GAS_MAX);
         if (c.graceEvery <= c.maxMisses) revert BadConfig("graceEvery", c.graceEvery, uint256(c.maxMisses) + 1);
         uint256 depth;
         while (uint256(1) << depth < c.maxSlots) ++depth;

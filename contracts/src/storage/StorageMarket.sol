@@ -64,6 +64,7 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
         address token_
     ) EIP712("Millrace Storage", "1") {
         _checkConfig(c);
+        if (token_ != stakeVault_.stakeToken()) revert WrongToken(token_, stakeVault_.stakeToken());
         _config = c;
         registry = registry_;
         operators = operators_;
@@ -74,6 +75,9 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
         token = token_;
         IPossession.Config memory clock = possession_.config();
         (_genesis, _period, _window) = (clock.genesis, clock.period, clock.window);
+        // Else whoever must answer could let a seed go stale and answer the one that replaces it.
+        uint256 longest = Math.max(clock.window, c.challengeWindow);
+        if (randomness_.staleAfterSeconds() < longest) revert BadTerms("staleAfter", randomness_.staleAfterSeconds(), longest);
     }
 
     // ----------------------------------------------------------------------------------------------------- from offer to deal
@@ -83,6 +87,7 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
         external
         returns (uint64 dealId)
     {
+        _requireCurrent();
         uint64 leaves = _checkTerms(terms, cid);
         _checkParties(terms, clientSignature, providerSignature);
         dealId = ++dealCount;
@@ -180,6 +185,7 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
     /// @inheritdoc IStorageMarket
     function extend(uint64 dealId, uint32 periods, uint64 expiry, bytes calldata clientSignature, bytes calldata providerSignature) external {
         Deal storage d = _known(dealId);
+        _requireCurrent();
         if (block.timestamp > expiry) revert OfferExpired(expiry, block.timestamp);
         uint64 endPeriod = d.endPeriod;
         if (d.state != State.Active || d.endsEarly || _currentPeriod() >= endPeriod) _wrongState(dealId, d);
@@ -275,6 +281,7 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
         Deal storage d = _running(dealId);
         if (d.state != State.Active) _wrongState(dealId, d);
         if (d.challengedAt != 0) revert ChallengeOpen(dealId);
+        _requireAnswered(d.operatorId);
         _checkPiece(dealId, d, recentSeedTime(), openings);
         uint256 fee = Math.min(d.locked, uint256(d.collateral) * _config.leaveFeeBps / BPS);
         _terminate(dealId, d, Cause.ProviderLeft, uint128(fee), address(0));
@@ -355,8 +362,9 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
     }
 
     function _causeOf(Deal storage d, uint64 current) private view returns (bool, Cause) {
-        uint64 failedAt = possession.standing(d.operatorId).failedAt; // period + 1
-        if (failedAt > d.firstPeriod && failedAt <= d.endPeriod) return (true, Cause.TableFailed);
+        // period + 1. Equal to firstPeriod: activated in the very period whose miss failed the table; what starts anew begins later.
+        uint64 failedAt = possession.standing(d.operatorId).failedAt;
+        if (failedAt >= d.firstPeriod && failedAt <= d.endPeriod) return (true, Cause.TableFailed);
         if (d.challengedAt != 0 && block.timestamp > d.challengedAt + _config.challengeWindow) return (true, Cause.ChallengeUnanswered);
         if (d.locked == 0) return (true, Cause.FaultTooLong);
         if (d.state == State.Faulty && (current >= d.endPeriod || current >= d.faultySince + _config.maxFaultPeriods)) {
@@ -481,6 +489,21 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
 
     function _onlyNodeKey(uint64 dealId, Deal storage d) private view {
         if (_nodeKeyOf(d) != msg.sender) revert NotProvider(dealId, msg.sender);
+    }
+
+    /// A market that was replaced finishes its deals, but takes no new ones and makes none longer: else it could never be retired.
+    function _requireCurrent() private view {
+        address current = registry.get("storageMarket");
+        if (current != address(this)) revert MarketReplaced(current);
+    }
+
+    /// Nothing that was drawn is unanswered: else a provider that lost a part would leave, for the smaller fee, as soon as it is hit.
+    function _requireAnswered(uint64 operatorId) private view {
+        IPossession.Standing memory s = possession.standing(operatorId);
+        uint64 current = _currentPeriod();
+        if (s.openMiss != 0 || (s.provenThrough <= current && block.timestamp >= possession.freezeTime(current))) {
+            revert ProofOutstanding(operatorId, s.openMiss == 0 ? current : s.openMiss - 1);
+        }
     }
 
     function _checkSignature(address signer, bytes32 digest, bytes calldata signature) private view {

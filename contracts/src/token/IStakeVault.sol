@@ -35,6 +35,7 @@ interface IStakeVault {
         uint64 indexed operatorId, address indexed module, uint256 amount, uint256 fromOwn, uint256 fromBackers, uint256 burnt, uint256 compensation, uint256 reward
     );
     event Frozen(uint64 indexed operatorId, address indexed module, uint256 count);
+    event LockLimitSet(uint64 indexed operatorId, uint96 limit);
     event PoolClosed(uint64 indexed operatorId, uint64 generation);
 
     error NotSlasher(address caller);
@@ -70,6 +71,8 @@ interface IStakeVault {
     /// @notice Pays out what slashes credited to the caller.
     function claim(address to) external returns (uint256 amount);
     function claimableOf(address account) external view returns (uint256);
+    /// @notice Owner only: the most that all locks together may be; 0: no bound but the stake. New locks above it are refused.
+    function setLockLimit(uint64 operatorId, uint96 limit) external;
     function freeze(uint64 operatorId) external;
     function unfreeze(uint64 operatorId) external;
 
@@ -77,6 +80,7 @@ interface IStakeVault {
     function pool(uint64 operatorId) external view returns (Pool memory);
     function sharesOf(uint64 operatorId, address backer) external view returns (uint256);
     function lockedOf(uint64 operatorId) external view returns (uint256);
+    function lockLimitOf(uint64 operatorId) external view returns (uint96);
     function lockedBy(address module) external view returns (uint256);
     function lockedOfModule(uint64 operatorId, address module) external view returns (uint256);
     /// @notice Stake that may be slashed and counts for new locks: own active + backerLossCapBps of backers' active.

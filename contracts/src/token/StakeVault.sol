@@ -36,6 +36,7 @@ contract StakeVault is IStakeVault, StakeVotes {
         StakePot backers;
         uint128 locked;
         uint32 disputes;
+        uint96 lockLimit; // 0: none
     }
 
     struct Position {
@@ -84,6 +85,9 @@ contract StakeVault is IStakeVault, StakeVotes {
         registry = registry_;
         operators = operators_;
         parameters = parameters_;
+        _requireBounded(parameters_, "vault.backerLossCapBps", BPS); // above it a slash would take more than there is, and fail
+        _requireBounded(parameters_, "vault.ownShareMinBps", BPS);
+        _requireBounded(parameters_, "vault.withdrawalDelay", type(uint32).max);
     }
 
     // ---------------------------------------------------------------- own stake and backers
@@ -176,7 +180,7 @@ contract StakeVault is IStakeVault, StakeVotes {
     /// @inheritdoc IStakeVault
     function lock(uint64 operatorId, uint256 amount) external onlySlasher {
         Account storage account = _accounts[operatorId];
-        uint256 free = _unlocked(account);
+        uint256 free = _lockable(account);
         if (amount > free) revert InsufficientUnlocked(operatorId, amount, free);
         account.locked += uint128(amount); // <= slashable < 2^97
         _requireOwnShare(operatorId, account);
@@ -240,6 +244,15 @@ contract StakeVault is IStakeVault, StakeVotes {
         _unfreeze(operatorId, module, _freezes[operatorId][module]);
     }
 
+    /// @notice The owner bounds what all locks of an operator together may be, and so what a stolen node key can commit and lose.
+    /// @param limit base units; 0: no bound but the stake. What is locked already stays locked.
+    /// @inheritdoc IStakeVault
+    function setLockLimit(uint64 operatorId, uint96 limit) external {
+        if (operators.ownerOf(operatorId) != msg.sender) revert NotOperatorOwner(operatorId, msg.sender);
+        _accounts[operatorId].lockLimit = limit;
+        emit LockLimitSet(operatorId, limit);
+    }
+
     /// @notice Moves an operator's votes to its present owner. Anyone; needed only after a change of owner.
     function syncVotes(uint64 operatorId) external {
         _syncVotes(operatorId);
@@ -293,6 +306,11 @@ contract StakeVault is IStakeVault, StakeVotes {
     }
 
     /// @inheritdoc IStakeVault
+    function lockLimitOf(uint64 operatorId) external view returns (uint96) {
+        return _accounts[operatorId].lockLimit;
+    }
+
+    /// @inheritdoc IStakeVault
     function lockedBy(address module) external view returns (uint256) {
         return _lockedBy[module];
     }
@@ -318,9 +336,9 @@ contract StakeVault is IStakeVault, StakeVotes {
     function availableOf(uint64 operatorId) external view returns (uint256) {
         Account storage account = _accounts[operatorId];
         uint256 ownShareMinBps = parameters.get("vault.ownShareMinBps");
-        if (ownShareMinBps == 0) return _unlocked(account);
+        if (ownShareMinBps == 0) return _lockable(account);
         uint256 limit = account.own.activeAssets() * BPS / ownShareMinBps;
-        return Math.min(_unlocked(account), limit.saturatingSub(account.locked));
+        return Math.min(_lockable(account), limit.saturatingSub(account.locked));
     }
 
     /// @inheritdoc IStakeVault
@@ -388,6 +406,18 @@ contract StakeVault is IStakeVault, StakeVotes {
 
     function _unlocked(Account storage account) private view returns (uint256) {
         return _slashable(account).saturatingSub(account.locked);
+    }
+
+    /// @dev What may still be locked by stake and by the owner's limit.
+    function _lockable(Account storage account) private view returns (uint256) {
+        uint256 free = _unlocked(account);
+        uint256 limit = account.lockLimit;
+        return limit == 0 ? free : Math.min(free, limit.saturatingSub(account.locked));
+    }
+
+    function _requireBounded(IParameters parameters_, bytes32 key, uint256 limit) private view {
+        (IParameters.Entry memory entry,) = parameters_.bounds(key);
+        if (entry.max > limit) revert IParameters.BadBounds(key, entry.value, entry.min, entry.max, entry.maxStep);
     }
 
     function _slashable(Account storage account) private view returns (uint256) {

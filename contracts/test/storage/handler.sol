@@ -213,7 +213,10 @@ contract StorageHandler is StorageFixture {
             ++done["leave"];
         } catch (bytes memory reason) {
             bytes4 got = bytes4(reason);
-            assertTrue(got == IStorageMarket.WrongState.selector || got == IStorageMarket.ChallengeOpen.selector);
+            assertTrue(
+                got == IStorageMarket.WrongState.selector || got == IStorageMarket.ChallengeOpen.selector
+                    || got == IStorageMarket.ProofOutstanding.selector
+            );
         }
     }
 

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.26;
+
+import {IRegistry} from "../../src/chain/IRegistry.sol";
+import {IStorageMarket} from "../../src/storage/IStorageMarket.sol";
+import {Possession} from "../../src/storage/Possession.sol";
+import {StorageMarket} from "../../src/storage/StorageMarket.sol";
+import {StorageFixture} from "../storage/fixture.sol";
+
+/// @notice A vote replaces a faulty market. Whoever profits from the fault goes on opening and extending deals at the old one, so that it
+/// always holds a lock and can never be retired. Deals that run finish under the old code; new ones are opened at the new market.
+contract ReplacedMarketAttack is StorageFixture {
+    uint256 private constant SEED = 1 << 100;
+
+    function test_a_replaced_market_finishes_its_deals_takes_no_new_ones_and_is_retired() public {
+        uint64 running = activeDeal(alice, SEED, 3);
+        uint64 endPeriod = market.deal(running).endPeriod;
+        StorageMarket old = market;
+        Possession oldPossession = possession;
+        Possession nextPossession = new Possession(possessionConfig(), registry, operators, randomness);
+        StorageMarket next = new StorageMarket(marketConfig(), registry, operators, vault, rails, nextPossession, randomness, address(token));
+        registry.set("possession", address(nextPossession), false);
+        registry.set("storageMarket", address(next), true);
+
+        IStorageMarket.DealTerms memory terms = termsFor(alice, SEED, 5, 1000, 100);
+        bytes32 digest = old.dealTermsDigest(terms);
+        bytes memory byClient = sign(clientSecret, digest);
+        bytes memory byNode = sign(nodeSecret[alice], digest);
+        bytes memory replaced = abi.encodeWithSelector(IStorageMarket.MarketReplaced.selector, address(next));
+        vm.expectRevert(replaced);
+        old.openDeal(terms, CID, byClient, byNode);
+        vm.expectRevert(replaced);
+        old.extend(running, 10, uint64(block.timestamp), byClient, byNode);
+        vm.expectRevert(abi.encodeWithSelector(IRegistry.ModuleStillLocks.selector, address(old), uint256(COLLATERAL)));
+        registry.retire(address(old));
+
+        // the old deal goes on to its end, proven and paid
+        while (period() < endPeriod) {
+            proveNext(alice);
+            toStart(period() + 1);
+        }
+        assertEq(address(oldPossession), address(possession));
+        drop(running);
+        assertEq(funds(makeAddr("alice")), 3 * uint256(PRICE));
+        registry.retire(address(old));
+
+        // the twin at the new market
+        terms.expiry = uint64(block.timestamp + 60);
+        digest = next.dealTermsDigest(terms);
+        (byClient, byNode) = (sign(clientSecret, digest), sign(nodeSecret[alice], digest));
+        vm.prank(client);
+        rails.approve(address(next), address(token), type(uint256).max);
+        next.openDeal(terms, CID, byClient, byNode);
+        assertEq(vault.lockedBy(address(next)), uint256(COLLATERAL) + BOND);
+    }
+}
