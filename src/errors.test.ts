@@ -35,3 +35,12 @@ test('a foreign error is wrapped once and keeps its cause', () => {
   assert.equal(wrapped.cause, cause);
   assert.equal(toMillraceError(wrapped), wrapped);
 });
+
+test('a full disk and a refused access are faults of the host, not defects', () => {
+  const refused = (code: string) => Object.assign(new Error(`${code}: write`), { code, syscall: 'write', path: '/data/x' });
+  assert.equal(toMillraceError(refused('ENOSPC')).code, 'disk-full');
+  assert.equal(exitCodeOf(refused('EROFS')), 5);
+  assert.equal(httpStatusOf(refused('ENOSPC')), 507);
+  assert.equal(toMillraceError(refused('EACCES')).values.path, '/data/x');
+  assert.equal(toMillraceError(refused('EBADF')).code, 'unexpected');
+});

@@ -46,22 +46,51 @@ const HTTP_STATUSES: Record<Actor, number> = { bug: 500, caller: 400, peer: 502,
 
 /** The process exit code for an error: 1 bug, 2 caller, 3 peer, 4 chain, 5 host. */
 export function exitCodeOf(error: unknown): number {
-  return error instanceof MillraceError ? EXIT_CODES[error.actor] : EXIT_CODES.bug;
+  return EXIT_CODES[toMillraceError(error).actor];
 }
 
 /** The HTTP status for an error by who can act; a route may choose a more exact one. */
 export function httpStatusOf(error: unknown): number {
-  return error instanceof MillraceError ? HTTP_STATUSES[error.actor] : HTTP_STATUSES.bug;
+  return HTTP_STATUSES[toMillraceError(error).actor];
 }
 
-/** Wraps anything thrown as a MillraceError once; a MillraceError passes unchanged, the rest become `unexpected`. */
+/**
+ * Wraps anything thrown as a MillraceError once; a MillraceError passes unchanged, a full disk or a refused access becomes an error of the
+ * host, the rest become `unexpected`.
+ */
 export function toMillraceError(error: unknown): MillraceError {
   if (error instanceof MillraceError) return error;
+  const fault = hostFault(error);
+  if (fault !== undefined) return fault;
   const message = error instanceof Error ? error.message : String(error);
   return new MillraceError('unexpected', {
     actor: 'bug',
     message: `Unexpected error: ${message}`,
     hint: 'This is a defect in Millrace. Please report it with the log of the command.',
+    cause: error,
+  });
+}
+
+/** What the operating system refused for reasons that only the owner of the machine can mend. */
+function hostFault(error: unknown): MillraceError | undefined {
+  const { code, syscall, path, message } = (error ?? {}) as NodeJS.ErrnoException;
+  if (syscall === undefined) return undefined;
+  const values = { path, syscall, reason: code };
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    return new MillraceError('disk-full', {
+      actor: 'host',
+      message: `No space is left on the disk: ${message}`,
+      values,
+      hint: 'Free some space and try again; nothing that was acknowledged is lost.',
+      cause: error,
+    });
+  }
+  if (code !== 'EACCES' && code !== 'EPERM' && code !== 'EROFS') return undefined;
+  return new MillraceError('access-denied', {
+    actor: 'host',
+    message: `This user may not do that: ${message}`,
+    values,
+    hint: 'Check the owner and the permissions of the path, or choose another folder with --data.',
     cause: error,
   });
 }

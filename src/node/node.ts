@@ -121,7 +121,11 @@ async function answer(request: Request, roles: readonly Role[], stopping: AbortS
 }
 
 function problem(status: number, error: MillraceError): Response {
-  return new Response(JSON.stringify({ type: 'about:blank', title: error.message, status, ...error.toJSON() }), {
+  const { code, actor, ...detail } = error.toJSON();
+  // What went wrong inside is nobody's business but the log's.
+  const shown =
+    actor === 'bug' || actor === 'host' ? { title: 'Something went wrong inside this node' } : { title: error.message, ...detail };
+  return new Response(JSON.stringify({ type: 'about:blank', status, code, actor, ...shown }), {
     status,
     headers: { 'content-type': 'application/problem+json' },
   });

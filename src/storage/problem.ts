@@ -31,6 +31,9 @@ const STATUS_OF_CODE: Record<string, number> = {
   'piece-damaged': 500,
 };
 
+/** Faults of this machine: their texts name its paths. */
+const OWN_FAULTS: ReadonlySet<string> = new Set(['disk-full', 'access-denied', 'file-damaged']);
+
 /**
  * An error as `application/problem+json` (RFC 9457) with the fields of every Millrace error. Defects are answered without
  * their message: what went wrong inside is nobody's business but the log's.
@@ -39,8 +42,8 @@ export function problemResponse(error: unknown): Response {
   const known = toMillraceError(error);
   const status = STATUS_OF_CODE[known.code] ?? httpStatusOf(known);
   const { code, actor, message, values, hint } = known.toJSON();
-  const detail =
-    known.actor === 'bug' ? { title: 'Something went wrong inside this node' } : { title: message, detail: message, values, hint };
+  const isInner = known.actor === 'bug' || OWN_FAULTS.has(known.code);
+  const detail = isInner ? { title: 'Something went wrong inside this node' } : { title: message, detail: message, values, hint };
   const body = JSON.stringify({ type: `urn:millrace:error:${code}`, status, code, actor, ...detail });
   return new Response(body, { status, headers: { 'content-type': 'application/problem+json' } });
 }

@@ -60,7 +60,8 @@ export function person(root: string, name: string, password = `password of ${nam
     async codeOf(...args) {
       const { code, stdout, stderr } = await run('--json', ...args);
       if (code === 0) throw new TypeError(`${name}: millrace ${args.join(' ')} should have failed:\n${stdout}`);
-      return JSON.parse(stderr).code;
+      // A command that stays logs to standard error; its error is the last line.
+      return JSON.parse(stderr.trim().split('\n').at(-1) as string).code;
     },
     start: (...args) => spawn(process.execPath, command(['--json', ...args]), { env, stdio: ['ignore', 'pipe', 'pipe'] }),
     ready: (child) => firstLine(child, name),
