@@ -37,8 +37,8 @@ export async function up(context: CommandContext, options: UpOptions): Promise<v
   const folder = folderOf(context);
   const startedAt = performance.now();
   const asked = askedOf(context, options);
-  const before = await supervisorStatus(folder);
-  if (before === undefined || before.phase === 'failed' || before.phase === 'stopping') await startSupervisor(folder, asked);
+  const before = await settledStatus(folder, context.signal);
+  if (before === undefined) await startSupervisor(folder, asked);
   await untilReady(context, folder);
   const { value: rpcUrl } = readSetting('rpcUrl', settingSources(context)) ?? {};
   if (rpcUrl !== undefined && readRunState(folder)?.rpcUrl === rpcUrl) rememberChain(folder, rpcUrl);
@@ -47,6 +47,18 @@ export async function up(context: CommandContext, options: UpOptions): Promise<v
   if (options.detach || before?.phase === 'ready') return;
   context.output.note('Press Ctrl-C to stop everything.');
   await untilStopped(context, folder);
+}
+
+/** The supervisor's status once it is neither stopping nor staying for a moment after a failure, which is not this start's. */
+async function settledStatus(folder: NetworkFolder, signal: AbortSignal): Promise<SupervisorStatus | undefined> {
+  const deadline = performance.now() + READY_TIMEOUT_MS;
+  for (;;) {
+    const status = await supervisorStatus(folder);
+    const isGoing = status?.phase === 'failed' || status?.phase === 'stopping';
+    if (!isGoing || performance.now() > deadline) return status;
+    signal.throwIfAborted();
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
 }
 
 /** The supervisor's status, or undefined when none answers for this folder. */

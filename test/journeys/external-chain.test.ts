@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Address } from 'viem';
 import type { BareAnvil } from '../bare-anvil.ts';
-import { deployBeacon, passTime, sendGas, startConstantRandao, startOwnChain } from './own-chain.ts';
+import { deployBeacon, passTime, sendGas, startFront, startOwnChain } from './own-chain.ts';
 import { freePort, type Person, person } from './person.ts';
 
 const COIN = 10n ** 18n;
@@ -44,7 +44,7 @@ test('a chain whose randomness somebody chooses is refused, and so is a key with
   const { address } = await founder.json('wallet', 'create');
   addresses.founder = address;
   assert.equal(await founder.codeOf('--rpc-url', chain.rpcUrl, 'deploy', '--profile', 'laptop'), 'randomness-unsafe');
-  const constant = await startConstantRandao(chain, `0x${'7'.repeat(64)}`);
+  const constant = await startFront(chain, { prevRandao: `0x${'7'.repeat(64)}` });
   assert.equal(await founder.codeOf('--rpc-url', constant.rpcUrl, 'deploy', '--profile', 'laptop'), 'randomness-unsafe');
   constant.stop();
   assert.equal(await founder.codeOf('--rpc-url', chain.rpcUrl, 'deploy', '--profile', 'laptop', '--beacon', address), 'beacon-missing');

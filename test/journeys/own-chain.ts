@@ -32,13 +32,17 @@ export function passTime(chain: BareAnvil, times: number): { stop(): void } {
   return { stop: () => clearInterval(timer) };
 }
 
-/** Another chain's front: passes everything on, but every header has the given `prevrandao`, and the node calls itself otherwise. */
-export async function startConstantRandao(chain: BareAnvil, prevRandao: Hex): Promise<{ rpcUrl: string; stop(): void }> {
+/**
+ * The chain as a public one shows itself: the node does not call itself anvil. With `prevRandao` every header shows that value, as on chains
+ * that have none.
+ */
+export async function startFront(chain: BareAnvil, { prevRandao }: { prevRandao?: Hex } = {}): Promise<{ rpcUrl: string; stop(): void }> {
   const server: Server = createServer(async (request, response) => {
     const body = await text(request);
     const answer = await fetch(chain.rpcUrl, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
-    const told = (await answer.text()).replace(/"mixHash":"0x[0-9a-f]+"/g, `"mixHash":"${prevRandao}"`).replace(/anvil/gi, 'other');
-    response.writeHead(200, { 'content-type': 'application/json' }).end(told);
+    const told = (await answer.text()).replace(/"anvil[^"]*"/i, '"public/1.0"');
+    const shown = prevRandao === undefined ? told : told.replace(/"mixHash":"0x[0-9a-f]+"/g, `"mixHash":"${prevRandao}"`);
+    response.writeHead(200, { 'content-type': 'application/json' }).end(shown);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return { rpcUrl: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, stop: () => server.close() };
