@@ -23,6 +23,7 @@ import type { ProviderPolicy } from './intake.ts';
 import { type StorageProvider, type StorageProviderOptions, startStorageProvider } from './provider.ts';
 import { type PutOptions, type PutResult, put } from './put.ts';
 
+/** One token in base units. */
 export const TOKEN = 10n ** 18n;
 
 /** A policy for tests: a small price that does not divide evenly, so that roundings show. */
@@ -102,6 +103,11 @@ export interface TestNode {
   stop(): Promise<void>;
 }
 
+async function warpTo(chain: TestMarket['chain'], client: ChainClient, time: bigint): Promise<void> {
+  const now = await client.now();
+  if (time > now) await chain.warp(Number(time - now));
+}
+
 /** Starts the chain (time moves only by transactions and `warp`, unless `idleSeconds` is given) and deploys the network. */
 export async function startTestMarket(options: { idleSeconds?: number; verbose?: boolean } = {}): Promise<TestMarket> {
   const folder = await mkdtemp(join(tmpdir(), 'millrace-market-'));
@@ -141,10 +147,7 @@ export async function startTestMarket(options: { idleSeconds?: number; verbose?:
       nodes.push(node);
       return node;
     },
-    async warpTo(time) {
-      const now = await client.now();
-      if (time > now) await chain.warp(Number(time - now));
-    },
+    warpTo: (time) => warpTo(chain, client, time),
     async nextPeriod(offset = 0) {
       const period = (await client.read('possession', 'periodAt', [await client.now()])) + 1n;
       await market.warpTo((await client.read('possession', 'periodStart', [period])) + BigInt(offset));
