@@ -5,6 +5,8 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, wr
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { promisify } from 'node:util';
+import { developmentSigner } from '../../src/chain/index.ts';
+import { signRequest } from '../../src/connect/index.ts';
 import { openDatabase } from '../../src/data/index.ts';
 import { get, jsonRpc, post, rawHttp, residentBytes, statusOf } from './hostile-http.ts';
 import { localNetwork } from './local-network.ts';
@@ -60,7 +62,11 @@ function checkedRefusal(args: string[], result: { code: number; stdout: string; 
 }
 
 const runState = () =>
-  JSON.parse(readFileSync(join(data, 'run.json'), 'utf8')) as { rpcUrl: string; databaseUrl: string; nodes: { endpoint: string }[] };
+  JSON.parse(readFileSync(join(data, 'run.json'), 'utf8')) as {
+    rpcUrl: string;
+    databaseUrl: string;
+    nodes: { endpoint: string; operatorId: string }[];
+  };
 const pids = async () =>
   Object.fromEntries(
     ((await network.json('status')).processes as { name: string; pid: number; restarts: number }[]).map(({ name, pid }) => [name, pid]),
@@ -320,6 +326,23 @@ test('hostile requests to a node are refused by their kind, and its memory stays
   const growth = residentBytes(pid) - before;
   context.diagnostic(`node memory grew by ${Math.round(growth / 2 ** 20)} MiB under attack`);
   assert.ok(growth < NODE_MEMORY_GROWTH_MAX, `${growth} bytes`);
+});
+
+test('a signature is good for its signer and once only', async () => {
+  const { items } = await network.json('deals');
+  const deal = items.find((item: { cid: string }) => item.cid === cid) as { dealId: string; operatorId: string };
+  const port = new URL(runState().nodes.find(({ operatorId }) => operatorId === deal.operatorId)?.endpoint as string).port;
+  const { chainId, modules } = JSON.parse(readFileSync(join(data, 'network.json'), 'utf8'));
+  const headers = { 'millrace-market': `eip155:${chainId}:${modules.storageMarket.address.toLowerCase()}` };
+  const request = { method: 'GET', url: `http://127.0.0.1:${port}/v1/storage/pieces/${deal.dealId}`, headers };
+  const signedBy = async (index: number) => ({
+    ...headers,
+    ...(await signRequest(request, developmentSigner(index, 'dev'), { covered: ['millrace-market'] })),
+  });
+  const [foreign, own] = [await signedBy(5), await signedBy(1)];
+  const statuses: number[] = [];
+  for (const signed of [foreign, own, own]) statuses.push((await fetch(request.url, { headers: signed })).status);
+  assert.deepEqual(statuses, [403, 204, 401]);
 });
 
 test('hostile calls to the chain are refused by their kind, and its memory stays bounded', { timeout: 120_000 }, async (context) => {
