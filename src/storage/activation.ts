@@ -5,6 +5,7 @@ import type { Logger } from '../log.ts';
 import { readDeal } from './chain-view.ts';
 import type { DealRecord, DealRecords } from './deal-records.ts';
 import type { Duty } from './duty.ts';
+import { readRules } from './market-rules.ts';
 import { isLoss, provePiece } from './openings.ts';
 import type { PieceStore } from './piece-store.ts';
 import { ensureSeed } from './seeds.ts';
@@ -65,7 +66,7 @@ async function activateWhenDue(options: ActivationOptions, record: DealRecord, n
     if (record.activateBy !== undefined && now > record.activateBy) return true;
     const seed = await ensureSeed({ client, sender, time });
     if (seed === undefined) return false;
-    const { activationLeaves } = await client.read('storageMarket', 'config');
+    const { activationLeaves } = await readRules(client);
     const openings = await provePiece({ store, piece: deal, seed, count: activationLeaves }).catch((error: unknown) => {
       if (isLoss(error)) log.error('piece-lost', { dealId, pieceRoot: deal.pieceRoot, reason: (error as Error).message });
       throw error;

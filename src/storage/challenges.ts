@@ -2,6 +2,7 @@ import type { ChainClient, Sender } from '../chain/index.ts';
 import type { Logger } from '../log.ts';
 import { readDeal } from './chain-view.ts';
 import type { Duty } from './duty.ts';
+import { readRules } from './market-rules.ts';
 import { isLoss, provePiece } from './openings.ts';
 import type { PieceStore } from './piece-store.ts';
 import { ensureSeed } from './seeds.ts';
@@ -43,8 +44,8 @@ async function answer({ client, sender, store, log, onLost }: ChallengesOptions,
   const deal = await readDeal(client, dealId);
   const { challengedAt } = deal;
   if (challengedAt === 0n) return true;
-  const { challengeWindow, activationLeaves } = await client.read('storageMarket', 'config');
-  if ((await client.now()) > challengedAt + BigInt(challengeWindow)) return true;
+  const { challengeWindowSeconds, activationLeaves } = await readRules(client);
+  if ((await client.now()) > challengedAt + challengeWindowSeconds) return true;
   const seed = await ensureSeed({ client, sender, time: challengedAt });
   if (seed === undefined) return false;
   try {

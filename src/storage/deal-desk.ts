@@ -7,6 +7,7 @@ import { type Ask, askDigest, askRefusal, type SignedAsk } from './ask.ts';
 import { pieceHeight } from './commp.ts';
 import type { DealRecord, DealRecords } from './deal-records.ts';
 import { type DealRefusal, dealRefusal, type ProviderLoad, type ProviderPolicy, roomOf } from './intake.ts';
+import { readRules } from './market-rules.ts';
 import type { StorageDomain } from './signed-messages.ts';
 import { activationDigest, type DealTerms, dealTermsDigest, type Extension, extensionDigest, requireTermsSignature } from './terms.ts';
 
@@ -51,6 +52,11 @@ export interface DealDesk {
   reopen(): void;
 }
 
+/** Deals that are being recorded at the same time. */
+const OPENINGS_MAX = 64;
+/** How old what is known of stake and table may be. */
+const CHAIN_STATE_MS = 500;
+
 /** Opens the desk of one provider. */
 export function openDealDesk(options: DealDeskOptions): DealDesk {
   const { client, domain, records, operatorId, policy } = options;
@@ -66,10 +72,22 @@ export function openDealDesk(options: DealDeskOptions): DealDesk {
     return cached;
   };
 
+  let chainState: { at: number; read: Promise<[bigint, boolean]> } | undefined;
+  const readChain = () => {
+    // Anybody may ask for the ask: the chain is not asked each time.
+    if (chainState === undefined || performance.now() - chainState.at > CHAIN_STATE_MS) {
+      const stake = client.read('stakeVault', 'availableOf', [operatorId]);
+      const read = Promise.all([stake, client.read('possession', 'stands', [operatorId])]);
+      chainState = { at: performance.now(), read };
+      read.catch(() => {
+        chainState = undefined;
+      });
+    }
+    return chainState.read;
+  };
   const loadNow = async (): Promise<(client?: Hex) => ProviderLoad> => {
     const disk = await statfs(options.folder, { bigint: true });
-    const onChain = await client.read('stakeVault', 'availableOf', [operatorId]);
-    const stands = await client.read('possession', 'stands', [operatorId]);
+    const [onChain, stands] = await readChain();
     return (of) => loadOf({ records, of, freeDiskBytes: disk.bavail * disk.bsize, onChain, closed: closed || !stands });
   };
 
@@ -117,6 +135,7 @@ export function openDealDesk(options: DealDeskOptions): DealDesk {
       const now = await client.now();
       const { ask } = await askAt(now);
       const load = await loadNow();
+      if (opening.size >= OPENINGS_MAX) return refuse('busy', BigInt(opening.size), BigInt(OPENINGS_MAX));
       // From here to the record nothing waits, so two proposals cannot both take the last room.
       const refusal = dealRefusal({ terms, ask, policy, load: load(terms.client), now });
       if (refusal !== undefined) return refuse(refusal.reason, refusal.got, refusal.limit);
@@ -204,9 +223,9 @@ async function recordOnChain(options: DealDeskOptions, record: DealRecord): Prom
     const code = error instanceof MillraceError ? error.code : 'unexpected';
     throw refusal(code, 0n, 0n, error);
   }
-  const { activationDeadline } = await options.client.read('storageMarket', 'config', []);
+  const { activationDeadlineSeconds } = await readRules(options.client);
   const { openedAt } = await options.client.read('storageMarket', 'deal', [record.dealId]);
-  record.activateBy = openedAt + BigInt(activationDeadline);
+  record.activateBy = openedAt + activationDeadlineSeconds;
   record.status = options.holds(terms.pieceRoot) ? 'stored' : 'receiving';
   await options.records.save(record);
   options.log.info('deal-opened', { dealId: record.dealId, client: terms.client, sizeBytes: terms.rawSize });

@@ -3,6 +3,7 @@ import type { ChainClient, Sender, Signer } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import { type DealView, dealsOfClient, readDeal, readOperator, storageDomainOf } from './chain-view.ts';
 import { reserveFunds } from './funds.ts';
+import { readRules } from './market-rules.ts';
 import { proposeExtension } from './provider-api.ts';
 import { extensionDigest } from './terms.ts';
 
@@ -82,7 +83,7 @@ export async function challengeDeal(options: {
 }): Promise<{ dealId: bigint; bond: bigint; seedTime: bigint; deadline: bigint }> {
   const { client, sender, dealId } = options;
   requireClient(await readDeal(client, dealId), sender.address);
-  const { challengeBond, challengeWindow } = await client.read('storageMarket', 'config');
+  const { challengeBond, challengeWindowSeconds } = await readRules(client);
   const purpose = {};
   try {
     await reserveFunds({ client, sender, amount: challengeBond, purpose });
@@ -91,7 +92,7 @@ export async function challengeDeal(options: {
     await reserveFunds({ client, sender, amount: 0n, purpose });
   }
   const { challengedAt } = await readDeal(client, dealId);
-  return { dealId, bond: challengeBond, seedTime: challengedAt, deadline: challengedAt + BigInt(challengeWindow) };
+  return { dealId, bond: challengeBond, seedTime: challengedAt, deadline: challengedAt + challengeWindowSeconds };
 }
 
 /**

@@ -6,8 +6,10 @@ import { MillraceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { type DealView, readDeal } from './chain-view.ts';
 import type { Duty } from './duty.ts';
+import { readRules } from './market-rules.ts';
 import { isLoss, openPieceLeaf, provePiece } from './openings.ts';
 import type { PieceStore } from './piece-store.ts';
+import { freezeTime, periodAt, seedTime } from './possession-periods.ts';
 import type { TableLeaf } from './possession-table.ts';
 import { ensureSeed } from './seeds.ts';
 import type { TableView } from './table-view.ts';
@@ -63,7 +65,7 @@ export function openHealth(options: HealthOptions): Health {
           return;
         }
         const now = await client.now();
-        const period = await client.read('possession', 'periodAt', [now]);
+        const period = periodAt((await readRules(client)).clock, now);
         const table = await options.view.live();
         if (period !== checkedIn) {
           const leaves = Array.from({ length: table.slots }, (_, slot) => table.leafAt(slot)).filter((leaf) => leaf !== undefined);
@@ -111,12 +113,13 @@ async function mend(options: HealthOptions, state: { dealId: bigint; now: bigint
     return recover(options, deal, lost);
   }
   const standing = await client.read('possession', 'standing', [operatorId]);
-  const inWindow = now >= (await client.read('possession', 'seedTime', [period]));
+  const { clock } = await readRules(client);
+  const inWindow = now >= seedTime(clock, period);
   if (standing.openMiss !== 0n && standing.openMiss - 1n < period && inWindow) {
     log.error('deal-surrendered', { dealId, pieceRoot: deal.pieceRoot, collateral: deal.locked });
     await sender.send({ contract: 'storageMarket', functionName: 'surrender', args: [dealId] });
     lost.delete(dealId);
-  } else if (deal.state === 'active' && now < (await client.read('possession', 'freezeTime', [period]))) {
+  } else if (deal.state === 'active' && now < freezeTime(clock, period)) {
     await declare(options, deal);
   }
 }
@@ -135,7 +138,7 @@ async function recover({ client, sender, store, view, log }: HealthOptions, deal
   const time = await client.read('storageMarket', 'recentSeedTime');
   const seed = await ensureSeed({ client, sender, time });
   if (seed === undefined) return;
-  const { activationLeaves } = await client.read('storageMarket', 'config');
+  const { activationLeaves } = await readRules(client);
   const openings = await provePiece({ store, piece: deal, seed, count: activationLeaves });
   try {
     await view.change(async (table) => {

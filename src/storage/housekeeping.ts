@@ -6,7 +6,9 @@ import { type DealView, readDeals } from './chain-view.ts';
 import type { DealDesk } from './deal-desk.ts';
 import type { DealRecord, DealRecords } from './deal-records.ts';
 import type { Duty } from './duty.ts';
+import { readRules } from './market-rules.ts';
 import type { PieceStore } from './piece-store.ts';
+import { freezeTime, periodAt } from './possession-periods.ts';
 import type { PieceTable } from './possession-table.ts';
 import type { Reception } from './reception.ts';
 import type { TableView } from './table-view.ts';
@@ -38,29 +40,28 @@ const HARMLESS = new Set(['wrong-state', 'table-frozen', 'nothing-to-terminate',
  */
 export function housekeepingDuty(options: HousekeepingOptions): Duty {
   const settledIn = new Map<bigint, bigint>();
+  const seen = new Set<bigint>();
+  const again = new Set<bigint>();
   let lastPeriod = -1n;
-  let lastDeals = '';
   return {
     name: 'housekeeping',
     everyMs: options.everyMs ?? 3_000,
     async run(signal) {
       const { client, records, desk, view } = options;
       for (const record of records.all()) if (record.status === 'opening') await desk.resume(record).catch(() => {});
-      const period = await client.read('possession', 'periodAt', [await client.now()]);
-      const table = await view.live();
-      const dealIds = knownDeals(records, table);
-      const isNews = dealIds.join() !== lastDeals || period !== lastPeriod;
-      const open = records.all().some(({ status }) => status !== 'active' && status !== 'over');
-      if (!isNews && !open) return;
-      let isDone = true;
-      for (const deal of await readDeals(client, dealIds)) {
+      const period = periodAt((await readRules(client)).clock, await client.now());
+      // All deals once in a period; besides, those that are new or that something was left to do for.
+      const dealIds = knownDeals(records, await view.live());
+      const due = period === lastPeriod ? dealIds.filter((dealId) => again.has(dealId) || !seen.has(dealId)) : dealIds;
+      for (const deal of await readDeals(client, due)) {
         signal.throwIfAborted();
-        isDone = (await keepInOrder(options, deal, { period, settledIn })) && isDone;
+        const isDone = await keepInOrder(options, deal, { period, settledIn });
+        seen.add(deal.dealId);
+        if (isDone) again.delete(deal.dealId);
+        else again.add(deal.dealId);
       }
-      await freeDisk(options);
-      if (!isDone) return;
+      if (due.length > 0) await freeDisk(options);
       lastPeriod = period;
-      lastDeals = dealIds.join();
     },
   };
 }
@@ -110,9 +111,9 @@ async function isInTable({ view }: HousekeepingOptions, dealId: bigint): Promise
 /** Takes a deal that is over out of the table and frees its collateral. Not while the table is frozen. */
 async function drop({ client, view, sender, operatorId }: HousekeepingOptions, deal: DealView): Promise<void> {
   const now = await client.now();
-  const period = await client.read('possession', 'periodAt', [now]);
-  const frozen =
-    now >= (await client.read('possession', 'freezeTime', [period])) && (await client.read('possession', 'stands', [operatorId]));
+  const { clock } = await readRules(client);
+  const period = periodAt(clock, now);
+  const frozen = now >= freezeTime(clock, period) && (await client.read('possession', 'stands', [operatorId]));
   await view.change(async (table) => {
     const slot = table.slotOf(deal.dealId);
     if (slot !== undefined && frozen)
@@ -131,16 +132,15 @@ async function setStatus(records: DealRecords, record: DealRecord, status: DealR
 /** Deletes the bytes of deals that are over, unless another deal still needs the piece, and forgets their records. */
 async function freeDisk({ records, reception, store, view, log }: HousekeepingOptions): Promise<void> {
   const table = await view.live();
-  const needed = new Set<Hex>();
-  for (let slot = 0; slot < table.slots; slot += 1) {
-    const leaf = table.leafAt(slot);
-    if (leaf !== undefined) needed.add(leaf.pieceRoot);
-  }
-  for (const { status, terms } of records.all()) if (status !== 'over') needed.add(terms.pieceRoot);
+  const inTable = new Set<Hex>();
+  for (let slot = 0; slot < table.slots; slot += 1) inTable.add(table.leafAt(slot)?.pieceRoot ?? '0x');
+  const isNeeded = (pieceRoot: Hex) =>
+    inTable.has(pieceRoot) || records.all().some(({ status, terms }) => status !== 'over' && terms.pieceRoot === pieceRoot);
   for (const record of records.all()) {
     if (record.status !== 'over') continue;
     const { pieceRoot } = record.terms;
-    if (!needed.has(pieceRoot)) {
+    // Looked at anew each time: a deal for the same piece may have come meanwhile.
+    if (!isNeeded(pieceRoot)) {
       if (store.piece(pieceRoot) === undefined) await reception.discard(record);
       else await store.delete(pieceRoot);
       log.info('bytes-freed', { dealId: record.dealId, pieceRoot, sizeBytes: record.terms.rawSize });

@@ -3,6 +3,8 @@ import { MillraceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { type DealView, inBatches, readDeal } from './chain-view.ts';
 import type { Duty } from './duty.ts';
+import { readRules } from './market-rules.ts';
+import { periodAt } from './possession-periods.ts';
 
 /** What decides a deal's next step besides the deal itself. Periods are numbers, times are chain seconds. */
 export interface KeeperFacts {
@@ -48,25 +50,37 @@ export interface KeeperOptions {
   log: Logger;
   operatorId?: bigint;
   everyMs?: number;
-  onAction?: (dealId: bigint, action: KeeperAction) => void;
+}
+
+/** What of an operator's standing decides. */
+interface Standing {
+  syncedTo: bigint;
+  failedAt: bigint;
+  restartedAt: bigint;
+  graceUsedAt: bigint;
 }
 
 /**
  * The duty to call what anyone may call: expiry, settlement and termination of deals whose time has come. The rewards
- * of the contract go to whoever does it. It reads deals that are not over once per look and new ones as they come.
+ * of the contract go to whoever does it. It looks once in each period, since all that can become due does so with one.
  */
 export function keeperDuty(options: KeeperOptions): Duty {
   const live = new Set<bigint>();
   let known = 0n;
+  let lastPeriod = -1n;
   return {
     name: 'keeper',
     everyMs: options.everyMs ?? 5_000,
     async run(signal) {
       const { client, operatorId } = options;
+      const { clock } = await readRules(client);
+      const now = await client.now();
+      const currentPeriod = periodAt(clock, now);
+      if (currentPeriod === lastPeriod) return;
       const count = await client.read('storageMarket', 'dealCount');
       for (; known < count; known += 1n) live.add(known + 1n);
       const deals = await inBatches([...live], (dealId) => readDeal(client, dealId));
-      await finalise(options, deals);
+      const standings = new Map<bigint, Standing>();
       for (const deal of deals) {
         signal.throwIfAborted();
         const mine = operatorId === undefined || deal.operatorId === operatorId;
@@ -74,58 +88,55 @@ export function keeperDuty(options: KeeperOptions): Duty {
           live.delete(deal.dealId);
           continue;
         }
-        await keepDeal(options, deal);
+        const standing = standings.get(deal.operatorId) ?? (await finalise(options, deal.operatorId, currentPeriod));
+        standings.set(deal.operatorId, standing);
+        await keepDeal(options, deal, { now, currentPeriod, standing });
       }
+      lastPeriod = currentPeriod;
     },
   };
 }
 
-/** Makes the ended periods of operators final who are silent: nobody else records their misses. */
-async function finalise(options: KeeperOptions, deals: readonly DealView[]): Promise<void> {
-  const { client, sender } = options;
-  const currentPeriod = await client.read('possession', 'periodAt', [await client.now()]);
-  const running = deals.filter(({ state }) => state === 'active' || state === 'faulty').map(({ operatorId }) => operatorId);
-  for (const operatorId of new Set(running)) {
-    if (options.operatorId !== undefined && operatorId !== options.operatorId) continue;
-    const standing = await client.read('possession', 'standing', [operatorId]);
-    const table = await client.read('possession', 'table', [operatorId]);
-    if (standing.syncedTo >= currentPeriod || table.leaves === 0n || !(await client.read('possession', 'stands', [operatorId]))) continue;
-    await sender.send({ contract: 'possession', functionName: 'sync', args: [operatorId] });
-  }
+/** Makes the ended periods of an operator final when it is silent: nobody else records its misses. Gives its standing. */
+async function finalise({ client, sender }: KeeperOptions, operatorId: bigint, currentPeriod: bigint): Promise<Standing> {
+  const standing = await client.read('possession', 'standing', [operatorId]);
+  if (standing.syncedTo >= currentPeriod || standing.restartedAt < standing.failedAt) return standing;
+  const { leaves } = await client.read('possession', 'table', [operatorId]);
+  if (leaves === 0n) return standing;
+  await sender.send({ contract: 'possession', functionName: 'sync', args: [operatorId] });
+  return client.read('possession', 'standing', [operatorId]);
 }
 
-async function keepDeal(options: KeeperOptions, deal: DealView): Promise<void> {
+async function keepDeal(
+  options: KeeperOptions,
+  deal: DealView,
+  at: { now: bigint; currentPeriod: bigint; standing: Standing },
+): Promise<void> {
   const { client, sender, log } = options;
-  const action = keeperAction(deal, await factsFor(client, deal));
+  const rules = await readRules(client);
+  const action = keeperAction(deal, {
+    now: at.now,
+    currentPeriod: at.currentPeriod,
+    activationDeadline: rules.activationDeadlineSeconds,
+    challengeWindow: rules.challengeWindowSeconds,
+    maxFaultPeriods: rules.maxFaultPeriods,
+    failedAt: at.standing.failedAt,
+    chargedMisses: await chargedMisses(client, deal, at.standing),
+  });
   if (action === undefined) return;
   try {
     await sender.send({ contract: 'storageMarket', functionName: action.call, args: [deal.dealId] });
     log.info('deal-kept', { dealId: deal.dealId, call: action.call, why: action.why });
-    options.onAction?.(deal.dealId, action);
   } catch (error) {
     // Several keepers race; whoever is late finds the deal in another state.
     if (!(error instanceof MillraceError) || !['wrong-state', 'nothing-to-terminate'].includes(error.code)) throw error;
   }
 }
 
-async function factsFor(client: ChainClient, deal: DealView): Promise<KeeperFacts> {
-  const now = await client.now();
-  const [config, standing, currentPeriod] = await Promise.all([
-    client.read('storageMarket', 'config'),
-    client.read('possession', 'standing', [deal.operatorId]),
-    client.read('possession', 'periodAt', [now]),
-  ]);
-  // The contract clips the range to what is final, and to the deal's end by itself when fees are taken.
-  const from = deal.feesTo;
-  const wanted = deal.state === 'active' && standing.syncedTo > from && deal.endPeriod > from;
-  const [, chargedMisses] = wanted ? await client.read('possession', 'misses', [deal.operatorId, from, deal.endPeriod]) : [0n, 0n];
-  return {
-    now,
-    currentPeriod,
-    activationDeadline: BigInt(config.activationDeadline),
-    challengeWindow: BigInt(config.challengeWindow),
-    maxFaultPeriods: BigInt(config.maxFaultPeriods),
-    failedAt: standing.failedAt,
-    chargedMisses,
-  };
+/** Charged misses since the deal's fees were taken last. An operator whose grace is unused never missed a period. */
+async function chargedMisses(client: ChainClient, deal: DealView, standing: Standing): Promise<bigint> {
+  if (deal.state !== 'active' || standing.graceUsedAt === 0n || standing.syncedTo <= deal.feesTo || deal.endPeriod <= deal.feesTo)
+    return 0n;
+  const [, charged] = await client.read('possession', 'misses', [deal.operatorId, deal.feesTo, deal.endPeriod]);
+  return charged;
 }

@@ -108,6 +108,11 @@ async function warpTo(chain: TestMarket['chain'], client: ChainClient, time: big
   if (time > now) await chain.warp(Number(time - now));
 }
 
+function hurry<T>(chain: TestMarket['chain'], work: Promise<T>): Promise<T> {
+  const timer = setInterval(() => chain.warp(3).catch(() => {}), 300);
+  return work.finally(() => clearInterval(timer));
+}
+
 /** Starts the chain (time moves only by transactions and `warp`, unless `idleSeconds` is given) and deploys the network. */
 export async function startTestMarket(options: { idleSeconds?: number; verbose?: boolean } = {}): Promise<TestMarket> {
   const folder = await mkdtemp(join(tmpdir(), 'millrace-market-'));
@@ -167,10 +172,7 @@ export async function startTestMarket(options: { idleSeconds?: number; verbose?:
         });
       }
     },
-    async hurry(work) {
-      const timer = setInterval(() => chain.warp(3).catch(() => {}), 300);
-      return work.finally(() => clearInterval(timer));
-    },
+    hurry: (work) => hurry(chain, work),
     async untilState(dealId, state) {
       await until(`deal ${dealId} is ${state}`, async () => (await readDeal(client, dealId)).state === state);
     },

@@ -7,6 +7,7 @@ import { MillraceError } from '../errors.ts';
 import { BLOCK_BYTES_MAX, isBlockOf } from './block.ts';
 import { readDeal } from './chain-view.ts';
 import type { BuiltContent } from './content.ts';
+import { readRules } from './market-rules.ts';
 import { acknowledgeDeal, fetchDealProgress, type ProviderPeer, proposeDeal } from './provider-api.ts';
 import type { Attempt } from './put-journal.ts';
 import type { Candidate } from './select.ts';
@@ -212,8 +213,8 @@ async function isActiveOnChain(options: PlacementOptions, attempt: Attempt): Pro
   const dealId = attempt.dealId as bigint;
   const deal = await readDeal(options.client, dealId);
   if (deal.state === 'open') {
-    const { activationDeadline } = await options.client.read('storageMarket', 'config');
-    if ((await options.client.now()) <= deal.openedAt + BigInt(activationDeadline)) return false;
+    const { activationDeadlineSeconds } = await readRules(options.client);
+    if ((await options.client.now()) <= deal.openedAt + activationDeadlineSeconds) return false;
     throw gaveUp(attempt, 'not active', 'it was not proven before its deadline');
   }
   if (deal.state === 'active' || deal.state === 'faulty') return true;

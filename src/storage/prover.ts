@@ -4,9 +4,11 @@ import { MillraceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { inBatches } from './chain-view.ts';
 import type { Duty } from './duty.ts';
+import { readRules } from './market-rules.ts';
 import { isLoss, openPieceLeaf } from './openings.ts';
 import type { PieceStore } from './piece-store.ts';
 import { type Draw, drawLeaves } from './possession-draws.ts';
+import { periodAt, seedTime } from './possession-periods.ts';
 import { answerDraws, packOpenings, type TableOpening } from './possession-proof.ts';
 import type { PieceTable } from './possession-table.ts';
 import { ensureSeed, type Seed, seedForProof } from './seeds.ts';
@@ -47,8 +49,9 @@ export function proverDuty(options: ProverOptions): Duty {
     async run() {
       const { client } = options;
       const now = await client.now();
-      const period = await client.read('possession', 'periodAt', [now]);
-      if (period === doneWith || now < (await client.read('possession', 'seedTime', [period]))) return;
+      const { clock } = await readRules(client);
+      const period = periodAt(clock, now);
+      if (period === doneWith || now < seedTime(clock, period)) return;
       const task = await prepare(options, period);
       if (task === 'later') return;
       if (task !== 'nothing') await prove(options, task);
@@ -71,12 +74,12 @@ async function prepare(options: ProverOptions, period: bigint): Promise<ProofTas
   }
   const table = await view.tableOf(period);
   if (table.leaves === 0n) return 'nothing';
-  const time = await client.read('possession', 'seedTime', [period]);
-  const seed = await seedForProof({ client, sender, time });
+  const { clock } = await readRules(client);
+  const seed = await seedForProof({ client, sender, time: seedTime(clock, period) });
   if (seed === undefined) return 'later';
   if (standing.openMiss === 0n) return { period, seed, table };
   const missed = standing.openMiss - 1n;
-  const missedSeed = await ensureSeed({ client, sender, time: await client.read('possession', 'seedTime', [missed]) });
+  const missedSeed = await ensureSeed({ client, sender, time: seedTime(clock, missed) });
   if (missedSeed === undefined) return 'later';
   return { period, seed, table, miss: { period: missed, seed: missedSeed, table: await view.tableOf(missed) } };
 }
@@ -93,7 +96,7 @@ async function hasUnrecordedMiss({ client, operatorId }: ProverOptions, syncedTo
 async function prove(options: ProverOptions, task: ProofTask): Promise<void> {
   const { client, sender, operatorId, log } = options;
   const { period, seed, miss } = task;
-  const counts = await client.read('possession', 'config');
+  const { draws: counts } = await readRules(client);
   const draws = drawLeaves({ table: task.table, counts, seed: seed.value, operatorId, period, times: miss === undefined ? 1 : 2 });
   const openings = await answer(options, { table: task.table, draws, over: new Set() });
   if (miss !== undefined) {

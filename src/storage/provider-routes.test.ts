@@ -117,10 +117,12 @@ test('malformed, huge and slow requests are refused with a code and a status, an
 
 test('a connection that sends garbage or nothing is cut without harm', async () => {
   const { port } = new URL(peer.endpoint);
-  const garbage = connect(Number(port), '127.0.0.1');
-  garbage.on('error', () => {});
-  garbage.write(randomBytes(4096));
-  await new Promise((resolve) => garbage.once('close', resolve));
+  for (const garbage of [Buffer.alloc(4096, 0x01), Buffer.alloc(4096, 0x16), Buffer.from('GET /ipfs/../../etc/passwd HTTP/9.9\r\n\r\n')]) {
+    const socket = connect(Number(port), '127.0.0.1');
+    socket.on('error', () => {}).resume();
+    socket.write(garbage);
+    await new Promise((resolve) => socket.once('close', resolve));
+  }
   assert.equal((await answerTo('/v1/storage/ask'))[0], 200);
 });
 

@@ -122,7 +122,11 @@ function requireClient(options: ProviderRoutesOptions, request: Request, dealId:
 }
 
 async function durableOffset(options: ProviderRoutesOptions, record: DealRecord): Promise<bigint> {
-  return record.status === 'receiving' ? options.reception.offsetOf(record) : record.terms.rawSize;
+  if (record.status !== 'receiving') return record.terms.rawSize;
+  const offset = await options.reception.offsetOf(record);
+  // All bytes may be here although nobody heard of it: the node was killed before it could begin to check.
+  if (offset === record.terms.rawSize) options.desk.received(record);
+  return offset;
 }
 
 function offsetResponse(record: DealRecord, offset: bigint): Response {

@@ -97,8 +97,14 @@ export async function startStorageProvider(options: StorageProviderOptions): Pro
   const view = openTableView(client, operatorId);
   const domain = storageDomainOf(client);
   const checking = new Set<Promise<void>>();
+  const beingChecked = new Set<DealRecord>();
   const check = (record: DealRecord) => {
-    const work = checkPiece({ record, records, reception, log }).finally(() => checking.delete(work));
+    if (beingChecked.has(record)) return;
+    beingChecked.add(record);
+    const work = checkPiece({ record, records, reception, log }).finally(() => {
+      checking.delete(work);
+      beingChecked.delete(record);
+    });
     checking.add(work);
   };
   const holds = (pieceRoot: `0x${string}`) => store.piece(pieceRoot) !== undefined;
