@@ -177,11 +177,8 @@ export async function startTestMarket(options: { idleSeconds?: number; verbose?:
       await until(`deal ${dealId} is ${state}`, async () => (await readDeal(client, dealId)).state === state);
     },
     async putRandom({ sizeBytes = 100_000, ...wanted } = {}) {
-      const bytes = randomBytes(sizeBytes);
-      const path = join(folder, `${bytes.toString('hex', 0, 8)}.bin`);
-      await writeFile(path, bytes);
-      const base = { client, signer, sender: user.sender, folder: user.folder, source: { path }, copies: 1, periods: 20, public: true };
-      const result = await market.hurry(put({ ...base, ...wanted }));
+      const { bytes, options } = await randomFile(market, sizeBytes);
+      const result = await market.hurry(put({ ...options, ...wanted }));
       const { firstPeriod } = await readDeal(client, result.deals[0]?.dealId as bigint);
       await market.provePeriod(
         firstPeriod - 1n,
@@ -194,10 +191,7 @@ export async function startTestMarket(options: { idleSeconds?: number; verbose?:
       const waiting = Array.from({ length: count }, (_, number) => number);
       const worker = async () => {
         for (let number = waiting.shift(); number !== undefined; number = waiting.shift()) {
-          const path = join(folder, `many-${count}-${number}.bin`);
-          await writeFile(path, randomBytes(sizeBytes));
-          const base = { client, signer, sender: user.sender, folder: user.folder, source: { path }, copies: 1, periods: 20, public: true };
-          results[number] = await put({ ...base, ...wanted });
+          results[number] = await put({ ...(await randomFile(market, sizeBytes)).options, ...wanted });
         }
       };
       await market.hurry(Promise.all(Array.from({ length: 8 }, worker)));
@@ -211,6 +205,15 @@ export async function startTestMarket(options: { idleSeconds?: number; verbose?:
     },
   };
   return market;
+}
+
+/** A file of random bytes, and how a test stores it unless it says otherwise: public, one copy, 20 periods. */
+async function randomFile({ client, user, folder }: TestMarket, sizeBytes: number): Promise<{ bytes: Buffer; options: PutOptions }> {
+  const bytes = randomBytes(sizeBytes);
+  const path = join(folder, `${randomBytes(8).toString('hex')}.bin`);
+  await writeFile(path, bytes);
+  const { signer, sender } = user;
+  return { bytes, options: { client, signer, sender, folder: user.folder, source: { path }, copies: 1, periods: 20, public: true } };
 }
 
 async function startNode(
