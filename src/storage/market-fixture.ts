@@ -173,9 +173,7 @@ export async function startTestMarket(options: { idleSeconds?: number; verbose?:
       }
     },
     hurry: (work) => hurry(chain, work),
-    async untilState(dealId, state) {
-      await until(`deal ${dealId} is ${state}`, async () => (await readDeal(client, dealId)).state === state);
-    },
+    untilState: (dealId, state) => until(`deal ${dealId} is ${state}`, async () => (await readDeal(client, dealId)).state === state),
     async putRandom({ sizeBytes = 100_000, ...wanted } = {}) {
       const { bytes, options } = await randomFile(market, sizeBytes);
       const result = await market.hurry(put({ ...options, ...wanted }));
