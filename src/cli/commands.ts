@@ -168,6 +168,7 @@ function registerProviderCommands(program: Command, run: Run): void {
     .option('--beneficiary <address>', 'who receives earnings (default: the owner)')
     .option('--region <name>', 'where the node stands')
     .option('--stake <amount>', 'tokens to stake', '1000')
+    .option('--limit <amount>', 'most stake that the node key may promise (default: a quarter of the stake; 0: no limit)')
     .addHelpText('after', '\nExample:\n  millrace provider init --endpoint https://disk.example.org:9000 --stake 5000 --region eu')
     .action(run(async (context, options: never) => (await import('./provider.ts')).providerInit(context, options)));
   provider
@@ -221,6 +222,12 @@ function registerOwnerCommands(provider: Command, run: Run): void {
         (await import('./operator.ts')).providerRotate(context, what, address, options),
       ),
     );
+  provider
+    .command('limit <amount>')
+    .description('most stake that the node key may promise in deals; bounds what a stolen node key can do; 0: no limit')
+    .option(...operator)
+    .addHelpText('after', '\nExample:\n  millrace provider limit 250')
+    .action(run(async (context, amount: never, options: never) => (await import('./operator.ts')).providerLimit(context, amount, options)));
   provider
     .command('stake <amount>')
     .description('add own stake')

@@ -49,6 +49,19 @@ export async function providerEndpoint(context: CommandContext, url: string, opt
   });
 }
 
+/** Bounds how much stake the node key may promise, and so what a thief of it can do. */
+export async function providerLimit(context: CommandContext, amountText: string, options: OperatorChoice): Promise<void> {
+  const limit = parseAmount(amountText, DECIMALS);
+  await asOwner(context, options, async ({ sender, operatorId }) => {
+    const { hash } = await sender.send({ contract: 'stakeVault', functionName: 'setLockLimit', args: [operatorId, limit] });
+    context.output.result({ operatorId, limit, transaction: hash }, () =>
+      limit === 0n
+        ? `Operator ${operatorId}: the node key may promise all stake.`
+        : `Operator ${operatorId}: the node key may promise up to ${formatAmount(limit, DECIMALS)}.`,
+    );
+  });
+}
+
 /** Adds own stake. */
 export async function providerStake(context: CommandContext, amountText: string, options: OperatorChoice): Promise<void> {
   const amount = parseAmount(amountText, DECIMALS);

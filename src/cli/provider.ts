@@ -21,13 +21,18 @@ export interface ProviderInitOptions {
   beneficiary?: string;
   region?: string;
   stake: string;
+  limit?: string;
 }
+
+/** Of the stake, what the node key may promise until its owner says otherwise: whoever steals the key can take half of that. */
+const DEFAULT_LIMIT_PART = 4n;
 
 /** Makes a node key and a TLS key, registers the wallet as owner of a new operator, and stakes. Can be repeated. */
 export async function providerInit(context: CommandContext, options: ProviderInitOptions): Promise<void> {
   const endpoint = endpointUrl(options.endpoint);
   const beneficiary = options.beneficiary === undefined ? undefined : parseAddress('--beneficiary', options.beneficiary);
   const stake = parseAmount(options.stake, 18);
+  const limit = options.limit === undefined ? stake / DEFAULT_LIMIT_PART : parseAmount(options.limit, 18);
   const opened = await openSender(context);
   const own = ownNode(opened.folder);
   try {
@@ -46,9 +51,12 @@ export async function providerInit(context: CommandContext, options: ProviderIni
       region: options.region ?? '',
       stake,
     });
-    context.output.result({ operatorId, owner: opened.signer.address, nodeKey: nodeKey.address, transportKey, endpoint }, () =>
+    if (limit > 0n && (await opened.client.read('stakeVault', 'lockLimitOf', [operatorId])) === 0n) {
+      await opened.sender.send({ contract: 'stakeVault', functionName: 'setLockLimit', args: [operatorId, limit] });
+    }
+    context.output.result({ operatorId, owner: opened.signer.address, nodeKey: nodeKey.address, transportKey, endpoint, limit }, () =>
       [
-        `Operator ${operatorId}, staked ${options.stake}.`,
+        `Operator ${operatorId}, staked ${options.stake}. Its node key may promise ${limit === 0n ? 'all of it' : formatAmount(limit, 18)} (millrace provider limit).`,
         `Send a little gas to the node key, which pays for proofs: millrace wallet send ${nodeKey.address} 0.1 --gas`,
         'Next: millrace provider run',
       ].join('\n'),
