@@ -84,7 +84,10 @@ function attackingSender(sender: Sender): Sender {
       first = call.args;
       return sender.send(call as never);
     }
-    if (options.attack === 'late') await client.waitForTime(await client.read('possession', 'periodStart', [period + 1n]));
+    if (options.attack === 'late') {
+      log.info('proof-held-back', { period });
+      await client.waitForTime(await client.read('possession', 'periodStart', [period + 1n]));
+    }
     const replayed = options.attack === 'replay' ? first[2] : options.attack === 'wrong-leaves' ? corrupted(openings) : openings;
     return sender.send({ ...call, args: [operatorId, period, replayed, ...seed], key: undefined } as never);
   };

@@ -9,7 +9,7 @@ import { showDeal } from '../../src/storage/deals.ts';
 import { startTestMarket, type TestMarket, until } from '../../src/storage/market-fixture.ts';
 import { openTableView } from '../../src/storage/table-view.ts';
 import { rounds } from '../campaign.ts';
-import { killProviders, type ProviderProcess, startProviderProcess, untilMissed } from './storage-market.ts';
+import { killProviders, type ProviderProcess, proofOf, startProviderProcess, untilMissed } from './storage-market.ts';
 
 let market: TestMarket;
 let index = 0;
@@ -40,31 +40,65 @@ async function compensationOf(dealId: bigint, slashed: bigint): Promise<bigint> 
   return wanted < slashed / 2n ? wanted : slashed / 2n;
 }
 
-/** Lets periods go by until the table has failed, and checks every fee of the deal on the way by the profile. */
-async function untilTableFails(deal: DealView): Promise<void> {
+/**
+ * Lets periods go by until the table has failed, and checks every fee of the deal on the way by the profile. In each
+ * period the provider must have tried and met one of the errors: it is the attack that is punished, not a short wait.
+ */
+async function untilTableFails(provider: ProviderProcess, deal: DealView, failsWith: readonly string[]): Promise<void> {
   const { client, user } = market;
   const { operatorId, dealId, collateral } = deal;
   const { faultFeeBps } = await client.read('storageMarket', 'config');
   const { maxMisses } = await client.read('possession', 'config');
-  const fee = (collateral * BigInt(faultFeeBps)) / 10_000n;
+  // The fee of all misses that a settlement finds is rounded down once.
+  let [seen, locked] = [0, collateral];
+  const takeFees = (charged: number) => {
+    locked -= (BigInt(charged - seen) * BigInt(faultFeeBps) * collateral) / 10_000n;
+    seen = charged;
+    return locked;
+  };
+  let period = await market.nextPeriod(1);
   while (true) {
-    const period = await market.nextPeriod(1);
     await user.sender.send({ contract: 'possession', functionName: 'sync', args: [operatorId] });
     const misses = await client.events({ name: 'possession', event: 'Missed', args: { operatorId } });
     const charged = misses.filter(({ args }) => !args.grace).length;
-    if (charged >= maxMisses) break;
+    if (charged >= maxMisses) {
+      takeFees(charged);
+      break;
+    }
     await user.sender.send({ contract: 'storageMarket', functionName: 'settle', args: [dealId] });
-    assert.equal((await readDeal(client, dealId)).locked, collateral - fee * BigInt(charged));
-    // Time for the attacker to try.
-    await market.warpTo((await client.read('possession', 'seedTime', [period])) + 1n);
-    await new Promise((resolve) => setTimeout(resolve, 800));
+    assert.equal((await readDeal(client, dealId)).locked, takeFees(charged));
+    // An attacker who is late acts when the period is over.
+    if (failsWith.includes('wrong-period')) await lateProof(provider, period);
+    else await proofOf(market, provider, { period, failsWith });
+    period += 1n;
+    await market.warpTo((await client.read('possession', 'periodStart', [period])) + 1n);
   }
   await user.sender.send({ contract: 'storageMarket', functionName: 'terminate', args: [dealId] });
   const [ended] = await client.events({ name: 'storageMarket', event: 'DealTerminated', args: { dealId } });
   assert.equal(ended?.args.cause, 3);
-  assert.equal(ended?.args.slashed, collateral - fee * BigInt(maxMisses));
+  assert.equal(ended?.args.slashed, locked);
   assert.equal(ended?.args.compensation, await compensationOf(dealId, ended?.args.slashed as bigint));
   assert.ok((ended?.args.compensation as bigint) > 0n);
+}
+
+/** Waits until the provider holds its proof back, ends the period, and waits until the chain has refused it. */
+async function lateProof(provider: ProviderProcess, period: bigint): Promise<void> {
+  const { client } = market;
+  const { provenThrough } = await client.read('possession', 'standing', [provider.operatorId]);
+  const refused = () => provider.proverFailures().filter((code) => code === 'wrong-period').length;
+  const before = refused();
+  await market.warpTo((await client.read('possession', 'seedTime', [period])) + 1n);
+  await until(
+    'the proof is ready, or sent',
+    async () => provider.heldBack() > before || provenThrough > period || (await isProven(provider, period)),
+  );
+  if (await isProven(provider, period)) return;
+  await market.warpTo((await client.read('possession', 'periodStart', [period + 1n])) + 1n);
+  await until('the late proof is refused', async () => refused() > before);
+}
+
+async function isProven({ operatorId }: ProviderProcess, period: bigint): Promise<boolean> {
+  return (await market.client.read('possession', 'standing', [operatorId])).provenThrough > period;
 }
 
 /** Stores one piece at the only provider that runs, and lets the first whole period be proven honestly. */
@@ -76,11 +110,16 @@ async function storeAndProve(provider: ProviderProcess): Promise<DealView> {
 }
 
 for (const attack of ['late', 'replay', 'wrong-leaves'] as const) {
+  const refusals = {
+    late: ['wrong-period'],
+    replay: ['wrong-draw', 'wrong-slot', 'piece-path-wrong', 'table-path-wrong', 'proof-length'],
+    'wrong-leaves': ['piece-path-wrong'],
+  }[attack];
   const what = { late: 'proves too late', replay: 'replays an old proof', 'wrong-leaves': 'sends wrong leaves' }[attack];
   test(`a provider that ${what} misses every period: grace once, then fault fees, then all collateral, to the wei`, async () => {
     const provider = await newProvider({ attack, duties: [...BARE] });
     const deal = await storeAndProve(provider);
-    await untilTableFails(deal);
+    await untilTableFails(provider, deal, refusals);
     await provider.stop();
   });
 }
@@ -116,15 +155,14 @@ test('a provider that deletes one piece in a hundred and stays silent only when 
   await provider.deletePiece(victim.pieceRoot);
   const { rotationPeriods } = await client.read('possession', 'config');
   let survived = 0;
-  for (; survived <= rotationPeriods; survived += 1) {
+  while (survived <= rotationPeriods) {
     const now = await market.nextPeriod(1);
-    await market.warpTo((await client.read('possession', 'seedTime', [now])) + 1n);
-    const isProven = await settledOrSilent(provider.operatorId, now);
-    if (!isProven) break;
+    if ((await proofOf(market, provider, { period: now, failsWith: ['pieces-lost'] })) === 'failed') break;
+    survived += 1;
   }
   t.diagnostic(`${pieces} pieces, one deleted: found after ${survived} periods; one rotation is ${rotationPeriods}`);
   assert.ok(survived <= rotationPeriods);
-  await untilTableFails(await readDeal(client, dealIds[0] as bigint));
+  await untilTableFails(provider, await readDeal(client, dealIds[0] as bigint), ['pieces-lost']);
   await provider.stop();
 });
 
@@ -159,13 +197,4 @@ async function untilSynced(operatorId: bigint): Promise<void> {
       !(await market.client.read('possession', 'stands', [operatorId]))
     );
   });
-}
-
-/** Whether a period gets proven; three seconds without a proof count as silence. */
-async function settledOrSilent(operatorId: bigint, period: bigint): Promise<boolean> {
-  for (let look = 0; look < 30; look += 1) {
-    if ((await market.client.read('possession', 'standing', [operatorId])).provenThrough > period) return true;
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-  return false;
 }

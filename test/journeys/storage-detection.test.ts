@@ -7,7 +7,7 @@ import { startTestMarket, type TestMarket } from '../../src/storage/market-fixtu
 import { drawLeaves } from '../../src/storage/possession-draws.ts';
 import { PieceTable } from '../../src/storage/possession-table.ts';
 import { campaignSeed, rounds } from '../campaign.ts';
-import { killProviders, startProviderProcess } from './storage-market.ts';
+import { killProviders, proofOf, startProviderProcess, untilMissed } from './storage-market.ts';
 
 /** One deal of a simulated table. */
 interface SimulatedDeal {
@@ -131,15 +131,14 @@ test('on a real chain a provider with ten filler deals for each client deal is f
   await market.provePeriod(current, [provider.operatorId]);
   await provider.deletePiece(pieceRoot);
   const { rotationPeriods } = await client.read('possession', 'config');
-  let periods = 0;
-  while (periods <= rotationPeriods) {
+  let periods = 1;
+  for (; periods <= rotationPeriods; periods += 1) {
     const period = await market.nextPeriod(1);
-    await user.sender.send({ contract: 'possession', functionName: 'sync', args: [provider.operatorId] });
-    if ((await client.events({ name: 'possession', event: 'Missed', args: { operatorId: provider.operatorId } })).length > 0) break;
-    await market.warpTo((await client.read('possession', 'seedTime', [period])) + 1n);
-    await new Promise((resolve) => setTimeout(resolve, 1500));
-    periods += 1;
+    if ((await proofOf(market, provider, { period, failsWith: ['pieces-lost'] })) === 'failed') break;
   }
-  t.diagnostic(`1:10 on chain: found after ${periods} periods, one rotation is ${rotationPeriods}`);
+  await market.nextPeriod(1);
+  await user.sender.send({ contract: 'possession', functionName: 'sync', args: [provider.operatorId] });
+  await untilMissed(market, provider.operatorId, 1);
+  t.diagnostic(`1:10 on chain: found in period ${periods}, one rotation is ${rotationPeriods}`);
   assert.ok(periods <= rotationPeriods);
 });

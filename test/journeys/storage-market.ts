@@ -1,5 +1,6 @@
 /** Providers as real processes on a real chain, for the storage journeys. */
 import { type ChildProcess, fork } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { developmentSigner } from '../../src/chain/index.ts';
@@ -10,6 +11,10 @@ import type { ProviderChildOptions } from '../provider-child.ts';
 export interface ProviderProcess {
   index: number;
   operatorId: bigint;
+  /** Codes of the errors that its prover met so far, oldest first. */
+  proverFailures(): string[];
+  /** How many proofs it has held back until they were too late. */
+  heldBack(): number;
   /** Deletes a piece behind the provider's back. */
   deletePiece(pieceRoot: `0x${string}`): Promise<void>;
   /** `kill -9`, and waits until it is gone. */
@@ -54,9 +59,22 @@ export async function startProviderProcess(market: TestMarket, index: number, be
   const options = { ...base, port, operatorId: operatorId.toString() };
   let child: ChildProcess | undefined = (await launch(options)).child;
   let messages = 0;
+  const logLines = () => {
+    const text = existsSync(base.logFile) ? readFileSync(base.logFile, 'utf8') : '';
+    const whole = text
+      .slice(0, text.lastIndexOf('\n') + 1)
+      .split('\n')
+      .filter((line) => line !== '');
+    return whole.map((line) => JSON.parse(line) as { event: string; duty?: string; code?: string });
+  };
   return {
     index,
     operatorId,
+    proverFailures: () =>
+      logLines()
+        .filter(({ event, duty }) => event === 'duty-failed' && duty === 'prover')
+        .map(({ code }) => code ?? ''),
+    heldBack: () => logLines().filter(({ event }) => event === 'proof-held-back').length,
     async deletePiece(pieceRoot) {
       const target = child as ChildProcess;
       messages += 1;
@@ -85,6 +103,25 @@ export async function startProviderProcess(market: TestMarket, index: number, be
       child = undefined;
     },
   };
+}
+
+/** Moves into the window of a period and waits until the provider has proven it, or has tried and met one of these errors. */
+export async function proofOf(
+  market: TestMarket,
+  provider: ProviderProcess,
+  { period, failsWith }: { period: bigint; failsWith: readonly string[] },
+): Promise<'proven' | 'failed'> {
+  const { operatorId } = provider;
+  const count = () => provider.proverFailures().filter((code) => failsWith.includes(code)).length;
+  const before = count();
+  let outcome: 'proven' | 'failed' | undefined;
+  await market.warpTo((await market.client.read('possession', 'seedTime', [period])) + 1n);
+  await until(`operator ${operatorId} proves period ${period} or fails with ${failsWith.join(' or ')}`, async () => {
+    const { provenThrough } = await market.client.read('possession', 'standing', [operatorId]);
+    outcome = provenThrough > period ? 'proven' : count() > before ? 'failed' : undefined;
+    return outcome !== undefined;
+  });
+  return outcome as 'proven' | 'failed';
 }
 
 /** Waits until a provider has missed a period and that is on record. */
