@@ -47,7 +47,8 @@ const ADOPT_PATIENCE_MS = 30_000;
 const LOG_BYTES_MAX = 16 << 20;
 /** What the server says when another process holds the port, or when children of a killed server still run. */
 const PORT_TAKEN = /Address already in use/;
-const CHILDREN_REMAIN = /pre-existing shared memory block/;
+/** A killed server is not quite gone: its children still hold its memory, or nobody has collected its remains yet. */
+const CHILDREN_REMAIN = /pre-existing shared memory block|lock file "postmaster.pid" already exists/;
 
 /** Small memory, full durability: `fsync` and `synchronous_commit` stay on, as PostgreSQL's defaults are. */
 const SETTINGS: Record<string, string> = {
@@ -163,8 +164,9 @@ function spawnPostmaster(place: Place, engine: Engine, port: number): Postmaster
   closeSync(file);
   child.on('error', (error) => place.log.error('database-spawn-failed', { message: error.message }));
   child.unref();
-  const identity = child.pid === undefined ? undefined : identifyProcess(child.pid);
-  if (identity === undefined) throw startFailed(place.folder, `${program} could not be run`);
+  if (child.pid === undefined) throw startFailed(place.folder, `${program} could not be run`);
+  // It may have ended already, for example because children of a killed server still hold its memory: its log says so.
+  const identity = identifyProcess(child.pid) ?? { pid: child.pid, startTime: 'ended' };
   return { ...identity, port };
 }
 
