@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { rounds } from './campaign.ts';
 import { readForge } from './forge.ts';
-import { nodeMismatch, type Outcome, report } from './suite.ts';
+import { FOREIGN, nodeMismatch, type Outcome, report } from './suite.ts';
 
 const fine: Outcome = { passed: 3, failed: 0, skipped: 0, skips: [], faults: [] };
 const skipped: Outcome = { ...fine, skipped: 1, skips: ['a: needs docker'] };
@@ -21,12 +21,13 @@ test('failures, faults, no test at all, and skips where all is required make the
     report(fine, {}),
     report(skipped, {}),
     report(skipped, { MILLRACE_REQUIRE_ALL: '1' }),
+    report({ ...skipped, skips: [`a: ${FOREIGN}Go is not installed`] }, { MILLRACE_REQUIRE_ALL: '1' }),
     report({ ...fine, failed: 1 }, {}),
     report({ ...fine, faults: ['x'] }, {}),
     report({ ...fine, passed: 0 }, {}),
   ];
   context.mock.restoreAll();
-  assert.deepEqual(verdicts, [true, true, false, false, false, false]);
+  assert.deepEqual(verdicts, [true, true, false, true, false, false, false]);
   assert.ok(lines.includes('skipped: a: needs docker\n'));
   assert.ok(lines.includes('3 passed, 0 failed, 1 skipped\n'));
 });
