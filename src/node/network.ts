@@ -139,7 +139,7 @@ async function usable(url: string): Promise<string> {
 async function startChain(options: NetworkOptions, parts: KeptPart[]): Promise<{ rpcUrl: string; controlPath?: string }> {
   if (options.rpcUrl !== undefined) return { rpcUrl: options.rpcUrl };
   options.onStep({ step: 'chain' });
-  let rpcPort = await freePort(options.rpcPort);
+  let rpcPort = options.rpcPort === 0 ? 0 : await freePort(options.rpcPort);
   const found = { rpcUrl: '', controlPath: '' };
   const accounts = Array.from({ length: GENESIS_ACCOUNTS }, (_, index) => ({
     address: developmentIndex(index, options.profile).address,
@@ -165,8 +165,16 @@ async function startChain(options: NetworkOptions, parts: KeptPart[]): Promise<{
         rpcPort = Number(new URL(found.rpcUrl).port);
       },
     );
-  parts.push(await keepRunning({ name: 'chain', start, log: options.log }));
-  return found;
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      parts.push(await keepRunning({ name: 'chain', start, log: options.log }));
+      return found;
+    } catch (error) {
+      if ((error as MillraceError).code !== 'port-in-use' || attempt === PORT_ATTEMPTS) throw error;
+      // Another program took the port in the meantime.
+      rpcPort = await freePort(rpcPort + 1);
+    }
+  }
 }
 
 async function prepareOperators(options: NetworkOptions, rpcUrl: string): Promise<LocalOperator[]> {
