@@ -39,7 +39,7 @@ export function localNetwork(): LocalNetwork {
   const home = mkdtempSync(join(tmpdir(), 'millrace-journey-'));
   const runWith: LocalNetwork['runWith'] = (given, ...args) =>
     new Promise((resolve) => {
-      const command = args[0] === 'up' ? [...args, ...PORTS] : args;
+      const command = args.includes('up') ? [...args, ...PORTS] : args;
       const env = { PATH: process.env.PATH, HOME: home, MILLRACE_HOME: join(home, 'data'), ...given.env };
       const options = { env, timeout: COMMAND_TIMEOUT_MS, maxBuffer: 64 << 20 };
       const child = execFile(process.execPath, [MAIN, ...command], options, (error, stdout, stderr) => {
