@@ -297,7 +297,7 @@ contract StorageMarketTest is StorageFixture {
         periods = uint32(bound(periods, 2, 10_000));
         price = uint128(bound(price, 1, 1e16));
         collateral = uint128(bound(collateral, 1, 90e18));
-        proven = uint8(bound(proven, 0, periods < 5 ? periods - 1 : 5));
+        proven = uint8(bound(proven, 0, periods <= 5 ? periods - 1 : 5));
         uint256 before = funds(client);
         IStorageMarket.DealTerms memory terms = termsFor(alice, 7, 5, 1000, periods);
         (terms.pricePerPeriod, terms.collateral) = (price, collateral);
