@@ -1,8 +1,9 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createKeystore, exportKeystore, importKeystore } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
-import { allowTokens, type NetworkFolder } from '../node/index.ts';
+import type { NetworkFolder } from '../node/index.ts';
 import { formatShareKey, shareKeyOfWallet } from '../storage/index.ts';
+import { depositToRails } from '../token/index.ts';
 import { formatAmount, parseAmount } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
@@ -91,8 +92,7 @@ export async function walletDeposit(context: CommandContext, amountText: string)
         hint: 'Nothing was sent. See `millrace wallet show`.',
       });
     }
-    await allowTokens(client, sender, client.address('rails'), amount);
-    return sender.send({ contract: 'rails', functionName: 'deposit', args: [token, sender.address, amount] });
+    return depositToRails(client, { sender, token, amount });
   });
 }
 

@@ -17,7 +17,6 @@ export { type NodeOptions, type RunningNode, startNode } from './node.ts';
 export type { NodeAnswer, NodeCommand } from './node-control.ts';
 export { CLIENT_INDEX } from './prepare.ts';
 export {
-  allowTokens,
   endpointUrl,
   fundFromFaucet,
   nodeKeyConsent,

@@ -1,6 +1,7 @@
 import { type Address, type Hex, stringToHex } from 'viem';
 import type { ChainClient, Sender, Signer } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
+import { depositStake } from '../token/index.ts';
 
 const ENDPOINT_LENGTH_MAX = 200;
 const REGION_BYTES_MAX = 32;
@@ -103,15 +104,7 @@ export function nodeKeyConsent(client: ChainClient, nodeKey: Signer, owner: Addr
 async function topUpStake(client: ChainClient, owner: Sender, operatorId: bigint, stake: bigint): Promise<void> {
   const [active] = await client.read('stakeVault', 'ownStake', [operatorId]);
   if (active >= stake) return;
-  const missing = stake - active;
-  await allowTokens(client, owner, client.address('stakeVault'), missing);
-  await owner.send({ contract: 'stakeVault', functionName: 'deposit', args: [operatorId, missing] });
-}
-
-/** Lets `spender` take at least `amount` of the network's token from the sender's account. */
-export async function allowTokens(client: ChainClient, sender: Sender, spender: Address, amount: bigint): Promise<void> {
-  const allowed = await client.read('networkToken', 'allowance', [sender.address, spender]);
-  if (allowed < amount) await sender.send({ contract: 'networkToken', functionName: 'approve', args: [spender, amount] });
+  await depositStake(client, { sender: owner, operatorId, amount: stake - active });
 }
 
 /** Gives `to` tokens and gas from a development account until it has at least the wanted amounts. Profile `dev` only. */
