@@ -1,9 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { type Address, type Hex, keccak256, toHex, zeroAddress } from 'viem';
+import { writeFileDurably } from '../durable-file.ts';
 import { MillraceError } from '../errors.ts';
 import { buildHash } from './build.ts';
 import type { ModuleName } from './contracts.generated.ts';
-import { writeFileDurably } from './durable-file.ts';
 import type { Allocation, Profile } from './profile.ts';
 import type { ChainSurvey } from './survey.ts';
 

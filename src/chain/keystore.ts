@@ -4,8 +4,8 @@ import { promisify } from 'node:util';
 import { scryptAsync as nobleScrypt } from '@noble/hashes/scrypt.js';
 import { keccak_256 } from '@noble/hashes/sha3.js';
 import type { Address, Hex } from 'viem';
+import { writeFileDurably } from '../durable-file.ts';
 import { MillraceError } from '../errors.ts';
-import { writeFileDurably } from './durable-file.ts';
 import { createSigner, type Signer } from './signer.ts';
 
 const PASSWORD_LENGTH_MIN = 8;

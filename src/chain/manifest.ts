@@ -1,8 +1,8 @@
 import { readFileSync, statSync } from 'node:fs';
 import { keccak_256 } from '@noble/hashes/sha3.js';
 import { type Address, bytesToHex, getAddress, type Hex, hashMessage } from 'viem';
+import { writeFileDurably } from '../durable-file.ts';
 import { MillraceError } from '../errors.ts';
-import { writeFileDurably } from './durable-file.ts';
 import { recoverAddress, type Signer } from './signer.ts';
 
 /** One deployed contract: where it is, keccak256 of its code there, and the block from which its events exist. */

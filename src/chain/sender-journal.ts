@@ -1,8 +1,8 @@
 import { closeSync, existsSync, fsyncSync, ftruncateSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Address, Hex } from 'viem';
+import { syncFolder, writeAll, writeFileDurably } from '../durable-file.ts';
 import { MillraceError } from '../errors.ts';
-import { syncFolder, writeAll, writeFileDurably } from './durable-file.ts';
 
 /** What a transaction does, without fees and nonce. */
 export interface PlainCall {

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { syncFolder } from '../durable-file.ts';
 import { MillraceError } from '../errors.ts';
-import { syncFolder } from './durable-file.ts';
 
 /** What a snapshot says of itself. */
 export interface SnapshotMeta {

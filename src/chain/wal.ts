@@ -2,8 +2,8 @@ import { closeSync, fdatasync, fsyncSync, ftruncateSync, mkdirSync, openSync, re
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { crc32 } from 'node:zlib';
+import { syncFolder } from '../durable-file.ts';
 import { MillraceError } from '../errors.ts';
-import { syncFolder } from './durable-file.ts';
 
 /** All that decides a block, made durable before it is mined. Replaying it gives the same block hash. */
 export interface BlockRecord {

@@ -2,9 +2,10 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ChainClient, connectChain, type Manifest, readManifest } from '../chain/index.ts';
 import { dataFolder, readConfigFile, readSetting, type SettingSources } from '../config.ts';
+import { writeFileDurably } from '../durable-file.ts';
 import { MillraceError } from '../errors.ts';
 import { createLogger, type Logger } from '../log.ts';
-import { type NetworkFolder, networkFolder, readRunState, writeFileWhole } from '../node/index.ts';
+import { type NetworkFolder, networkFolder, readRunState } from '../node/index.ts';
 import type { CommandContext } from './context.ts';
 
 /** The network that a command works on. */
@@ -33,7 +34,7 @@ export function settingSources(context: CommandContext): SettingSources {
 /** Keeps the address of a network's chain in the network's `config.json`, so that later commands need not be told. */
 export function rememberChain(folder: NetworkFolder, rpcUrl: string): void {
   const path = join(folder.root, 'config.json');
-  writeFileWhole(path, `${JSON.stringify({ ...readConfigFile(folder.root), rpcUrl }, null, 2)}\n`);
+  writeFileDurably(path, `${JSON.stringify({ ...readConfigFile(folder.root), rpcUrl }, null, 2)}\n`);
 }
 
 /** The log of commands: a file, so that standard error stays for people. */

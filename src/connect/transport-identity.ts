@@ -1,6 +1,7 @@
 import { createHash, generateKeyPairSync, randomBytes, sign, X509Certificate } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { writeFileDurably } from '../durable-file.ts';
 import { MillraceError } from '../errors.ts';
 
 /** A node's TLS key and self-signed certificate, and the fingerprint that the chain stores for it. */
@@ -21,7 +22,7 @@ const CERTIFICATE_YEARS = 20;
 export async function openTransportIdentity(folder: string): Promise<TransportIdentity> {
   const keyPath = join(folder, 'transport.key');
   const certificatePath = join(folder, 'transport.crt');
-  if (!existsSync(keyPath) || !existsSync(certificatePath)) createIdentity(folder, keyPath, certificatePath);
+  if (!existsSync(keyPath) || !existsSync(certificatePath)) createIdentity(keyPath, certificatePath);
   try {
     const certificatePem = readFileSync(certificatePath, 'utf8');
     return { keyPem: readFileSync(keyPath, 'utf8'), certificatePem, transportKey: fingerprintOf(certificatePem) };
@@ -36,14 +37,13 @@ export async function openTransportIdentity(folder: string): Promise<TransportId
   }
 }
 
-function createIdentity(folder: string, keyPath: string, certificatePath: string): void {
+function createIdentity(keyPath: string, certificatePath: string): void {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const spki = publicKey.export({ type: 'spki', format: 'der' });
   const certificate = selfSigned(spki, (bytes) => sign('sha256', bytes, privateKey));
   const pem = `-----BEGIN CERTIFICATE-----\n${(certificate.toString('base64').match(/.{1,64}/g) as string[]).join('\n')}\n-----END CERTIFICATE-----\n`;
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  writeWhole(certificatePath, pem, 0o644);
-  writeWhole(keyPath, privateKey.export({ type: 'pkcs8', format: 'pem' }) as string, 0o600);
+  writeFileDurably(certificatePath, pem, { mode: 0o644 });
+  writeFileDurably(keyPath, privateKey.export({ type: 'pkcs8', format: 'pem' }) as string);
 }
 
 /** The smallest X.509 v3 certificate (RFC 5280, 4.1): one name, no extensions, signed by its own key. */
@@ -68,11 +68,6 @@ function der(tag: number, ...contents: Buffer[]): Buffer {
   const length =
     value.length < 0x80 ? [value.length] : value.length < 0x100 ? [0x81, value.length] : [0x82, value.length >> 8, value.length & 0xff];
   return Buffer.concat([Buffer.from([tag, ...length]), value]);
-}
-
-function writeWhole(path: string, text: string, mode: number): void {
-  writeFileSync(`${path}.new`, text, { mode, flush: true });
-  renameSync(`${path}.new`, path);
 }
 
 function fingerprintOf(certificatePem: string): `0x${string}` {

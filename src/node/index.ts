@@ -10,7 +10,6 @@ export {
   type RunState,
   readRunState,
   socketFolder,
-  writeFileWhole,
 } from './network-folder.ts';
 export type { NetworkProcessOptions, SupervisorStatus } from './network-process.ts';
 export { type NodeOptions, type RunningNode, startNode } from './node.ts';

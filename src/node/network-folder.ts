@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MillraceError } from '../errors.ts';
@@ -86,10 +86,4 @@ export function readRunState(folder: NetworkFolder): RunState | undefined {
       cause,
     });
   }
-}
-
-/** Writes a file whole or not at all: temporary file, flush, rename. */
-export function writeFileWhole(path: string, text: string, mode = 0o600): void {
-  writeFileSync(`${path}.new`, text, { mode, flush: true });
-  renameSync(`${path}.new`, path);
 }

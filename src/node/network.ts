@@ -5,11 +5,12 @@ import { fileURLToPath } from 'node:url';
 import type { Address } from 'viem';
 import { EMBEDDED_CHAIN_ID, readManifest } from '../chain/index.ts';
 import { openDatabase, startPostgres } from '../data/index.ts';
+import { writeFileDurably } from '../durable-file.ts';
 import { type ErrorDetail, MillraceError } from '../errors.ts';
 import { adoptProcess, lockFolder, startProcess } from '../host/index.ts';
 import type { Logger } from '../log.ts';
 import type { FollowerProcessOptions } from './follower-process.ts';
-import { type NetworkFolder, type RunState, writeFileWhole } from './network-folder.ts';
+import type { NetworkFolder, RunState } from './network-folder.ts';
 import type { NodeProcessOptions } from './node-process.ts';
 import { type KeptPart, keepRunning, type RunningPart } from './part.ts';
 import { developmentIndex, type LocalOperator, prepareNetwork } from './prepare.ts';
@@ -92,7 +93,7 @@ export async function startNetwork(options: NetworkOptions): Promise<LocalNetwor
       })),
       startedAt: new Date().toISOString(),
     };
-    writeFileWhole(folder.runState, `${JSON.stringify(state, null, 2)}\n`);
+    writeFileDurably(folder.runState, `${JSON.stringify(state, null, 2)}\n`);
     return { parts, state, stop: stopAll };
   } catch (error) {
     await stopAll();
