@@ -5,8 +5,8 @@
 import { createHash } from 'node:crypto';
 import { bytesToHex } from 'viem';
 import { profile } from '../profiles/production.ts';
-import { drawLeaves } from '../src/storage/possession-draws.ts';
-import { type PieceTable, rebuildTable } from '../src/storage/possession-table.ts';
+import { drawLeaves } from '../src/storage/possession/draws.ts';
+import { type PieceTable, rebuildTable } from '../src/storage/possession/table.ts';
 
 const RUNS = 1000;
 const PIECES = 400;

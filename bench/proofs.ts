@@ -8,10 +8,10 @@ import { bytesToHex } from 'viem';
 import { profile } from '../profiles/production.ts';
 import { silentLogger } from '../src/log.ts';
 import { buildContent, openPieceStore, type PieceStore } from '../src/storage/index.ts';
-import { openPieceLeaf } from '../src/storage/openings.ts';
-import { drawLeaves } from '../src/storage/possession-draws.ts';
-import { answerDraws, packOpenings } from '../src/storage/possession-proof.ts';
-import { rebuildTable } from '../src/storage/possession-table.ts';
+import { openPieceLeaf } from '../src/storage/pieces/openings.ts';
+import { drawLeaves } from '../src/storage/possession/draws.ts';
+import { answerDraws, packOpenings } from '../src/storage/possession/proof.ts';
+import { rebuildTable } from '../src/storage/possession/table.ts';
 
 const MIB = 1 << 20;
 const PIECE_MIB = 64;

@@ -2,8 +2,8 @@
 import { connectChain, createSender, developmentSigner, readManifest, type Sender } from '../src/chain/index.ts';
 import { openTransportIdentity, startPeerServer } from '../src/connect/index.ts';
 import { createLogger } from '../src/log.ts';
-import { TEST_POLICY } from '../src/storage/market-fixture.ts';
-import { type DutyName, type StorageProvider, startStorageProvider } from '../src/storage/provider.ts';
+import { TEST_POLICY } from '../src/storage/market/market-fixture.ts';
+import { type DutyName, type StorageProvider, startStorageProvider } from '../src/storage/provider/provider.ts';
 
 /** How a provider is started. `attack` makes its proofs late, or those of the period before. */
 export interface ProviderChildOptions {

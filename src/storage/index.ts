@@ -1,20 +1,27 @@
 /** The storage network: content, pieces, proofs, deals and retrieval. */
 
-export { cidOf, parseCid } from './block.ts';
-export type { ContentSource, FetchLimits, SourceReport } from './block-fetcher.ts';
-export { type DealView, dealsOfOperator, type Holder, holdersOf, listOperators, type OperatorView, readDeal } from './chain-view.ts';
-export { payloadLeaves, pieceHeight } from './commp.ts';
-export { type BuiltContent, buildContent, type ContentInput, type ContentProgress } from './content.ts';
-export { challengeDeal, type DealAccount, endDeal, expireDeal, extendDeal, listDeals, settleDeal, showDeal } from './deals.ts';
-export { createTrustlessGateway, type GatewaySource } from './gateway.ts';
-export { deriveShareKey, formatShareKey, parseShareKey, type ShareKeyPair, shareKeyOfWallet, type WalletSigner } from './key-wrap.ts';
-export { surveyOffers } from './market-survey.ts';
-export { type Hex, type PieceInfo, parsePieceCid, pieceOf } from './piece.ts';
-export type { PieceReceiver, PieceWanted } from './piece-receiver.ts';
-export { openPieceStore, type PieceStore, type PieceStoreOptions, type StoredPiece } from './piece-store.ts';
-export { type LeafOpening, rootOfOpening } from './piece-tree.ts';
-export { type StorageProvider, type StorageProviderOptions, startStorageProvider } from './provider.ts';
-export { type PutEvent, type PutOptions, type PutResult, put } from './put.ts';
-export { type Retrieval, type RetrievalInput, type RetrievalProgress, retrieve } from './retrieve.ts';
-export type { Keys } from './sealed-reader.ts';
-export { contentOfGrant, createGrant, openGrant, SHARE_WARNING, share } from './share.ts';
+export { cidOf, parseCid } from './content/block.ts';
+export type { ContentSource, FetchLimits, SourceReport } from './content/block-fetcher.ts';
+export { payloadLeaves, pieceHeight } from './content/commp.ts';
+export { type BuiltContent, buildContent, type ContentInput, type ContentProgress } from './content/content.ts';
+export {
+  deriveShareKey,
+  formatShareKey,
+  parseShareKey,
+  type ShareKeyPair,
+  shareKeyOfWallet,
+  type WalletSigner,
+} from './content/key-wrap.ts';
+export { type Hex, type PieceInfo, parsePieceCid, pieceOf } from './content/piece.ts';
+export { type LeafOpening, rootOfOpening } from './content/piece-tree.ts';
+export { type Retrieval, type RetrievalInput, type RetrievalProgress, retrieve } from './content/retrieve.ts';
+export type { Keys } from './content/sealed-reader.ts';
+export { contentOfGrant, createGrant, openGrant, SHARE_WARNING, share } from './content/share.ts';
+export { type DealView, dealsOfOperator, type Holder, holdersOf, listOperators, type OperatorView, readDeal } from './market/chain-view.ts';
+export { challengeDeal, type DealAccount, endDeal, expireDeal, extendDeal, listDeals, settleDeal, showDeal } from './market/deals.ts';
+export { surveyOffers } from './market/market-survey.ts';
+export { type PutEvent, type PutOptions, type PutResult, put } from './market/put.ts';
+export { createTrustlessGateway, type GatewaySource } from './pieces/gateway.ts';
+export type { PieceReceiver, PieceWanted } from './pieces/piece-receiver.ts';
+export { openPieceStore, type PieceStore, type PieceStoreOptions, type StoredPiece } from './pieces/piece-store.ts';
+export { type StorageProvider, type StorageProviderOptions, startStorageProvider } from './provider/provider.ts';

@@ -4,10 +4,10 @@ import { after, before, test } from 'node:test';
 import { bytesToHex } from 'viem';
 import { createSender, developmentSigner } from '../../src/chain/index.ts';
 import { silentLogger } from '../../src/log.ts';
-import { type DealView, readDeal } from '../../src/storage/chain-view.ts';
-import { showDeal } from '../../src/storage/deals.ts';
-import { startTestMarket, type TestMarket, until } from '../../src/storage/market-fixture.ts';
-import { openTableView } from '../../src/storage/table-view.ts';
+import { type DealView, readDeal } from '../../src/storage/market/chain-view.ts';
+import { showDeal } from '../../src/storage/market/deals.ts';
+import { startTestMarket, type TestMarket, until } from '../../src/storage/market/market-fixture.ts';
+import { openTableView } from '../../src/storage/possession/table-view.ts';
 import { rounds } from '../campaign.ts';
 import { killProviders, type ProviderProcess, proofOf, startProviderProcess, untilMissed } from './storage-market.ts';
 

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { keccak256, toHex } from 'viem';
 import { loadProfile } from '../../src/chain/index.ts';
-import { readDeal } from '../../src/storage/chain-view.ts';
-import { startTestMarket, type TestMarket } from '../../src/storage/market-fixture.ts';
-import { drawLeaves } from '../../src/storage/possession-draws.ts';
-import { PieceTable } from '../../src/storage/possession-table.ts';
+import { readDeal } from '../../src/storage/market/chain-view.ts';
+import { startTestMarket, type TestMarket } from '../../src/storage/market/market-fixture.ts';
+import { drawLeaves } from '../../src/storage/possession/draws.ts';
+import { PieceTable } from '../../src/storage/possession/table.ts';
 import { campaignSeed, rounds } from '../campaign.ts';
 import { killProviders, proofOf, startProviderProcess, untilMissed } from './storage-market.ts';
 

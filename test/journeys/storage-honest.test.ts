@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { readDeal } from '../../src/storage/chain-view.ts';
-import { settleDeal } from '../../src/storage/deals.ts';
-import { startTestMarket, type TestMarket } from '../../src/storage/market-fixture.ts';
+import { readDeal } from '../../src/storage/market/chain-view.ts';
+import { settleDeal } from '../../src/storage/market/deals.ts';
+import { startTestMarket, type TestMarket } from '../../src/storage/market/market-fixture.ts';
 import { campaignSeed, rounds } from '../campaign.ts';
 import { killProviders, type ProviderProcess, startProviderProcess } from './storage-market.ts';
 

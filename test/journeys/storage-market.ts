@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { developmentSigner } from '../../src/chain/index.ts';
-import { registerOperator, type TestMarket, until } from '../../src/storage/market-fixture.ts';
+import { registerOperator, type TestMarket, until } from '../../src/storage/market/market-fixture.ts';
 import type { ProviderChildOptions } from '../provider-child.ts';
 
 /** A provider in a process of its own. */

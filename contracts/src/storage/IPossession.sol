@@ -91,7 +91,7 @@ interface IPossession {
     error NothingToProve(uint64 operatorId);
 
     /// @notice Proves period `period` for the caller's operator. `openings` is the packed proof (layout at the top of PossessionProof.sol
-    /// and of src/storage/possession-proof.ts). `header`, `parent`, `oldest` fix the seed in the same transaction when nobody has; else empty.
+    /// and of src/storage/possession/proof.ts). `header`, `parent`, `oldest` fix the seed in the same transaction when nobody has; else empty.
     function prove(uint64 operatorId, uint64 period, bytes calldata openings, bytes calldata header, bytes calldata parent, bytes calldata oldest) external;
     /// @notice Makes all ended periods final (records misses). Anyone; also called inside every mutating call.
     function sync(uint64 operatorId) external;

@@ -5,7 +5,7 @@ import {IPossession} from "./IPossession.sol";
 import {PieceTable} from "./PieceTable.sol";
 
 /// @title PossessionProof: the draws of a period and the packed openings that answer them.
-/// @notice The same rules are in src/storage/possession-draws.ts and possession-proof.ts.
+/// @notice The same rules are in src/storage/possession/draws.ts and proof.ts.
 ///
 /// DRAWS. base = keccak256(abi.encode(seed, operatorId, period)); draw i has hash h = keccak256(abi.encode(base, i)), i counted over
 /// all openings of one table in the order bytes, weight, turn:
