@@ -103,6 +103,10 @@ interface IPossession {
     /// @notice Verifies `count` uniform leaves of one piece drawn from `seed` (activation, targeted challenge, fault recovery).
     function verifyPiece(Leaf calldata leaf, bytes32 seed, uint256 count, bytes calldata openings) external view;
 
+    /// @notice Verifies `count` consecutive leaves of one piece from `first` on. `answer`: the leaves, 32 bytes each, then the siblings that
+    /// the range lacks, level by level from the leaves up, the left one before the right one.
+    function verifyRange(Leaf calldata leaf, uint64 first, uint32 count, bytes calldata answer) external view;
+
     function config() external view returns (Config memory);
     function periodAt(uint256 timestamp) external view returns (uint64);
     function periodStart(uint64 period) external view returns (uint64);

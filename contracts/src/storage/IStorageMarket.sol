@@ -27,7 +27,7 @@ interface IStorageMarket {
         uint128 minBond;
     }
 
-    /// EIP-712 "DealTerms", domain "Millrace Storage" / "1". Signed by client and by the operator's node key.
+    /// What a desk has agreed for both sides. At the deal desk it is the EIP-712 message that client and node key sign (IDealDesk).
     struct DealTerms {
         address client;
         uint64 operatorId;
@@ -78,7 +78,9 @@ interface IStorageMarket {
         uint64 feesTo; // fault fees are taken for periods < feesTo
         uint64 faultySince; // first period of a declared fault, 0: none
         uint64 resumesAt; // after a recovered fault: first period that is paid again
-        uint64 challengedAt; // seed time of the open targeted challenge, 0: none
+        uint64 challengedAt; // seed time of the open challenge or demand, 0: none
+        uint64 demandedFrom; // first leaf of the open demand for bytes
+        uint32 demanded; // leaves; 0: the open challenge draws its leaves by lot
         uint32 slot; // in the piece table; type(uint32).max: not in it
         uint128 pricePerPeriod;
         uint128 collateral; // as agreed; the weight in the table
@@ -102,12 +104,11 @@ interface IStorageMarket {
     event FaultDeclared(uint64 indexed dealId, uint64 period);
     event FaultRecovered(uint64 indexed dealId, uint64 period);
     event FaultFee(uint64 indexed dealId, uint64 chargedPeriods, uint256 slashed);
-    event Challenged(uint64 indexed dealId, uint64 indexed operatorId, uint64 seedTime, uint64 deadline);
+    /// `demanded` leaves from `firstLeaf` must be published, or, when it is 0, `activationLeaves` drawn by lot be opened.
+    event Challenged(uint64 indexed dealId, uint64 indexed operatorId, uint64 seedTime, uint64 deadline, uint64 firstLeaf, uint32 demanded);
     event ChallengeAnswered(uint64 indexed dealId);
-    event NonceCancelled(address indexed signer, uint256 nonce);
 
-    error OfferExpired(uint64 expiry, uint256 timestamp);
-    error NonceUsed(address signer, uint256 nonce);
+    error NotDesk(address caller);
     error BadSignature(address expectedSigner);
     error BadTerms(string field, uint256 got, uint256 limit);
     error WrongCid(bytes32 got, bytes32 expected);
@@ -127,13 +128,14 @@ interface IStorageMarket {
     /// Price, collateral and compensation compare only in one token.
     error WrongToken(address got, address stakeToken);
 
-    function openDeal(DealTerms calldata terms, bytes calldata cid, bytes calldata clientSignature, bytes calldata providerSignature) external returns (uint64 dealId);
-    function cancelNonce(uint256 nonce) external;
+    /// @notice Called by the modules registered as "dealDesk" and "orderBook", which answer for the consent of both sides. `secured`: the
+    /// desk has handed over (StakeVault.giveLock) the collateral and the bond, which it held locked.
+    function open(DealTerms calldata terms, bytes calldata cid, bool secured) external returns (uint64 dealId);
     /// @notice Node key. `acknowledgement` is the client's EIP-712 `Activation(uint64 dealId)`.
     function activate(uint64 dealId, bytes calldata acknowledgement, bytes calldata openings, uint32 slot, bytes calldata tablePath) external;
     function expire(uint64 dealId) external;
-    /// @notice EIP-712 `Extension(uint64 dealId,uint32 periods,uint64 endPeriod,uint64 expiry)` by both; endPeriod is the old one, so it is used once.
-    function extend(uint64 dealId, uint32 periods, uint64 expiry, bytes calldata clientSignature, bytes calldata providerSignature) external;
+    /// @notice Deal desk only: `periods` more at the same price.
+    function extend(uint64 dealId, uint32 periods) external;
     function endEarly(uint64 dealId) external;
     /// @notice Anyone: pays for proven periods, returns money of unproven ones, takes fault fees (reward to the caller), ends a deal whose time is over.
     function settle(uint64 dealId) external;
@@ -149,6 +151,9 @@ interface IStorageMarket {
     function leave(uint64 dealId, bytes calldata openings) external;
     /// @notice Client only; a bond is taken from its account at Rails: to the provider when answered, back when not.
     function challenge(uint64 dealId) external;
+    /// @notice Client only: the provider must publish `count` leaves in its answer, so that a client whom it does not serve has its bytes all
+    /// the same. The bond is `challengeBond` for each leaf.
+    function demandBytes(uint64 dealId, uint64 firstLeaf, uint32 count) external;
     function answer(uint64 dealId, bytes calldata openings) external;
     /// @notice Anyone: ends a deal whose fault, challenge or table is beyond mending.
     function terminate(uint64 dealId) external;
@@ -159,7 +164,7 @@ interface IStorageMarket {
     function activationSeedTime(uint64 dealId) external view returns (uint64);
     /// @notice Seed time of the latest period whose seed time has been reached.
     function recentSeedTime() external view returns (uint64);
-    function isNonceUsed(address signer, uint256 nonce) external view returns (bool);
-    function dealTermsDigest(DealTerms calldata terms) external view returns (bytes32);
+    /// @notice EIP-712 domain "Millrace Storage" / "1" of this contract: every signature about its deals is bound to it.
+    function domainSeparator() external view returns (bytes32);
     function config() external view returns (Config memory);
 }

@@ -8,6 +8,7 @@ import {IRegistry} from "../chain/IRegistry.sol";
 import {IPossession} from "./IPossession.sol";
 import {IStorageMarket} from "./IStorageMarket.sol";
 import {PieceTable} from "./PieceTable.sol";
+import {PieceRange} from "./PieceRange.sol";
 import {PossessionProof} from "./PossessionProof.sol";
 
 /// @title Possession: piece tables, proofs and misses of all operators. No owner, no parameter that can change.
@@ -127,6 +128,13 @@ contract Possession is IPossession {
             if (got != leaf.pieceRoot) revert PiecePathWrong(leaf.dealId, uint64(index), got, leaf.pieceRoot);
             cursor += step;
         }
+    }
+
+    /// @inheritdoc IPossession
+    function verifyRange(Leaf calldata leaf, uint64 first, uint32 count, bytes calldata answer) external pure {
+        (bytes32 got, uint256 used) = PieceRange.rootOf(answer, leaf.pieceHeight, first, count);
+        if (answer.length != used) revert ProofLength(answer.length, used);
+        if (got != leaf.pieceRoot) revert PiecePathWrong(leaf.dealId, first, got, leaf.pieceRoot);
     }
 
     function _plan(uint64 operatorId, uint64 period, bytes32 seed, uint256 times)

@@ -5,7 +5,6 @@ import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
-import {BitMaps} from "@openzeppelin/contracts/utils/structs/BitMaps.sol";
 import {IOperators} from "../chain/IOperators.sol";
 import {IRandomness} from "../chain/IRandomness.sol";
 import {IModule, IRegistry} from "../chain/IRegistry.sol";
@@ -23,18 +22,16 @@ interface IBurnableToken {
 /// @notice Money: the client's escrow and bond are a rail at Rails, the provider's collateral and bond a lock in StakeVault; this
 /// contract holds nothing. `Deal.locked` is exactly what the vault holds locked for the deal.
 contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
-    using BitMaps for BitMaps.BitMap;
     using SafeCast for uint256;
 
     uint256 private constant BPS = 10_000;
     uint256 private constant CID_BYTES_MAX = 100;
     uint256 private constant PIECE_HEIGHT_MAX = 32;
     uint32 private constant NO_SLOT = type(uint32).max;
-    bytes32 private constant DEAL_TYPEHASH = keccak256(
-        "DealTerms(address client,uint64 operatorId,bytes32 pieceRoot,uint8 pieceHeight,uint64 rawSize,bytes32 contentHash,uint32 periods,uint128 pricePerPeriod,uint128 collateral,uint128 bond,uint256 clientNonce,uint256 providerNonce,uint64 expiry)"
-    );
+    uint32 private constant DEMAND_LEAVES_MAX = 256; // 8 KiB in one answer
+    bytes32 private constant DEAL_DESK = "dealDesk";
+    bytes32 private constant ORDER_BOOK = "orderBook";
     bytes32 private constant ACTIVATION_TYPEHASH = keccak256("Activation(uint64 dealId)");
-    bytes32 private constant EXTENSION_TYPEHASH = keccak256("Extension(uint64 dealId,uint32 periods,uint64 endPeriod,uint64 expiry)");
 
     IRegistry public immutable registry;
     IOperators public immutable operators;
@@ -51,7 +48,6 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
     uint64 public dealCount;
     mapping(uint64 dealId => Deal) private _deals;
     mapping(uint256 railId => uint64) private _dealOfRail;
-    mapping(address signer => BitMaps.BitMap) private _nonces;
 
     constructor(
         Config memory c,
@@ -83,26 +79,13 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
     // ----------------------------------------------------------------------------------------------------- from offer to deal
 
     /// @inheritdoc IStorageMarket
-    function openDeal(DealTerms calldata terms, bytes calldata cid, bytes calldata clientSignature, bytes calldata providerSignature)
-        external
-        returns (uint64 dealId)
-    {
-        _requireCurrent();
+    function open(DealTerms calldata terms, bytes calldata cid, bool secured) external returns (uint64 dealId) {
+        _requireDesk(DEAL_DESK, ORDER_BOOK);
         uint64 leaves = _checkTerms(terms, cid);
-        _checkParties(terms, clientSignature, providerSignature);
         dealId = ++dealCount;
         _write(_deals[dealId], terms, leaves);
-        _secure(dealId, terms);
+        _secure(dealId, terms, secured);
         _emitOpened(dealId, terms, cid);
-    }
-
-    function _checkParties(DealTerms calldata terms, bytes calldata clientSignature, bytes calldata providerSignature) private {
-        address nodeKey = operators.nodeKeyOf(terms.operatorId);
-        bytes32 digest = dealTermsDigest(terms);
-        _checkSignature(terms.client, digest, clientSignature);
-        _checkSignature(nodeKey, digest, providerSignature);
-        _useNonce(terms.client, terms.clientNonce);
-        _useNonce(nodeKey, terms.providerNonce);
     }
 
     function _write(Deal storage d, DealTerms calldata terms, uint64 leaves) private {
@@ -124,18 +107,12 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
     }
 
     /// Locks the provider's collateral and bond, takes the client's price and bond into escrow.
-    function _secure(uint64 dealId, DealTerms calldata terms) private {
-        stakeVault.lock(terms.operatorId, uint256(terms.collateral) + terms.bond);
+    function _secure(uint64 dealId, DealTerms calldata terms, bool secured) private {
+        if (!secured) stakeVault.lock(terms.operatorId, uint256(terms.collateral) + terms.bond);
         uint128 escrow = (uint256(terms.pricePerPeriod) * terms.periods + terms.bond).toUint128();
         uint256 railId = rails.open(terms.client, terms.operatorId, token, terms.pricePerPeriod, _period, 0, escrow);
         _deals[dealId].railId = railId;
         _dealOfRail[railId] = dealId;
-    }
-
-    /// @inheritdoc IStorageMarket
-    function cancelNonce(uint256 nonce) external {
-        _nonces[msg.sender].set(nonce);
-        emit NonceCancelled(msg.sender, nonce);
     }
 
     /// @inheritdoc IStorageMarket
@@ -183,19 +160,15 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
     // ---------------------------------------------------------------------------------------------------------- a deal's life
 
     /// @inheritdoc IStorageMarket
-    function extend(uint64 dealId, uint32 periods, uint64 expiry, bytes calldata clientSignature, bytes calldata providerSignature) external {
+    function extend(uint64 dealId, uint32 periods) external {
         Deal storage d = _known(dealId);
-        _requireCurrent();
-        if (block.timestamp > expiry) revert OfferExpired(expiry, block.timestamp);
+        _requireDesk(DEAL_DESK, DEAL_DESK);
         uint64 endPeriod = d.endPeriod;
         if (d.state != State.Active || d.endsEarly || _currentPeriod() >= endPeriod) _wrongState(dealId, d);
         uint64 newEnd = endPeriod + periods;
         if (periods == 0) revert BadTerms("periods", periods, 1);
         uint64 last = _currentPeriod() + 1 + _config.maxPeriods;
         if (newEnd > last) revert BadTerms("periods", newEnd, last);
-        bytes32 digest = _hashTypedDataV4(keccak256(abi.encode(EXTENSION_TYPEHASH, dealId, periods, endPeriod, expiry)));
-        _checkSignature(d.client, digest, clientSignature);
-        _checkSignature(_nodeKeyOf(d), digest, providerSignature);
         d.endPeriod = newEnd;
         rails.topUp(d.railId, (uint256(d.pricePerPeriod) * periods).toUint128(), _startOf(newEnd));
         emit DealExtended(dealId, newEnd, d.pricePerPeriod);
@@ -288,8 +261,20 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
     }
 
     /// @inheritdoc IStorageMarket
-    /// @dev The deadline lies within the deal, so that the deal's end cannot overtake the answer.
     function challenge(uint64 dealId) external {
+        _challenge(dealId, 0, 0, _config.challengeBond);
+    }
+
+    /// @inheritdoc IStorageMarket
+    function demandBytes(uint64 dealId, uint64 firstLeaf, uint32 count) external {
+        if (count == 0 || count > DEMAND_LEAVES_MAX) revert BadTerms("count", count, DEMAND_LEAVES_MAX);
+        uint64 leaves = _known(dealId).leaves;
+        if (firstLeaf >= leaves || count > leaves - firstLeaf) revert BadTerms("firstLeaf", firstLeaf, leaves);
+        _challenge(dealId, firstLeaf, count, _config.challengeBond * count);
+    }
+
+    /// The deadline lies within the deal, so that the deal's end cannot overtake the answer.
+    function _challenge(uint64 dealId, uint64 firstLeaf, uint32 count, uint128 bond) private {
         Deal storage d = _known(dealId);
         if (msg.sender != d.client) revert NotClient(dealId, msg.sender);
         if (d.state != State.Active) _wrongState(dealId, d);
@@ -298,9 +283,9 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
         uint64 deadline = seedAt + _config.challengeWindow;
         uint64 end = _startOf(d.endPeriod);
         if (deadline >= end) revert DeadlinePassed(end, deadline);
-        d.challengedAt = seedAt;
-        d.challengeRailId = rails.open(msg.sender, d.operatorId, token, _config.challengeBond, _period, 0, _config.challengeBond);
-        emit Challenged(dealId, d.operatorId, seedAt, deadline);
+        (d.challengedAt, d.demandedFrom, d.demanded) = (seedAt, firstLeaf, count);
+        d.challengeRailId = rails.open(msg.sender, d.operatorId, token, bond, _period, 0, bond);
+        emit Challenged(dealId, d.operatorId, seedAt, deadline, firstLeaf, count);
     }
 
     /// @inheritdoc IStorageMarket
@@ -311,7 +296,8 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
         if (seedAt == 0) revert NoChallengeOpen(dealId);
         uint64 deadline = seedAt + _config.challengeWindow;
         _deadline(deadline);
-        _checkPiece(dealId, d, seedAt, openings);
+        if (d.demanded == 0) _checkPiece(dealId, d, seedAt, openings);
+        else possession.verifyRange(_leafOf(dealId, d), d.demandedFrom, d.demanded, openings);
         d.challengedAt = 0;
         _close(d.challengeRailId, 0, _config.challengeBond, 0);
         emit ChallengeAnswered(dealId);
@@ -357,7 +343,7 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
         uint256 fee = Math.min(d.locked, charged * feeBps * d.collateral / BPS);
         if (fee == 0) return;
         d.locked -= uint128(fee);
-        _slash(d.operatorId, fee, address(0), 0, msg.sender, _rewardOf(fee));
+        _slash(d.operatorId, fee, address(0), 0, address(0), 0);
         emit FaultFee(dealId, charged, fee);
     }
 
@@ -374,7 +360,8 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
     }
 
     /// Ends the rail at the current period, slashes `amount` of what is locked and compensates the client: the price of all its
-    /// periods that were not proven, and of `replacementPeriods` more; the vault clips it.
+    /// periods that were not proven, and of `replacementPeriods` more; the vault clips it. Reward and compensation together are never
+    /// more than the client has paid for the deal: who is client and provider by a stolen node key pays the victim what it takes.
     function _terminate(uint64 dealId, Deal storage d, Cause cause, uint128 amount, address reporter) private {
         uint64 end = uint64(Math.max(Math.min(_currentPeriod(), d.endPeriod), d.firstPeriod));
         uint256 periods = d.endPeriod - d.firstPeriod;
@@ -385,9 +372,10 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
         d.locked -= amount;
         if (challengeRailId != 0) _close(challengeRailId, 0, 0, 0);
         uint256 refunded = _close(d.railId, _startOf(end), 0, 0);
-        uint256 unproven = periods - rails.rail(d.railId).provenSeconds / _period;
-        uint256 compensation = (unproven + _config.replacementPeriods) * d.pricePerPeriod;
-        uint256 reward = reporter == address(0) ? 0 : _rewardOf(amount);
+        IRails.Rail memory rail = rails.rail(d.railId);
+        uint256 unproven = periods - rail.provenSeconds / _period;
+        uint256 reward = reporter == address(0) ? 0 : Math.min(_rewardOf(amount), rail.paid);
+        uint256 compensation = Math.min((unproven + _config.replacementPeriods) * d.pricePerPeriod, rail.paid - reward);
         if (amount != 0) (compensation, reward) = _slash(d.operatorId, amount, d.client, compensation, reporter, reward);
         else (compensation, reward) = (0, 0);
         emit DealTerminated(dealId, d.operatorId, cause, end, amount, compensation, reward, refunded);
@@ -454,13 +442,8 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
     }
 
     /// @inheritdoc IStorageMarket
-    function isNonceUsed(address signer, uint256 nonce) external view returns (bool) {
-        return _nonces[signer].get(nonce);
-    }
-
-    /// @inheritdoc IStorageMarket
-    function dealTermsDigest(DealTerms calldata terms) public view returns (bytes32) {
-        return _hashTypedDataV4(keccak256(abi.encode(DEAL_TYPEHASH, terms)));
+    function domainSeparator() external view returns (bytes32) {
+        return _domainSeparatorV4();
     }
 
     /// @inheritdoc IStorageMarket
@@ -492,9 +475,10 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
     }
 
     /// A market that was replaced finishes its deals, but takes no new ones and makes none longer: else it could never be retired.
-    function _requireCurrent() private view {
+    function _requireDesk(bytes32 one, bytes32 other) private view {
         address current = registry.get("storageMarket");
         if (current != address(this)) revert MarketReplaced(current);
+        if (msg.sender != registry.get(one) && (other == one || msg.sender != registry.get(other))) revert NotDesk(msg.sender);
     }
 
     /// Nothing that was drawn is unanswered: else a provider that lost a part would leave, for the smaller fee, as soon as it is hit.
@@ -508,11 +492,6 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
 
     function _checkSignature(address signer, bytes32 digest, bytes calldata signature) private view {
         if (!SignatureChecker.isValidSignatureNowCalldata(signer, digest, signature)) revert BadSignature(signer);
-    }
-
-    function _useNonce(address signer, uint256 nonce) private {
-        if (_nonces[signer].get(nonce)) revert NonceUsed(signer, nonce);
-        _nonces[signer].set(nonce);
     }
 
     function _checkPiece(uint64 dealId, Deal storage d, uint64 seedAt, bytes calldata openings) private view {
@@ -581,7 +560,6 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
 
     /// @return leaves payload leaves: fr32 puts 254 bits into each leaf of 32 bytes
     function _checkTerms(DealTerms calldata terms, bytes calldata cid) private view returns (uint64 leaves) {
-        if (block.timestamp > terms.expiry) revert OfferExpired(terms.expiry, block.timestamp);
         if (cid.length > CID_BYTES_MAX) revert BadTerms("cid", cid.length, CID_BYTES_MAX);
         if (keccak256(cid) != terms.contentHash) revert WrongCid(keccak256(cid), terms.contentHash);
         if (terms.periods < _config.minPeriods) revert BadTerms("periods", terms.periods, _config.minPeriods);

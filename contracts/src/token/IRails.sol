@@ -33,6 +33,7 @@ interface IRails {
 
     event Deposited(address indexed token, address indexed account, address from, uint256 amount);
     event Withdrawn(address indexed token, address indexed account, address to, uint256 amount);
+    event Transferred(address indexed token, address indexed from, address indexed to, uint256 amount);
     event Approved(address indexed payer, address indexed meter, address indexed token, uint256 allowance);
     event RailOpened(uint256 indexed railId, address indexed payer, uint64 indexed payee, address token, address meter, uint128 amount, uint32 interval, uint128 escrow);
     event RailBegun(uint256 indexed railId, uint64 start, uint64 end);
@@ -56,6 +57,10 @@ interface IRails {
     function deposit(address token, address account, uint256 amount) external;
     function depositWithAuthorization(address token, uint256 amount, uint256 validAfter, uint256 validBefore, bytes32 nonce, bytes calldata signature) external;
     function withdraw(address token, uint256 amount, address to) external;
+    /// @notice From the caller's account to another account here.
+    function transfer(address token, address to, uint256 amount) external;
+    /// @notice By a meter, from the account of a payer who has approved it, to another account here.
+    function transferFrom(address token, address payer, address to, uint256 amount) external;
     /// @notice Lets a meter open rails from the caller's account up to an amount in all.
     function approve(address meter, address token, uint256 allowance) external;
 

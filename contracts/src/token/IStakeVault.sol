@@ -62,6 +62,9 @@ interface IStakeVault {
 
     function lock(uint64 operatorId, uint256 amount) external;
     function unlock(uint64 operatorId, uint256 amount) external;
+    /// @notice Hands a lock of the calling module to another slasher (an order that was matched becomes a deal), so that no limit and no
+    /// other obligation can come between.
+    function giveLock(uint64 operatorId, address to, uint256 amount) external;
     /// @notice Slashes from the calling module's lock, and lowers that lock by the same amount.
     /// Payouts are clipped, never refused: compensation first, then reward, together at most half of the part taken from
     /// own stake (rounded down). They are credited and pulled by `claim`.

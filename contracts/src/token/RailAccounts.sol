@@ -63,6 +63,18 @@ abstract contract RailAccounts is IRails, ReentrancyGuardTransient {
         }
     }
 
+    /// @inheritdoc IRails
+    function transfer(address token, address to, uint256 amount) external {
+        _debit(token, msg.sender, amount);
+        _transferred(token, msg.sender, to, amount);
+    }
+
+    /// @inheritdoc IRails
+    function transferFrom(address token, address payer, address to, uint256 amount) external {
+        _debitFor(token, payer, msg.sender, amount);
+        _transferred(token, payer, to, amount);
+    }
+
     /// @notice Sets the allowance; opening and topping up rails uses it up. The approved amount is what the meter may take or hold:
     /// approve only modules that you trust with it.
     /// @inheritdoc IRails
@@ -102,6 +114,12 @@ abstract contract RailAccounts is IRails, ReentrancyGuardTransient {
         if (amount > allowance) revert InsufficientAllowance(payer, meter, token, amount, allowance);
         _allowances[payer][meter][token] = allowance - amount;
         _debit(token, payer, amount);
+    }
+
+    function _transferred(address token, address from, address to, uint256 amount) private {
+        if (amount == 0) revert ZeroAmount();
+        _credit(token, to, amount);
+        emit Transferred(token, from, to, amount);
     }
 
     function _credited(address token, address account, uint256 amount, uint256 before) private {

@@ -197,6 +197,18 @@ contract StakeVault is IStakeVault, StakeVotes {
     }
 
     /// @inheritdoc IStakeVault
+    function giveLock(uint64 operatorId, address to, uint256 amount) external onlySlasher {
+        if (!registry.isSlasher(to)) revert NotSlasher(to);
+        uint256 held = _moduleLocks[operatorId][msg.sender];
+        if (amount > held) revert InsufficientLock(operatorId, msg.sender, amount, held);
+        (_moduleLocks[operatorId][msg.sender], _lockedBy[msg.sender]) = (held - amount, _lockedBy[msg.sender] - amount);
+        _moduleLocks[operatorId][to] += amount;
+        _lockedBy[to] += amount;
+        emit Unlocked(operatorId, msg.sender, amount);
+        emit Locked(operatorId, to, amount);
+    }
+
+    /// @inheritdoc IStakeVault
     function slash(uint64 operatorId, uint256 amount, Payout calldata payout)
         external
         onlySlasher

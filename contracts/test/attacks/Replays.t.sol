@@ -18,7 +18,7 @@ contract ReplayAttack is StorageFixture {
     function setUp() public override {
         super.setUp();
         terms = termsFor(alice, SEED, 5, 1000, 100);
-        bytes32 digest = market.dealTermsDigest(terms);
+        bytes32 digest = desk.dealTermsDigest(terms);
         (byClient, byNode) = (sign(clientSecret, digest), sign(nodeSecret[alice], digest));
     }
 
@@ -56,9 +56,9 @@ contract ReplayAttack is StorageFixture {
         assertBadSignature(market, short, byNode);
         assertBadSignature(market, byNode, byClient);
         // the twin
-        market.openDeal(terms, CID, byClient, byNode);
+        desk.openDeal(terms, CID, byClient, byNode);
         vm.expectPartialRevert(IStorageMarket.NonceUsed.selector);
-        market.openDeal(terms, CID, byClient, byNode);
+        desk.openDeal(terms, CID, byClient, byNode);
     }
 
     function test_an_offer_of_a_node_key_that_was_replaced_is_void() public {
@@ -82,12 +82,12 @@ contract ReplayAttack is StorageFixture {
         bytes memory client_ = sign(clientSecret, digest);
         bytes memory node = sign(nodeSecret[alice], digest);
         vm.expectPartialRevert(IStorageMarket.BadSignature.selector);
-        market.extend(two, 10, expiry, client_, node);
+        desk.extend(two, 10, expiry, client_, node);
         vm.expectPartialRevert(IStorageMarket.BadSignature.selector);
-        market.extend(one, 11, expiry, client_, node);
-        market.extend(one, 10, expiry, client_, node);
+        desk.extend(one, 11, expiry, client_, node);
+        desk.extend(one, 10, expiry, client_, node);
         vm.expectPartialRevert(IStorageMarket.BadSignature.selector);
-        market.extend(one, 10, expiry, client_, node);
+        desk.extend(one, 10, expiry, client_, node);
         assertEq(market.deal(one).endPeriod, end + 10);
     }
 

@@ -30,11 +30,11 @@ contract StolenNodeKeyAttack is StorageFixture {
         vault.setLockLimit(alice, LIMIT);
         assertEq(vault.availableOf(alice), LIMIT);
         IStorageMarket.DealTerms memory greedy = termsOf(alice, 50e18);
-        bytes32 digest = market.dealTermsDigest(greedy);
+        bytes32 digest = desk.dealTermsDigest(greedy);
         bytes memory byThief = sign(clientSecret, digest);
         bytes memory byNode = sign(nodeSecret[alice], digest);
         vm.expectRevert(abi.encodeWithSelector(IStakeVault.InsufficientUnlocked.selector, alice, 50e18 + uint256(BOND), LIMIT));
-        market.openDeal(greedy, CID, byThief, byNode);
+        desk.openDeal(greedy, CID, byThief, byNode);
 
         uint256 wealth = funds(thief);
         uint64 dealId = openDeal(termsOf(alice, LIMIT - BOND), SEED);

@@ -10,6 +10,7 @@ import {Parameters} from "../../src/chain/Parameters.sol";
 import {Randomness} from "../../src/chain/Randomness.sol";
 import {Registry} from "../../src/chain/Registry.sol";
 import {IPossession} from "../../src/storage/IPossession.sol";
+import {DealDesk} from "../../src/storage/DealDesk.sol";
 import {IStorageMarket} from "../../src/storage/IStorageMarket.sol";
 import {Possession} from "../../src/storage/Possession.sol";
 import {StorageMarket} from "../../src/storage/StorageMarket.sol";
@@ -50,6 +51,7 @@ abstract contract StorageFixture is Test, Pieces {
     Randomness internal randomness;
     Possession internal possession;
     StorageMarket internal market;
+    DealDesk internal desk;
 
     address internal client;
     uint256 internal clientSecret;
@@ -77,6 +79,8 @@ abstract contract StorageFixture is Test, Pieces {
         randomness = new Randomness(IRandomness.Source.Beacon, address(beacon), 1 days);
         possession = new Possession(possessionConfig(), registry, operators, randomness);
         market = new StorageMarket(marketConfig(), registry, operators, vault, rails, possession, randomness, address(token));
+        desk = new DealDesk(market, operators);
+        registry.set("dealDesk", address(desk), false);
         registry.set("timelock", address(this), false);
         registry.set("stakeVault", address(vault), false);
         registry.set("possession", address(possession), false);
@@ -197,8 +201,8 @@ abstract contract StorageFixture is Test, Pieces {
     }
 
     function openDeal(IStorageMarket.DealTerms memory terms, uint256 pieceSeed) internal returns (uint64 dealId) {
-        bytes32 digest = market.dealTermsDigest(terms);
-        dealId = market.openDeal(terms, CID, sign(clientSecret, digest), sign(nodeSecret[terms.operatorId], digest));
+        bytes32 digest = desk.dealTermsDigest(terms);
+        dealId = desk.openDeal(terms, CID, sign(clientSecret, digest), sign(nodeSecret[terms.operatorId], digest));
         pieceSeeds[dealId] = pieceSeed;
     }
 

@@ -244,7 +244,7 @@ contract StorageHandler is StorageFixture {
             )
         );
         bytes memory byClient = sign(d.operatorId == alice ? accompliceSecret : clientSecret, digest);
-        try market.extend(id, periods, expiry, byClient, sign(nodeSecret[d.operatorId], digest)) {
+        try desk.extend(id, periods, expiry, byClient, sign(nodeSecret[d.operatorId], digest)) {
             ++done["extend"];
         } catch (bytes memory reason) {
             bytes4 got = bytes4(reason);

@@ -68,10 +68,10 @@ contract StorageMarketTest is StorageFixture {
     }
 
     function refuse(IStorageMarket.DealTerms memory terms, bytes memory error) private {
-        bytes32 digest = market.dealTermsDigest(terms);
+        bytes32 digest = desk.dealTermsDigest(terms);
         (bytes memory one, bytes memory two) = (sign(clientSecret, digest), sign(nodeSecret[alice], digest));
         vm.expectRevert(error);
-        market.openDeal(terms, CID, one, two);
+        desk.openDeal(terms, CID, one, two);
     }
 
     function badTerms(string memory field, uint256 got, uint256 limit) private pure returns (bytes memory) {
@@ -107,7 +107,7 @@ contract StorageMarketTest is StorageFixture {
         t.contentHash = 0;
         refuse(t, abi.encodeWithSelector(IStorageMarket.WrongCid.selector, keccak256(CID), bytes32(0)));
         vm.expectRevert(badTerms("cid", 101, 100));
-        market.openDeal(t, new bytes(101), "", "");
+        desk.openDeal(t, new bytes(101), "", "");
     }
 
     function test_the_leaves_of_a_deal_are_those_that_its_bytes_touch() public {
@@ -123,27 +123,27 @@ contract StorageMarketTest is StorageFixture {
         stranger = bound(stranger, 1, type(uint128).max);
         vm.assume(stranger != clientSecret && stranger != nodeSecret[alice]);
         IStorageMarket.DealTerms memory terms = termsFor(alice, SEED, 5, 1000, 3);
-        bytes32 digest = market.dealTermsDigest(terms);
+        bytes32 digest = desk.dealTermsDigest(terms);
         bytes memory ofClient = sign(clientSecret, digest);
         bytes memory ofNode = sign(nodeSecret[alice], digest);
         address node = nodeKey(alice);
         vm.expectRevert(abi.encodeWithSelector(IStorageMarket.BadSignature.selector, client));
-        market.openDeal(terms, CID, sign(stranger, digest), ofNode);
+        desk.openDeal(terms, CID, sign(stranger, digest), ofNode);
         vm.expectRevert(abi.encodeWithSelector(IStorageMarket.BadSignature.selector, node));
-        market.openDeal(terms, CID, ofClient, sign(stranger, digest));
+        desk.openDeal(terms, CID, ofClient, sign(stranger, digest));
         field = field % 4;
         if (field == 0) ++terms.collateral;
         if (field == 1) ++terms.pricePerPeriod;
         if (field == 2) terms.pieceRoot = ~terms.pieceRoot;
         if (field == 3) ++terms.providerNonce;
         vm.expectRevert(abi.encodeWithSelector(IStorageMarket.BadSignature.selector, client));
-        market.openDeal(terms, CID, ofClient, ofNode);
+        desk.openDeal(terms, CID, ofClient, ofNode);
     }
 
     function test_an_offer_is_used_once_and_can_be_cancelled_by_either_side() public {
         IStorageMarket.DealTerms memory terms = termsFor(alice, SEED, 5, 1000, 3);
         openDeal(terms, SEED);
-        assertTrue(market.isNonceUsed(client, terms.clientNonce));
+        assertTrue(desk.isNonceUsed(client, terms.clientNonce));
         refuse(terms, abi.encodeWithSelector(IStorageMarket.NonceUsed.selector, client, terms.clientNonce));
         ++terms.clientNonce;
         refuse(terms, abi.encodeWithSelector(IStorageMarket.NonceUsed.selector, nodeKey(alice), terms.providerNonce));
@@ -151,32 +151,32 @@ contract StorageMarketTest is StorageFixture {
         vm.expectEmit(address(market));
         emit IStorageMarket.NonceCancelled(client, terms.clientNonce);
         vm.prank(client);
-        market.cancelNonce(terms.clientNonce);
+        desk.cancelNonce(terms.clientNonce);
         refuse(terms, abi.encodeWithSelector(IStorageMarket.NonceUsed.selector, client, terms.clientNonce));
     }
 
     function testFuzz_nonces_are_unordered(uint256 one, uint256 two) public {
         vm.assume(one != two);
         vm.prank(client);
-        market.cancelNonce(one);
-        assertTrue(market.isNonceUsed(client, one));
-        assertFalse(market.isNonceUsed(client, two));
-        assertFalse(market.isNonceUsed(address(this), one));
+        desk.cancelNonce(one);
+        assertTrue(desk.isNonceUsed(client, one));
+        assertFalse(desk.isNonceUsed(client, two));
+        assertFalse(desk.isNonceUsed(address(this), one));
     }
 
     function test_a_deal_that_neither_side_can_secure_is_refused() public {
         IStorageMarket.DealTerms memory terms = termsFor(alice, SEED, 5, 1000, 3);
         terms.collateral = 1000e18;
-        bytes32 digest = market.dealTermsDigest(terms);
+        bytes32 digest = desk.dealTermsDigest(terms);
         (bytes memory one, bytes memory two) = (sign(clientSecret, digest), sign(nodeSecret[alice], digest));
         vm.expectPartialRevert(IStakeVault.InsufficientUnlocked.selector);
-        market.openDeal(terms, CID, one, two);
+        desk.openDeal(terms, CID, one, two);
         terms = termsFor(alice, SEED, 5, 1000, 3);
         terms.pricePerPeriod = 1000e18;
-        digest = market.dealTermsDigest(terms);
+        digest = desk.dealTermsDigest(terms);
         (one, two) = (sign(clientSecret, digest), sign(nodeSecret[alice], digest));
         vm.expectPartialRevert(IRails.InsufficientBalance.selector);
-        market.openDeal(terms, CID, one, two);
+        desk.openDeal(terms, CID, one, two);
     }
 
     // ------------------------------------------------------------------------------------------------ activation
@@ -358,25 +358,25 @@ contract StorageMarketTest is StorageFixture {
         (bytes memory one, bytes memory two) = (sign(clientSecret, digest), sign(nodeSecret[alice], digest));
         address node = nodeKey(alice);
         vm.expectRevert(abi.encodeWithSelector(IStorageMarket.BadSignature.selector, client));
-        market.extend(id, 3, expiry, two, two);
+        desk.extend(id, 3, expiry, two, two);
         vm.expectRevert(abi.encodeWithSelector(IStorageMarket.BadSignature.selector, node));
-        market.extend(id, 3, expiry, one, one);
-        market.extend(id, 3, expiry, one, two);
+        desk.extend(id, 3, expiry, one, one);
+        desk.extend(id, 3, expiry, one, two);
         assertEq(market.deal(id).endPeriod, end + 3);
         assertEq(funds(client), before - 5 * PRICE - BOND);
         vm.expectRevert(abi.encodeWithSelector(IStorageMarket.BadSignature.selector, client));
-        market.extend(id, 3, expiry, one, two);
+        desk.extend(id, 3, expiry, one, two);
         vm.expectRevert(badTerms("periods", 0, 1));
-        market.extend(id, 0, expiry, one, two);
+        desk.extend(id, 0, expiry, one, two);
         vm.expectRevert(badTerms("periods", end + 3 + 10_000, period() + 1 + 10_000));
-        market.extend(id, 10_000, expiry, one, two);
+        desk.extend(id, 10_000, expiry, one, two);
         vm.warp(expiry + 1);
         vm.expectRevert(abi.encodeWithSelector(IStorageMarket.OfferExpired.selector, expiry, expiry + 1));
-        market.extend(id, 3, expiry, one, two);
+        desk.extend(id, 3, expiry, one, two);
         proveTo(alice, end + 3);
         toStart(end + 3);
         vm.expectRevert(abi.encodeWithSelector(IStorageMarket.WrongState.selector, id, IStorageMarket.State.Active));
-        market.extend(id, 3, uint64(block.timestamp), one, two);
+        desk.extend(id, 3, uint64(block.timestamp), one, two);
         market.settle(id);
         assertEq(funds(makeAddr("alice")), 5 * PRICE);
         assertEq(funds(client), before - 5 * PRICE);
