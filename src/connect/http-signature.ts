@@ -141,7 +141,12 @@ function parseSignature(headers: Record<string, string>): {
   if (input === undefined || raw === undefined) throw refused('signature-missing', 'The request is not signed');
   const head = /^sig1=(\(((?:"[a-z0-9@-]{1,64}"(?: |(?=\))))*)\)((?:;[a-z]{1,16}=(?:"[^"\\]{0,128}"|\d{1,12}))*))$/.exec(input);
   const value = /^sig1=:([A-Za-z0-9+/]{86}[A-Za-z0-9+/=]{2}):$/.exec(raw);
-  if (head === null || value === null || input.length > 2048) throw refused('signature-malformed', 'The signature headers cannot be read');
+  const signature = Buffer.from(value?.[1] ?? '', 'base64');
+  // Base64 has several spellings of the same bytes, and recovery reads 65 of them: a signature has one form on the wire.
+  const canonical = signature.length === 65 && raw === `sig1=:${signature.toString('base64')}:`;
+  if (head === null || value === null || !canonical || input.length > 2048) {
+    throw refused('signature-malformed', 'The signature headers cannot be read');
+  }
   const fields: Record<string, string> = {};
   for (const part of (head[3] as string).split(';').slice(1)) {
     const at = part.indexOf('=');
@@ -151,7 +156,7 @@ function parseSignature(headers: Record<string, string>): {
     .split(' ')
     .filter((name) => name !== '')
     .map((name) => name.slice(1, -1));
-  return { components, parameters: head[1] as string, signature: `0x${Buffer.from(value[1] as string, 'base64').toString('hex')}`, fields };
+  return { components, parameters: head[1] as string, signature: `0x${signature.toString('hex')}`, fields };
 }
 
 function recoverAddress(
