@@ -11,6 +11,8 @@ import type { ProviderChildOptions } from '../provider-child.ts';
 export interface ProviderProcess {
   index: number;
   operatorId: bigint;
+  /** Process id while it runs. */
+  pid(): number | undefined;
   /** Codes of the errors that its prover met so far, oldest first. */
   proverFailures(): string[];
   /** How many proofs it has held back until they were too late. */
@@ -70,6 +72,7 @@ export async function startProviderProcess(market: TestMarket, index: number, be
   return {
     index,
     operatorId,
+    pid: () => child?.pid,
     proverFailures: () =>
       logLines()
         .filter(({ event, duty }) => event === 'duty-failed' && duty === 'prover')
