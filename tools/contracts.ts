@@ -38,6 +38,7 @@ const MODULES: Record<string, { contract: string; interface?: string }> = {
   rails: { contract: 'Rails', interface: 'IRails' },
   possession: { contract: 'Possession', interface: 'IPossession' },
   storageMarket: { contract: 'StorageMarket', interface: 'IStorageMarket' },
+  dealDesk: { contract: 'DealDesk' },
   timelock: { contract: 'Timelock' },
   governor: { contract: 'StakeGovernor' },
 };

@@ -70,6 +70,7 @@ export function createSteps({ profile, survey, deployer, allocations, stableToke
         ...(['registry', 'operators', 'stakeVault', 'rails', 'possession', 'randomness', 'networkToken'] as const).map(at),
       ],
     },
+    { name: 'dealDesk', args: (at) => [at('storageMarket'), at('operators')] },
   ];
   if (stableToken === undefined) steps.push({ name: 'stableToken', args: () => [] });
   return steps;

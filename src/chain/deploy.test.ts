@@ -75,6 +75,7 @@ test('a network on the embedded chain is complete, sealed, and no key holds a po
       'emission.mint (what the schedule says)': 'anyone',
       'stakeVault.lock, stakeVault.slash': 'storageMarket',
       'possession.insert, possession.remove': 'storageMarket',
+      'storageMarket.open, storageMarket.extend': 'dealDesk',
       'stableToken.mint (development)': 'anyone',
       'randomness of every block': 'trusted-operator',
     });

@@ -2,6 +2,8 @@
 pragma solidity ^0.8.26;
 
 import {IPossession} from "../../src/storage/IPossession.sol";
+import {DealDesk} from "../../src/storage/DealDesk.sol";
+import {IDealDesk} from "../../src/storage/IDealDesk.sol";
 import {IStorageMarket} from "../../src/storage/IStorageMarket.sol";
 import {StorageMarket} from "../../src/storage/StorageMarket.sol";
 import {StorageFixture} from "../storage/fixture.sol";
@@ -22,7 +24,7 @@ contract ReplayAttack is StorageFixture {
         (byClient, byNode) = (sign(clientSecret, digest), sign(nodeSecret[alice], digest));
     }
 
-    function assertBadSignature(StorageMarket at, bytes memory first, bytes memory second) private {
+    function assertBadSignature(DealDesk at, bytes memory first, bytes memory second) private {
         vm.expectPartialRevert(IStorageMarket.BadSignature.selector);
         at.openDeal(terms, CID, first, second);
     }
@@ -45,19 +47,19 @@ contract ReplayAttack is StorageFixture {
     function test_an_offer_is_good_on_one_chain_at_one_market_and_once() public {
         uint256 home = block.chainid;
         vm.chainId(home + 1); // a fork
-        assertBadSignature(market, byClient, byNode);
+        assertBadSignature(desk, byClient, byNode);
         vm.chainId(home);
         StorageMarket next = new StorageMarket(marketConfig(), registry, operators, vault, rails, possession, randomness, address(token));
         registry.set("storageMarket", address(next), true);
-        assertBadSignature(next, byClient, byNode);
+        assertBadSignature(new DealDesk(next, operators), byClient, byNode);
         registry.set("storageMarket", address(market), true);
         (bytes memory high, bytes memory short) = mirrored(byClient);
-        assertBadSignature(market, high, byNode);
-        assertBadSignature(market, short, byNode);
-        assertBadSignature(market, byNode, byClient);
+        assertBadSignature(desk, high, byNode);
+        assertBadSignature(desk, short, byNode);
+        assertBadSignature(desk, byNode, byClient);
         // the twin
         desk.openDeal(terms, CID, byClient, byNode);
-        vm.expectPartialRevert(IStorageMarket.NonceUsed.selector);
+        vm.expectPartialRevert(IDealDesk.NonceUsed.selector);
         desk.openDeal(terms, CID, byClient, byNode);
     }
 
@@ -67,7 +69,7 @@ contract ReplayAttack is StorageFixture {
         bytes memory consent = sign(secret, operators.nodeKeyConsentDigest(owner, fresh));
         vm.prank(owner);
         operators.setNodeKey(alice, fresh, consent);
-        assertBadSignature(market, byClient, byNode);
+        assertBadSignature(desk, byClient, byNode);
     }
 
     function test_an_extension_is_good_for_one_deal_and_one_end() public {

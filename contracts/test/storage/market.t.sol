@@ -4,6 +4,7 @@ pragma solidity ^0.8.26;
 import {IRails} from "../../src/token/IRails.sol";
 import {IStakeVault} from "../../src/token/IStakeVault.sol";
 import {IPossession} from "../../src/storage/IPossession.sol";
+import {IDealDesk} from "../../src/storage/IDealDesk.sol";
 import {IStorageMarket} from "../../src/storage/IStorageMarket.sol";
 import {StorageMarket} from "../../src/storage/StorageMarket.sol";
 import {StorageFixture} from "./fixture.sol";
@@ -102,7 +103,7 @@ contract StorageMarketTest is StorageFixture {
         refuse(t, badTerms("leaves", 33, 32));
         t = termsFor(alice, SEED, 5, 1016, 3);
         t.expiry = uint64(block.timestamp - 1);
-        refuse(t, abi.encodeWithSelector(IStorageMarket.OfferExpired.selector, t.expiry, block.timestamp));
+        refuse(t, abi.encodeWithSelector(IDealDesk.OfferExpired.selector, t.expiry, block.timestamp));
         t = termsFor(alice, SEED, 5, 1016, 3);
         t.contentHash = 0;
         refuse(t, abi.encodeWithSelector(IStorageMarket.WrongCid.selector, keccak256(CID), bytes32(0)));
@@ -144,15 +145,15 @@ contract StorageMarketTest is StorageFixture {
         IStorageMarket.DealTerms memory terms = termsFor(alice, SEED, 5, 1000, 3);
         openDeal(terms, SEED);
         assertTrue(desk.isNonceUsed(client, terms.clientNonce));
-        refuse(terms, abi.encodeWithSelector(IStorageMarket.NonceUsed.selector, client, terms.clientNonce));
+        refuse(terms, abi.encodeWithSelector(IDealDesk.NonceUsed.selector, client, terms.clientNonce));
         ++terms.clientNonce;
-        refuse(terms, abi.encodeWithSelector(IStorageMarket.NonceUsed.selector, nodeKey(alice), terms.providerNonce));
+        refuse(terms, abi.encodeWithSelector(IDealDesk.NonceUsed.selector, nodeKey(alice), terms.providerNonce));
         terms = termsFor(alice, SEED, 5, 1000, 3);
-        vm.expectEmit(address(market));
-        emit IStorageMarket.NonceCancelled(client, terms.clientNonce);
+        vm.expectEmit(address(desk));
+        emit IDealDesk.NonceCancelled(client, terms.clientNonce);
         vm.prank(client);
         desk.cancelNonce(terms.clientNonce);
-        refuse(terms, abi.encodeWithSelector(IStorageMarket.NonceUsed.selector, client, terms.clientNonce));
+        refuse(terms, abi.encodeWithSelector(IDealDesk.NonceUsed.selector, client, terms.clientNonce));
     }
 
     function testFuzz_nonces_are_unordered(uint256 one, uint256 two) public {
@@ -371,7 +372,7 @@ contract StorageMarketTest is StorageFixture {
         vm.expectRevert(badTerms("periods", end + 3 + 10_000, period() + 1 + 10_000));
         desk.extend(id, 10_000, expiry, one, two);
         vm.warp(expiry + 1);
-        vm.expectRevert(abi.encodeWithSelector(IStorageMarket.OfferExpired.selector, expiry, expiry + 1));
+        vm.expectRevert(abi.encodeWithSelector(IDealDesk.OfferExpired.selector, expiry, expiry + 1));
         desk.extend(id, 3, expiry, one, two);
         proveTo(alice, end + 3);
         toStart(end + 3);

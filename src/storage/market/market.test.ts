@@ -36,7 +36,7 @@ test('the digest of deal terms is the one of the contract', async () => {
   };
   assert.equal(
     dealTermsDigest(storageDomainOf(market.client), terms),
-    await market.client.read('storageMarket', 'dealTermsDigest', [terms]),
+    await market.client.read('dealDesk', 'dealTermsDigest', [terms]),
   );
 });
 

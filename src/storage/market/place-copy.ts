@@ -257,5 +257,5 @@ function silent(peer: ProviderPeer, dealId: bigint, doing: string): MillraceErro
 
 /** Whether the offer of an attempt was taken: its nonce is used up on chain. */
 export async function isOfferTaken(client: ChainClient, terms: DealTerms): Promise<boolean> {
-  return client.read('storageMarket', 'isNonceUsed', [terms.client, terms.clientNonce]);
+  return client.read('dealDesk', 'isNonceUsed', [terms.client, terms.clientNonce]);
 }

@@ -309,7 +309,7 @@ async function replace(run: Run, index: number, error: MillraceError): Promise<v
   await run.save();
   if (failed.dealId === undefined && error.code !== 'deal-refused' && !(await isOfferTaken(options.client, failed.terms))) {
     // The provider has our signature and may still use it: take it back.
-    await options.sender.send({ contract: 'storageMarket', functionName: 'cancelNonce', args: [failed.terms.clientNonce] });
+    await options.sender.send({ contract: 'dealDesk', functionName: 'cancelNonce', args: [failed.terms.clientNonce] });
   }
   await takeNext(run, copy);
 }

@@ -32,7 +32,7 @@ export interface Extension {
   expiry: bigint;
 }
 
-/** The digest that both sides sign; equal to `StorageMarket.dealTermsDigest`. */
+/** The digest that both sides sign; equal to `DealDesk.dealTermsDigest`. */
 export function dealTermsDigest(domain: StorageDomain, terms: DealTerms): Hex {
   return storageDigest(domain, 'DealTerms', terms);
 }

@@ -178,7 +178,7 @@ export function openDealDesk(options: DealDeskOptions): DealDesk {
       const own = await options.signer.signDigest(digest);
       const { dealId, periods, expiry, endPeriod } = extension;
       await options.sender.send({
-        contract: 'storageMarket',
+        contract: 'dealDesk',
         functionName: 'extend',
         args: [dealId, periods, expiry, clientSignature, own],
         key: `extend:${dealId}:${endPeriod}`,
@@ -214,7 +214,7 @@ async function recordOnChain(options: DealDeskOptions, record: DealRecord): Prom
   const own = await options.signer.signDigest(dealTermsDigest(options.domain, terms));
   try {
     const receipt = await options.sender.send({
-      contract: 'storageMarket',
+      contract: 'dealDesk',
       functionName: 'openDeal',
       args: [terms, cid, record.clientSignature, own],
       key: `open:${terms.client.toLowerCase()}:${terms.clientNonce}`,
