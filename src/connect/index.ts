@@ -11,5 +11,5 @@ export {
   verifyRequest,
 } from './http-signature.ts';
 export { type PeerAddress, type PeerRequest, peerFetch } from './peer-fetch.ts';
-export { type PeerServer, type PeerServerOptions, startPeerServer } from './peer-server.ts';
+export { type PeerDoor, type PeerServer, type PeerServerOptions, startPeerServer } from './peer-server.ts';
 export { openTransportIdentity, type TransportIdentity } from './transport-identity.ts';

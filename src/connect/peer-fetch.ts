@@ -5,6 +5,7 @@ import https from 'node:https';
 import { Readable } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { MillraceError } from '../errors.ts';
+import { lookupPeer } from './relay-name.ts';
 
 /** Where a peer is reached and the key that it must show. */
 export interface PeerAddress {
@@ -94,7 +95,7 @@ class PinnedAgent extends https.Agent {
 
   constructor(peer: PeerAddress) {
     // Trust comes from the pinned key below, not from a certificate authority.
-    super({ keepAlive: true, maxSockets: 64, rejectUnauthorized: false, minVersion: 'TLSv1.3', maxCachedSessions: 0 });
+    super({ keepAlive: true, maxSockets: 64, rejectUnauthorized: false, minVersion: 'TLSv1.3', maxCachedSessions: 0, lookup: lookupPeer });
     this.#peer = peer;
   }
 

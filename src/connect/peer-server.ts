@@ -4,12 +4,15 @@ import net, { type AddressInfo, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { getRequestListener } from '@hono/node-server';
 import { MillraceError } from '../errors.ts';
+import { readClientHello } from './client-hello.ts';
 import type { TransportIdentity } from './transport-identity.ts';
 
 /** A running peer server. */
 export interface PeerServer {
   host: string;
   port: number;
+  /** Serves a TLS connection that came by another way than the port: a stream of a tunnel. Plain HTTP is not spoken there. */
+  accept(connection: Duplex): void;
   /** Stops taking connections, lets running requests end for `graceMs` (default 5,000), then cuts them. */
   stop(graceMs?: number): Promise<void>;
 }
@@ -20,8 +23,16 @@ export interface PeerServerOptions {
   port: number;
   identity: TransportIdentity;
   fetch: (request: Request) => Response | Promise<Response>;
+  /** Takes connections that are for others, as a relay does; none when absent. */
+  door?: PeerDoor;
   /** Greatest number of connections at once (default 512); more are closed at once. */
   connectionsMax?: number;
+}
+
+/** Who takes TLS connections that ask for another name than the server's own. */
+export interface PeerDoor {
+  /** Takes a connection of which nothing is consumed and which asks for `name` (SNI); false when it is none of its own. */
+  take(name: string, connection: Socket): boolean;
 }
 
 const TLS_HANDSHAKE_BYTE = 0x16;
@@ -43,14 +54,16 @@ const LIMITS = {
  */
 export async function startPeerServer(options: PeerServerOptions): Promise<PeerServer> {
   const host = options.host ?? '127.0.0.1';
-  const sockets = new Set<Socket>();
+  const sockets = new Set<Duplex>();
   const listener = getRequestListener(options.fetch, { overrideGlobalObjects: false }) as RequestListener;
   const plain = http.createServer(LIMITS, listener);
   const secure = https.createServer(
     { ...LIMITS, key: options.identity.keyPem, cert: options.identity.certificatePem, minVersion: 'TLSv1.3' },
     listener,
   );
-  const front = net.createServer({ pauseOnConnect: false, noDelay: true }, (socket) => routeByFirstByte(socket, sockets, plain, secure));
+  const front = net.createServer({ pauseOnConnect: false, noDelay: true }, (socket) =>
+    routeByFirstByte(socket, { sockets, plain, secure, door: options.door }),
+  );
   front.maxConnections = options.connectionsMax ?? 512;
   for (const server of [plain, secure]) {
     server.on('clientError', refuseGarbage);
@@ -61,6 +74,12 @@ export async function startPeerServer(options: PeerServerOptions): Promise<PeerS
   return {
     host,
     port: (front.address() as AddressInfo).port,
+    accept(connection) {
+      sockets.add(connection);
+      connection.on('close', () => sockets.delete(connection));
+      connection.on('error', () => connection.destroy());
+      secure.emit('connection', connection);
+    },
     async stop(graceMs = 5000) {
       const closed = new Promise<void>((resolve) => front.close(() => resolve()));
       plain.closeIdleConnections();
@@ -74,21 +93,41 @@ export async function startPeerServer(options: PeerServerOptions): Promise<PeerS
   };
 }
 
-function routeByFirstByte(socket: Socket, sockets: Set<Socket>, plain: http.Server, secure: https.Server): void {
+interface Routes {
+  sockets: Set<Duplex>;
+  plain: http.Server;
+  secure: https.Server;
+  door: PeerDoor | undefined;
+}
+
+function routeByFirstByte(socket: Socket, { sockets, plain, secure, door }: Routes): void {
   sockets.add(socket);
   socket.on('close', () => sockets.delete(socket));
   socket.on('error', () => socket.destroy());
   socket.setTimeout(FIRST_BYTE_TIMEOUT_MS, () => socket.destroy());
-  socket.once('readable', () => {
-    const first = socket.read(1) as Buffer | null;
-    if (first === null) {
+  const late = setTimeout(() => socket.destroy(), FIRST_BYTE_TIMEOUT_MS);
+  socket.once('close', () => clearTimeout(late));
+  let seen: Buffer = Buffer.alloc(0);
+  const route = () => {
+    const bytes = socket.read() as Buffer | null;
+    if (bytes === null) {
       socket.destroy();
       return;
     }
-    socket.unshift(first);
+    seen = seen.length === 0 ? bytes : Buffer.concat([seen, bytes]);
+    const isTls = seen[0] === TLS_HANDSHAKE_BYTE;
+    const hello = isTls && door !== undefined ? readClientHello(seen) : 'garbage';
+    if (hello === 'incomplete') {
+      socket.once('readable', route);
+      return;
+    }
+    clearTimeout(late);
+    socket.unshift(seen);
+    if (typeof hello === 'object' && hello.serverName !== undefined && door?.take(hello.serverName, socket) === true) return;
     socket.setTimeout(IDLE_TIMEOUT_MS, () => socket.destroy());
-    (first[0] === TLS_HANDSHAKE_BYTE ? secure : plain).emit('connection', socket);
-  });
+    (isTls ? secure : plain).emit('connection', socket);
+  };
+  socket.once('readable', route);
 }
 
 /** Answers what is no HTTP request, as far as the other side still listens, and closes. */
