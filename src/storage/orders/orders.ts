@@ -170,14 +170,25 @@ export function shardCollateralUp(shardSize: bigint, collateralPerGib: bigint): 
 }
 
 /** What posting a bid takes from its client, in parts: at its greatest price. Equal in sum to `OrderBook.bidCost`. */
-export function bidCostParts(bid: BidOrder, fees: OrderFees): Record<'price' | 'fee' | 'bonds' | 'tip' | 'reserve' | 'challenges' | 'total', bigint> {
+export function bidCostParts(
+  bid: BidOrder,
+  fees: OrderFees,
+): Record<'price' | 'fee' | 'bonds' | 'tip' | 'reserve' | 'challenges' | 'total', bigint> {
   const shard = shardPriceUp(bid.shardSize, bid.maxPrice);
   const shardPeriods = BigInt(bid.count) * BigInt(bid.periods);
   const price = shard * shardPeriods;
   const fee = ((shard * BigInt(fees.feeBps)) / 10_000n) * shardPeriods;
   const bonds = fees.dealBond * BigInt(bid.count);
   const { reserve, challengeBudget: challenges } = bid;
-  return { price, fee, bonds, tip: fees.matcherTip, reserve, challenges, total: price + fee + bonds + fees.matcherTip + reserve + challenges };
+  return {
+    price,
+    fee,
+    bonds,
+    tip: fees.matcherTip,
+    reserve,
+    challenges,
+    total: price + fee + bonds + fees.matcherTip + reserve + challenges,
+  };
 }
 
 /** An ask, a bid or another flat order as JSON: integers as decimal strings. */
