@@ -137,7 +137,7 @@ interface IStorageMarket {
     /// @notice Deal desk only: `periods` more at the same price.
     function extend(uint64 dealId, uint32 periods) external;
     function endEarly(uint64 dealId) external;
-    /// @notice Anyone: pays for proven periods, returns money of unproven ones, takes fault fees (reward to the caller), ends a deal whose time is over.
+    /// @notice Anyone: pays for proven periods, returns money of unproven ones, takes fault fees (burnt), ends a deal whose time is over.
     function settle(uint64 dealId) external;
     /// @notice Node key: takes a deal that is over out of the table and frees its collateral.
     function drop(uint64 dealId, bytes calldata tablePath) external;

@@ -116,7 +116,9 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
     }
 
     /// @inheritdoc IStorageMarket
-    function activate(uint64 dealId, bytes calldata acknowledgement, bytes calldata openings, uint32 slot, bytes calldata tablePath) external {
+    function activate(uint64 dealId, bytes calldata acknowledgement, bytes calldata openings, uint32 slot, bytes calldata tablePath)
+        external
+    {
         Deal storage d = _known(dealId);
         _onlyNodeKey(dealId, d);
         if (d.state != State.Open) _wrongState(dealId, d);
@@ -296,10 +298,15 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
         if (seedAt == 0) revert NoChallengeOpen(dealId);
         uint64 deadline = seedAt + _config.challengeWindow;
         _deadline(deadline);
-        if (d.demanded == 0) _checkPiece(dealId, d, seedAt, openings);
-        else possession.verifyRange(_leafOf(dealId, d), d.demandedFrom, d.demanded, openings);
+        uint128 bond = _config.challengeBond;
+        if (d.demanded == 0) {
+            _checkPiece(dealId, d, seedAt, openings);
+        } else {
+            bond *= d.demanded;
+            possession.verifyRange(_leafOf(dealId, d), d.demandedFrom, d.demanded, openings);
+        }
         d.challengedAt = 0;
-        _close(d.challengeRailId, 0, _config.challengeBond, 0);
+        _close(d.challengeRailId, 0, bond, 0);
         emit ChallengeAnswered(dealId);
     }
 
@@ -385,8 +392,7 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
         private
         returns (uint256 compensationPaid, uint256 rewardPaid)
     {
-        (, compensationPaid, rewardPaid) =
-            stakeVault.slash(operatorId, amount, IStakeVault.Payout(client, compensation, reporter, reward));
+        (, compensationPaid, rewardPaid) = stakeVault.slash(operatorId, amount, IStakeVault.Payout(client, compensation, reporter, reward));
     }
 
     /// @inheritdoc IRailMeter

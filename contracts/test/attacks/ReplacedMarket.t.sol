@@ -34,7 +34,8 @@ contract ReplacedMarketAttack is StorageFixture {
         StorageMarket old = market;
         Possession oldPossession = possession;
         Possession nextPossession = new Possession(possessionConfig(), registry, operators, randomness);
-        StorageMarket next = new StorageMarket(marketConfig(), registry, operators, vault, rails, nextPossession, randomness, address(token));
+        StorageMarket next =
+            new StorageMarket(marketConfig(), registry, operators, vault, rails, nextPossession, randomness, address(token));
         registry.set("possession", address(nextPossession), false);
         registry.set("storageMarket", address(next), true);
         DealDesk nextDesk = new DealDesk(next, operators);

@@ -79,7 +79,11 @@ contract ReplayAttack is StorageFixture {
         uint64 end = market.deal(one).endPeriod;
         assertEq(end, market.deal(two).endPeriod);
         bytes32 digest = typedDigest(
-            keccak256(abi.encode(keccak256("Extension(uint64 dealId,uint32 periods,uint64 endPeriod,uint64 expiry)"), one, uint32(10), end, expiry))
+            keccak256(
+                abi.encode(
+                    keccak256("Extension(uint64 dealId,uint32 periods,uint64 endPeriod,uint64 expiry)"), one, uint32(10), end, expiry
+                )
+            )
         );
         bytes memory client_ = sign(clientSecret, digest);
         bytes memory node = sign(nodeSecret[alice], digest);

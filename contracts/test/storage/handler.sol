@@ -4,6 +4,8 @@ pragma solidity ^0.8.26;
 import {IPossession} from "../../src/storage/IPossession.sol";
 import {IStorageMarket} from "../../src/storage/IStorageMarket.sol";
 import {IRails} from "../../src/token/IRails.sol";
+import {IStakeVault} from "../../src/token/IStakeVault.sol";
+import {Vm} from "forge-std/Vm.sol";
 import {StorageFixture} from "./fixture.sol";
 
 /// @notice Random lives of many deals. Alice is hostile and is her own client and reporter: she loses data, is silent, surrenders,
@@ -26,6 +28,27 @@ contract StorageHandler is StorageFixture {
     uint256 public coalitionBefore;
     uint256 public bobBefore;
     mapping(bytes32 action => uint256) public done;
+    uint256 public paidByVault; // all payouts of all slashes
+    uint256 public paidForDeals; // what terminated deals say of theirs
+
+    /// Adds up the payouts of an action, of which no deal gives more than its client has paid for it.
+    modifier counted() {
+        vm.recordLogs();
+        _;
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        for (uint256 i; i < logs.length; ++i) {
+            if (logs[i].topics[0] == IStakeVault.Slashed.selector) {
+                (,,,, uint256 compensation, uint256 reward) =
+                    abi.decode(logs[i].data, (uint256, uint256, uint256, uint256, uint256, uint256));
+                paidByVault += compensation + reward;
+            } else if (logs[i].topics[0] == IStorageMarket.DealTerminated.selector) {
+                (,,, uint256 compensation, uint256 reward,) = abi.decode(logs[i].data, (uint8, uint64, uint256, uint256, uint256, uint256));
+                paidForDeals += compensation + reward;
+                assertLe(compensation + reward, rails.rail(market.deal(uint64(uint256(logs[i].topics[1]))).railId).paid);
+                if (compensation + reward != 0) ++done["pay out"];
+            }
+        }
+    }
 
     function setUp() public override {
         super.setUp();
@@ -43,12 +66,16 @@ contract StorageHandler is StorageFixture {
         if (inTable(operatorId) >= DEALS_MAX) return;
         (address honest, uint256 honestSecret) = (client, clientSecret);
         if (operatorId == alice) (client, clientSecret) = (accomplice, accompliceSecret);
-        IStorageMarket.DealTerms memory terms = termsFor(operatorId, 1 + seed % 50, uint8(5 + seed % 4), uint64(1 + (seed >> 8) % 1000), uint32(2 + (seed >> 16) % 12));
+        IStorageMarket.DealTerms memory terms =
+            termsFor(operatorId, 1 + seed % 50, uint8(5 + seed % 4), uint64(1 + (seed >> 8) % 1000), uint32(2 + (seed >> 16) % 12));
         terms.collateral = uint128(1 + (seed >> 32) % 6e18);
         terms.pricePerPeriod = uint128(1 + (seed >> 64) % 1e17);
         terms.bond = uint128(1e15 + (seed >> 96) % 1e16);
         if (vault.availableOf(operatorId) < 10e18) restake();
-        if (vault.availableOf(operatorId) >= uint256(terms.collateral) + terms.bond && funds(client) >= uint256(terms.pricePerPeriod) * terms.periods + terms.bond) {
+        if (
+            vault.availableOf(operatorId) >= uint256(terms.collateral) + terms.bond
+                && funds(client) >= uint256(terms.pricePerPeriod) * terms.periods + terms.bond
+        ) {
             uint64 id = openDeal(terms, 1 + seed % 50);
             deals.push(id);
             ++done["open"];
@@ -91,7 +118,9 @@ contract StorageHandler is StorageFixture {
     /// Time passes: some periods, in each of which bob proves and alice does as she likes and can.
     function advance(uint256 seed) external {
         uint256 periods = 1 + (seed % 16 == 0 ? seed % 9 : seed % 2);
-        for (uint256 i; i < periods; ++i) pass(uint256(keccak256(abi.encode(seed, i))));
+        for (uint256 i; i < periods; ++i) {
+            pass(uint256(keccak256(abi.encode(seed, i))));
+        }
         vm.warp(block.timestamp + seed % 130); // before the freeze
         answerForBob();
     }
@@ -103,7 +132,7 @@ contract StorageHandler is StorageFixture {
         ++done["lose"];
     }
 
-    function settle(uint256 seed) external {
+    function settle(uint256 seed) external counted {
         uint64 id = pickRunning(seed);
         if (id == 0) return;
         vm.prank(reporter);
@@ -116,25 +145,26 @@ contract StorageHandler is StorageFixture {
         rails.settle(market.deal(deals[seed % deals.length]).railId);
     }
 
-    function terminate(uint256 seed) external {
+    function terminate(uint256 seed) external counted {
         uint64 id = pickRunning(seed);
         if (id == 0) return;
         vm.prank(reporter);
         try market.terminate(id) {
             ++done["terminate"];
         } catch (bytes memory reason) {
+            vm.getRecordedLogs(); // what was undone was not paid
             assertEq(bytes4(reason), IStorageMarket.NothingToTerminate.selector);
         }
     }
 
-    function expire(uint256 seed) external {
+    function expire(uint256 seed) external counted {
         uint64 id = pick(seed, IStorageMarket.State.Open);
         if (id == 0 || block.timestamp <= market.deal(id).openedAt + 900) return;
         market.expire(id);
         ++done["expire"];
     }
 
-    function dropOne(uint256 seed) external {
+    function dropOne(uint256 seed) external counted {
         uint256 start = seed % (deals.length + 1);
         for (uint256 i; i < deals.length; ++i) {
             uint64 id = deals[(start + i) % deals.length];
@@ -152,7 +182,7 @@ contract StorageHandler is StorageFixture {
         }
     }
 
-    function declareFault(uint256 seed) external {
+    function declareFault(uint256 seed) external counted {
         uint64 id = pickOf(seed, alice, IStorageMarket.State.Active);
         if (id == 0 || isFrozen(alice)) return;
         uint32 slot = market.deal(id).slot;
@@ -164,11 +194,12 @@ contract StorageHandler is StorageFixture {
             ++done["declare"];
             if (seed % 2 == 0) recoverNow(id);
         } catch (bytes memory reason) {
+            vm.getRecordedLogs(); // what was undone was not paid
             assertEq(bytes4(reason), IStorageMarket.WrongState.selector); // it was over
         }
     }
 
-    function recoverFault(uint256 seed) external {
+    function recoverFault(uint256 seed) external counted {
         uint64 id = pickOf(seed, alice, IStorageMarket.State.Faulty);
         if (id != 0) recoverNow(id);
     }
@@ -186,25 +217,28 @@ contract StorageHandler is StorageFixture {
             record(alice, slot, leafOf(id));
             ++done["recover"];
         } catch (bytes memory reason) {
+            vm.getRecordedLogs(); // what was undone was not paid
             bytes4 got = bytes4(reason);
             assertTrue(
-                got == IStorageMarket.WrongState.selector || got == IStorageMarket.SeedTooOld.selector || got == IPossession.TableHasFailed.selector
+                got == IStorageMarket.WrongState.selector || got == IStorageMarket.SeedTooOld.selector
+                    || got == IPossession.TableHasFailed.selector
             );
         }
     }
 
-    function surrender(uint256 seed) external {
+    function surrender(uint256 seed) external counted {
         uint64 id = pickOf(seed, alice, seed % 2 == 0 ? IStorageMarket.State.Active : IStorageMarket.State.Faulty);
         if (id == 0 || seed % 3 == 0) return;
         vm.prank(nodeKey(alice));
         try market.surrender(id) {
             ++done["surrender"];
         } catch (bytes memory reason) {
+            vm.getRecordedLogs(); // what was undone was not paid
             assertEq(bytes4(reason), IStorageMarket.WrongState.selector);
         }
     }
 
-    function leave(uint256 seed) external {
+    function leave(uint256 seed) external counted {
         uint64 id = pickOf(seed, alice, IStorageMarket.State.Active);
         if (id == 0 || lost[id] || seed % 8 == 0) return;
         bytes memory openings = openPiece(leafOf(id), pieceSeeds[id], seedOf(market.recentSeedTime()), 4);
@@ -212,6 +246,7 @@ contract StorageHandler is StorageFixture {
         try market.leave(id, openings) {
             ++done["leave"];
         } catch (bytes memory reason) {
+            vm.getRecordedLogs(); // what was undone was not paid
             bytes4 got = bytes4(reason);
             assertTrue(
                 got == IStorageMarket.WrongState.selector || got == IStorageMarket.ChallengeOpen.selector
@@ -220,13 +255,14 @@ contract StorageHandler is StorageFixture {
         }
     }
 
-    function endEarly(uint256 seed) external {
+    function endEarly(uint256 seed) external counted {
         uint64 id = pickRunning(seed);
         if (id == 0) return;
         vm.prank(market.deal(id).client);
         try market.endEarly(id) {
             ++done["endEarly"];
         } catch (bytes memory reason) {
+            vm.getRecordedLogs(); // what was undone was not paid
             bytes4 got = bytes4(reason);
             assertTrue(got == IStorageMarket.WrongState.selector || got == IStorageMarket.ChallengeOpen.selector);
         }
@@ -240,16 +276,42 @@ contract StorageHandler is StorageFixture {
         uint64 expiry = uint64(block.timestamp);
         bytes32 digest = typedDigest(
             keccak256(
-                abi.encode(keccak256("Extension(uint64 dealId,uint32 periods,uint64 endPeriod,uint64 expiry)"), id, periods, d.endPeriod, expiry)
+                abi.encode(
+                    keccak256("Extension(uint64 dealId,uint32 periods,uint64 endPeriod,uint64 expiry)"), id, periods, d.endPeriod, expiry
+                )
             )
         );
         bytes memory byClient = sign(d.operatorId == alice ? accompliceSecret : clientSecret, digest);
         try desk.extend(id, periods, expiry, byClient, sign(nodeSecret[d.operatorId], digest)) {
             ++done["extend"];
         } catch (bytes memory reason) {
+            vm.getRecordedLogs(); // what was undone was not paid
             bytes4 got = bytes4(reason);
             assertTrue(got == IStorageMarket.WrongState.selector || got == IRails.InsufficientBalance.selector);
         }
+    }
+
+    function demandBytes(uint256 seed) external {
+        uint64 id = pickRunning(seed);
+        if (id == 0) return;
+        IStorageMarket.Deal memory d = market.deal(id);
+        uint64 first = uint64((seed >> 16) % d.leaves);
+        uint32 count = uint32(1 + (seed >> 80) % (d.leaves - first));
+        if (count > 8) count = 8;
+        if (funds(d.client) < uint256(count) * 1e15) return;
+        vm.prank(d.client);
+        try market.demandBytes(id, first, count) {
+            ++done["demand"];
+        } catch (bytes memory reason) {
+            vm.getRecordedLogs(); // what was undone was not paid
+            bytes4 got = bytes4(reason);
+            assertTrue(
+                got == IStorageMarket.WrongState.selector || got == IStorageMarket.ChallengeOpen.selector
+                    || got == IStorageMarket.DeadlinePassed.selector
+            );
+        }
+        if (d.operatorId == bob) answerForBob();
+        else if (seed % 2 == 0) answerFor(id);
     }
 
     function challenge(uint256 seed) external {
@@ -261,9 +323,11 @@ contract StorageHandler is StorageFixture {
         try market.challenge(id) {
             ++done["challenge"];
         } catch (bytes memory reason) {
+            vm.getRecordedLogs(); // what was undone was not paid
             bytes4 got = bytes4(reason);
             assertTrue(
-                got == IStorageMarket.WrongState.selector || got == IStorageMarket.ChallengeOpen.selector || got == IStorageMarket.DeadlinePassed.selector
+                got == IStorageMarket.WrongState.selector || got == IStorageMarket.ChallengeOpen.selector
+                    || got == IStorageMarket.DeadlinePassed.selector
             );
         }
         if (d.operatorId == bob) answerForBob();
@@ -326,7 +390,9 @@ contract StorageHandler is StorageFixture {
         IStorageMarket.Deal memory d = market.deal(id);
         if (d.challengedAt == 0 || lost[id] || block.timestamp > d.challengedAt + 120) return;
         if (block.timestamp < d.challengedAt) vm.warp(d.challengedAt);
-        bytes memory openings = openPiece(leafOf(id), pieceSeeds[id], seedOf(d.challengedAt), 4);
+        bytes memory openings = d.demanded == 0
+            ? openPiece(leafOf(id), pieceSeeds[id], seedOf(d.challengedAt), 4)
+            : openRange(pieceSeeds[id], d.pieceHeight, d.demandedFrom, d.demanded);
         vm.prank(nodeKey(d.operatorId));
         market.answer(id, openings);
         ++done["answer"];
@@ -347,7 +413,9 @@ contract StorageHandler is StorageFixture {
             if (all[i].slot == slots) ++slots;
         }
         leaves = new IPossession.Leaf[](slots);
-        for (uint256 i; i < all.length && all[i].time < before; ++i) leaves[all[i].slot] = all[i].leaf;
+        for (uint256 i; i < all.length && all[i].time < before; ++i) {
+            leaves[all[i].slot] = all[i].leaf;
+        }
     }
 
     function isFrozen(uint64 operatorId) private returns (bool) {
@@ -360,7 +428,9 @@ contract StorageHandler is StorageFixture {
     }
 
     function inTable(uint64 operatorId) private view returns (uint256 count) {
-        for (uint256 i; i < tables[operatorId].length; ++i) if (tables[operatorId][i].leaves != 0) ++count;
+        for (uint256 i; i < tables[operatorId].length; ++i) {
+            if (tables[operatorId][i].leaves != 0) ++count;
+        }
     }
 
     function pick(uint256 seed, IStorageMarket.State state) private view returns (uint64) {
@@ -392,7 +462,9 @@ contract StorageHandler is StorageFixture {
     /// Everything that alice, her client and her reporter have: tokens, accounts, claims, stake, escrow of their deals.
     function coalition() public view returns (uint256 wealth) {
         address[3] memory members = [makeAddrView("alice"), accomplice, reporter];
-        for (uint256 i; i < 3; ++i) wealth += token.balanceOf(members[i]) + funds(members[i]) + claimable(members[i]);
+        for (uint256 i; i < 3; ++i) {
+            wealth += token.balanceOf(members[i]) + funds(members[i]) + claimable(members[i]);
+        }
         (uint256 active, uint256 exiting) = vault.ownStake(alice);
         wealth += active + exiting;
         for (uint256 i; i < deals.length; ++i) {
@@ -439,7 +511,7 @@ contract StorageHandler is StorageFixture {
                 assertEq(r.paid, uint256(d.pricePerPeriod) * (r.provenSeconds / PERIOD));
                 assertLe(d.earlyEndFee, uint256(d.pricePerPeriod) * (r.end - possession.periodStart(d.endPeriod)) / PERIOD);
             }
-            if (d.challengedAt != 0) assertEq(rails.rail(d.challengeRailId).escrow, 1e15);
+            if (d.challengedAt != 0) assertEq(rails.rail(d.challengeRailId).escrow, d.demanded == 0 ? 1e15 : 1e15 * uint256(d.demanded));
         }
         assertLe(rails.obligationsOf(address(token)), token.balanceOf(address(rails)));
         assertLe(vault.obligations(), token.balanceOf(address(vault)));
@@ -465,6 +537,7 @@ contract StorageHandler is StorageFixture {
 
     function assertNobodyGains() external view {
         assertLe(coalition(), coalitionBefore);
+        assertEq(paidByVault, paidForDeals); // no slash but a termination pays anybody
         assertEq(vault.slashableOf(bob), bobBefore);
         assertEq(possession.standing(bob).graceUsedAt, 0);
     }

@@ -11,7 +11,7 @@ contract StorageInvariantsTest is Test {
     function setUp() public {
         handler = new StorageHandler();
         handler.setUp();
-        bytes4[] memory actions = new bytes4[](19);
+        bytes4[] memory actions = new bytes4[](20);
         actions[0] = handler.open.selector;
         actions[1] = handler.advance.selector;
         actions[2] = handler.advance.selector;
@@ -31,6 +31,7 @@ contract StorageInvariantsTest is Test {
         actions[16] = handler.claim.selector;
         actions[17] = handler.activateLater.selector;
         actions[18] = handler.open.selector;
+        actions[19] = handler.demandBytes.selector;
         targetSelector(FuzzSelector(address(handler), actions));
         targetContract(address(handler));
     }
@@ -55,14 +56,32 @@ contract StorageInvariantsTest is Test {
     function test_the_walk_reaches_every_action() public {
         for (uint256 i; i < 800; ++i) {
             uint256 seed = uint256(keccak256(abi.encode("walk", i)));
-            step(seed % 18, seed >> 8);
+            step(seed % 19, seed >> 8);
             if (i % 25 == 0) assertAll();
         }
         assertAll();
-        string[15] memory names = [
-            "open", "activate", "lose", "settle", "terminate", "expire", "drop", "declare", "recover", "surrender", "leave", "endEarly", "extend", "challenge", "answer"
+        string[17] memory names = [
+            "open",
+            "activate",
+            "lose",
+            "settle",
+            "terminate",
+            "expire",
+            "drop",
+            "declare",
+            "recover",
+            "surrender",
+            "leave",
+            "endEarly",
+            "extend",
+            "challenge",
+            "answer",
+            "demand",
+            "pay out"
         ];
-        for (uint256 i; i < names.length; ++i) assertGt(handler.done(bytes32(bytes(names[i]))), 0, names[i]);
+        for (uint256 i; i < names.length; ++i) {
+            assertGt(handler.done(bytes32(bytes(names[i]))), 0, names[i]);
+        }
         assertGt(handler.done("bob proved"), 50);
         assertGt(handler.done("alice proved"), 10);
     }
@@ -92,6 +111,7 @@ contract StorageInvariantsTest is Test {
         else if (action == 14) handler.claim(seed);
         else if (action == 15) handler.activateLater(seed);
         else if (action == 16) handler.dropOne(seed);
+        else if (action == 17) handler.demandBytes(seed);
         else handler.advance(seed);
     }
 }

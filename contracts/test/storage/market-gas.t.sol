@@ -23,6 +23,13 @@ contract StorageGasTest is StorageFixture {
         vm.prank(nodeKey(alice));
         market.answer(id, openings);
         vm.snapshotGasLastCall("StorageMarket", "answer");
+        vm.prank(client);
+        market.demandBytes(id, 0, 32);
+        vm.snapshotGasLastCall("StorageMarket", "demandBytes");
+        bytes memory range = openRange(SEED + 1, 5, 0, 32);
+        vm.prank(nodeKey(alice));
+        market.answer(id, range);
+        vm.snapshotGasLastCall("StorageMarket", "answer with 32 leaves");
         uint64 first = market.deal(id).firstPeriod;
         proveNext(alice);
         vm.snapshotGasLastCall("Possession", "prove two small pieces");

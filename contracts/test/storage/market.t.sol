@@ -107,8 +107,10 @@ contract StorageMarketTest is StorageFixture {
         t = termsFor(alice, SEED, 5, 1016, 3);
         t.contentHash = 0;
         refuse(t, abi.encodeWithSelector(IStorageMarket.WrongCid.selector, keccak256(CID), bytes32(0)));
+        bytes32 digest = desk.dealTermsDigest(t);
+        (bytes memory one, bytes memory two) = (sign(clientSecret, digest), sign(nodeSecret[alice], digest));
         vm.expectRevert(badTerms("cid", 101, 100));
-        desk.openDeal(t, new bytes(101), "", "");
+        desk.openDeal(t, new bytes(101), one, two);
     }
 
     function test_the_leaves_of_a_deal_are_those_that_its_bytes_touch() public {
@@ -310,6 +312,7 @@ contract StorageMarketTest is StorageFixture {
         (uint256 stake,) = vault.ownStake(alice);
         uint256 supply = token.totalSupply();
         uint256 expected = uint256(price) * (periods - proven + 4);
+        if (expected > uint256(price) * proven) expected = uint256(price) * proven; // never more than was paid
         if (expected > collateral / 2) expected = collateral / 2;
         asNode(alice);
         market.surrender(id);
@@ -326,7 +329,7 @@ contract StorageMarketTest is StorageFixture {
         this.dropExternal(id);
     }
 
-    function test_a_reporter_is_paid_for_settling_a_charged_miss_out_of_the_fee() public {
+    function test_a_fault_fee_is_burnt_and_pays_nobody() public {
         uint64 id = activeDeal(alice, SEED, 20);
         uint64 first = market.deal(id).firstPeriod;
         proveTo(alice, first);
@@ -334,20 +337,58 @@ contract StorageMarketTest is StorageFixture {
         address reporter = makeAddr("reporter");
         vm.expectEmit(address(market));
         emit IStorageMarket.FaultFee(id, 1, COLLATERAL / 20);
+        uint256 supply = token.totalSupply();
         vm.prank(reporter);
         market.settle(id);
-        assertEq(claimable(reporter), COLLATERAL / 20 / 20);
-        vm.prank(reporter);
+        assertEq(token.totalSupply(), supply - COLLATERAL / 20);
         market.settle(id); // nothing more to take
-        assertEq(claimable(reporter), COLLATERAL / 20 / 20);
+        assertEq(token.totalSupply(), supply - COLLATERAL / 20);
+        assertEq(claimable(reporter) + claimable(client), 0);
     }
 
     // ------------------------------------------------------------------------------------------------ extension, early end
 
     function extensionDigest(uint64 id, uint32 periods, uint64 endPeriod, uint64 expiry) private view returns (bytes32) {
         return typedDigest(
-            keccak256(abi.encode(keccak256("Extension(uint64 dealId,uint32 periods,uint64 endPeriod,uint64 expiry)"), id, periods, endPeriod, expiry))
+            keccak256(
+                abi.encode(
+                    keccak256("Extension(uint64 dealId,uint32 periods,uint64 endPeriod,uint64 expiry)"), id, periods, endPeriod, expiry
+                )
+            )
         );
+    }
+
+    function refuseExtension(uint64 id, uint32 periods, bytes memory error) private {
+        bytes32 digest = extensionDigest(id, periods, market.deal(id).endPeriod, uint64(block.timestamp));
+        (bytes memory one, bytes memory two) = (sign(clientSecret, digest), sign(nodeSecret[alice], digest));
+        vm.expectRevert(error);
+        desk.extend(id, periods, uint64(block.timestamp), one, two);
+    }
+
+    /// As every slasher must say to the registry.
+    function exposureSeconds() external pure returns (uint64) {
+        return 0;
+    }
+
+    function test_only_the_desks_open_and_extend() public {
+        IStorageMarket.DealTerms memory terms = termsFor(alice, SEED, 5, 1000, 3);
+        uint64 id = activeDeal(alice, SEED, 3);
+        registry.set("orderBook", address(this), true);
+        bytes memory notDesk = abi.encodeWithSelector(IStorageMarket.NotDesk.selector, client);
+        vm.prank(client);
+        vm.expectRevert(notDesk);
+        market.open(terms, CID, false);
+        vm.prank(client);
+        vm.expectRevert(notDesk);
+        market.extend(id, 3);
+        // the order book opens deals, for which it has handed over what secures them; it extends none
+        vault.lock(alice, uint256(COLLATERAL) + BOND);
+        vault.giveLock(alice, address(market), uint256(COLLATERAL) + BOND);
+        uint64 other = market.open(terms, CID, true);
+        assertEq(vault.lockedBy(address(market)), uint256(COLLATERAL) * 2 + BOND);
+        assertEq(market.deal(other).locked, COLLATERAL + BOND);
+        vm.expectRevert(abi.encodeWithSelector(IStorageMarket.NotDesk.selector, address(this)));
+        market.extend(id, 3);
     }
 
     function test_both_sides_extend_a_deal_once_per_signature() public {
@@ -367,17 +408,14 @@ contract StorageMarketTest is StorageFixture {
         assertEq(funds(client), before - 5 * PRICE - BOND);
         vm.expectRevert(abi.encodeWithSelector(IStorageMarket.BadSignature.selector, client));
         desk.extend(id, 3, expiry, one, two);
-        vm.expectRevert(badTerms("periods", 0, 1));
-        desk.extend(id, 0, expiry, one, two);
-        vm.expectRevert(badTerms("periods", end + 3 + 10_000, period() + 1 + 10_000));
-        desk.extend(id, 10_000, expiry, one, two);
+        refuseExtension(id, 0, badTerms("periods", 0, 1));
+        refuseExtension(id, 10_000, badTerms("periods", end + 3 + 10_000, period() + 1 + 10_000));
         vm.warp(expiry + 1);
         vm.expectRevert(abi.encodeWithSelector(IDealDesk.OfferExpired.selector, expiry, expiry + 1));
         desk.extend(id, 3, expiry, one, two);
         proveTo(alice, end + 3);
         toStart(end + 3);
-        vm.expectRevert(abi.encodeWithSelector(IStorageMarket.WrongState.selector, id, IStorageMarket.State.Active));
-        desk.extend(id, 3, uint64(block.timestamp), one, two);
+        refuseExtension(id, 3, abi.encodeWithSelector(IStorageMarket.WrongState.selector, id, IStorageMarket.State.Active));
         market.settle(id);
         assertEq(funds(makeAddr("alice")), 5 * PRICE);
         assertEq(funds(client), before - 5 * PRICE);
@@ -512,9 +550,9 @@ contract StorageMarketTest is StorageFixture {
         market.terminate(id);
         assertState(id, IStorageMarket.State.Terminated);
         uint256 rest = COLLATERAL - 6 * COLLATERAL / 100;
-        uint256 expected = (39 + 4) * PRICE;
-        assertEq(claimable(client), expected);
-        assertEq(claimable(reporter), 6 * COLLATERAL / 100 / 20 + rest / 20);
+        assertGt(rest / 20, PRICE); // the reward is clipped to what one proven period has paid, and leaves nothing
+        assertEq(claimable(reporter), PRICE);
+        assertEq(claimable(client), 0);
         assertEq(vault.lockedBy(address(market)), 0);
         vm.expectRevert(abi.encodeWithSelector(IStorageMarket.WrongState.selector, id, IStorageMarket.State.Terminated));
         market.terminate(id);
@@ -528,9 +566,10 @@ contract StorageMarketTest is StorageFixture {
         toStart(first + 2);
         declare(id);
         toStart(first + 3);
+        vm.prank(client); // reports itself: reward and compensation together are what it has paid
         market.settle(id);
         assertState(id, IStorageMarket.State.Terminated);
-        assertEq(claimable(client), (1 + 4) * PRICE);
+        assertEq(claimable(client), 2 * PRICE);
         assertEq(vault.lockedBy(address(market)), 0);
     }
 
@@ -596,8 +635,8 @@ contract StorageMarketTest is StorageFixture {
         vm.prank(reporter);
         market.terminate(id);
         assertEq(funds(client), before - PRICE);
-        assertEq(claimable(client), (19 + 4) * PRICE);
-        assertEq(claimable(reporter), COLLATERAL / 20);
+        assertEq(claimable(client), 0);
+        assertEq(claimable(reporter), PRICE); // less than the share of the slash
         asNode(alice);
         vm.expectRevert(abi.encodeWithSelector(IStorageMarket.NoChallengeOpen.selector, id));
         market.answer(id, openings);
@@ -652,7 +691,7 @@ contract StorageMarketTest is StorageFixture {
         asNode(alice);
         market.leave(id, openings);
         uint256 fee = COLLATERAL / 5;
-        assertEq(claimable(client), fee / 2); // clipped: the price of 23 periods is more
+        assertEq(claimable(client), PRICE); // clipped: one period has been paid
         assertEq(vault.lockedBy(address(market)), COLLATERAL - fee);
         assertEq(market.deal(id).locked, COLLATERAL - fee);
         drop(id);

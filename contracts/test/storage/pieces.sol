@@ -58,7 +58,26 @@ abstract contract Pieces {
         }
     }
 
-    function openPiece(IPossession.Leaf memory leaf, uint256 pieceSeed, bytes32 seed, uint256 count) internal pure returns (bytes memory packed) {
+    /// Consecutive leaves and the siblings that their range lacks: level by level, left before right.
+    function openRange(uint256 seed, uint256 height, uint256 first, uint256 count) internal pure returns (bytes memory packed) {
+        bytes32[][] memory levels = pieceTree(seed, height);
+        bool equal = seed < 1 << 64;
+        for (uint256 i; i < count; ++i) {
+            packed = bytes.concat(packed, equal ? levels[0][0] : levels[0][first + i]);
+        }
+        uint256 last = first + count - 1;
+        for (uint256 level; level < height; ++level) {
+            if (first % 2 == 1) packed = bytes.concat(packed, levels[level][equal ? 0 : first - 1]);
+            if (last % 2 == 0) packed = bytes.concat(packed, levels[level][equal ? 0 : last + 1]);
+            (first, last) = (first / 2, last / 2);
+        }
+    }
+
+    function openPiece(IPossession.Leaf memory leaf, uint256 pieceSeed, bytes32 seed, uint256 count)
+        internal
+        pure
+        returns (bytes memory packed)
+    {
         bytes32 base = keccak256(abi.encode(seed, leaf.dealId));
         for (uint256 i; i < count; ++i) {
             packed = bytes.concat(packed, openLeaf(pieceSeed, leaf.pieceHeight, uint256(keccak256(abi.encode(base, i))) % leaf.leaves));
@@ -68,7 +87,9 @@ abstract contract Pieces {
     /// One byte string from many, without the quadratic cost of concatenating one by one.
     function join(bytes[] memory parts) internal pure returns (bytes memory whole) {
         uint256 length;
-        for (uint256 i; i < parts.length; ++i) length += parts[i].length;
+        for (uint256 i; i < parts.length; ++i) {
+            length += parts[i].length;
+        }
         whole = new bytes(length);
         uint256 at;
         for (uint256 i; i < parts.length; ++i) {
@@ -128,7 +149,9 @@ abstract contract Pieces {
     function tablePath(IPossession.Leaf[] memory leaves, uint256 slot) internal pure returns (bytes memory) {
         if (slot < leaves.length) return pathIn(tableTree(leaves), slot);
         IPossession.Leaf[] memory grown = new IPossession.Leaf[](leaves.length + 1);
-        for (uint256 i; i < leaves.length; ++i) grown[i] = leaves[i];
+        for (uint256 i; i < leaves.length; ++i) {
+            grown[i] = leaves[i];
+        }
         return pathIn(tableTree(grown), slot);
     }
 
@@ -137,20 +160,27 @@ abstract contract Pieces {
     function turnsOf(uint256 slots, uint256 period, IPossession.Config memory c) internal pure returns (uint256[] memory turns) {
         uint256[] memory found = new uint256[](slots + c.rotationMin);
         uint256 count;
-        for (uint256 slot = period % c.rotationPeriods; slot < slots; slot += c.rotationPeriods) found[count++] = slot;
+        for (uint256 slot = period % c.rotationPeriods; slot < slots; slot += c.rotationPeriods) {
+            found[count++] = slot;
+        }
         while (count < c.rotationMin) {
             found[count] = (period + count) % slots;
             ++count;
         }
         turns = new uint256[](count);
-        for (uint256 i; i < count; ++i) turns[i] = found[i];
+        for (uint256 i; i < count; ++i) {
+            turns[i] = found[i];
+        }
     }
 
-    function drawsOf(IPossession.Leaf[] memory leaves, IPossession.Config memory c, bytes32 seed, uint64 operatorId, uint64 period, uint256 times)
-        internal
-        pure
-        returns (Drawn[] memory drawn)
-    {
+    function drawsOf(
+        IPossession.Leaf[] memory leaves,
+        IPossession.Config memory c,
+        bytes32 seed,
+        uint64 operatorId,
+        uint64 period,
+        uint256 times
+    ) internal pure returns (Drawn[] memory drawn) {
         bytes32 base = keccak256(abi.encode(seed, operatorId, period));
         uint256[] memory turns = turnsOf(leaves.length, period, c);
         uint256 bySums = (uint256(c.byBytes) + c.byWeight) * times;
@@ -165,7 +195,9 @@ abstract contract Pieces {
 
     function drawnByBytes(IPossession.Leaf[] memory leaves, uint256 hash) private pure returns (Drawn memory) {
         uint256 total;
-        for (uint256 i; i < leaves.length; ++i) total += leaves[i].leaves;
+        for (uint256 i; i < leaves.length; ++i) {
+            total += leaves[i].leaves;
+        }
         uint256 r = hash % total;
         uint256 slot;
         while (r >= leaves[slot].leaves) r -= leaves[slot++].leaves;
@@ -174,7 +206,9 @@ abstract contract Pieces {
 
     function slotByWeight(IPossession.Leaf[] memory leaves, uint256 hash) private pure returns (uint256 slot) {
         uint256 total;
-        for (uint256 i; i < leaves.length; ++i) total += leaves[i].weight;
+        for (uint256 i; i < leaves.length; ++i) {
+            total += leaves[i].weight;
+        }
         uint256 r = hash % total;
         while (r >= leaves[slot].weight) r -= leaves[slot++].weight;
     }

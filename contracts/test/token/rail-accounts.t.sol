@@ -41,7 +41,66 @@ contract RailAccountsTest is TokenFixture {
         rails.withdraw(address(token), uint256(amount) - taken + 1, to);
     }
 
+    function testFuzz_AnAccountGivesWhatItHasToAnother(uint96 held, uint96 amount, address to) public {
+        held = uint96(bound(held, 1, 1e27));
+        amount = uint96(bound(amount, 1, held));
+        vm.assume(to != alice);
+        credit(alice, held);
+        vm.startPrank(alice);
+        vm.expectEmit(address(rails));
+        emit IRails.Transferred(address(token), alice, to, amount);
+        rails.transfer(address(token), to, amount);
+        assertEq(rails.balanceOf(address(token), alice), held - amount);
+        assertEq(rails.balanceOf(address(token), to), amount);
+        assertEq(rails.obligationsOf(address(token)), held);
+        vm.expectRevert(
+            abi.encodeWithSelector(IRails.InsufficientBalance.selector, address(token), alice, uint256(held) - amount + 1, held - amount)
+        );
+        rails.transfer(address(token), to, uint256(held) - amount + 1);
+        if (held == amount) return;
+        rails.transfer(address(token), alice, 1); // to itself: nothing changes
+        assertEq(rails.balanceOf(address(token), alice), held - amount);
+    }
+
+    function testFuzz_AMeterMovesOnlyWhatWasApprovedForItAndIsThere(uint96 held, uint96 allowed, uint96 amount) public {
+        held = uint96(bound(held, 1, 1e27));
+        allowed = uint96(bound(allowed, 0, 1e27));
+        amount = uint96(bound(amount, 1, 1e27));
+        credit(alice, held);
+        vm.prank(alice);
+        rails.approve(module, address(token), allowed);
+        address payee = makeAddr("payee");
+        vm.prank(module);
+        if (amount > allowed) {
+            vm.expectRevert(abi.encodeWithSelector(IRails.InsufficientAllowance.selector, alice, module, address(token), amount, allowed));
+            rails.transferFrom(address(token), alice, payee, amount);
+        } else if (amount > held) {
+            vm.expectRevert(abi.encodeWithSelector(IRails.InsufficientBalance.selector, address(token), alice, amount, held));
+            rails.transferFrom(address(token), alice, payee, amount);
+        } else {
+            vm.expectEmit(address(rails));
+            emit IRails.Transferred(address(token), alice, payee, amount);
+            rails.transferFrom(address(token), alice, payee, amount);
+            assertEq(rails.allowanceOf(alice, module, address(token)), allowed - amount);
+            assertEq(rails.balanceOf(address(token), payee), amount);
+        }
+        assertEq(rails.balanceOf(address(token), alice) + rails.balanceOf(address(token), payee), held);
+        vm.expectRevert(abi.encodeWithSelector(IRails.InsufficientAllowance.selector, alice, bob, address(token), 1, 0));
+        vm.prank(bob);
+        rails.transferFrom(address(token), alice, bob, 1);
+    }
+
+    function credit(address account, uint256 amount) private {
+        token.mint(address(this), amount);
+        token.approve(address(rails), amount);
+        rails.deposit(address(token), account, amount);
+    }
+
     function test_ZeroIsNeitherTakenNorGiven() public {
+        vm.expectRevert(IRails.ZeroAmount.selector);
+        rails.transfer(address(token), alice, 0);
+        vm.expectRevert(IRails.ZeroAmount.selector);
+        rails.transferFrom(address(token), alice, bob, 0);
         vm.expectRevert(IRails.ZeroAmount.selector);
         rails.deposit(address(token), alice, 0);
         vm.expectRevert(IRails.ZeroAmount.selector);

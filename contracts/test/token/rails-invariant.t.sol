@@ -51,6 +51,27 @@ contract RailsHandler is Test {
         withdrawn[address(token)] += amount;
     }
 
+    function transfer(uint256 seed, uint256 amount) external {
+        (, DevStable token) = pick(seed);
+        address from = accounts[(seed >> 96) % accounts.length];
+        uint256 balance = rails.balanceOf(address(token), from);
+        if (balance == 0) return;
+        vm.prank(from);
+        rails.transfer(address(token), accounts[(seed >> 104) % accounts.length], bound(amount, 1, balance));
+    }
+
+    function transferFrom(uint256 seed, uint256 amount) external {
+        (address payer, DevStable token) = pick(seed);
+        address meter = pickMeter(seed);
+        amount = bound(amount, 1, 1e12);
+        vm.prank(meter);
+        try rails.transferFrom(address(token), payer, accounts[(seed >> 104) % accounts.length], amount) {
+            if (meter == address(liar)) takenByLiar[payer][address(token)] += amount;
+        } catch (bytes memory reason) {
+            requireOwnError(reason);
+        }
+    }
+
     function approve(uint256 seed, uint64 amount) external {
         (address payer, DevStable token) = pick(seed);
         vm.startPrank(payer);

@@ -130,6 +130,17 @@ contract StakeHandler is Test {
         vm.stopPrank();
     }
 
+    function giveLock(uint256 seed, uint256 amount) external {
+        (, uint64 id) = pick(seed);
+        address giver = pickModule(seed);
+        address taker = pickModule(seed >> 128);
+        uint256 locked = vault.lockedOf(id);
+        vm.startPrank(giver);
+        vault.giveLock(id, taker, bound(amount, 0, vault.lockedOfModule(id, giver)));
+        vm.stopPrank();
+        assertEq(vault.lockedOf(id), locked);
+    }
+
     struct Before {
         uint256 own;
         uint256 backers;

@@ -50,6 +50,8 @@ contract TokenGasTest is TokenFixture {
         vm.snapshotGasLastCall("StakeVault", "unlock");
         vault.slash(operatorId, 10e18, payout);
         vm.snapshotGasLastCall("StakeVault", "slash with two payouts");
+        vault.giveLock(operatorId, otherModule, 10e18);
+        vm.snapshotGasLastCall("StakeVault", "giveLock");
         vm.startPrank(payer);
         vault.claim(payer);
         vm.snapshotGasLastCall("StakeVault", "claim");
@@ -65,6 +67,8 @@ contract TokenGasTest is TokenFixture {
         rails.deposit(address(token), payer, 500e18);
         vm.snapshotGasLastCall("Rails", "deposit");
         rails.approve(address(meter), address(token), 500e18);
+        rails.transfer(address(token), backer, 1e18);
+        vm.snapshotGasLastCall("Rails", "transfer");
         vm.startPrank(address(meter));
         uint256 railId = rails.open(payer, operatorId, address(token), 1e18, 10, 0, 101e18);
         vm.snapshotGasLastCall("Rails", "open");

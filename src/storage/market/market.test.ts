@@ -34,10 +34,7 @@ test('the digest of deal terms is the one of the contract', async () => {
     providerNonce: 12n,
     expiry: 13n,
   };
-  assert.equal(
-    dealTermsDigest(storageDomainOf(market.client), terms),
-    await market.client.read('dealDesk', 'dealTermsDigest', [terms]),
-  );
+  assert.equal(dealTermsDigest(storageDomainOf(market.client), terms), await market.client.read('dealDesk', 'dealTermsDigest', [terms]));
 });
 
 test('a file is stored at two providers, proven every period, paid for exactly, and its bytes are freed at the end', async () => {
