@@ -28,17 +28,23 @@ const newProvider = (behaviour: Parameters<typeof startProviderProcess>[2]): Pro
   return startProviderProcess(market, index, behaviour);
 };
 
-/** What a client is paid of a slash: unproven time and replacement, at most half of the slash (own stake only). */
+/**
+ * What a client is paid of a slash that another has reported: unproven time and replacement, at most half of the slash (own stake only),
+ * and together with the reward, which comes first, at most what the client has paid.
+ */
 async function compensationOf(dealId: bigint, slashed: bigint): Promise<bigint> {
   const { client } = market;
-  const { replacementPeriods } = await client.read('storageMarket', 'config');
+  const { replacementPeriods, reporterRewardBps, reporterRewardMax } = await client.read('storageMarket', 'config');
   const { period } = await client.read('possession', 'config');
   const account = await showDeal(client, dealId);
   const [activated] = await client.events({ name: 'storageMarket', event: 'DealActivated', args: { dealId } });
   const periods = (activated?.args.endPeriod as bigint) - (activated?.args.firstPeriod as bigint);
   const wanted = (periods - account.provenSeconds / BigInt(period) + BigInt(replacementPeriods)) * account.pricePerPeriod;
-  return wanted < slashed / 2n ? wanted : slashed / 2n;
+  const reward = least((slashed * BigInt(reporterRewardBps)) / 10_000n, reporterRewardMax, account.paid);
+  return least(wanted, account.paid - reward, slashed / 2n);
 }
+
+const least = (...amounts: bigint[]): bigint => amounts.reduce((one, other) => (one < other ? one : other));
 
 /**
  * Lets periods go by until the table has failed, and checks every fee of the deal on the way by the profile. In each
@@ -78,7 +84,10 @@ async function untilTableFails(provider: ProviderProcess, deal: DealView, failsW
   assert.equal(ended?.args.cause, 3);
   assert.equal(ended?.args.slashed, locked);
   assert.equal(ended?.args.compensation, await compensationOf(dealId, ended?.args.slashed as bigint));
-  assert.ok((ended?.args.compensation as bigint) > 0n);
+  // Who was never served for a whole period has paid for none, and has all its money back.
+  const { paid, refunded } = await showDeal(client, dealId);
+  assert.ok((ended?.args.compensation as bigint) + (ended?.args.reward as bigint) <= paid);
+  assert.equal(paid + refunded, deal.pricePerPeriod * (deal.endPeriod - deal.firstPeriod) + deal.bond);
 }
 
 /** Waits until the provider holds its proof back, ends the period, and waits until the chain has refused it. */
@@ -128,6 +137,7 @@ test('a provider that goes away is terminated by others, who earn the reward, an
   const { client } = market;
   const provider = await newProvider({ duties: [...BARE] });
   const deal = await storeAndProve(provider);
+  for (const period of [deal.firstPeriod, deal.firstPeriod + 1n]) await market.provePeriod(period, [deal.operatorId]);
   await provider.kill();
   const keeper = await newProvider({ keepsOthers: true });
   for (let period = 0; period < 12; period += 1) {

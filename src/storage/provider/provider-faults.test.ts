@@ -17,17 +17,23 @@ type Stored = PutResult['deals'][0];
 const storedAt = (result: PutResult, node: TestNode): Stored =>
   result.deals.find(({ operatorId }) => operatorId === node.operatorId) as Stored;
 
-/** What a slash of `amount` pays a client by the rules: the unproven time and the replacement, at most half of the slash. */
-async function compensationOf(dealId: bigint, slashed: bigint): Promise<bigint> {
-  const { replacementPeriods } = await market.client.read('storageMarket', 'config');
+/**
+ * What a slash pays a client by the rules: the unproven time and the replacement, at most half of the slash, and together with the
+ * reward of who has reported it at most what the client has paid.
+ */
+async function compensationOf(dealId: bigint, slashed: bigint, options: { reported: boolean }): Promise<bigint> {
+  const { replacementPeriods, reporterRewardBps, reporterRewardMax } = await market.client.read('storageMarket', 'config');
   const account = await showDeal(market.client, dealId);
   const { period } = await market.client.read('possession', 'config');
   const agreed = (await market.client.events({ name: 'storageMarket', event: 'DealActivated', args: { dealId } }))[0]?.args;
   const periods = (agreed?.endPeriod as bigint) - (agreed?.firstPeriod as bigint);
   const unproven = periods - account.provenSeconds / BigInt(period);
   const wanted = (unproven + BigInt(replacementPeriods)) * account.pricePerPeriod;
-  return wanted < slashed / 2n ? wanted : slashed / 2n;
+  const reward = options.reported ? least((slashed * BigInt(reporterRewardBps)) / 10_000n, reporterRewardMax, account.paid) : 0n;
+  return least(wanted, account.paid - reward, slashed / 2n);
 }
+
+const least = (...amounts: bigint[]): bigint => amounts.reduce((one, other) => (one < other ? one : other));
 
 test('a provider that is stopped in the middle of a period proves it after its restart, once', async (t) => {
   const node = await market.startNode();
@@ -125,7 +131,7 @@ test('a piece that is deleted after the freeze costs its deal: slashed in full, 
   await market.provePeriod(period + 1n, [node.operatorId]);
   await market.untilState(lost.dealId, 'terminated');
   const [ended] = await client.events({ name: 'storageMarket', event: 'DealTerminated', args: { dealId: lost.dealId } });
-  const expected = await compensationOf(lost.dealId, ended?.args.slashed as bigint);
+  const expected = await compensationOf(lost.dealId, ended?.args.slashed as bigint, { reported: false });
   assert.equal(ended?.args.cause, 0);
   assert.ok(expected > 0n);
   assert.equal(ended?.args.compensation, expected);
@@ -146,7 +152,7 @@ test('a targeted challenge of a piece that is gone ends in its termination by an
   const [ended] = await client.events({ name: 'storageMarket', event: 'DealTerminated', args: { dealId } });
   assert.equal(ended?.args.cause, 2);
   assert.equal(ended?.args.slashed, collateral);
-  assert.equal(ended?.args.compensation, await compensationOf(dealId, collateral));
+  assert.equal(ended?.args.compensation, await compensationOf(dealId, collateral, { reported: true }));
 });
 
 test('a provider that stalls is replaced, and never taken again for the same piece', async (t) => {
