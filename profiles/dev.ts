@@ -41,6 +41,7 @@ export const profile: Profile = {
     graceEvery: 12,
     maxMisses: 3,
   },
+  channels: { feeBps: 100 },
   market: {
     activationDelay: 2,
     seedQuantum: 2,

@@ -39,6 +39,7 @@ export const profile: Profile = {
     graceEvery: 48,
     maxMisses: 6,
   },
+  channels: { feeBps: 100 },
   market: {
     activationDelay: 30,
     seedQuantum: 60,

@@ -38,6 +38,7 @@ export const profile: Profile = {
     graceEvery: 30,
     maxMisses: 5,
   },
+  channels: { feeBps: 100 },
   market: {
     activationDelay: 120,
     seedQuantum: 300,

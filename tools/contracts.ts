@@ -1,5 +1,5 @@
 // Builds, checks and tests the contracts. Usage: npm run contracts -- [command]
-//   generate            compile and write src/chain/contracts.generated.ts and src/chain/bytecode.generated.json
+//   generate            compile and write src/chain/{contracts.generated.ts,bytecode.generated.json,genesis-code.generated.json}
 //                       (`generate PATH…` compiles only those; the rest is taken from the last build)
 //   --check             fail when a generated file differs from a fresh build
 //   test                (default) forge test, then the gas snapshot; `test --update` writes the snapshot anew
@@ -19,6 +19,7 @@ import { findForge } from '../test/forge.ts';
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
 const ABI_FILE = join(ROOT, 'src/chain/contracts.generated.ts');
 const BYTECODE_FILE = join(ROOT, 'src/chain/bytecode.generated.json');
+const GENESIS_FILE = join(ROOT, 'src/chain/genesis-code.generated.json');
 const GAS_FILE = join(ROOT, 'contracts/.gas-snapshot');
 const GAS_LIMIT_PER_TRANSACTION = 16_777_216; // EIP-7825
 const GAS_TOLERANCE_PERCENT = 2;
@@ -39,9 +40,13 @@ const MODULES: Record<string, { contract: string; interface?: string }> = {
   possession: { contract: 'Possession', interface: 'IPossession' },
   storageMarket: { contract: 'StorageMarket', interface: 'IStorageMarket' },
   dealDesk: { contract: 'DealDesk' },
+  channels: { contract: 'X402BatchSettlement', interface: 'IX402BatchSettlement' },
   timelock: { contract: 'Timelock' },
   governor: { contract: 'StakeGovernor' },
 };
+
+/** Contracts whose runtime code an embedded chain may have in its genesis block (src/chain/genesis-contracts.ts); no modules but `channels`. */
+const GENESIS_CONTRACTS: Record<string, string> = { channels: 'X402BatchSettlement', depositCollector: 'ERC3009DepositCollector' };
 
 interface AbiItem {
   type: string;
@@ -125,6 +130,18 @@ function abiFile(artifacts: Map<string, Artifact>): string {
   ].join('\n');
 }
 
+/** Runtime code with zeros for immutables, and for each immutable, in the order of declaration, where it stands (bytes). */
+function genesisFile(artifacts: Map<string, Artifact>): string {
+  const entries = Object.entries(GENESIS_CONTRACTS).flatMap(([name, contract]) => {
+    const code = artifacts.get(contract)?.deployedBytecode;
+    if (code === undefined) return [];
+    const byDeclaration = Object.entries(code.immutableReferences ?? {}).sort(([a], [b]) => Number(a) - Number(b));
+    const immutables = byDeclaration.map(([, places]) => places.map(({ start }) => start));
+    return [`  ${JSON.stringify(name)}: ${JSON.stringify({ contract, immutables, runtime: code.object })}`];
+  });
+  return `{\n${entries.join(',\n')}\n}\n`;
+}
+
 /** `codeHash` is keccak256 of the runtime code with every immutable (`immutables`: [start, length] in bytes) set to zero. */
 function bytecodeFile(artifacts: Map<string, Artifact>): string {
   const entries = moduleArtifacts(artifacts).flatMap(([name, { contract, bytecode, deployedBytecode }]) => {
@@ -150,6 +167,7 @@ function generatedFiles(artifacts: Map<string, Artifact>): [string, string][] {
   return [
     [ABI_FILE, abiFile(artifacts)],
     [BYTECODE_FILE, bytecodeFile(artifacts)],
+    [GENESIS_FILE, genesisFile(artifacts)],
   ];
 }
 

@@ -39,6 +39,9 @@ export interface CreateStep {
   args(at: (name: ModuleName) => Address): readonly unknown[];
 }
 
+/** The nonce with which a new account that deploys creates the emission: its place in {@link createSteps}. */
+export const EMISSION_NONCE = 3n;
+
 const RANDOMNESS_SOURCES = { 'prev-randao': 0, 'trusted-operator': 1, beacon: 2 } as const;
 
 /** The contracts in the order in which they are created (decision 0002). Two more come out of these: `networkToken` and `timelock`. */
@@ -71,6 +74,7 @@ export function createSteps({ profile, survey, deployer, allocations, stableToke
       ],
     },
     { name: 'dealDesk', args: (at) => [at('storageMarket'), at('operators')] },
+    { name: 'channels', args: (at) => [at('networkToken'), profile.channels.feeBps] },
   ];
   if (stableToken === undefined) steps.push({ name: 'stableToken', args: () => [] });
   return steps;

@@ -9,6 +9,7 @@ import { connectChain, createChainTransport, verifyManifest } from './client.ts'
 import { abis, type ModuleName } from './contracts.generated.ts';
 import { createSteps, type DeployInputs, type DeployPlan, openDeployPlan, writeDeployPlan } from './deploy-plan.ts';
 import { chainError } from './errors.ts';
+import { findGenesisChannels } from './genesis-contracts.ts';
 import { type Manifest, readManifest, signManifest, writeManifest } from './manifest.ts';
 import { checkPowers } from './powers.ts';
 import { type Allocation, loadProfile } from './profile.ts';
@@ -139,6 +140,10 @@ async function createContracts(deployment: Deployment & { planPath: string; log:
   };
   if (inputs.stableToken !== undefined) keep('stableToken', inputs.stableToken, 0);
   for (const step of createSteps(inputs, plan.genesis)) {
+    if (step.name === 'channels' && plan.contracts.channels === undefined) {
+      const standing = await findGenesisChannels(transport, { feeToken: at('networkToken'), feeBps: inputs.profile.channels.feeBps });
+      if (standing !== undefined) keep('channels', standing, 0);
+    }
     if (plan.contracts[step.name] === undefined) {
       // If the run dies between the receipt and this file, the sender's journal gives the same receipt again.
       const data = creationData(step.name, step.args(at));

@@ -24,11 +24,13 @@ export {
   readFollowerPosition,
 } from './follower.ts';
 export { type ColumnType, type FollowerSql, followerMigrations, insertRows, trackTable } from './follower-tables.ts';
+export { type GenesisChannels, X402_CHANNELS } from './genesis-contracts.ts';
 export { createKeystore, exportKeystore, importKeystore, keystoreAddress, openKeystore } from './keystore.ts';
 export { type Manifest, manifestId, parseManifest, readManifest, signManifest, type UnsignedManifest, writeManifest } from './manifest.ts';
 export { checkPowers, type HolderKind, listPowers, type Power } from './powers.ts';
 export { type Allocation, loadProfile, type ParameterBounds, PROFILE_NAMES, type Profile } from './profile.ts';
 export { type BlockHeader, type FixArguments, firstBlockAtOrAfter, fixArguments, readHeader } from './randomness.ts';
+export { nobleEngine, type Secp256k1Engine, secp256k1Engine } from './secp256k1.ts';
 export { type ContractCall, createSender, type RawCall, type Receipt, type Sender, type SenderOptions, type WriteName } from './sender.ts';
 export { createSigner, developmentSigner, isSignedBy, recoverAddress, type Signer } from './signer.ts';
 export { type ChainSupervisor, type ChainSupervisorOptions, EMBEDDED_CHAIN_ID, startChainSupervisor } from './supervisor.ts';

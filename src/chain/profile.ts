@@ -54,6 +54,8 @@ export interface Profile {
     graceEvery: number;
     maxMisses: number;
   };
+  /** `X402BatchSettlement`: the share of what receivers are paid in the network's token that is burnt. */
+  channels: { feeBps: number };
   /** `IStorageMarket.Config`. */
   market: {
     activationDelay: number;

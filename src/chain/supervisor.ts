@@ -11,6 +11,7 @@ import { type Logger, silentLogger } from '../log.ts';
 import { ANVIL_VERSION } from './anvil.ts';
 import { type BlockMaker, startBlockMaker } from './block-maker.ts';
 import { createChainRpc } from './chain-rpc.ts';
+import { type GenesisChannels, genesisContracts } from './genesis-contracts.ts';
 import { type Head, type Ledger, openLedger } from './ledger.ts';
 import { createRpcServer, type RpcServer } from './rpc-server.ts';
 import { type ChainStatus, type ControlCommand, serveControl } from './supervisor-control.ts';
@@ -46,6 +47,11 @@ export interface ChainSupervisorOptions {
   chainId?: number;
   /** Funded by the first start; ignored later. */
   accounts?: readonly GenesisAccount[];
+  /**
+   * Puts payment channels into the genesis block, at the addresses that stock x402 clients know: for the network that the first
+   * transactions of `deployer` will make. Ignored later.
+   */
+  channels?: GenesisChannels;
   idleSeconds?: number;
   /** A snapshot is written after so many blocks (or 1 % of the chain's blocks, if that is more) … */
   snapshotBlocks?: number;
@@ -235,9 +241,12 @@ function startingOffset(ledger: Ledger, options: ChainSupervisorOptions): number
 function prepareGenesis(folder: string, options: ChainSupervisorOptions): Genesis {
   const path = join(folder, 'genesis.json');
   if (!existsSync(path)) {
-    const alloc = Object.fromEntries(
-      (options.accounts ?? []).map(({ address, balance }) => [address, { balance: `0x${balance.toString(16)}` }]),
-    );
+    const accounts = (options.accounts ?? []).map(({ address, balance }) => [address, { balance: `0x${balance.toString(16)}` }]);
+    const contracts = options.channels === undefined ? [] : genesisContracts(options.channels);
+    const alloc = Object.fromEntries([
+      ...accounts,
+      ...contracts.map(({ address, code }) => [address, { balance: '0x0', nonce: '0x1', code }]),
+    ]);
     const genesis = {
       config: { chainId: options.chainId ?? EMBEDDED_CHAIN_ID },
       timestamp: `0x${Math.floor(Date.now() / 1000).toString(16)}`,

@@ -3,7 +3,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Address } from 'viem';
-import { EMBEDDED_CHAIN_ID, readManifest } from '../chain/index.ts';
+import { EMBEDDED_CHAIN_ID, loadProfile, readManifest } from '../chain/index.ts';
 import { openDatabase, startPostgres } from '../data/index.ts';
 import { writeFileDurably } from '../durable-file.ts';
 import { type ErrorDetail, MillraceError } from '../errors.ts';
@@ -146,6 +146,7 @@ async function startChain(options: NetworkOptions, parts: KeptPart[]): Promise<{
     address: developmentIndex(index, options.profile).address,
     balance: GENESIS_WEI.toString(),
   }));
+  const { feeBps } = (await loadProfile(options.profile)).channels;
   const start = () =>
     spawnPart(
       options,
@@ -156,6 +157,7 @@ async function startChain(options: NetworkOptions, parts: KeptPart[]): Promise<{
         chainId: EMBEDDED_CHAIN_ID,
         rpcPort,
         accounts,
+        channels: { deployer: developmentIndex(0, options.profile).address, feeBps },
         pausesWhileDown: true,
         logFile: join(options.folder.logs, 'chain.log'),
       },
