@@ -33,6 +33,9 @@ export interface DealView {
   feesTo: bigint;
   faultySince: bigint;
   challengedAt: bigint;
+  /** First leaf and number of leaves that the open challenge demands; 0 leaves: it draws some by lot. */
+  demandedFrom: bigint;
+  demanded: number;
   slot: number;
   pricePerPeriod: bigint;
   collateral: bigint;

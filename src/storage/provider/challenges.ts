@@ -1,8 +1,9 @@
+import type { Hex } from 'viem';
 import type { ChainClient, Sender } from '../../chain/index.ts';
 import type { Logger } from '../../log.ts';
-import { readDeal } from '../market/chain-view.ts';
+import { type DealView, readDeal } from '../market/chain-view.ts';
 import { readRules } from '../market/market-rules.ts';
-import { isLoss, provePiece } from '../pieces/openings.ts';
+import { isLoss, openPieceRange, provePiece } from '../pieces/openings.ts';
 import type { PieceStore } from '../pieces/piece-store.ts';
 import { ensureSeed } from '../possession/seeds.ts';
 import type { Duty } from './duty.ts';
@@ -18,7 +19,7 @@ export interface ChallengesOptions {
   everyMs?: number;
 }
 
-/** The duty to answer the challenges that clients make of their own pieces, as soon as the seed of each exists. */
+/** The duty to answer the challenges that clients make of their own pieces, as soon as the seed of each exists, and their demands for bytes, at once. */
 export function challengesDuty(options: ChallengesOptions): Duty {
   const open = new Set<bigint>();
   let readTo: bigint | undefined;
@@ -46,10 +47,9 @@ async function answer({ client, sender, store, log, onLost }: ChallengesOptions,
   if (challengedAt === 0n) return true;
   const { challengeWindowSeconds, activationLeaves } = await readRules(client);
   if ((await client.now()) > challengedAt + challengeWindowSeconds) return true;
-  const seed = await ensureSeed({ client, sender, time: challengedAt });
-  if (seed === undefined) return false;
   try {
-    const openings = await provePiece({ store, piece: deal, seed, count: activationLeaves });
+    const openings = await openingsFor(deal);
+    if (openings === undefined) return false;
     await sender.send({
       contract: 'storageMarket',
       functionName: 'answer',
@@ -62,5 +62,12 @@ async function answer({ client, sender, store, log, onLost }: ChallengesOptions,
     if (!isLoss(error)) throw error;
     onLost([dealId]);
     return false;
+  }
+
+  /** The demanded leaves, or those that the seed draws; undefined while there is no seed. */
+  async function openingsFor({ pieceRoot, demanded, demandedFrom }: DealView): Promise<Hex | undefined> {
+    if (demanded > 0) return openPieceRange(store, { pieceRoot, first: demandedFrom, count: demanded });
+    const seed = await ensureSeed({ client, sender, time: challengedAt });
+    return seed === undefined ? undefined : provePiece({ store, piece: deal, seed, count: activationLeaves });
   }
 }

@@ -19,6 +19,8 @@ const deal: DealView = {
   feesTo: 10n,
   faultySince: 0n,
   challengedAt: 0n,
+  demandedFrom: 0n,
+  demanded: 0,
   slot: 0,
   pricePerPeriod: 1n,
   collateral: 100n,

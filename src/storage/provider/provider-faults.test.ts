@@ -2,6 +2,10 @@ import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { after, before, test } from 'node:test';
+import { decodeFunctionData, type Hex, hexToBytes } from 'viem';
+import { abis } from '../../chain/index.ts';
+import { approveMeter, depositToRails } from '../../token/index.ts';
+import { FR32_PADDED_BYTES, fr32Pad } from '../content/fr32.ts';
 import { readDeal } from '../market/chain-view.ts';
 import { challengeDeal, showDeal } from '../market/deals.ts';
 import { startTestMarket, type TestMarket, type TestNode, until } from '../market/market-fixture.ts';
@@ -153,6 +157,35 @@ test('a targeted challenge of a piece that is gone ends in its termination by an
   assert.equal(ended?.args.cause, 2);
   assert.equal(ended?.args.slashed, collateral);
   assert.equal(ended?.args.compensation, await compensationOf(dealId, collateral, { reported: true }));
+});
+
+test('demanded bytes are published on chain by a provider that answers no request, and it earns the bond of each leaf', async (t) => {
+  const { client, user } = market;
+  let isDeaf = false;
+  const node = await market.startNode({ intercept: () => (isDeaf ? new Response(null, { status: 503 }) : undefined) });
+  t.after(() => node.stop());
+  const { deals } = await market.putRandom({ sizeBytes: 40_000 });
+  const { dealId, operatorId } = deals[0] as Stored;
+  isDeaf = true;
+  const { beneficiary } = await client.read('operators', 'operator', [operatorId]);
+  const token = client.address('networkToken');
+  const before = await client.read('rails', 'balanceOf', [token, beneficiary]);
+  const { challengeBond } = await client.read('storageMarket', 'config');
+  await depositToRails(client, { sender: user.sender, token: 'network', amount: challengeBond * 9n });
+  const spare = await client.read('rails', 'balanceOf', [token, user.signer.address]);
+  await approveMeter(client, { sender: user.sender, meter: 'storageMarket', token: 'network', allowance: spare });
+  await user.sender.send({ contract: 'storageMarket', functionName: 'demandBytes', args: [dealId, 5n, 9] });
+  await until('the demand is answered', async () => (await readDeal(client, dealId)).challengedAt === 0n);
+  assert.equal((await client.read('rails', 'balanceOf', [token, beneficiary])) - before, challengeBond * 9n);
+  const [answered] = await client.events({ name: 'storageMarket', event: 'ChallengeAnswered', args: { dealId } });
+  const { input } = await client.public.getTransaction({ hash: answered?.transactionHash as Hex });
+  const { args } = decodeFunctionData({ abi: abis.storageMarket, data: input });
+  const { pieceRoot } = await readDeal(client, dealId);
+  const payload = await buffer(node.provider.store.readPayload(pieceRoot));
+  const padded = new Uint8Array(4 * FR32_PADDED_BYTES);
+  fr32Pad(payload, 0, 4, padded);
+  const published = hexToBytes((args as readonly [bigint, Hex])[1]);
+  assert.deepEqual(Buffer.from(published.subarray(0, 9 * 32)), Buffer.from(padded.subarray(5 * 32, 14 * 32)));
 });
 
 test('a provider that stalls is replaced, and never taken again for the same piece', async (t) => {
