@@ -6,6 +6,7 @@ export function registerCommands(program: Command, run: Run): void {
   program.action(run(async (context) => (await import('./overview.ts')).overview(context)));
   registerNetworkCommands(program, run);
   registerFileCommands(program, run);
+  registerGatewayCommands(program, run);
   registerDealCommands(program, run);
   registerProviderCommands(program, run);
   registerWalletCommands(program, run);
@@ -118,6 +119,38 @@ function registerFileCommands(program: Command, run: Run): void {
     .action(run(async (context, cid: never, options: never) => (await import('./share.ts')).share(context, cid, options)));
 }
 
+function registerGatewayCommands(program: Command, run: Run): void {
+  const s3 = program
+    .command('s3')
+    .description('serve S3 on this machine: buckets and objects for every S3 tool, stored on the network')
+    .option('--port <port>', 'port on 127.0.0.1; 0 takes a free one', '8333')
+    .option('--copies <count>', 'at how many providers', '2')
+    .option('--periods <count>', 'for how many proof periods', '288')
+    .option('--max-price <amount>', 'greatest price of one content, in tokens')
+    .option('--staging <size>', 'how much may wait on this machine for the network', '10GiB')
+    .option('--acknowledge <when>', 'staged: when durable here; stored: when providers hold it', 'staged')
+    .option('--pack-every <duration>', 'small objects that come within this time become one piece', '5s')
+    .option('--index-every <duration>', 'how often a changed index is stored on the network', '10m')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  millrace s3\n  eval "$(millrace s3 keys)"; aws --endpoint-url http://127.0.0.1:8333 s3 cp photo.jpg s3://first/\n  aws --endpoint-url http://127.0.0.1:8333 s3api create-bucket --bucket open --acl public-read   # not encrypted, for links',
+    )
+    .action(run(async (context, options: never) => (await import('./s3.ts')).s3(context, options)));
+  s3.command('keys')
+    .description('access key and secret, for tools')
+    .action(run(async (context) => (await import('./s3.ts')).s3Keys(context)));
+  s3.command('status')
+    .description('buckets, how many objects are on the network, and the CID of the index')
+    .action(run(async (context) => (await import('./s3.ts')).s3StatusShow(context)));
+  s3.command('export')
+    .description('store the index on the network now (the endpoint must be stopped)')
+    .action(run(async (context) => (await import('./s3.ts')).s3Export(context)));
+  s3.command('restore <cid>')
+    .description('bring the index back on another machine, with the same wallet')
+    .addHelpText('after', '\nExample:\n  millrace wallet import keystore.json && millrace s3 restore bafy… && millrace s3')
+    .action(run(async (context, cid: never) => (await import('./s3.ts')).s3Restore(context, cid)));
+}
+
 function registerDealCommands(program: Command, run: Run): void {
   program
     .command('deals [cid]')
@@ -185,9 +218,15 @@ function registerProviderCommands(program: Command, run: Run): void {
     .option('--ask-collateral <percent>', 'collateral, of the whole price of a deal (askCollateral; 50)')
     .option('--ask-min-collateral <amount>', 'least collateral of a deal (askMinCollateral; 0.1)')
     .option('--ask-bond <amount>', 'what each side loses when a deal is not active in time (askBond; 0.01)')
+    .option('--relay <who>', 'be reached without an inbound port: auto, operators such as 3,5, or none (relay; none)')
+    .option('--roles <list>', 'what the node does: storage, relay (roles; storage)')
+    .option('--relay-price <amount>', 'as a relay: tokens for a GiB carried (relayPrice; 0)')
+    .option('--relay-tunnels <count>', 'as a relay: greatest number of nodes (relayTunnels; 64)')
+    .option('--relay-streams <count>', 'as a relay: greatest number of connections to a node (relayStreams; 128)')
+    .option('--relay-bandwidth <size>', 'as a relay: greatest bandwidth for a node, a second (relayBandwidth; 16MiB)')
     .addHelpText(
       'after',
-      '\nEach flag is also a setting: MILLRACE_ASK_PRICE in the environment, "askPrice" in <data>/config.json or <data>/<network>/config.json.\n\nExamples:\n  millrace provider run --listen 0.0.0.0:9000 --quota 500GiB\n  millrace provider run --ask-price 0.02 --ask-max-size 64GiB',
+      '\nEach flag is also a setting: MILLRACE_ASK_PRICE in the environment, "askPrice" in <data>/config.json or <data>/<network>/config.json.\n\nExamples:\n  millrace provider run --listen 0.0.0.0:9000 --quota 500GiB\n  millrace provider run --ask-price 0.02 --ask-max-size 64GiB\n  millrace provider run --relay auto\n  millrace provider run --listen 0.0.0.0:9000 --roles storage,relay',
     )
     .action(run(async (context, options: never) => (await import('./provider.ts')).providerRun(context, options)));
   provider

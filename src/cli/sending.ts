@@ -16,11 +16,15 @@ const POLL_MS = 200;
 export async function openSender(context: CommandContext): Promise<Session & { client: ChainClient; signer: Signer; sender: Sender }> {
   const session = await openSession(context);
   const signer = await openWallet(context, session);
+  return { ...session, signer, sender: await takeSender(context, session, signer) };
+}
+
+/** The sender of a wallet, as soon as no other command holds it. Close it when done. @throws key-in-use after half a minute */
+export async function takeSender(context: CommandContext, session: Session, signer: Signer): Promise<Sender> {
   const deadlineMs = systemClock.nowMs() + KEY_PATIENCE_MS;
   for (let isSaid = false; ; isSaid = true) {
     try {
-      const sender = createSender({ client: session.client, signer, journalFolder: session.folder.client, log: session.log });
-      return { ...session, signer, sender };
+      return createSender({ client: session.client, signer, journalFolder: session.folder.client, log: session.log });
     } catch (error) {
       if (!(error instanceof MillraceError) || error.code !== 'key-in-use' || systemClock.nowMs() > deadlineMs) throw error;
       if (!isSaid) context.output.note('Another command is using this wallet; waiting for it …');

@@ -12,6 +12,7 @@ export {
   shareKeyOfWallet,
   type WalletSigner,
 } from './content/key-wrap.ts';
+export { type OpenedContent, type OpenedFile, openContent } from './content/open-content.ts';
 export { type Hex, type PieceInfo, parsePieceCid, pieceOf } from './content/piece.ts';
 export { type LeafOpening, rootOfOpening } from './content/piece-tree.ts';
 export { type Retrieval, type RetrievalInput, type RetrievalProgress, retrieve } from './content/retrieve.ts';
