@@ -9,23 +9,23 @@ import {IPossession} from "./IPossession.sol";
 import {IStorageMarket} from "./IStorageMarket.sol";
 import {PieceTable} from "./PieceTable.sol";
 import {PieceRange} from "./PieceRange.sol";
+import {ProofHooks} from "./ProofHooks.sol";
 import {PossessionProof} from "./PossessionProof.sol";
 
 /// @title Possession: piece tables, proofs and misses of all operators. No owner, no parameter that can change.
 /// @notice Rules: IPossession. Hashing: PieceTable. Draws and layout of proofs: PossessionProof.
 /// @dev The market is bound at the first insert, so that a later pointer of the registry does not cut off running deals.
-contract Possession is IPossession {
+contract Possession is IPossession, ProofHooks {
     using Checkpoints for Checkpoints.Trace208;
 
     /// Gas limit of one transaction (EIP-7825) and price of a calldata byte under the floor (EIP-7623): a proof must always fit.
     uint256 private constant TRANSACTION_GAS_MAX = 16_777_216;
     uint256 private constant CALLDATA_GAS = 40;
-    /// Intrinsic gas, seed headers of two times 700 bytes, storage and events of a proof, rounded up.
-    uint256 private constant PROOF_OVERHEAD_GAS = 500_000;
+    /// Intrinsic gas, seed headers of two times 700 bytes, storage and events of a proof, the listener to it, rounded up.
+    uint256 private constant PROOF_OVERHEAD_GAS = 920_000;
     /// One missed period made final: kept table, queue, checkpoint, event, on cold storage, rounded up.
     uint256 private constant MISS_GAS = 150_000;
 
-    IRegistry public immutable registry;
     IOperators public immutable operators;
     IRandomness public immutable randomness;
 
@@ -50,9 +50,8 @@ contract Possession is IPossession {
     /// Key: period; value: unpaid << 104 | charged, both counted up to and with that period.
     mapping(uint64 operatorId => Checkpoints.Trace208) private _misses;
 
-    constructor(Config memory c, IRegistry registry_, IOperators operators_, IRandomness randomness_) {
+    constructor(Config memory c, IRegistry registry_, IOperators operators_, IRandomness randomness_) ProofHooks(registry_) {
         _checkConfig(c);
-        registry = registry_;
         operators = operators_;
         randomness = randomness_;
         _genesis = c.genesis;
@@ -84,6 +83,7 @@ contract Possession is IPossession {
         s.provenThrough = period + 1;
         if (s.missesInRow != 0) s.missesInRow = 0;
         emit Proven(operatorId, period, uint16(count), recovery);
+        _tellProven(operatorId, period);
     }
 
     function _requireDue(uint64 operatorId, uint64 period) private {
@@ -335,6 +335,7 @@ contract Possession is IPossession {
         t.leaves += leaf.leaves; // both checked: the sums of the tree never overflow
         t.weight += leaf.weight;
         emit LeafInserted(operatorId, slot, leaf.dealId, leaf.pieceRoot, leaf.pieceHeight, leaf.leaves, leaf.weight);
+        _tellInserted(operatorId, leaf.dealId);
     }
 
     /// @inheritdoc IPossession
@@ -351,6 +352,7 @@ contract Possession is IPossession {
         t.leaves -= leaf.leaves;
         t.weight -= leaf.weight;
         emit LeafRemoved(operatorId, slot, leaf.dealId);
+        _tellRemoved(operatorId, leaf.dealId);
     }
 
     function _climbChecked(uint64 operatorId, bytes32 node, uint256 sums, uint32 slot, uint256 depth, bytes32 root, bytes calldata tablePath) private pure {
