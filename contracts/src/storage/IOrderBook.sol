@@ -51,7 +51,7 @@ interface IOrderBook {
         uint8 pieceHeight;
         uint8 count;
         uint8 needed;
-        uint8 repairBelow; // jobs are open while fewer shards than this are healthy; needed < repairBelow <= count
+        uint8 repairBelow; // jobs are open while fewer shards than this are healthy; needed < repairBelow <= count, or 0: no repair
         uint32 periods;
         uint128 maxPrice; // per GiB and period
         uint128 collateralPerGiB;
@@ -115,6 +115,7 @@ interface IOrderBook {
     struct Best {
         address submitter; // 0: none
         bool cleared; // the first bid of it has been settled
+        uint64 sizeBytes; // of all shards
         uint256 score;
         uint128 price;
         bytes32 matchingHash; // keccak256(abi.encode(Matching))
@@ -132,8 +133,7 @@ interface IOrderBook {
         Bid bid,
         bytes cid,
         Shard[] shards,
-        uint64[] excluded,
-        uint256 funded
+        uint64[] excluded
     );
     event BidCancelled(uint64 indexed bidId, uint64 validUntil);
     event NonceCancelled(address indexed signer, uint256 nonce);
@@ -170,7 +170,7 @@ interface IOrderBook {
     error NotInBatch(uint64 orderId, uint64 postedAt, uint64 validUntil);
     error PriceCrossed(uint128 highestAsk, uint128 lowestBid);
     error DoesNotFit(uint64 bidId, uint64 askId, string what);
-    /// Two shards of one bid would depend on one party, network or on too many providers of a region.
+    /// Two shards of one bid would depend on one party or network, or too many on one region.
     error NotDiverse(uint64 bidId, uint64 askId, uint64 otherAskId, string what);
     error OperatorExcluded(uint64 bidId, uint64 operatorId);
 
@@ -194,7 +194,8 @@ interface IOrderBook {
 
     // ----------------------------------------------------------------------------------------------------------------- batches
 
-    /// @notice Anyone, in the batch's window. Kept when its score is greater than the best: sum of shardSize * periods * (bid - ask).
+    /// @notice Anyone, in the batch's window. Kept when its score is greater than the best: sum over all shards of
+    /// shardSize * periods * (bid - ask + 1). The 1 makes a trade without surplus count, so that none is left out for nothing.
     function submit(uint64 batch, Matching calldata matching) external;
     /// @notice Anyone: opens all deals of the bid at `bidIndex` of the best matching.
     function settle(uint64 batch, Matching calldata matching, uint256 bidIndex, Shard[] calldata shards) external;
@@ -204,7 +205,7 @@ interface IOrderBook {
     /// @notice Called by a file whose lost shard `operatorId` has claimed: locks the claim bond, opens the deal.
     function openClaim(IStorageMarket.DealTerms calldata terms, bytes calldata cid) external returns (uint64 dealId);
     /// @notice Called by a file: the bond of the claim comes back, or is slashed and the file compensated for its own bond.
-    function closeClaim(uint64 operatorId, uint64 dealId, bool fulfilled) external;
+    function closeClaim(uint64 dealId, bool fulfilled) external;
 
     // ------------------------------------------------------------------------------------------------------------------- views
 
@@ -216,6 +217,8 @@ interface IOrderBook {
     function bidCount() external view returns (uint64);
     /// @return 0 when it is no file of this book
     function bidOfFile(address file) external view returns (uint64);
+    /// @return 0 unless the deal is an open claim of a repair
+    function claimOperator(uint64 dealId) external view returns (uint64);
     /// @notice Where the file of a bid is, or will be.
     function fileAddress(Bid calldata bid) external view returns (address);
     function fileImplementation() external view returns (address);

@@ -33,17 +33,15 @@ interface IStorageFile {
     /// What does not change over the file's life.
     struct Terms {
         address owner;
-        address agent;
-        bytes32 contentHash;
         uint8 count;
         uint8 needed;
-        uint8 repairBelow;
+        uint8 repairBelow; // 0: no repair
         bool distinctNetworks;
         uint8 regionMax;
         uint32 periods;
+        address agent;
+        bytes32 contentHash;
         uint128 bountyMax;
-        uint128 reserve;
-        uint128 challengeBudget;
     }
 
     /// What changes.
@@ -85,6 +83,7 @@ interface IStorageFile {
     event RepairFinished(uint8 indexed shard, uint64 indexed dealId, uint64 indexed operatorId, uint128 bounty, uint8 healthy);
     event ClaimFailed(uint8 indexed shard, uint64 indexed dealId, uint64 indexed operatorId);
     event CompensationCollected(uint256 amount);
+    event Allotted(uint128 toReserve, uint128 toChallengeBudget);
     event Withdrawn(address indexed to, uint256 amount);
 
     error NotBook(address caller);
@@ -106,7 +105,7 @@ interface IStorageFile {
 
     // -------------------------------------------------------------------------------------------------------- order book only
 
-    function make(Terms calldata terms) external;
+    function make(Terms calldata terms, uint128 reserve, uint128 challengeBudget) external;
     function fill(Placement[] calldata placements, uint64 endPeriod, uint128 pricePerPeriod, uint128 collateral) external;
 
     // ------------------------------------------------------------------------------------------------------------ the client
@@ -122,6 +121,8 @@ interface IStorageFile {
     function challenge(uint8 shard) external;
     /// @notice Owner or agent; the bond of all leaves must be in the budget, what comes back of it is free.
     function demandBytes(uint8 shard, uint64 firstLeaf, uint32 count) external;
+    /// @notice Owner: moves free money (anyone may deposit to the file's account at Rails) to the reserve and to the challenge budget.
+    function allot(uint128 toReserve, uint128 toChallengeBudget) external;
     /// @notice Owner: gives up a shard.
     function endEarly(uint8 shard) external;
     /// @notice Owner: notes all losses, collects, and takes `amount` of what is free out to `to`.
