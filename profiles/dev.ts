@@ -61,4 +61,21 @@ export const profile: Profile = {
     maxPeriods: 10_000,
     minBond: TOKEN / 1000n,
   },
+  orderBook: {
+    batchSeconds: 12,
+    matchSeconds: 6,
+    feeBps: 500,
+    bountySeconds: 600,
+    dealBond: TOKEN / 100n,
+    claimBond: TOKEN / 20n,
+    matcherTip: TOKEN / 1000n,
+  },
+  checkers: {
+    seatStake: 10n * TOKEN,
+    fee: TOKEN / 1000n,
+    leaveSeconds: 600,
+    drawn: 3,
+    threshold: 2,
+    missesMax: 10,
+  },
 };

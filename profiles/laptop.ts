@@ -59,4 +59,21 @@ export const profile: Profile = {
     maxPeriods: 17_520,
     minBond: TOKEN / 100n,
   },
+  orderBook: {
+    batchSeconds: 600,
+    matchSeconds: 200,
+    feeBps: 500,
+    bountySeconds: 21_600,
+    dealBond: TOKEN / 10n,
+    claimBond: TOKEN / 2n,
+    matcherTip: TOKEN / 100n,
+  },
+  checkers: {
+    seatStake: 100n * TOKEN,
+    fee: TOKEN / 100n,
+    leaveSeconds: 86_400,
+    drawn: 5,
+    threshold: 3,
+    missesMax: 10,
+  },
 };

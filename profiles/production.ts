@@ -58,4 +58,21 @@ export const profile: Profile = {
     maxPeriods: 1825,
     minBond: TOKEN / 10n,
   },
+  orderBook: {
+    batchSeconds: 3600,
+    matchSeconds: 1200,
+    feeBps: 500,
+    bountySeconds: 172_800,
+    dealBond: TOKEN,
+    claimBond: 5n * TOKEN,
+    matcherTip: TOKEN / 10n,
+  },
+  checkers: {
+    seatStake: 1000n * TOKEN,
+    fee: TOKEN / 10n,
+    leaveSeconds: 7 * 86_400,
+    drawn: 7,
+    threshold: 4,
+    missesMax: 20,
+  },
 };

@@ -44,7 +44,8 @@ export const EMISSION_NONCE = 3n;
 
 const RANDOMNESS_SOURCES = { 'prev-randao': 0, 'trusted-operator': 1, beacon: 2 } as const;
 
-/** The contracts in the order in which they are created (decision 0002). Two more come out of these: `networkToken` and `timelock`. */
+/** The contracts in the order in which they are created (decision 0002). Three more come out of these: `networkToken`, `timelock`
+ * and `storageFile`, which all files' accounts are clones of. */
 export function createSteps({ profile, survey, deployer, allocations, stableToken }: DeployInputs, genesis: number): CreateStep[] {
   const { name: tokenName, symbol } = profile.token;
   const { source, beacon } = survey.randomness;
@@ -74,6 +75,21 @@ export function createSteps({ profile, survey, deployer, allocations, stableToke
       ],
     },
     { name: 'dealDesk', args: (at) => [at('storageMarket'), at('operators')] },
+    {
+      name: 'checkers',
+      args: (at) => [profile.checkers, ...(['storageMarket', 'operators', 'stakeVault', 'rails', 'randomness'] as const).map(at)],
+    },
+    {
+      name: 'orderBatches',
+      args: (at) => (['storageMarket', 'possession', 'operators', 'stakeVault', 'rails'] as const).map(at),
+    },
+    {
+      name: 'orderBook',
+      args: (at) => [
+        { genesis: BigInt(genesis), ...profile.orderBook },
+        ...(['storageMarket', 'possession', 'operators', 'stakeVault', 'rails', 'checkers', 'orderBatches'] as const).map(at),
+      ],
+    },
     { name: 'channels', args: (at) => [at('networkToken'), profile.channels.feeBps] },
   ];
   if (stableToken === undefined) steps.push({ name: 'stableToken', args: () => [] });

@@ -55,7 +55,10 @@ test('a network on the embedded chain is complete, sealed, and no key holds a po
       if (name !== 'registry') assert.equal(await client.read('registry', 'get', [toHex(name, { size: 32 })]), client.address(name));
     }
     assert.equal(await client.read('registry', 'isSealed'), true);
-    assert.deepEqual(await client.read('registry', 'slashers'), [client.address('storageMarket')]);
+    assert.deepEqual(
+      await client.read('registry', 'slashers'),
+      (['storageMarket', 'checkers', 'orderBook'] as const).map((name) => client.address(name)),
+    );
     assert.equal((await client.read('possession', 'config')).period, 300);
     assert.equal(await client.read('networkToken', 'balanceOf', [deployer.address]), 100_000_000n * 10n ** 18n);
 
@@ -73,9 +76,10 @@ test('a network on the embedded chain is complete, sealed, and no key holds a po
       'governor rules': 'timelock',
       'networkToken.mint': 'emission',
       'emission.mint (what the schedule says)': 'anyone',
-      'stakeVault.lock, stakeVault.slash': 'storageMarket',
+      'stakeVault.lock, stakeVault.slash': 'orderBook', // the last of three, see above
       'possession.insert, possession.remove': 'storageMarket',
       'storageMarket.open, storageMarket.extend': 'dealDesk',
+      'storageMarket.open': 'orderBook',
       'stableToken.mint (development)': 'anyone',
       'randomness of every block': 'trusted-operator',
     });
@@ -151,7 +155,7 @@ test('a deployment that is killed again and again ends with one network and crea
     assert.equal(kills, 4);
     const manifest = readManifest(join(folder, 'network.json'));
     // 13 contracts, 14 names in the registry, one seal
-    assert.equal(await own.public.getTransactionCount({ address: deployer.address }), 28);
+    assert.equal(await own.public.getTransactionCount({ address: deployer.address }), 35);
     await connectChain({ rpcUrl: own.rpcUrl, manifest });
   } finally {
     await own.stop();

@@ -40,7 +40,7 @@ export interface DeployOptions extends RandomnessDeclaration {
 }
 
 /** Modules whose names may slash stake. */
-const SLASHERS: readonly string[] = ['storageMarket'];
+const SLASHERS: readonly string[] = ['storageMarket', 'checkers', 'orderBook'];
 
 /**
  * Puts all contracts of a network on a chain, seals the registry, checks that no plain account holds a power, and writes the signed
@@ -152,12 +152,17 @@ async function createContracts(deployment: Deployment & { planPath: string; log:
       log.info('contract-created', { name: step.name, address: receipt.contractAddress, gasUsed: receipt.gasUsed });
     }
     await checkCode(transport, step.name, at(step.name));
-    // The emission's constructor creates the token, the governor's the timelock.
+    // The emission's constructor creates the token, the governor's the timelock, the order book's what its files are clones of.
     if (step.name === 'emission') await keepInner('networkToken', 'emission', 'token');
     if (step.name === 'governor') await keepInner('timelock', 'governor', 'timelock');
+    if (step.name === 'orderBook') await keepInner('storageFile', 'orderBook', 'fileImplementation');
   }
 
-  async function keepInner(name: ModuleName, outer: 'emission' | 'governor', functionName: 'token' | 'timelock'): Promise<void> {
+  async function keepInner(
+    name: ModuleName,
+    outer: 'emission' | 'governor' | 'orderBook',
+    functionName: 'token' | 'timelock' | 'fileImplementation',
+  ): Promise<void> {
     const request = { address: at(outer), abi: abis[outer], functionName } as Parameters<PublicClient['readContract']>[0];
     const address = (await transport
       .readContract(request)

@@ -28,7 +28,7 @@ const ROLES: Record<Hex, string> = {
 
 /** Every power over a network and who holds it, for `status --powers`. */
 export async function listPowers(client: ChainClient): Promise<Power[]> {
-  const [timelock, isSealed, authority, deployer, slashers, minter, executor, market, desk] = await Promise.all([
+  const [timelock, isSealed, authority, deployer, slashers, minter, executor, market, desk, book] = await Promise.all([
     registered(client, 'timelock'),
     client.read('registry', 'isSealed'),
     client.read('registry', 'authority'),
@@ -38,6 +38,7 @@ export async function listPowers(client: ChainClient): Promise<Power[]> {
     client.read('governor', 'timelock'),
     registered(client, 'storageMarket'),
     registered(client, 'dealDesk'),
+    registered(client, 'orderBook'),
   ]);
   const held: [string, Address | null, HolderKind?][] = [
     ['registry.set, registry.retire', authority],
@@ -50,6 +51,7 @@ export async function listPowers(client: ChainClient): Promise<Power[]> {
     ...slashers.map((slasher): [string, Address] => ['stakeVault.lock, stakeVault.slash', slasher]),
     ['possession.insert, possession.remove', market],
     ['storageMarket.open, storageMarket.extend', desk],
+    ['storageMarket.open', book],
   ];
   const { stableToken } = await loadProfile(client.manifest.profile);
   if (stableToken === 'development') held.push(['stableToken.mint (development)', null, 'anyone']);

@@ -76,6 +76,25 @@ export interface Profile {
     maxPeriods: number;
     minBond: bigint;
   };
+  /** As in IOrderBook.Config. */
+  orderBook: {
+    batchSeconds: number;
+    matchSeconds: number;
+    feeBps: number;
+    bountySeconds: number;
+    dealBond: bigint;
+    claimBond: bigint;
+    matcherTip: bigint;
+  };
+  /** As in ICheckers.Config. */
+  checkers: {
+    seatStake: bigint;
+    fee: bigint;
+    leaveSeconds: number;
+    drawn: number;
+    threshold: number;
+    missesMax: number;
+  };
 }
 
 /** The names of the profiles, least secure first; each is a file in `profiles/`. */
