@@ -4,7 +4,19 @@ import { readSetting, type SettingSources } from '../config.ts';
 import { openTransportIdentity } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
 import { createLogger } from '../log.ts';
-import { ASK_DEFAULTS, type AskSettings, endpointUrl, nodeSocket, provisionOperator, startNode, storagePolicy } from '../node/index.ts';
+import {
+  ASK_DEFAULTS,
+  type AskSettings,
+  endpointUrl,
+  nodeSocket,
+  provisionOperator,
+  RELAY_DEFAULTS,
+  type RelaySettings,
+  relayedBy,
+  relayTerms,
+  startNode,
+  storagePolicy,
+} from '../node/index.ts';
 import { formatAmount, formatDuration, parseAmount, parseSize } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
@@ -17,7 +29,8 @@ import { nextProof, providerRows, standingText } from './status.ts';
 
 /** Options of `millrace provider init`. */
 export interface ProviderInitOptions {
-  endpoint: string;
+  /** Where others reach the node; absent behind a router, where a relay's address is published when the node runs. */
+  endpoint?: string;
   beneficiary?: string;
   region?: string;
   stake: string;
@@ -29,7 +42,7 @@ const DEFAULT_LIMIT_PART = 4n;
 
 /** Makes a node key and a TLS key, registers the wallet as owner of a new operator, and stakes. Can be repeated. */
 export async function providerInit(context: CommandContext, options: ProviderInitOptions): Promise<void> {
-  const endpoint = endpointUrl(options.endpoint);
+  const endpoint = options.endpoint === undefined ? '' : endpointUrl(options.endpoint);
   const beneficiary = options.beneficiary === undefined ? undefined : parseAddress('--beneficiary', options.beneficiary);
   const stake = parseAmount(options.stake, 18);
   const limit = options.limit === undefined ? stake / DEFAULT_LIMIT_PART : parseAmount(options.limit, 18);
@@ -58,7 +71,7 @@ export async function providerInit(context: CommandContext, options: ProviderIni
       [
         `Operator ${operatorId}, staked ${options.stake}. Its node key may promise ${limit === 0n ? 'all of it' : formatAmount(limit, 18)} (millrace provider limit).`,
         `Send a little gas to the node key, which pays for proofs: millrace wallet send ${nodeKey.address} 0.1 --gas`,
-        'Next: millrace provider run',
+        endpoint === '' ? 'Next: millrace provider run --relay auto' : 'Next: millrace provider run',
       ].join('\n'),
     );
   } finally {
@@ -67,9 +80,9 @@ export async function providerInit(context: CommandContext, options: ProviderIni
 }
 
 /** Flags of `millrace provider run`; each may also be a setting in the environment or in `config.json`. */
-export type ProviderRunOptions = { listen?: string; quota?: string } & AskSettings;
+export type ProviderRunOptions = { listen?: string; quota?: string; roles?: string; relay?: string } & AskSettings & RelaySettings;
 
-const RUN_DEFAULTS = { listen: '127.0.0.1:9000', quota: '10GiB' };
+const RUN_DEFAULTS = { listen: '127.0.0.1:9000', quota: '10GiB', roles: 'storage', relay: 'none' };
 
 /** Runs the provider in the foreground until Ctrl-C. */
 export async function providerRun(context: CommandContext, options: ProviderRunOptions): Promise<void> {
@@ -78,6 +91,10 @@ export async function providerRun(context: CommandContext, options: ProviderRunO
   const quotaBytes = parseSize(readSetting('quota', sources)?.value ?? RUN_DEFAULTS.quota);
   const ask = askSettings(sources);
   storagePolicy({ quotaBytes, ask });
+  const roles = (readSetting('roles', sources)?.value ?? RUN_DEFAULTS.roles).split(',');
+  const through = relayedBy(readSetting('relay', sources)?.value ?? RUN_DEFAULTS.relay);
+  const relay = givenSettings(Object.keys(RELAY_DEFAULTS), sources) as RelaySettings;
+  relayTerms(0n, relay);
   const session = await openSession(context);
   const own = ownNode(session.folder);
   if (!existsSync(own.keystore)) throw noNodeKey(own.folder);
@@ -93,7 +110,9 @@ export async function providerRun(context: CommandContext, options: ProviderRunO
     manifest: session.manifest,
     rpcUrl: session.rpcUrl,
     signer: await openKeystore({ path: own.keystore, password: await askPassword('Password of the node key: ') }),
-    roles: ['storage'],
+    roles,
+    relay,
+    relayedBy: through,
     host: at[1],
     port: Number(at[2]),
     quotaBytes,
@@ -111,7 +130,11 @@ export async function providerRun(context: CommandContext, options: ProviderRunO
 
 /** The settings of the ask that any source gives. */
 export function askSettings(sources: SettingSources): AskSettings {
-  const given = Object.keys(ASK_DEFAULTS).map((name) => [name, readSetting(name, sources)?.value]);
+  return givenSettings(Object.keys(ASK_DEFAULTS), sources);
+}
+
+function givenSettings(names: readonly string[], sources: SettingSources): Record<string, string> {
+  const given = names.map((name) => [name, readSetting(name, sources)?.value]);
   return Object.fromEntries(given.filter(([, value]) => value !== undefined));
 }
 

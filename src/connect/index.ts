@@ -12,4 +12,10 @@ export {
 } from './http-signature.ts';
 export { type PeerAddress, type PeerRequest, peerFetch } from './peer-fetch.ts';
 export { type PeerDoor, type PeerServer, type PeerServerOptions, startPeerServer } from './peer-server.ts';
+export { keepReachable, type Reach, type ReachStatus, type RelayCandidate } from './reach.ts';
+export { type Relay, type RelayOptions, startRelay } from './relay.ts';
+export type { RelayTill } from './relay-carrier.ts';
+export type { RelayNetwork, RelayReceipt, RelayTerms } from './relay-messages.ts';
+export { relayBehind } from './relay-name.ts';
 export { openTransportIdentity, type TransportIdentity } from './transport-identity.ts';
+export type { RelayPurse } from './tunnel.ts';

@@ -94,7 +94,8 @@ export async function openRelayCarrier(
   try {
     const ticket = (await askNode(session, TUNNEL_PATHS.ticket, {})) as { ticket?: unknown };
     const guest = typeof ticket?.ticket === 'string' && TICKET.test(ticket.ticket) ? admit(ticket.ticket) : undefined;
-    if (guest === undefined) throw new MillraceError('relay-ticket-wrong', { actor: 'peer', message: 'The ticket is unknown, used or old' });
+    if (guest === undefined)
+      throw new MillraceError('relay-ticket-wrong', { actor: 'peer', message: 'The ticket is unknown, used or old' });
     const carrier = carrierOn(session, guest, over, options);
     await carrier.account();
     return carrier;

@@ -32,7 +32,11 @@ export const TEST_TERMS: RelayTerms = {
 
 /** Relays and nodes in one process, with real sockets and TLS; who is an operator is a table instead of the chain. */
 export interface RelayWorld {
-  startRelay(operatorId: bigint, terms?: Partial<RelayTerms>, changes?: Partial<RelayOptions>): Promise<{ relay: Relay; server: PeerServer; peer: RelayPeer }>;
+  startRelay(
+    operatorId: bigint,
+    terms?: Partial<RelayTerms>,
+    changes?: Partial<RelayOptions>,
+  ): Promise<{ relay: Relay; server: PeerServer; peer: RelayPeer }>;
   /** A node that no port leads to: its server listens nowhere that the test uses. */
   startNode(operatorId: bigint, fetch: (request: Request) => Response | Promise<Response>): Promise<TestHome>;
   stop(): Promise<void>;

@@ -20,9 +20,14 @@ export function relayLabelIn(hostname: string): string | undefined {
   return LABEL.test(first) ? first : undefined;
 }
 
-/** Whether an endpoint is one at a relay. */
-export function isRelayed(endpoint: string): boolean {
-  return relayLabelIn(URL.parse(endpoint)?.hostname ?? '') !== undefined;
+/** The endpoint of the relay behind which an endpoint is, `https://host:port`; undefined when it is a node's own. */
+export function relayBehind(endpoint: string): string | undefined {
+  const url = URL.parse(endpoint);
+  if (url === null || relayLabelIn(url.hostname) === undefined) return undefined;
+  const name = url.hostname.slice(url.hostname.indexOf('.') + 1);
+  const address = addressOfName(name);
+  const host = address === undefined ? name : isIPv6(address) ? `[${address}]` : address;
+  return new URL(`https://${host}${url.port === '' ? '' : `:${url.port}`}`).origin;
 }
 
 /**
@@ -33,7 +38,7 @@ export function isRelayed(endpoint: string): boolean {
  */
 export function relayedEndpoint(relayEndpoint: string, transportKey: string): string {
   const url = URL.parse(relayEndpoint);
-  if (url?.protocol !== 'https:' || url.hostname === '' || isRelayed(relayEndpoint)) {
+  if (url?.protocol !== 'https:' || url.hostname === '' || relayBehind(relayEndpoint) !== undefined) {
     throw new MillraceError('bad-endpoint', {
       actor: 'peer',
       message: `Got relay endpoint "${relayEndpoint.slice(0, 80)}", expected https://host:port that is not at a relay itself`,

@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { after, before, test } from 'node:test';
 import { developmentSigner, recoverAddress } from '../chain/index.ts';
 import { peerFetch } from './index.ts';
-import { relayWorld, type RelayWorld, type TestHome } from './relay-fixture.ts';
+import { type RelayWorld, relayWorld, type TestHome } from './relay-fixture.ts';
 
 let world: RelayWorld;
 let home: TestHome;
@@ -16,7 +16,12 @@ before(async () => {
     served += 1;
     const path = new URL(request.url).pathname;
     if (path === '/echo') return new Response(request.body);
-    if (path === '/digest') return new Response(createHash('sha256').update(new Uint8Array(await request.arrayBuffer())).digest('hex'));
+    if (path === '/digest')
+      return new Response(
+        createHash('sha256')
+          .update(new Uint8Array(await request.arrayBuffer()))
+          .digest('hex'),
+      );
     return new Response(`hello from behind at ${new URL(request.url).host}`);
   });
 });

@@ -124,7 +124,9 @@ export function startRelay(options: RelayOptions): Relay {
   const callerOf = async (request: Request, purpose: 'tunnel' | 'probe'): Promise<RelayOperator & { nodeKey: string }> => {
     const headers = Object.fromEntries(request.headers);
     const ports = { recover: options.recover, guard };
-    const signed = verifyRequest({ method: request.method, url: request.url, headers }, ports, { required: purpose === 'probe' ? ['millrace-relay', 'millrace-endpoint'] : ['millrace-relay'] });
+    const signed = verifyRequest({ method: request.method, url: request.url, headers }, ports, {
+      required: purpose === 'probe' ? ['millrace-relay', 'millrace-endpoint'] : ['millrace-relay'],
+    });
     const expected = relayHeader(network, terms.operatorId, purpose);
     if (headers['millrace-relay'] !== expected || signed.createdAt < startedAtSeconds) {
       throw refused(
@@ -142,10 +144,14 @@ export function startRelay(options: RelayOptions): Relay {
     const now = performance.now();
     for (const [ticket, { expiresAt }] of tickets) if (expiresAt < now) tickets.delete(ticket);
     const isFull = carriers.size >= terms.tunnelsMax && !carriers.has(label);
-    if (!isOpen || isFull || tickets.size >= TICKETS_MAX) throw refused('relay-full', `This relay carries ${carriers.size} tunnels and takes no more`);
+    if (!isOpen || isFull || tickets.size >= TICKETS_MAX)
+      throw refused('relay-full', `This relay carries ${carriers.size} tunnels and takes no more`);
     const ticket = randomWord();
     const session = randomWord();
-    tickets.set(ticket, { guest: { operatorId: caller.operatorId, nodeKey: caller.nodeKey, label, session }, expiresAt: now + TICKET_LIFETIME_MS });
+    tickets.set(ticket, {
+      guest: { operatorId: caller.operatorId, nodeKey: caller.nodeKey, label, session },
+      expiresAt: now + TICKET_LIFETIME_MS,
+    });
     return json({ ticket, session }, 201);
   };
   /** Tells an operator whether its node is reached from here at an endpoint that it names: no more than yes or no, at its own key only. */
@@ -157,7 +163,10 @@ export function startRelay(options: RelayOptions): Relay {
     if (now - last < PROBE_INTERVAL_MS) throw refused('relay-too-often', `A probe is made every ${PROBE_INTERVAL_MS} ms at most`);
     probes.set(String(operatorId), now);
     const endpoint = request.headers.get('millrace-endpoint') ?? '';
-    const isReached = await peerFetch({ endpoint, transportKey }, '/healthz', { headersTimeoutMs: PROBE_TIMEOUT_MS, idleTimeoutMs: PROBE_TIMEOUT_MS })
+    const isReached = await peerFetch({ endpoint, transportKey }, '/healthz', {
+      headersTimeoutMs: PROBE_TIMEOUT_MS,
+      idleTimeoutMs: PROBE_TIMEOUT_MS,
+    })
       .then(async (response) => {
         await response.body?.cancel();
         return true;

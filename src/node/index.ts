@@ -23,6 +23,7 @@ export {
   setEndpoint,
   type WantedOperator,
 } from './provision.ts';
+export { RELAY_DEFAULTS, type RelaySettings, relayedBy, relayTerms } from './relay-settings.ts';
 export { ASK_DEFAULTS, type AskSettings, storagePolicy } from './storage-policy.ts';
 
 /** The program that `millrace up` starts as the local supervisor. */

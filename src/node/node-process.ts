@@ -8,6 +8,7 @@ import { exitCodeOf, MillraceError, toMillraceError } from '../errors.ts';
 import { createLogger, type LogLevel } from '../log.ts';
 import { nodeSocket } from './network-folder.ts';
 import { startNode } from './node.ts';
+import { type RelaySettings, relayedBy } from './relay-settings.ts';
 import type { AskSettings } from './storage-policy.ts';
 
 /** The options of a node process. `key` names where the node key comes from; it is never passed itself. */
@@ -21,6 +22,9 @@ export interface NodeProcessOptions {
   port: number;
   quotaBytes: string;
   ask?: AskSettings;
+  relay?: RelaySettings;
+  /** `none`, `auto` or numbers of operators. */
+  relayedBy?: string;
   key: { developmentIndex: number } | { keystore: string; passwordFile: string };
   logFile?: string;
   logLevel?: LogLevel;
@@ -38,6 +42,7 @@ async function main(): Promise<void> {
     manifest,
     signer: await signerOf(options.key, manifest.profile),
     quotaBytes: BigInt(options.quotaBytes),
+    relayedBy: relayedBy(options.relayedBy ?? 'none'),
     log: createLogger({ role: options.name, file: options.logFile, level: options.logLevel }),
   });
   let stopping = false;

@@ -4,9 +4,13 @@ import { openTransportIdentity, startPeerServer } from '../connect/index.ts';
 import { httpStatusOf, MillraceError, toMillraceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { isDraining, startNodeControl } from './node-control.ts';
+import { directEndpointOf, startReachRole } from './reach-role.ts';
+import type { RelayedBy, RelaySettings } from './relay-settings.ts';
 import type { Role } from './role.ts';
 import { startRole } from './roles.ts';
 import type { AskSettings } from './storage-policy.ts';
+
+const RELAY_CONNECTIONS_MAX = 8192;
 
 /** What a node needs to start. */
 export interface NodeOptions {
@@ -22,6 +26,10 @@ export interface NodeOptions {
   quotaBytes: bigint;
   /** What the operator asks for; defaults for what is absent. */
   ask?: AskSettings;
+  /** The terms of the role `relay`; defaults for what is absent. */
+  relay?: RelaySettings;
+  /** By whom the node lets itself be relayed when it has no inbound port; `none` when absent. */
+  relayedBy?: RelayedBy;
   /** Unix-domain socket on which the node is told to drain or leave; none when absent. */
   controlSocket?: string;
   log: Logger;
@@ -72,6 +80,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
         log,
         quotaBytes: options.quotaBytes,
         ask: options.ask,
+        relay: options.relay,
+        identity,
       };
       roles.push(await startRole(name, context));
     }
@@ -79,8 +89,15 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       host: options.host,
       port: options.port,
       identity,
+      door: { take: (name, connection) => roles.some((role) => role.door?.take(name, connection) === true) },
+      connectionsMax: options.roles.includes('relay') ? RELAY_CONNECTIONS_MAX : undefined,
       fetch: (request) => answer(request, roles, started.signal),
     });
+    const mode = options.relayedBy ?? 'none';
+    if (mode !== 'none') {
+      const context = { client, signer, sender, operatorId, folder: join(folder, 'reach'), log, identity, server, mode };
+      roles.push(startReachRole({ ...context, directEndpoint: await directEndpointOf(context) }));
+    }
     if (isDraining(folder)) for (const role of roles) role.drain();
     const path = options.controlSocket;
     const control = path === undefined ? undefined : await startNodeControl({ path, folder, operatorId, roles, log });

@@ -12,7 +12,7 @@ export interface WantedOperator {
   nodeKey: Signer;
   beneficiary: Address;
   transportKey: Hex;
-  /** `https://host:port` */
+  /** `https://host:port`; empty leaves it as it is, and is none at first. */
   endpoint: string;
   region: string;
   /** Own stake in base units of the network's token; topped up to this, never lowered. */
@@ -36,7 +36,10 @@ export async function provisionOperator(client: ChainClient, wanted: WantedOpera
       args: [nodeKey.address, wanted.beneficiary, wanted.transportKey, wanted.endpoint, regionWord(wanted.region), consent],
     });
     operatorId = await client.read('operators', 'operatorOfNodeKey', [nodeKey.address]);
-  } else await setEndpoint(client, owner, { ...wanted, operatorId });
+  } else {
+    const endpoint = wanted.endpoint === '' ? (await client.read('operators', 'operator', [operatorId])).endpoint : wanted.endpoint;
+    await setEndpoint(client, owner, { ...wanted, endpoint, operatorId });
+  }
   await topUpStake(client, owner, operatorId, wanted.stake);
   return operatorId;
 }

@@ -1,4 +1,5 @@
 import type { ChainClient, Sender, Signer } from '../chain/index.ts';
+import type { PeerDoor } from '../connect/index.ts';
 import type { Logger } from '../log.ts';
 
 /** What every role of a node is given. */
@@ -18,6 +19,8 @@ export interface Role {
   name: string;
   /** Answers requests under the paths that the role serves; undefined when the path is not the role's. */
   fetch(request: Request): Promise<Response> | undefined;
+  /** Takes connections that ask the node's server for another node, when the role carries them. */
+  door?: PeerDoor;
   /** Lines in the Prometheus text format, names `millrace_<role>_<noun>_<unit>`. */
   metrics(): Promise<string> | string;
   /** Its own numbers, for whoever runs the node. */

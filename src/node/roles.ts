@@ -1,13 +1,16 @@
+import type { TransportIdentity } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
+import { metricLines, startRelayRole } from './relay-role.ts';
+import type { RelaySettings } from './relay-settings.ts';
 import type { Role, RoleContext } from './role.ts';
 import { type AskSettings, storagePolicy } from './storage-policy.ts';
 
 /** What `startRole` gives a role besides its context. */
-export type RoleStart = RoleContext & { quotaBytes: bigint; ask?: AskSettings };
+export type RoleStart = RoleContext & { quotaBytes: bigint; ask?: AskSettings; relay?: RelaySettings; identity: TransportIdentity };
 
 const POLL_MS = 500;
 
-const ROLES: Record<string, (context: RoleStart) => Promise<Role>> = { storage: startStorageRole };
+const ROLES: Record<string, (context: RoleStart) => Promise<Role>> = { storage: startStorageRole, relay: startRelayRole };
 
 /** Starts a role by its name. @throws unknown-role */
 export async function startRole(name: string, context: RoleStart): Promise<Role> {
@@ -31,13 +34,7 @@ async function startStorageRole(context: RoleStart): Promise<Role> {
       return /^\/(v1\/storage|ipfs|piece)\//.test(pathname) ? provider.fetch(request) : undefined;
     },
     async metrics() {
-      const values = await provider.metrics();
-      return Object.entries(values)
-        .map(
-          ([name, value]) =>
-            `# TYPE ${name} ${name.endsWith('_total') ? 'counter' : 'gauge'}\n${name}{operator="${context.operatorId}"} ${value}\n`,
-        )
-        .join('');
+      return metricLines({ ...(await provider.metrics()) }, context.operatorId);
     },
     status: async () => ({ ...(await provider.status()) }),
     drain: () => provider.drain(),

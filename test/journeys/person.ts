@@ -31,18 +31,28 @@ export interface Person {
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 const COMMAND_TIMEOUT_MS = 240_000;
 
-/** A person whose data folder is `root/name`; the network is called `friends` there. */
-export function person(root: string, name: string, password = `password of ${name}`, variables: Record<string, string> = {}): Person {
+/**
+ * A person whose data folder is `root/name`; the network is called `friends` there. Commands run behind `prefix`, as on a machine of their own:
+ * `nsenter --net=…`.
+ */
+export function person(
+  root: string,
+  name: string,
+  password = `password of ${name}`,
+  variables: Record<string, string> = {},
+  prefix: readonly string[] = [],
+): Person {
   const home = join(root, name);
   const passwordFile = join(root, `${name}.password`);
   mkdirSync(home, { recursive: true });
   writeFileSync(passwordFile, `${password}\n`, { mode: 0o600 });
   const env = { PATH: process.env.PATH, HOME: root, MILLRACE_HOME: home, MILLRACE_PASSWORD_FILE: passwordFile, ...variables };
-  const command = (args: string[]) => [MAIN, '--network', 'friends', ...args];
+  const program = [...prefix, process.execPath][0] as string;
+  const command = (args: string[]) => [...[...prefix, process.execPath].slice(1), MAIN, '--network', 'friends', ...args];
   const run = (...args: string[]): Promise<CommandResult> =>
     new Promise((resolve) => {
       const options = { env, timeout: COMMAND_TIMEOUT_MS, maxBuffer: 64 << 20 };
-      execFile(process.execPath, command(args), options, (error, stdout, stderr) => {
+      execFile(program, command(args), options, (error, stdout, stderr) => {
         resolve({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, stdout, stderr });
       });
     });
@@ -56,14 +66,14 @@ export function person(root: string, name: string, password = `password of ${nam
     run,
     text,
     json: async (...args) => JSON.parse(await text('--json', ...args)),
-    with: (others) => person(root, name, password, { ...variables, ...others }),
+    with: (others) => person(root, name, password, { ...variables, ...others }, prefix),
     async codeOf(...args) {
       const { code, stdout, stderr } = await run('--json', ...args);
       if (code === 0) throw new TypeError(`${name}: millrace ${args.join(' ')} should have failed:\n${stdout}`);
       // A command that stays logs to standard error; its error is the last line.
       return JSON.parse(stderr.trim().split('\n').at(-1) as string).code;
     },
-    start: (...args) => spawn(process.execPath, command(['--json', ...args]), { env, stdio: ['ignore', 'pipe', 'pipe'] }),
+    start: (...args) => spawn(program, command(['--json', ...args]), { env, stdio: ['ignore', 'pipe', 'pipe'] }),
     ready: (child) => firstLine(child, name),
   };
 }
