@@ -120,6 +120,24 @@ function registerFileCommands(program: Command, run: Run): void {
 }
 
 function registerGatewayCommands(program: Command, run: Run): void {
+  program
+    .command('open <token>')
+    .description('open what was shared with you: a grant, a file that holds one, a link or a CID')
+    .option('-o, --output <path>', 'where to; - is standard output')
+    .addHelpText('after', '\nExamples:\n  millrace open millrace-grant-z… -o album\n  millrace open http://host:9000/ipfs/bafy…')
+    .action(run(async (context, token: never, options: never) => (await import('./open.ts')).open(context, token, options)));
+  program
+    .command('link <cid>')
+    .description('links to public content that need no wallet, for curl and browsers')
+    .option('--path <path>', 'one file of a folder')
+    .addHelpText('after', '\nExample:\n  millrace put site/ --public && millrace link bafy…')
+    .action(run(async (context, cid: never, options: never) => (await import('./link.ts')).link(context, cid, options)));
+  program
+    .command('gateway')
+    .description('serve public content to browsers of this machine, every block verified')
+    .option('--port <port>', 'port on 127.0.0.1; 0 takes a free one', '8080')
+    .addHelpText('after', '\nExample:\n  millrace gateway   # then http://127.0.0.1:8080/ipfs/bafy…')
+    .action(run(async (context, options: never) => (await import('./gateway.ts')).gateway(context, options)));
   const s3 = program
     .command('s3')
     .description('serve S3 on this machine: buckets and objects for every S3 tool, stored on the network')
@@ -197,12 +215,15 @@ function registerProviderCommands(program: Command, run: Run): void {
   provider
     .command('init')
     .description('make keys and register as an operator')
-    .requiredOption('--endpoint <url>', 'https://host:port under which others reach this node')
+    .option('--endpoint <url>', 'https://host:port under which others reach this node (default: none, for a node behind a router)')
     .option('--beneficiary <address>', 'who receives earnings (default: the owner)')
     .option('--region <name>', 'where the node stands')
     .option('--stake <amount>', 'tokens to stake', '1000')
     .option('--limit <amount>', 'most stake that the node key may promise (default: a quarter of the stake; 0: no limit)')
-    .addHelpText('after', '\nExample:\n  millrace provider init --endpoint https://disk.example.org:9000 --stake 5000 --region eu')
+    .addHelpText(
+      'after',
+      '\nExample:\n  millrace provider init --endpoint https://disk.example.org:9000 --stake 5000 --region eu\n  millrace provider init                       # behind a router: then millrace provider run --relay auto',
+    )
     .action(run(async (context, options: never) => (await import('./provider.ts')).providerInit(context, options)));
   provider
     .command('run')

@@ -40,7 +40,7 @@ async function compensationOf(dealId: bigint, slashed: bigint): Promise<bigint> 
   const [activated] = await client.events({ name: 'storageMarket', event: 'DealActivated', args: { dealId } });
   const periods = (activated?.args.endPeriod as bigint) - (activated?.args.firstPeriod as bigint);
   const wanted = (periods - account.provenSeconds / BigInt(period) + BigInt(replacementPeriods)) * account.pricePerPeriod;
-  const reward = least((slashed * BigInt(reporterRewardBps)) / 10_000n, reporterRewardMax, account.paid);
+  const reward = least((least(slashed, account.paid) * BigInt(reporterRewardBps)) / 10_000n, reporterRewardMax);
   return least(wanted, account.paid - reward, slashed / 2n);
 }
 

@@ -381,7 +381,7 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
         uint256 refunded = _close(d.railId, _startOf(end), 0, 0);
         IRails.Rail memory rail = rails.rail(d.railId);
         uint256 unproven = periods - rail.provenSeconds / _period;
-        uint256 reward = reporter == address(0) ? 0 : Math.min(_rewardOf(amount), rail.paid);
+        uint256 reward = reporter == address(0) ? 0 : _rewardOf(Math.min(amount, rail.paid));
         uint256 compensation = Math.min((unproven + _config.replacementPeriods) * d.pricePerPeriod, rail.paid - reward);
         if (amount != 0) (compensation, reward) = _slash(d.operatorId, amount, d.client, compensation, reporter, reward);
         else (compensation, reward) = (0, 0);

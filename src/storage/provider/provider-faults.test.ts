@@ -33,7 +33,7 @@ async function compensationOf(dealId: bigint, slashed: bigint, options: { report
   const periods = (agreed?.endPeriod as bigint) - (agreed?.firstPeriod as bigint);
   const unproven = periods - account.provenSeconds / BigInt(period);
   const wanted = (unproven + BigInt(replacementPeriods)) * account.pricePerPeriod;
-  const reward = options.reported ? least((slashed * BigInt(reporterRewardBps)) / 10_000n, reporterRewardMax, account.paid) : 0n;
+  const reward = options.reported ? least((least(slashed, account.paid) * BigInt(reporterRewardBps)) / 10_000n, reporterRewardMax) : 0n;
   return least(wanted, account.paid - reward, slashed / 2n);
 }
 
