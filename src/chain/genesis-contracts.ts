@@ -7,7 +7,8 @@ import { chainError } from './errors.ts';
 
 /** Where x402 v2 `batch-settlement` stands on every chain: stock clients have these addresses compiled in (npm `@x402/evm` 2.27). */
 export const X402_CHANNELS: Address = '0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003';
-const X402_DEPOSIT_COLLECTOR: Address = '0x4020806089470a89826cB9fB1f4059150b550004';
+/** The stock client's payees of ERC-3009 deposits, likewise. */
+export const X402_DEPOSIT_COLLECTOR: Address = '0x4020806089470a89826cB9fB1f4059150b550004';
 
 /** What the payment channels of a genesis block must know of the network that is still to be deployed. */
 export interface GenesisChannels {

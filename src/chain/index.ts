@@ -24,7 +24,7 @@ export {
   readFollowerPosition,
 } from './follower.ts';
 export { type ColumnType, type FollowerSql, followerMigrations, insertRows, trackTable } from './follower-tables.ts';
-export { type GenesisChannels, X402_CHANNELS } from './genesis-contracts.ts';
+export { type GenesisChannels, X402_CHANNELS, X402_DEPOSIT_COLLECTOR } from './genesis-contracts.ts';
 export { createKeystore, exportKeystore, importKeystore, keystoreAddress, openKeystore } from './keystore.ts';
 export { type Manifest, manifestId, parseManifest, readManifest, signManifest, type UnsignedManifest, writeManifest } from './manifest.ts';
 export { checkPowers, type HolderKind, listPowers, type Power } from './powers.ts';

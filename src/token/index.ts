@@ -1,3 +1,4 @@
+export { type ChannelState, depositCollector, readChannel } from './channels.ts';
 export { allowTokens, type Sending, type TokenChoice, tokenAddress, tokenBalance } from './contract-call.ts';
 export { type ExitTicket, finishExit, pendingExits, requestBackerExit, requestExit, type StakeExit } from './exits.ts';
 export {
@@ -26,3 +27,24 @@ export {
   syncVotes,
   vaultBooks,
 } from './stake.ts';
+export { type ChannelConfig, createVoucherCodec, type SignedVoucher, type Voucher, type VoucherCodec } from './voucher.ts';
+export { type Claimer, type ClaimerOptions, type ClaimReport, startClaimer } from './voucher-claimer.ts';
+export {
+  createPayer,
+  type Payer,
+  type PayerChannel,
+  type PayerOptions,
+  type Payment,
+  type PaymentOutcome,
+  type PaymentRequest,
+} from './voucher-payer.ts';
+export {
+  type Credit,
+  openReceiver,
+  type PaymentDemand,
+  type PaymentOffer,
+  type Receiver,
+  type ReceiverLimits,
+  type ReceiverOptions,
+} from './voucher-receiver.ts';
+export { PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, type PaidResource } from './x402-wire.ts';

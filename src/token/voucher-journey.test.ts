@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { X402_CHANNELS } from '../chain/index.ts';
+import { readChannel } from './channels.ts';
+import { startClaimer } from './voucher-claimer.ts';
+import { type ChannelsNetwork, startChannelsNetwork, startPaidServer, TEST_INTERVAL } from './voucher-fixture.ts';
+
+let network: ChannelsNetwork;
+before(async () => {
+  network = await startChannelsNetwork();
+});
+after(() => network?.stop());
+
+test('a client pays for requests, the receiver claims them in one transaction, and a hundredth of the network token is burnt', async () => {
+  const { client } = network;
+  assert.equal(client.address('channels'), X402_CHANNELS);
+  const receiver = await network.receiver();
+  const server = await startPaidServer(receiver, { amount: 1_000n });
+  const payer = await network.payer(2);
+  try {
+    for (let count = 1; count <= 5; count += 1) {
+      const answer = await payer.fetch(`${server.url}/${count}`, { amountMax: 1_000n });
+      assert.equal(answer.status, 200);
+      assert.equal((await answer.arrayBuffer()).byteLength, 1000);
+    }
+    const [channel] = payer.channels();
+    assert.ok(channel !== undefined);
+    assert.equal(channel.charged, 5_000n);
+    assert.equal(channel.balance, 20_000n);
+    await assert.rejects(payer.fetch(`${server.url}/6`, { amountMax: 999n }), { code: 'payment-too-expensive' });
+    const before = await client.read('networkToken', 'balanceOf', [receiver.receiver]);
+    const supply = await client.read('networkToken', 'totalSupply');
+    const claimer = startClaimer({ client, receiver, sender: network.sender(1), intervalSeconds: TEST_INTERVAL });
+    const report = await claimer.claimNow();
+    assert.equal(report.channels, 1);
+    assert.equal(report.transactions.length, 1);
+    assert.deepEqual(await readChannel(client, channel.key), { balance: 20_000n, totalClaimed: 5_000n, withdrawal: undefined });
+    assert.equal(await client.read('networkToken', 'balanceOf', [receiver.receiver]), before + 4_950n);
+    assert.equal(await client.read('networkToken', 'totalSupply'), supply - 50n);
+    assert.equal(await client.read('channels', 'feesBurntOf', [receiver.receiver]), 50n);
+    assert.equal((await claimer.claimNow()).channels, 0);
+    await claimer.stop();
+  } finally {
+    await server.stop();
+    await payer.close();
+    await receiver.close();
+  }
+});
