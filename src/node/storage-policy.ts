@@ -7,7 +7,7 @@ type StoragePolicy = StorageProviderOptions['policy'];
 /** What an operator may set of its ask, as texts from flags, environment or `config.json`; what is absent has its default. */
 export type AskSettings = { [name in keyof typeof ASK_DEFAULTS]?: string };
 
-/** The ask of a storage provider that sets nothing: money in tokens, sizes with units, collateral in percent of a deal's price. */
+/** The ask of a storage provider that sets nothing: money in tokens, sizes with units, collateral in percent of a deal's price, at the order book in tokens per GiB. */
 export const ASK_DEFAULTS = {
   askPrice: '0.01',
   askMinPrice: '0.000001',
@@ -18,10 +18,15 @@ export const ASK_DEFAULTS = {
   askCollateral: '50',
   askMinCollateral: '0.1',
   askBond: '0.01',
+  askBookCollateral: '2',
 } as const;
 
 const DECIMALS = 18;
 const PERIODS_MAX = 4_294_967_295;
+/** One ask on the order book takes at most this many shards, and promises half of room and stake for a day. */
+const BOOK_DEALS_MAX = 128;
+const BOOK_PART_BPS = 5_000;
+const BOOK_LIFETIME_SECONDS = 86_400;
 /** Ten times the price: more would only keep clients away. */
 const COLLATERAL_PERCENT_MAX = 1000;
 
@@ -52,6 +57,13 @@ export function storagePolicy(options: { quotaBytes: bigint; ask?: AskSettings }
     offerSecondsMin: 30,
     offerSecondsMax: 7200,
     ask,
+    orders: {
+      collateralPerGiB: parseAmount(given.askBookCollateral, DECIMALS),
+      dealsMax: BOOK_DEALS_MAX,
+      roomBps: BOOK_PART_BPS,
+      stakeBps: BOOK_PART_BPS,
+      lifetimeSeconds: BOOK_LIFETIME_SECONDS,
+    },
   };
 }
 

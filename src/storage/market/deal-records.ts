@@ -21,10 +21,19 @@ export interface DealRecord {
   dealId?: bigint;
   /** Chain time by which the deal must be active. */
   activateBy?: bigint;
-  /** The client's `Activation` signature. */
+  /** The client's `Activation` signature; for a file of the order book also the proof of the checkers' verdict. */
   acknowledgement?: Hex;
+  /** Who may send and acknowledge besides the client, which for a file of the order book is a contract: its owner and its agent. */
+  uploaders?: Hex[];
+  /** The deal is this provider's claim of a repair: it fetches the bytes itself. */
+  isClaim?: boolean;
   /** Why bytes were refused, or why the deal is over. */
   reason?: string;
+}
+
+/** Whether an account may send the bytes of a deal and acknowledge them: the client, or who speaks for it. */
+export function speaksForClient({ terms, uploaders = [] }: DealRecord, account: Hex): boolean {
+  return [terms.client, ...uploaders].some((each) => each.toLowerCase() === account.toLowerCase());
 }
 
 /** The records of one provider, in memory and on disk; a change is durable when its promise resolves. */

@@ -30,7 +30,7 @@ export interface PlacementOptions {
   domain: StorageDomain;
   signer: Signer;
   peer: ProviderPeer;
-  content: BuiltContent;
+  content: Pick<BuiltContent, 'cid' | 'carPath'>;
   /** Called before each step that others see, after the attempt was changed; returns when that is durable. */
   save(): Promise<void>;
   onProgress(progress: CopyProgress): void;

@@ -77,6 +77,12 @@ export async function acknowledgeDeal(
   return progressOf(await call(peer, `deals/${dealId}/acknowledgement`, { ...postJson(JSON.stringify({ signature })), ...request }));
 }
 
+/** Asks a checker to read a deal's content from its provider and to sign that it could. @throws the checker's refusal, with actor `peer` */
+export async function fetchCheck(checker: ProviderPeer, dealId: bigint, request: PeerRequest = {}): Promise<Hex> {
+  const answer = await call(checker, `checks/${dealId}`, { ...postJson('{}'), ...request });
+  return readFields(answer, 'answer').hex('signature', 65);
+}
+
 /** Asks the provider to sign an extension too and to record it on chain. */
 export async function proposeExtension(peer: ProviderPeer, extension: Extension, signature: Hex, request: PeerRequest = {}): Promise<void> {
   const { dealId, periods, endPeriod, expiry } = extension;

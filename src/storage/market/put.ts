@@ -1,13 +1,12 @@
 import { randomBytes } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { realpath } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { CID } from 'multiformats/cid';
+import type { CID } from 'multiformats/cid';
 import type { ChainClient, Sender, Signer } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { type Logger, silentLogger } from '../../log.ts';
-import { createCarScanner } from '../content/car.ts';
 import { type BuiltContent, buildContent, type ContentProgress } from '../content/content.ts';
+import { sampleOfCar, takeSome } from './block-sample.ts';
 import { type OperatorView, storageDomainOf } from './chain-view.ts';
 import { reserveFunds } from './funds.ts';
 import { surveyOffers } from './market-survey.ts';
@@ -81,8 +80,6 @@ export interface PutResult {
 }
 
 const STALL_MS = 60_000;
-const SAMPLE_BLOCKS = 8;
-const SAMPLE_POOL = 1024;
 
 interface Run {
   options: PutOptions;
@@ -345,32 +342,10 @@ async function peerOf(run: Run, operatorId: bigint): Promise<ProviderPeer> {
 async function sampleBlocks(run: Run, content: number): Promise<CID[]> {
   let pool = run.samplePools.get(content);
   if (pool === undefined) {
-    pool = reservoirOf((run.contents[content] as BuiltContent).carPath);
+    pool = sampleOfCar((run.contents[content] as BuiltContent).carPath);
     run.samplePools.set(content, pool);
   }
-  const cids = [...(await pool)];
-  const chosen: CID[] = [];
-  while (chosen.length < SAMPLE_BLOCKS && cids.length > 0) chosen.push(...cids.splice(randomBelow(cids.length), 1));
-  return chosen;
-}
-
-/** A uniform sample of the blocks of a CAR, in one pass and constant memory. */
-async function reservoirOf(carPath: string): Promise<CID[]> {
-  const kept: CID[] = [];
-  let seen = 0;
-  const scanner = createCarScanner(({ cid }) => {
-    seen += 1;
-    const place = kept.length < SAMPLE_POOL ? kept.length : randomBelow(seen);
-    // The scanner's CID is a view of a buffer that is used again.
-    if (place < SAMPLE_POOL) kept[place] = CID.decode(Uint8Array.from(cid.bytes));
-  });
-  for await (const chunk of createReadStream(carPath, { highWaterMark: 1 << 20 })) scanner.write(chunk as Uint8Array);
-  scanner.finish();
-  return kept;
-}
-
-function randomBelow(limit: number): number {
-  return Number(randomBytes(6).readUIntBE(0, 6) % limit);
+  return takeSome(await pool);
 }
 
 function resultOf(run: Run): PutResult {

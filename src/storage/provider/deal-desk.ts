@@ -32,6 +32,8 @@ export interface DealDeskOptions {
   log: Logger;
   /** Whether the piece is here already, so that nothing needs to be sent. */
   holds(pieceRoot: Hex): boolean;
+  /** Bytes promised by asks on the order book, which are not free for direct deals. */
+  promisedBytes?(): bigint;
   /** Called when all bytes of a deal have arrived. */
   onReceived(record: DealRecord): void;
 }
@@ -95,7 +97,8 @@ export function openDealDesk(options: DealDeskOptions): DealDesk {
   const loadNow = async (): Promise<(client?: Hex) => ProviderLoad> => {
     const disk = await statfs(options.folder, { bigint: true });
     const [onChain, stands] = await readChain();
-    return (of) => loadOf({ records, of, freeDiskBytes: disk.bavail * disk.bsize, onChain, closed: closed || !stands });
+    const promisedBytes = options.promisedBytes?.() ?? 0n;
+    return (of) => loadOf({ records, of, promisedBytes, freeDiskBytes: disk.bavail * disk.bsize, onChain, closed: closed || !stands });
   };
 
   const openOnChain = (record: DealRecord): Promise<DealRecord> => {
@@ -153,7 +156,10 @@ export function openDealDesk(options: DealDeskOptions): DealDesk {
     resume: openOnChain,
     async acknowledge(dealId, signature) {
       const record = find(dealId);
-      if (!isSignedBy(record.terms.client, activationDigest(domain, dealId), signature)) throw badSignature(record.terms.client);
+      const digest = activationDigest(domain, dealId);
+      const speakers = [record.terms.client, ...(record.uploaders ?? [])];
+      if (!speakers.some((speaker) => isSignedBy(speaker, digest, signature)))
+        throw badSignature(record.uploaders?.[0] ?? record.terms.client);
       if (record.status !== 'stored') {
         if (record.status === 'acknowledged' || record.status === 'active') return record;
         throw new MillraceError('deal-not-stored', {
@@ -187,10 +193,17 @@ export function openDealDesk(options: DealDeskOptions): DealDesk {
   };
 }
 
-function loadOf(options: { records: DealRecords; of?: Hex; freeDiskBytes: bigint; onChain: bigint; closed: boolean }): ProviderLoad {
+function loadOf(options: {
+  records: DealRecords;
+  of?: Hex;
+  promisedBytes: bigint;
+  freeDiskBytes: bigint;
+  onChain: bigint;
+  closed: boolean;
+}): ProviderLoad {
   const load: ProviderLoad = {
-    reservedBytes: 0n,
-    freeDiskBytes: options.freeDiskBytes,
+    reservedBytes: options.promisedBytes,
+    freeDiskBytes: options.freeDiskBytes - options.promisedBytes,
     openDeals: 0,
     openDealsOfClient: 0,
     availableStake: options.onChain,

@@ -1,5 +1,6 @@
 import { type Ask, askRefusal, quote, type Refusal } from '../market/ask.ts';
 import type { DealTerms } from '../market/terms.ts';
+import type { OrderPolicy } from '../orders/standing-ask.ts';
 
 /** What an operator sets: how much it stores, how many deals wait at once, and the ask without operator and expiry. */
 export interface ProviderPolicy {
@@ -14,6 +15,8 @@ export interface ProviderPolicy {
   offerSecondsMin: number;
   offerSecondsMax: number;
   ask: Omit<Ask, 'operatorId' | 'expiry'>;
+  /** What it offers on the order book, at the same price; nothing when absent. */
+  orders?: OrderPolicy;
 }
 
 /** What a provider has taken on at this moment. */

@@ -1,10 +1,11 @@
 import { Hono } from 'hono';
+import type { Hex } from 'viem';
 import { recoverAddress } from '../../chain/index.ts';
 import { type ReplayGuard, verifyRequest } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { askToJson } from '../market/ask.ts';
-import type { DealRecord } from '../market/deal-records.ts';
+import { type DealRecord, speaksForClient } from '../market/deal-records.ts';
 import { readFields } from '../market/fields.ts';
 import { marketHeader, UPLOAD_SIGNED_HEADERS } from '../market/provider-api.ts';
 import type { StorageDomain } from '../market/signed-messages.ts';
@@ -19,6 +20,8 @@ export interface ProviderRoutesOptions {
   desk: DealDesk;
   reception: Reception;
   guard: ReplayGuard;
+  /** Answers other providers' requests for a checker's signature; absent while this node holds no seat. */
+  check?: (dealId: bigint) => Promise<Hex>;
   log: Logger;
 }
 
@@ -70,6 +73,12 @@ export function createProviderRoutes(options: ProviderRoutesOptions): Hono {
     await desk.extend(extension, body.hex('signature', 65));
     return context.json({ dealId: dealId.toString(), endPeriod: (extension.endPeriod + BigInt(extension.periods)).toString() });
   });
+  routes.post('/checks/:dealId', async (context) => {
+    const dealId = dealIdOf(context.req.param('dealId'));
+    if (options.check === undefined)
+      throw new MillraceError('not-a-checker', { actor: 'caller', message: 'This node holds no seat of a checker' });
+    return context.json({ dealId: dealId.toString(), signature: await options.check(dealId) });
+  });
   // Hono answers HEAD by the GET handler.
   routes.get('/pieces/:dealId', (context) => uploadOffset(options, context.req.raw, dealIdOf(context.req.param('dealId'))));
   routes.patch('/pieces/:dealId', (context) => receiveChunk(options, context.req.raw, dealIdOf(context.req.param('dealId'))));
@@ -113,7 +122,7 @@ function requireClient(options: ProviderRoutesOptions, request: Request, dealId:
     });
   }
   const record = options.desk.find(dealId);
-  if (record.terms.client.toLowerCase() === signer.address.toLowerCase()) return record;
+  if (speaksForClient(record, signer.address)) return record;
   throw new MillraceError('not-the-client', {
     actor: 'caller',
     message: `Deal ${dealId} is not of ${signer.address}`,

@@ -7,8 +7,11 @@ import { MillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { storageDomainOf } from '../market/chain-view.ts';
 import { type DealRecord, type DealRecords, openDealRecords } from '../market/deal-records.ts';
+import { openProviderOrders } from '../orders/provider-orders.ts';
 import { createTrustlessGateway } from '../pieces/gateway.ts';
 import { openPieceStore, type PieceStore } from '../pieces/piece-store.ts';
+import { storeBlocks } from '../pieces/store-blocks.ts';
+import { createWebGateway, isWebRequest } from '../pieces/web-gateway.ts';
 import { openTableView } from '../possession/table-view.ts';
 import { activationDuty } from './activation.ts';
 import { challengesDuty } from './challenges.ts';
@@ -42,12 +45,25 @@ export interface StorageProviderOptions {
   keepsOthers?: boolean;
   /** Which duties run; all of them by default. Tests leave some out to be a bad provider. */
   duties?: readonly DutyName[];
+  /** Holds a seat of a checker: reads for silent clients what other providers have stored, for a fee (default false). */
+  isChecker?: boolean;
   /** Milliseconds between looks at the chain (default 1,000). */
   pollMs?: number;
 }
 
 /** The duties of a provider. */
-export type DutyName = 'activation' | 'prover' | 'health' | 'challenges' | 'housekeeping' | 'keeper';
+export type DutyName =
+  | 'activation'
+  | 'prover'
+  | 'health'
+  | 'challenges'
+  | 'housekeeping'
+  | 'keeper'
+  | 'standing-ask'
+  | 'matched-deals'
+  | 'verdicts'
+  | 'checker'
+  | 'matcher';
 
 /** What a provider says of itself. Sizes in bytes. */
 export interface StorageProviderStatus {
@@ -108,10 +124,41 @@ export async function startStorageProvider(options: StorageProviderOptions): Pro
     checking.add(work);
   };
   const holds = (pieceRoot: `0x${string}`) => store.piece(pieceRoot) !== undefined;
-  const desk = openDealDesk({ client, domain, signer, sender, operatorId, policy, records, folder, log, holds, onReceived: check });
+  const everyMs = options.pollMs ?? 1_000;
+  const room = async () => {
+    const { freeBytes, accepting } = await desk.currentAsk();
+    return { freeBytes, accepting };
+  };
+  const orders = openProviderOrders({
+    client,
+    signer,
+    sender,
+    operatorId,
+    policy,
+    records,
+    log,
+    room,
+    holds,
+    everyMs,
+    isChecker: options.isChecker,
+  });
+  const { promisedBytes } = orders;
+  const desk = openDealDesk({
+    client,
+    domain,
+    signer,
+    sender,
+    operatorId,
+    policy,
+    records,
+    folder,
+    log,
+    holds,
+    promisedBytes,
+    onReceived: check,
+  });
   for (const record of records.all()) if (record.status === 'checking') check(record);
 
-  const everyMs = options.pollMs ?? 1_000;
   const base = { client, sender, store, operatorId, view, log, everyMs };
   const health: Health = openHealth({ ...base, markerPath });
   const onLost = (dealIds: bigint[]) => health.report(dealIds);
@@ -139,17 +186,20 @@ export async function startStorageProvider(options: StorageProviderOptions): Pro
       onFaulty: (dealId) => health.report([dealId]),
     }),
     keeper: keeperDuty({ client, sender, log, operatorId: options.keepsOthers === true ? undefined : operatorId, everyMs: everyMs * 3 }),
+    ...orders.duties,
   };
   const wanted = options.duties ?? (Object.keys(duties) as DutyName[]);
   const running = startDuties(
     wanted.map((name) => duties[name]),
     { log },
   );
-  const gateway = createTrustlessGateway({ store });
+  const trustless = createTrustlessGateway({ store });
+  const web = createWebGateway({ open: async () => storeBlocks(store) });
+  const gateway = (request: Request) => (isWebRequest(request) ? web(request) : trustless(request));
   const app = new Hono()
-    .route('/v1/storage', createProviderRoutes({ domain, desk, reception, guard: createReplayGuard(), log }))
+    .route('/v1/storage', createProviderRoutes({ domain, desk, reception, guard: createReplayGuard(), check: orders.check, log }))
     .all('/ipfs/*', (context) => gateway(context.req.raw))
-    .all('/piece/*', (context) => gateway(context.req.raw));
+    .all('/piece/*', (context) => trustless(context.req.raw));
   log.info('provider-started', { operatorId, pieces: store.list().length, deals: records.all().length });
 
   const status = async (): Promise<StorageProviderStatus> => {
