@@ -1,14 +1,24 @@
-import { challengeDeal, showDeal } from '../storage/index.ts';
+import { writeFile } from 'node:fs/promises';
+import { MillraceError } from '../errors.ts';
+import { challengeDeal, demandBytes, showDeal } from '../storage/index.ts';
+import { formatSize } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { dealNumber } from './put.ts';
 import { openSender } from './sending.ts';
 
 const POLL_MS = 1000;
 
+/** Options of `millrace challenge`. */
+export interface ChallengeOptions {
+  bytes?: string;
+  output?: string;
+}
+
 /**
  * Makes a provider prove one of your deals, and waits for the outcome: proven, or, after the deadline, ended with your compensation.
  */
-export async function challenge(context: CommandContext, deal: string): Promise<void> {
+export async function challenge(context: CommandContext, deal: string, options: ChallengeOptions): Promise<void> {
+  if (options.bytes !== undefined) return force(context, deal, { ...options, bytes: options.bytes });
   const opened = await openSender(context);
   const { client, sender } = opened;
   const dealId = dealNumber(deal);
@@ -37,5 +47,43 @@ export async function challenge(context: CommandContext, deal: string): Promise<
     }
   } finally {
     sender.close();
+  }
+}
+
+/** Makes the provider publish bytes of the piece on chain, and writes them to a file. */
+async function force(
+  context: CommandContext,
+  deal: string,
+  { bytes, output: target }: ChallengeOptions & { bytes: string },
+): Promise<void> {
+  const range = /^(\d{1,15})-(\d{1,15})$/.exec(bytes);
+  if (range === null || target === undefined) {
+    throw new MillraceError('bad-option', {
+      actor: 'caller',
+      message: range === null ? `Got --bytes ${bytes}, expected FROM-TO` : '--bytes needs -o FILE for what comes',
+      values: { got: bytes },
+    });
+  }
+  const opened = await openSender(context);
+  const progress = context.output.progress('Demanded');
+  try {
+    const payload = await demandBytes({
+      client: opened.client,
+      sender: opened.sender,
+      dealId: dealNumber(deal),
+      from: Number(range[1]),
+      to: Number(range[2]),
+      onProgress: ({ doneBytes, totalBytes }) => progress.update(doneBytes, totalBytes, formatSize(doneBytes)),
+      signal: context.signal,
+    });
+    progress.end();
+    await writeFile(target, payload, { flag: 'wx' });
+    context.output.result(
+      { dealId: dealNumber(deal), output: target, bytes: payload.length, evidence: 'proven' },
+      () => `${formatSize(payload.length)} published by the provider on chain, verified against the piece: ${target}`,
+    );
+  } finally {
+    progress.end();
+    opened.sender.close();
   }
 }

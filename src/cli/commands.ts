@@ -182,7 +182,9 @@ function registerDealCommands(program: Command, run: Run): void {
   program
     .command('challenge <deal>')
     .description('make a provider prove your piece now; the bond comes back when it cannot')
-    .action(run(async (context, deal: never) => (await import('./challenge.ts')).challenge(context, deal)));
+    .option('--bytes <from-to>', 'make it publish these bytes of the piece on chain instead, for a bond on each 31.75 bytes')
+    .option('-o, --output <file>', 'where to write the published bytes')
+    .action(run(async (context, deal: never, options: never) => (await import('./challenge.ts')).challenge(context, deal, options)));
   program
     .command('ledger')
     .description('the events behind the numbers, newest first, each with its transaction')

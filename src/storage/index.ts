@@ -1,7 +1,7 @@
 /** The storage network: content, pieces, proofs, deals and retrieval. */
 
 export { cidOf, parseCid } from './content/block.ts';
-export type { ContentSource, FetchLimits, SourceReport } from './content/block-fetcher.ts';
+export { type ContentSource, createBlockFetcher, type FetchLimits, type SourceReport } from './content/block-fetcher.ts';
 export { payloadLeaves, pieceHeight } from './content/commp.ts';
 export { type BuiltContent, buildContent, type ContentInput, type ContentProgress } from './content/content.ts';
 export {
@@ -20,9 +20,11 @@ export type { Keys } from './content/sealed-reader.ts';
 export { contentOfGrant, createGrant, openGrant, SHARE_WARNING, share } from './content/share.ts';
 export { type DealView, dealsOfOperator, type Holder, holdersOf, listOperators, type OperatorView, readDeal } from './market/chain-view.ts';
 export { challengeDeal, type DealAccount, endDeal, expireDeal, extendDeal, listDeals, settleDeal, showDeal } from './market/deals.ts';
+export { type DemandProgress, demandBytes } from './market/demand.ts';
 export { surveyOffers } from './market/market-survey.ts';
 export { type PutEvent, type PutOptions, type PutResult, put } from './market/put.ts';
 export { createTrustlessGateway, type GatewaySource } from './pieces/gateway.ts';
 export type { PieceReceiver, PieceWanted } from './pieces/piece-receiver.ts';
 export { openPieceStore, type PieceStore, type PieceStoreOptions, type StoredPiece } from './pieces/piece-store.ts';
+export { createWebGateway, type WebBlocks } from './pieces/web-gateway.ts';
 export { type StorageProvider, type StorageProviderOptions, startStorageProvider } from './provider/provider.ts';

@@ -7,6 +7,10 @@ import { createCarScanner } from './car.ts';
 /** A holder of content: any HTTP trustless gateway. `fetch` may pin the holder's key; without it the global one is used. */
 export interface ContentSource {
   url: string;
+  /** Paid by the answer: asked for single blocks, and told by a header of that name how many bytes are expected, where that is known. */
+  chunked?: { expectedBytesHeader: string };
+  /** Asked only when no other source is left. */
+  isReserve?: boolean;
   fetch?: (url: string, init: { headers: Record<string, string>; signal: AbortSignal }) => Promise<Response>;
 }
 
@@ -58,6 +62,14 @@ interface Source extends SourceReport {
   restUntilMs: number;
 }
 
+/** What a source is not asked again for: it broke its word about money, or there is none left for it. */
+const NOT_AGAIN: ReadonlySet<string> = new Set([
+  'paid-not-delivered',
+  'overcharged',
+  'payment-refused',
+  'payment-too-expensive',
+  'price-over-budget',
+]);
 const REST_MS = 250;
 /** Blocks kept because they are asked for more than once: nodes of a file, and the leaf that holds a header. */
 const RECENT_MAX = 8;
@@ -92,7 +104,9 @@ export function createBlockFetcher(options: {
     const refused = new Set<Source>();
     for (;;) {
       signal?.throwIfAborted();
-      const usable = sources.filter((each) => !each.lied && each.failuresInRow < limits.failuresMax && !refused.has(each));
+      const possible = sources.filter((each) => !each.lied && each.failuresInRow < limits.failuresMax && !refused.has(each));
+      const preferred = possible.filter((each) => each.source.isReserve !== true);
+      const usable = preferred.length > 0 ? preferred : possible;
       if (usable.length === 0) throw unavailable(what, sources);
       const now = clock.nowMs();
       const rested = usable.filter((each) => each.restUntilMs <= now);
@@ -121,24 +135,19 @@ export function createBlockFetcher(options: {
       const key = cid.toString();
       const known = recent.get(key);
       if (known !== undefined) return known;
-      const fetching = attempt(cid.toString(), async (source) => {
-        const chunks: Uint8Array[] = [];
-        let size = 0;
-        const request = { path: `/ipfs/${cid}?format=raw`, accept: 'application/vnd.ipld.raw', bytesMax: BLOCK_BYTES_MAX };
-        for await (const chunk of download(source, request, limits, signal)) {
-          chunks.push(chunk);
-          size += chunk.length;
-        }
-        const bytes = chunks.length === 1 ? (chunks[0] as Uint8Array) : Buffer.concat(chunks, size);
-        if (!isBlockOf(cid, bytes)) throw wrongBytes(source.url, cid);
-        return bytes;
-      });
+      const fetching = attempt(cid.toString(), (source) => fetchBlock(source, { cid }, limits, signal));
       recent.set(key, fetching);
       fetching.catch(() => recent.delete(key));
       if (recent.size > RECENT_MAX) recent.delete(recent.keys().next().value as string);
       return fetching;
     },
-    run: (run) => attempt(run.file.toString(), (source) => fetchRun(source, run, limits, signal)),
+    async run(run) {
+      // Leaves that one source brought before it failed are not fetched, or paid, again.
+      const found: (Uint8Array | undefined)[] = run.leaves.map(() => undefined);
+      return attempt(run.file.toString(), (source) =>
+        source.source.chunked === undefined ? fetchRun(source, run, limits, signal) : fetchLeaves(source, run, found, limits, signal),
+      );
+    },
     report: () => sources.map(({ url, bytes, lied, failures, lastError }) => ({ url, bytes, lied, failures, lastError })),
   };
 }
@@ -155,6 +164,44 @@ function note(source: Source, error: unknown, nowMs: number, refused: Set<Source
   source.failuresInRow += 1;
   source.restUntilMs = nowMs + REST_MS * 2 ** source.failuresInRow;
   if (code === 'bad-block') source.lied = true;
+  if (NOT_AGAIN.has(code)) source.failuresInRow = Number.POSITIVE_INFINITY;
+}
+
+/** One block, verified. */
+async function fetchBlock(
+  source: Source,
+  wanted: { cid: CID; bytes?: number },
+  limits: FetchLimits,
+  signal?: AbortSignal,
+): Promise<Uint8Array> {
+  const { cid } = wanted;
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  const request = {
+    path: `/ipfs/${cid}?format=raw`,
+    accept: 'application/vnd.ipld.raw',
+    bytesMax: BLOCK_BYTES_MAX,
+    expectedBytes: wanted.bytes,
+  };
+  for await (const chunk of download(source, request, limits, signal)) {
+    chunks.push(chunk);
+    size += chunk.length;
+  }
+  const bytes = chunks.length === 1 ? (chunks[0] as Uint8Array) : Buffer.concat(chunks, size);
+  if (!isBlockOf(cid, bytes)) throw wrongBytes(source.url, cid);
+  return bytes;
+}
+
+/** The leaves of a run one by one, each verified before the next is paid for. */
+async function fetchLeaves(
+  source: Source,
+  run: LeafRun,
+  found: (Uint8Array | undefined)[],
+  limits: FetchLimits,
+  signal?: AbortSignal,
+): Promise<Uint8Array[]> {
+  for (const [index, leaf] of run.leaves.entries()) found[index] ??= await fetchBlock(source, leaf, limits, signal);
+  return found as Uint8Array[];
 }
 
 /** One CAR of the blocks that hold a byte range; every block is verified and the leaves must be the expected ones. */
@@ -184,7 +231,7 @@ async function fetchRun(source: Source, run: LeafRun, limits: FetchLimits, signa
 /** The body of an answer, with time-outs for the headers, for each silence and for the whole, and a limit of bytes. */
 async function* download(
   source: Source,
-  request: { path: string; accept: string; bytesMax: number },
+  request: { path: string; accept: string; bytesMax: number; expectedBytes?: number },
   limits: FetchLimits,
   signal?: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
@@ -210,7 +257,10 @@ async function* download(
   let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
   try {
     const url = new URL(request.path, source.url).toString();
-    const init = { headers: { accept: request.accept }, signal: stop.signal };
+    const headers: Record<string, string> = { accept: request.accept };
+    const { chunked } = source.source;
+    if (chunked !== undefined && request.expectedBytes !== undefined) headers[chunked.expectedBytesHeader] = String(request.expectedBytes);
+    const init = { headers, signal: stop.signal };
     const fetching = source.source.fetch === undefined ? fetch(url, { ...init, redirect: 'error' }) : source.source.fetch(url, init);
     const response = await within(fetching, limits.headersMs);
     if (response.status === 404 || response.status === 410) throw lacksContent(source.url, request.path);

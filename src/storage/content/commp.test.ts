@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import * as multihash from 'fr32-sha2-256-trunc254-padded-binary-tree-multihash';
 import { CID } from 'multiformats/cid';
 import { createPieceHasher, hashNodes, payloadLeaves, pieceHeight, zeroNode } from './commp.ts';
-import { fr32Pad } from './fr32.ts';
+import { FR32_PADDED_BYTES, fr32Pad, fr32Unpad } from './fr32.ts';
 import { describePiece, parsePieceCid, pieceCidV1, pieceOf } from './piece.ts';
 
 function pseudoRandom(length: number, seed: number): Uint8Array {
@@ -175,4 +175,14 @@ test('a text that is no piece CID is refused with a typed error', () => {
   for (const text of wrong) assert.throws(() => parsePieceCid(text), { code: 'bad-piece-cid' });
   const info = describePiece({ root: new Uint8Array(32), height: 5, rawSize: 1016 });
   assert.deepEqual(parsePieceCid(info.cidV2), { root: info.root, height: 5, rawSize: 1016 });
+});
+
+test('taking the fr32 padding out gives the payload back', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ minLength: 127 * 3, maxLength: 127 * 3 }), (payload) => {
+      const padded = new Uint8Array(FR32_PADDED_BYTES * 3);
+      fr32Pad(payload, 0, 3, padded);
+      assert.deepEqual(Buffer.from(fr32Unpad(padded)), Buffer.from(payload));
+    }),
+  );
 });

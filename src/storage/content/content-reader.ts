@@ -17,12 +17,14 @@ const WINDOW_BYTES = 32 << 20;
 const WINDOW_UNITS = 24;
 const DEPTH_MAX = 32;
 const ENTRIES_MAX = 1_000_000;
+/** More than a page can show. */
+const FOLDER_ENTRIES_MAX = 20_000;
 
 /** Bytes that come next, at once or by a request. */
 type Unit = { ready: Uint8Array } | { run: LeafRun; skip: number; take: number };
 
 /** The UnixFS node of a CID, verified. */
-export async function fetchNode(fetcher: BlockFetcher, cid: CID): Promise<UnixfsNode> {
+export async function fetchNode(fetcher: Pick<BlockFetcher, 'block'>, cid: CID): Promise<UnixfsNode> {
   return decodeUnixfs(cid, await fetcher.block(cid));
 }
 
@@ -31,7 +33,7 @@ export async function fetchNode(fetcher: BlockFetcher, cid: CID): Promise<Unixfs
  * @throws content-unavailable, bad-block
  */
 export async function* readFile(
-  fetcher: BlockFetcher,
+  fetcher: Pick<BlockFetcher, 'block' | 'run'>,
   cid: CID,
   span: { from: number; to: number } = { from: 0, to: Number.POSITIVE_INFINITY },
 ): AsyncGenerator<Uint8Array> {
@@ -63,7 +65,7 @@ export async function* readFile(
   }
 }
 
-async function fetchUnit(fetcher: BlockFetcher, unit: Extract<Unit, { run: LeafRun }>): Promise<Uint8Array[]> {
+async function fetchUnit(fetcher: Pick<BlockFetcher, 'block' | 'run'>, unit: Extract<Unit, { run: LeafRun }>): Promise<Uint8Array[]> {
   const { run, skip, take } = unit;
   const single = run.leaves.length === 1 ? run.leaves[0] : undefined;
   const blocks = single === undefined ? await fetcher.run(run) : [await fetcher.block(single.cid)];
@@ -80,7 +82,7 @@ async function fetchUnit(fetcher: BlockFetcher, unit: Extract<Unit, { run: LeafR
 }
 
 /** Walks a file's nodes and gathers neighbouring leaves into runs of about 8 MiB. */
-async function* unitsOf(fetcher: BlockFetcher, file: CID, span: { from: number; to: number }): AsyncGenerator<Unit> {
+async function* unitsOf(fetcher: Pick<BlockFetcher, 'block' | 'run'>, file: CID, span: { from: number; to: number }): AsyncGenerator<Unit> {
   let run: LeafRun = { file, from: 0, to: 0, leaves: [] };
   const flush = (): Unit => {
     const skip = Math.max(0, span.from - run.from);
@@ -146,10 +148,33 @@ export async function listTree(fetcher: BlockFetcher, root: CID): Promise<TreeEn
   return entries;
 }
 
+/**
+ * What lies directly in a directory, sharded or not, sorted by name; `sizeBytes` is that of all blocks below (`Tsize`).
+ * @throws wrong-content-kind, too-many-entries, content-unavailable
+ */
+export async function listFolder(
+  fetcher: Pick<BlockFetcher, 'block'>,
+  root: CID,
+): Promise<{ name: string; cid: CID; sizeBytes: number }[]> {
+  const entries: { name: string; cid: CID; sizeBytes: number }[] = [];
+  const node = await fetchNode(fetcher, root);
+  if (node.kind !== 'directory' && node.kind !== 'hamt') throw notAFile(root, node.kind);
+  await eachLink(
+    fetcher,
+    node,
+    async (name, cid, sizeBytes) => {
+      if (entries.length >= FOLDER_ENTRIES_MAX) throw tooMany(root);
+      entries.push({ name, cid, sizeBytes });
+    },
+    0,
+  );
+  return entries.sort((one, other) => (one.name < other.name ? -1 : 1));
+}
+
 async function eachLink(
-  fetcher: BlockFetcher,
+  fetcher: Pick<BlockFetcher, 'block'>,
   node: UnixfsNode,
-  add: (name: string, cid: CID) => Promise<void>,
+  add: (name: string, cid: CID, sizeBytes: number) => Promise<void>,
   depth: number,
 ): Promise<void> {
   if (depth > DEPTH_MAX)
@@ -168,8 +193,8 @@ async function eachLink(
         shards.set(next.cid, fetching);
       }
     }
-    if (node.kind !== 'hamt') await add(link.name, link.cid);
-    else if (!isShardName(link.name, node.fanout)) await add(link.name.slice(shardPrefixLength(node.fanout)), link.cid);
+    if (node.kind !== 'hamt') await add(link.name, link.cid, link.tsize);
+    else if (!isShardName(link.name, node.fanout)) await add(link.name.slice(shardPrefixLength(node.fanout)), link.cid, link.tsize);
     else {
       const shard = await (shards.get(link.cid) ?? fetchNode(fetcher, link.cid));
       shards.delete(link.cid);

@@ -36,3 +36,24 @@ export function fr32Pad(source: Uint8Array, sourceOffset: number, groups: number
     start += FR32_RAW_BYTES;
   }
 }
+
+/** The inverse of `fr32Pad` for whole groups: 128 padded bytes give 127 of payload. */
+export function fr32Unpad(padded: Uint8Array): Uint8Array {
+  const groups = padded.length / FR32_PADDED_BYTES;
+  const raw = Buffer.alloc(groups * FR32_RAW_BYTES);
+  for (let group = 0; group < groups; group += 1) {
+    let bits = 0n;
+    for (let leaf = 3; leaf >= 0; leaf -= 1) {
+      const start = group * FR32_PADDED_BYTES + leaf * 32;
+      const value = BigInt(
+        `0x${Buffer.from(padded.subarray(start, start + 32))
+          .reverse()
+          .toString('hex')}`,
+      );
+      bits = (bits << 254n) | value;
+    }
+    const bytes = Buffer.from(bits.toString(16).padStart(FR32_RAW_BYTES * 2, '0'), 'hex').reverse();
+    bytes.copy(raw, group * FR32_RAW_BYTES);
+  }
+  return raw;
+}

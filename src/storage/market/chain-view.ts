@@ -36,6 +36,8 @@ export interface DealView {
   /** First leaf and number of leaves that the open challenge demands; 0 leaves: it draws some by lot. */
   demandedFrom: bigint;
   demanded: number;
+  /** The rail that holds the bond of the open challenge or demand; no two have the same. */
+  challengeRailId: bigint;
   slot: number;
   pricePerPeriod: bigint;
   collateral: bigint;

@@ -54,7 +54,7 @@ async function answer({ client, sender, store, log, onLost }: ChallengesOptions,
       contract: 'storageMarket',
       functionName: 'answer',
       args: [dealId, openings],
-      key: `answer:${dealId}:${challengedAt}`,
+      key: `answer:${dealId}:${deal.challengeRailId}`,
     });
     log.info('challenge-answered', { dealId });
     return true;

@@ -21,6 +21,7 @@ const deal: DealView = {
   challengedAt: 0n,
   demandedFrom: 0n,
   demanded: 0,
+  challengeRailId: 0n,
   slot: 0,
   pricePerPeriod: 1n,
   collateral: 100n,

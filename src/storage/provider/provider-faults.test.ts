@@ -2,12 +2,9 @@ import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { after, before, test } from 'node:test';
-import { decodeFunctionData, type Hex, hexToBytes } from 'viem';
-import { abis } from '../../chain/index.ts';
-import { approveMeter, depositToRails } from '../../token/index.ts';
-import { FR32_PADDED_BYTES, fr32Pad } from '../content/fr32.ts';
 import { readDeal } from '../market/chain-view.ts';
 import { challengeDeal, showDeal } from '../market/deals.ts';
+import { demandBytes } from '../market/demand.ts';
 import { startTestMarket, type TestMarket, type TestNode, until } from '../market/market-fixture.ts';
 import type { PutResult } from '../market/put.ts';
 
@@ -37,7 +34,7 @@ async function compensationOf(dealId: bigint, slashed: bigint, options: { report
   return least(wanted, account.paid - reward, slashed / 2n);
 }
 
-const least = (...amounts: bigint[]): bigint => amounts.reduce((one, other) => (one < other ? one : other));
+const least = (...amounts: bigint[]): bigint => amounts.sort((one, other) => (one < other ? -1 : 1))[0] as bigint;
 
 test('a provider that is stopped in the middle of a period proves it after its restart, once', async (t) => {
   const node = await market.startNode();
@@ -171,21 +168,33 @@ test('demanded bytes are published on chain by a provider that answers no reques
   const token = client.address('networkToken');
   const before = await client.read('rails', 'balanceOf', [token, beneficiary]);
   const { challengeBond } = await client.read('storageMarket', 'config');
-  await depositToRails(client, { sender: user.sender, token: 'network', amount: challengeBond * 9n });
-  const spare = await client.read('rails', 'balanceOf', [token, user.signer.address]);
-  await approveMeter(client, { sender: user.sender, meter: 'storageMarket', token: 'network', allowance: spare });
-  await user.sender.send({ contract: 'storageMarket', functionName: 'demandBytes', args: [dealId, 5n, 9] });
-  await until('the demand is answered', async () => (await readDeal(client, dealId)).challengedAt === 0n);
-  assert.equal((await client.read('rails', 'balanceOf', [token, beneficiary])) - before, challengeBond * 9n);
-  const [answered] = await client.events({ name: 'storageMarket', event: 'ChallengeAnswered', args: { dealId } });
-  const { input } = await client.public.getTransaction({ hash: answered?.transactionHash as Hex });
-  const { args } = decodeFunctionData({ abi: abis.storageMarket, data: input });
-  const { pieceRoot } = await readDeal(client, dealId);
+  const { pieceRoot, rawSize } = await readDeal(client, dealId);
   const payload = await buffer(node.provider.store.readPayload(pieceRoot));
-  const padded = new Uint8Array(4 * FR32_PADDED_BYTES);
-  fr32Pad(payload, 0, 4, padded);
-  const published = hexToBytes((args as readonly [bigint, Hex])[1]);
-  assert.deepEqual(Buffer.from(published.subarray(0, 9 * 32)), Buffer.from(padded.subarray(5 * 32, 14 * 32)));
+  // more than one demand can bring, and an end that fills no group of leaves
+  const [from, to] = [200, 9_000];
+  const leaves = BigInt((Math.ceil(to / 127) - Math.floor(from / 127)) * 4);
+  assert.deepEqual(Buffer.from(await demandBytes({ client, sender: user.sender, dealId, from, to })), payload.subarray(from, to));
+  assert.equal((await client.read('rails', 'balanceOf', [token, beneficiary])) - before, challengeBond * leaves);
+  const end = Number(rawSize);
+  assert.deepEqual(
+    Buffer.from(await demandBytes({ client, sender: user.sender, dealId, from: end - 5, to: end })),
+    payload.subarray(end - 5),
+  );
+  await assert.rejects(demandBytes({ client, sender: user.sender, dealId, from: 5, to: end + 1 }), { code: 'bad-range' });
+});
+
+test('a provider that publishes nothing is slashed, and the client compensated', async (t) => {
+  const { client, user } = market;
+  const node = await market.startNode({ duties: ['activation', 'prover'] });
+  t.after(() => node.stop());
+  const { deals } = await market.putRandom();
+  const { dealId, operatorId } = deals[0] as Stored;
+  const { firstPeriod } = await readDeal(client, dealId);
+  await market.provePeriod(firstPeriod, [operatorId]);
+  const demand = market.hurry(demandBytes({ client, sender: user.sender, dealId, from: 0, to: 100 }));
+  await assert.rejects(demand, { code: 'demand-unanswered' });
+  const [ended] = await client.events({ name: 'storageMarket', event: 'DealTerminated', args: { dealId } });
+  assert.equal(ended?.args.compensation, await compensationOf(dealId, ended?.args.slashed as bigint, { reported: true }));
 });
 
 test('a provider that stalls is replaced, and never taken again for the same piece', async (t) => {
