@@ -75,7 +75,7 @@ function invert(matrix: Uint8Array[]): Uint8Array[] {
     const left = matrix[column] as Uint8Array;
     const right = inverse[column] as Uint8Array;
     const factor = divide(1, left[column] as number);
-    if (factor !== 1) for (const row of [left, right]) row.forEach((value, index) => (row[index] = multiply(value, factor)));
+    if (factor !== 1) for (const row of [left, right]) row.set(row.map((value) => multiply(value, factor)));
     for (let other = 0; other < size; other += 1) {
       const excess = (matrix[other] as Uint8Array)[column] as number;
       if (other === column || excess === 0) continue;

@@ -1,6 +1,7 @@
 import type { Recoder, RecodingEngine } from './engine.ts';
 import { multiply } from './gf256.ts';
 import { assembleKernels, KERNEL_STEP_BYTES, type Kernel, kernelName, TABLE_BYTES, TABLE_ROWS_MAX } from './recoding-kernel.ts';
+import { webAssembly } from './wasm-assembler.ts';
 
 /** Bytes of each shard that are worked on at a time: small enough that all of them stay in the processor's cache. */
 const BLOCK_BYTES = 8192;
@@ -34,10 +35,10 @@ export function simdEngine(): RecodingEngine | undefined {
 let loaded: RecodingEngine | 'absent' | undefined;
 
 function load(): RecodingEngine | 'absent' {
-  const code = [true, false].map(assembleKernels).find((bytes) => WebAssembly.validate(bytes));
+  const code = [true, false].map(assembleKernels).find((bytes) => webAssembly.validate(bytes));
   if (code === undefined) return 'absent';
-  const memory = new WebAssembly.Memory({ initial: Math.ceil(MEMORY_BYTES / PAGE_BYTES) });
-  const kernels = new WebAssembly.Instance(new WebAssembly.Module(code), { host: { memory } }).exports as Record<string, Kernel>;
+  const memory = new webAssembly.Memory({ initial: Math.ceil(MEMORY_BYTES / PAGE_BYTES) });
+  const kernels = new webAssembly.Instance(new webAssembly.Module(code), { host: { memory } }).exports as Record<string, Kernel>;
   const bytes = new Uint8Array(memory.buffer);
   return { name: 'simd', prepare: (matrix) => prepare(matrix, kernels, bytes) };
 }

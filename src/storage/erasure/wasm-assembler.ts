@@ -1,3 +1,13 @@
+/** The part of the host's WebAssembly that is used here; the compiler knows it only for browsers. */
+export const { WebAssembly: webAssembly } = globalThis as unknown as {
+  WebAssembly: {
+    validate(module: Uint8Array): boolean;
+    Module: new (module: Uint8Array) => object;
+    Instance: new (module: object, imports: Record<string, Record<string, object>>) => { exports: Record<string, unknown> };
+    Memory: new (size: { initial: number }) => { buffer: ArrayBuffer };
+  };
+};
+
 /** WebAssembly code: bytes of instructions, nested as they were written. */
 export type Code = readonly (number | Code)[];
 
@@ -90,5 +100,10 @@ function signed(value: number): Code {
 }
 
 function flatten(code: Code): number[] {
-  return code.flat(Number.POSITIVE_INFINITY) as number[];
+  const bytes: number[] = [];
+  const add = (part: Code) => {
+    for (const each of part) typeof each === 'number' ? bytes.push(each) : add(each);
+  };
+  add(code);
+  return bytes;
 }
