@@ -250,27 +250,29 @@ contract X402BatchSettlement is IX402BatchSettlement, Multicall, ReentrancyGuard
         if (amount != 0) receivers[receiver][token].totalClaimed += SafeCast.toUint128(amount);
     }
 
-    /// @dev A channel's state is one word, read and written once: `balance` low, `totalClaimed` high.
+    /// @dev A channel's state is one word, read and written once: `balance` low, `totalClaimed` high. Whole words here: assembly sees what lies beyond a type.
     function _apply(bytes32 domain, bytes32 channelId, VoucherClaim calldata row) private returns (uint256 added) {
         ChannelState storage channel = channels[channelId];
-        uint256 packed;
+        uint256 before;
+        uint256 escrow;
         assembly ("memory-safe") {
-            packed := sload(channel.slot)
+            let packed := sload(channel.slot)
+            before := shr(128, packed)
+            escrow := and(packed, sub(shl(128, 1), 1))
         }
-        uint128 escrow = uint128(packed);
-        uint128 total = row.totalClaimed;
-        if (total <= packed >> 128) return 0;
+        uint256 total = row.totalClaimed;
+        if (total <= before) return 0;
         uint128 ceiling = row.voucher.maxClaimableAmount;
-        if (total > ceiling) revert ClaimExceedsCeiling(channelId, total, ceiling);
-        if (total > escrow) revert ClaimExceedsBalance(channelId, total, escrow);
+        if (total > ceiling) revert ClaimExceedsCeiling(channelId, uint128(total), ceiling);
+        if (total > escrow) revert ClaimExceedsBalance(channelId, uint128(total), uint128(escrow));
         _requireVoucher(row.voucher.channel, _digest(domain, _voucherHash(channelId, ceiling)), row.signature);
         unchecked {
-            added = total - (packed >> 128);
+            added = total - before;
         }
         assembly ("memory-safe") {
             sstore(channel.slot, or(shl(128, total), escrow))
         }
-        emit Claimed(channelId, msg.sender, uint128(added), total);
+        emit Claimed(channelId, msg.sender, uint128(added), uint128(total));
     }
 
     /// @dev The low half of s only (EIP-2), as OpenZeppelin's ECDSA, which costs three times the gas of these lines.
@@ -408,7 +410,7 @@ contract X402BatchSettlement is IX402BatchSettlement, Multicall, ReentrancyGuard
             let free := mload(0x40)
             mstore(free, typeHash)
             mstore(add(free, 0x20), channelId)
-            mstore(add(free, 0x40), ceiling)
+            mstore(add(free, 0x40), and(ceiling, sub(shl(128, 1), 1)))
             structHash := keccak256(free, 0x60)
         }
     }
