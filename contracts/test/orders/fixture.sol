@@ -99,7 +99,9 @@ abstract contract OrderFixture is StorageFixture {
     function postAsks(uint256 count) internal returns (uint64[] memory ids) {
         addProviders(count);
         ids = new uint64[](count);
-        for (uint256 i; i < count; ++i) ids[i] = postAsk(askFor(providers[i]));
+        for (uint256 i; i < count; ++i) {
+            ids[i] = postAsk(askFor(providers[i]));
+        }
     }
 
     function cidOf(uint256 seed) internal pure returns (bytes memory) {
@@ -108,7 +110,9 @@ abstract contract OrderFixture is StorageFixture {
 
     function shardsOf(uint256 seed, uint8 count) internal pure returns (IOrderBook.Shard[] memory shards) {
         shards = new IOrderBook.Shard[](count);
-        for (uint256 i; i < count; ++i) shards[i] = IOrderBook.Shard(pieceRootOf(seed + i, HEIGHT), cidOf(seed + i));
+        for (uint256 i; i < count; ++i) {
+            shards[i] = IOrderBook.Shard(pieceRootOf(seed + i, HEIGHT), cidOf(seed + i));
+        }
     }
 
     function bidFor(uint256 seed, uint8 count, uint8 needed) internal returns (IOrderBook.Bid memory) {
@@ -154,8 +158,14 @@ abstract contract OrderFixture is StorageFixture {
         returns (IOrderBook.Matching memory)
     {
         bytes memory assignment;
-        for (uint256 i; i < places.length; ++i) assignment = bytes.concat(assignment, bytes2(places[i]));
-        return IOrderBook.Matching(bids, asks, assignment);
+        for (uint256 i; i < places.length; ++i) {
+            assignment = bytes.concat(assignment, bytes2(places[i]));
+        }
+        uint64[] memory copy = new uint64[](asks.length);
+        for (uint256 i; i < asks.length; ++i) {
+            copy[i] = asks[i];
+        }
+        return IOrderBook.Matching(bids, copy, assignment);
     }
 
     /// Shard i to ask i.
@@ -163,7 +173,9 @@ abstract contract OrderFixture is StorageFixture {
         uint64[] memory bids = new uint64[](1);
         bids[0] = bidId;
         uint16[] memory places = new uint16[](asks.length);
-        for (uint16 i; i < asks.length; ++i) places[i] = i;
+        for (uint16 i; i < asks.length; ++i) {
+            places[i] = i;
+        }
         return matchingOf(bids, asks, places);
     }
 
@@ -181,7 +193,9 @@ abstract contract OrderFixture is StorageFixture {
         uint64 bidId = m.bids[index];
         uint64 before = market.dealCount();
         book.settle(batch, m, index, shardsOf(bidSeeds[bidId], bidCounts[bidId]));
-        for (uint64 i = 1; i <= bidCounts[bidId]; ++i) pieceSeeds[before + i] = bidSeeds[bidId] + i - 1;
+        for (uint64 i = 1; i <= bidCounts[bidId]; ++i) {
+            pieceSeeds[before + i] = bidSeeds[bidId] + i - 1;
+        }
     }
 
     /// A bid of `count` shards at `count` providers, settled.
@@ -206,7 +220,9 @@ abstract contract OrderFixture is StorageFixture {
 
     function activateAll(IStorageFile file) internal {
         IStorageFile.ShardAccount[] memory list = file.shards();
-        for (uint256 i; i < list.length; ++i) activate(list[i].dealId);
+        for (uint256 i; i < list.length; ++i) {
+            activate(list[i].dealId);
+        }
     }
 
     /// Empty acknowledgement, for repairs.
