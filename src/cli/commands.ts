@@ -89,9 +89,16 @@ function registerFileCommands(program: Command, run: Run): void {
     .option('--public', 'do not encrypt', false)
     .option('--distinct', 'encrypt each copy under its own key', false)
     .option('--max-price <amount>', 'greatest price in all, in tokens')
+    .option('--market', 'by the order book instead of direct deals', false)
+    .option('--durability <code>', 'cut into shards by the order book: 10+4 or 10of14')
+    .option('--bid-price <amount>', 'greatest price per GiB and period (default: what the book needs now, and a tenth)')
+    .option('--repair-below <count>', 'shards are repaired when fewer than this are healthy')
+    .option('--distinct-networks', 'no two shards in one network', false)
+    .option('--region-max <count>', 'shards in one region at most')
+    .option('--collateral <amount>', 'stake behind the shards, per GiB (default: what the asks bear)')
     .addHelpText(
       'after',
-      '\nExamples:\n  millrace put photo.jpg\n  millrace put album/ --copies 3 --json\n  tar c data | millrace put - --public',
+      '\nExamples:\n  millrace put photo.jpg\n  millrace put album/ --copies 3 --json\n  millrace put archive/ --durability 10+4\n  tar c data | millrace put - --public',
     )
     .action(run(async (context, path: never, options: never) => (await import('./put.ts')).put(context, path, options)));
   program
@@ -102,6 +109,14 @@ function registerFileCommands(program: Command, run: Run): void {
     .option('--grant <text>', 'a grant made by `millrace share`')
     .addHelpText('after', '\nExamples:\n  millrace get bafy… -o photo.jpg\n  millrace get bafy… --path album/1.jpg -o -')
     .action(run(async (context, cid: never, options: never) => (await import('./get.ts')).get(context, cid, options)));
+  program
+    .command('file <cid>')
+    .description('a file of the order book: its shards, their health, price, money and repairs')
+    .action(run(async (context, cid: never) => (await import('./file.ts')).file(context, cid)));
+  program
+    .command('market')
+    .description('the order book: asks, bids, the running batch, and the prices of past ones')
+    .action(run(async (context) => (await import('./market.ts')).market(context)));
   program
     .command('ls')
     .description('what you stored')

@@ -4,7 +4,7 @@ import { formatSize } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { openWallet } from './secrets.ts';
 import { openSession } from './session.ts';
-import { sourcesOf } from './sources.ts';
+import { openSources } from './sources.ts';
 
 /** Options of `millrace get`. */
 export interface GetCommandOptions {
@@ -30,15 +30,22 @@ export async function get(context: CommandContext, cid: string, options: GetComm
   const target = options.output ?? (options.path?.split('/').at(-1) || cid);
   const progress = output.progress('Reading');
   const startedAt = performance.now();
+  const fetched = await openSources(session, cid, {
+    signal: context.signal,
+    onProgress: ({ doneBytes, totalBytes }) => progress.update(doneBytes, totalBytes, 'shards'),
+  });
   const result: Retrieval = await retrieve({
     cid,
     path: options.path,
-    sources: await sourcesOf(session.client, cid),
+    sources: fetched.sources,
     keys: { shareKeys: [shareKey], fileKey: granted?.fileKey },
     output: target === '-' ? { stream: process.stdout } : { path: target },
     onProgress: ({ doneBytes, totalBytes }) => progress.update(doneBytes, totalBytes, formatSize(doneBytes)),
     signal: context.signal,
-  }).finally(() => progress.end());
+  }).finally(async () => {
+    progress.end();
+    await fetched.close();
+  });
   const seconds = Number(((performance.now() - startedAt) / 1000).toFixed(2));
   const text = `${result.kind === 'folder' ? `${result.files} files, ` : ''}${formatSize(result.bytes)} in ${seconds} s, every block verified${result.wasSealed ? ', decrypted' : ''}: ${target}`;
   if (target === '-') output.note(text);

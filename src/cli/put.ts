@@ -12,13 +12,23 @@ export interface PutCommandOptions {
   public: boolean;
   distinct: boolean;
   maxPrice?: string;
+  /** By the order book. */
+  market: boolean;
+  durability?: string;
+  bidPrice?: string;
+  repairBelow?: string;
+  distinctNetworks: boolean;
+  regionMax?: string;
+  collateral?: string;
 }
 
 const DECIMALS = 18;
-const PERIODS_DEFAULT = 288;
+/** Proof periods that a file is stored for when nothing is said. */
+export const PERIODS_DEFAULT = 288;
 
 /** Stores a file or folder at several providers and waits until each copy is proven on chain. Run again after an interruption, it goes on. */
 export async function put(context: CommandContext, path: string, options: PutCommandOptions): Promise<void> {
+  if (options.market || options.durability !== undefined) return (await import('./put-file.ts')).putByMarket(context, path, options);
   const opened = await openSender(context);
   const { output } = context;
   const progress = output.progress('');

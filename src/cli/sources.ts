@@ -1,7 +1,9 @@
+import { join } from 'node:path';
 import type { ChainClient } from '../chain/index.ts';
 import { peerFetch } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
-import { type ContentSource, holdersOf, parseCid } from '../storage/index.ts';
+import { type ContentSource, type FetchedFile, fetchFile, holdersOf, parseCid } from '../storage/index.ts';
+import type { Session } from './session.ts';
 
 /**
  * The providers that hold a content, as the chain knows them: reached over TLS pinned to their keys.
@@ -25,4 +27,24 @@ export async function sourcesOf(client: ChainClient, cid: string): Promise<Conte
       return peerFetch(operator, pathname + search, { headers, signal });
     },
   }));
+}
+
+/**
+ * Whoever a content can be read from: its holders, or, when it was cut into shards by the order book, the whole put together
+ * from any of them on this disk until `close`.
+ * @throws bad-cid, no-holders, too-few-shards, disk-full
+ */
+export async function openSources(
+  { client, folder }: Session,
+  cid: string,
+  options: { signal?: AbortSignal; onProgress?: (progress: { doneBytes: number; totalBytes: number }) => void },
+): Promise<Pick<FetchedFile, 'sources' | 'close'>> {
+  try {
+    return { sources: await sourcesOf(client, cid), close: async () => {} };
+  } catch (error) {
+    if (!(error instanceof MillraceError) || error.code !== 'no-holders') throw error;
+    const fetched = await fetchFile({ client, cid, carPath: join(folder.client, 'gets', `${parseCid(cid)}.car`), ...options });
+    if (fetched === undefined) throw error;
+    return fetched;
+  }
 }

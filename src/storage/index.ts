@@ -23,6 +23,13 @@ export { challengeDeal, type DealAccount, endDeal, expireDeal, extendDeal, listD
 export { type DemandProgress, demandBytes } from './market/demand.ts';
 export { surveyOffers } from './market/market-survey.ts';
 export { type PutEvent, type PutOptions, type PutResult, put } from './market/put.ts';
+export { type BatchClock, batchClock, readBookRules } from './orders/book-rules.ts';
+export { type BookView, type ClearedBatch, openBookView, readPrices } from './orders/book-view.ts';
+export type { BidQuote, BidWishes } from './orders/file-bid.ts';
+export { type FetchedFile, fetchFile } from './orders/file-get.ts';
+export { type FilePutEvent, type FilePutOptions, type FilePutResult, putFile } from './orders/file-put.ts';
+export type { FileShape } from './orders/file-shards.ts';
+export { fileOfBid, filesOfClient, filesOfContent, type ShardView, type StoredFile } from './orders/stored-files.ts';
 export { createTrustlessGateway, type GatewaySource } from './pieces/gateway.ts';
 export type { PieceReceiver, PieceWanted } from './pieces/piece-receiver.ts';
 export { openPieceStore, type PieceStore, type PieceStoreOptions, type StoredPiece } from './pieces/piece-store.ts';

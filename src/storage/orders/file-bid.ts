@@ -172,7 +172,7 @@ function dearestNeeded(
   const book = { asks: asks.map((ask) => ({ ...ask, ...lasting })), bids: [bid] };
   const found = solveMatching({ book, times, limits: { steps: 500_000 } });
   const taken = asks.filter(({ askId }) => found?.matching.asks.includes(askId) === true).map(({ minPrice }) => minPrice);
-  return taken.length === 0 ? undefined : taken.reduce((highest, price) => (price > highest ? price : highest), 0n);
+  return taken.sort((left, right) => (left > right ? -1 : 1))[0];
 }
 
 function suggestedPrice(needed: bigint | undefined, lastPrice: bigint | undefined, file: StagedFile): bigint {
