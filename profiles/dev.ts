@@ -70,6 +70,14 @@ export const profile: Profile = {
     claimBond: TOKEN / 20n,
     matcherTip: TOKEN / 1000n,
   },
+  rewards: {
+    storageShareBps: 5000,
+    retrievalShareBps: 5000,
+    baseBps: 2000,
+    streakPeriods: 12,
+    vestSeconds: 3600,
+    bucketSeconds: 300,
+  },
   checkers: {
     seatStake: 10n * TOKEN,
     fee: TOKEN / 1000n,

@@ -68,6 +68,14 @@ export const profile: Profile = {
     claimBond: TOKEN / 2n,
     matcherTip: TOKEN / 100n,
   },
+  rewards: {
+    storageShareBps: 5000,
+    retrievalShareBps: 5000,
+    baseBps: 2000,
+    streakPeriods: 168,
+    vestSeconds: 30 * 86_400,
+    bucketSeconds: 86_400,
+  },
   checkers: {
     seatStake: 100n * TOKEN,
     fee: TOKEN / 100n,

@@ -67,6 +67,14 @@ export const profile: Profile = {
     claimBond: 5n * TOKEN,
     matcherTip: TOKEN / 10n,
   },
+  rewards: {
+    storageShareBps: 5000,
+    retrievalShareBps: 5000,
+    baseBps: 2000,
+    streakPeriods: 30,
+    vestSeconds: 180 * 86_400,
+    bucketSeconds: 86_400,
+  },
   checkers: {
     seatStake: 1000n * TOKEN,
     fee: TOKEN / 10n,

@@ -44,6 +44,7 @@ const MODULES: Record<string, { contract: string; interface?: string }> = {
   orderBatches: { contract: 'OrderBatches' },
   orderBook: { contract: 'OrderBook', interface: 'IOrderBook' },
   storageFile: { contract: 'StorageFile', interface: 'IStorageFile' },
+  rewards: { contract: 'StorageRewards', interface: 'IStorageRewards' },
   channels: { contract: 'X402BatchSettlement', interface: 'IX402BatchSettlement' },
   timelock: { contract: 'Timelock' },
   governor: { contract: 'StakeGovernor' },

@@ -74,6 +74,10 @@ export function createSteps({ profile, survey, deployer, allocations, stableToke
         ...(['registry', 'operators', 'stakeVault', 'rails', 'possession', 'randomness', 'networkToken'] as const).map(at),
       ],
     },
+    {
+      name: 'rewards',
+      args: (at) => [profile.rewards, ...(['registry', 'operators', 'possession', 'storageMarket', 'emission'] as const).map(at)],
+    },
     { name: 'dealDesk', args: (at) => [at('storageMarket'), at('operators')] },
     {
       name: 'checkers',

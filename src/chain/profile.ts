@@ -86,6 +86,15 @@ export interface Profile {
     claimBond: bigint;
     matcherTip: bigint;
   };
+  /** `IStorageRewards.Config`. */
+  rewards: {
+    storageShareBps: number;
+    retrievalShareBps: number;
+    baseBps: number;
+    streakPeriods: number;
+    vestSeconds: number;
+    bucketSeconds: number;
+  };
   /** As in ICheckers.Config. */
   checkers: {
     seatStake: bigint;

@@ -11,6 +11,8 @@ interface IProofListener {
 /// @notice Where fees on stored bytes were burnt, and what falls on one period of a deal.
 interface IFeeBook {
     function feePerPeriod(uint64 dealId) external view returns (uint128);
+    /// @notice Not 0 while the deal is an open claim of a repair, which it is when its piece first comes into a table.
+    function claimOperator(uint64 dealId) external view returns (uint64);
 }
 
 /// @notice Where fees on served bytes were burnt: in all, by the receivers' settlements.
@@ -22,7 +24,8 @@ interface IFeeBurner {
 /// @notice A reward is a share, below one, of the fees that were burnt on the very demand that it rewards; bytes that nobody paid for earn
 /// nothing. So whoever is its own client, under any number of names, burns more than it gets. Storage: with each proof, the burnt fee
 /// that falls on the period of each deal in the table, times the share, times the operator's reliability: baseBps after a miss, growing
-/// with each period proven in a row to the whole. Retrieval: with a call after a settlement, the fee burnt by it, times its share.
+/// with each period proven in a row to the whole. A repair's deal earns none: the fee was burnt for the shard's first deal, and would
+/// count twice where that one's piece is still proven; repairers are paid by bounty. Retrieval: with a call after a settlement, the fee burnt by it, times its share.
 /// Rewards vest evenly over vestSeconds, counted from the end of the bucket of time in which they were earned.
 /// @dev This is the module "rewards", which the emission policy mints to. What no demand has earned stays here; nobody can take it.
 interface IStorageRewards is IProofListener {

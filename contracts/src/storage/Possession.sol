@@ -22,7 +22,7 @@ contract Possession is IPossession, ProofHooks {
     uint256 private constant TRANSACTION_GAS_MAX = 16_777_216;
     uint256 private constant CALLDATA_GAS = 40;
     /// Intrinsic gas, seed headers of two times 700 bytes, storage and events of a proof, the listener to it, rounded up.
-    uint256 private constant PROOF_OVERHEAD_GAS = 920_000;
+    uint256 private constant PROOF_OVERHEAD_GAS = 1_020_000;
     /// One missed period made final: kept table, queue, checkpoint, event, on cold storage, rounded up.
     uint256 private constant MISS_GAS = 150_000;
 

@@ -8,7 +8,7 @@ import {IProofListener} from "./IStorageRewards.sol";
 /// @notice A listener that is missing or fails stops nothing: rewards must never stand between a provider and its proof. Whoever sends
 /// too little gas to reach the listener is refused, so that a call cannot be made to fail on purpose.
 abstract contract ProofHooks {
-    uint256 private constant LISTENER_GAS = 400_000;
+    uint256 private constant LISTENER_GAS = 500_000;
 
     IRegistry public immutable registry;
 

@@ -12,10 +12,15 @@ import {StorageFixture} from "../storage/fixture.sol";
 /// @notice Says what fees were burnt, as the order book and the channels do.
 contract FeesDouble is IFeeBook, IFeeBurner {
     mapping(uint64 => uint128) public feePerPeriod;
+    mapping(uint64 => uint64) public claimOperator;
     mapping(address => uint256) public feesBurntOf;
 
     function setFee(uint64 dealId, uint128 fee) external {
         feePerPeriod[dealId] = fee;
+    }
+
+    function setClaim(uint64 dealId, uint64 operatorId) external {
+        claimOperator[dealId] = operatorId;
     }
 
     function burn(address receiver, uint256 fee) external {
@@ -220,6 +225,64 @@ contract StorageRewardsTest is RewardsFixture {
         rewards.catchUp(alice, 1_000);
         toWindow(first + 1);
         prove(alice);
+        assertGt(owed(alice), 0);
+    }
+
+    function test_whoever_had_nothing_for_long_is_not_behind() public {
+        paidDeal(alice, SEED, 2, FEE);
+        proveNext(alice);
+        uint64 end = market.deal(1).endPeriod;
+        for (uint64 p = end - 2; p < end; ++p) {
+            toWindow(p);
+            prove(alice);
+        }
+        toStart(end);
+        drop(1);
+        vm.warp(possession.periodStart(end + 500));
+        uint64 next = paidDeal(alice, SEED + 1, 20, FEE);
+        uint64 first = market.deal(next).firstPeriod;
+        uint256 before = owed(alice);
+        toWindow(first - 1);
+        prove(alice);
+        toWindow(first);
+        prove(alice);
+        assertGt(owed(alice), before);
+    }
+
+    function testGas_a_proof_with_its_reward() public {
+        paidDeal(alice, SEED, 20, FEE);
+        for (uint256 i; i < 4; ++i) {
+            proveNext(alice);
+        }
+        vm.snapshotGasLastCall("Possession", "prove one piece with its reward");
+    }
+
+    /// The hostile form: one client with many operators loses its deal on purpose, repairs it by its next operator, and so on; every
+    /// table still proves the piece, and each would count the one fee that was burnt.
+    function test_a_repair_counts_no_fee_again_not_even_when_it_comes_back_after_the_claim() public {
+        uint64 lost = paidDeal(alice, SEED, 20, FEE);
+        uint64 repair = openDeal(bob, SEED + 1, 10);
+        fees.setFee(repair, FEE);
+        fees.setClaim(repair, bob);
+        activate(repair);
+        fees.setClaim(repair, 0);
+        uint64 first = market.deal(lost).firstPeriod;
+        for (uint64 p = first - 1; p <= first; ++p) {
+            toWindow(p);
+            prove(alice);
+            prove(bob);
+        }
+        assertEq(rewards.recordOf(alice).ratePerPeriod, FEE);
+        vm.startPrank(address(possession));
+        rewards.pieceRemoved(bob, repair);
+        rewards.pieceInserted(bob, repair);
+        vm.stopPrank();
+        for (uint64 p = first + 1; p <= first + 2; ++p) {
+            toWindow(p);
+            prove(alice);
+            prove(bob);
+        }
+        assertEq(owed(bob), 0);
         assertGt(owed(alice), 0);
     }
 
