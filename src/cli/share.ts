@@ -18,6 +18,6 @@ export async function share(context: CommandContext, cid: string, options: { to:
   context.output.note(SHARE_WARNING);
   context.output.result(
     { cid, to: options.to, grant, warning: SHARE_WARNING },
-    () => `${grant}\nThe recipient runs: millrace get ${cid} --grant GRANT`,
+    () => `${grant}\nThe recipient runs: millrace open GRANT -o NAME`,
   );
 }

@@ -207,9 +207,9 @@ test('a holder killed while it serves is replaced, and the file comes back ident
   await writeFile(
     script,
     `import { serve } from '${import.meta.resolve('@hono/node-server')}';
-import { createTrustlessGateway } from '${here}gateway.ts';
-import { openPieceStore } from '${here}piece-store.ts';
-import { silentLogger } from '${here}../log.ts';
+import { createTrustlessGateway } from '${here}../pieces/gateway.ts';
+import { openPieceStore } from '${here}../pieces/piece-store.ts';
+import { silentLogger } from '${here}../../log.ts';
 const store = await openPieceStore({ folder: ${JSON.stringify(storeFolder)}, quotaBytes: 1e9, log: silentLogger });
 serve({ fetch: createTrustlessGateway({ store }), port: 0, hostname: '127.0.0.1' }, ({ port }) => console.log(port));
 `,

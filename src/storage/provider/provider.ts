@@ -13,6 +13,7 @@ import { openPieceStore, type PieceStore } from '../pieces/piece-store.ts';
 import { storeBlocks } from '../pieces/store-blocks.ts';
 import { createWebGateway, isWebRequest } from '../pieces/web-gateway.ts';
 import { openTableView } from '../possession/table-view.ts';
+import { openProviderRepairs } from '../repair/provider-repairs.ts';
 import { activationDuty } from './activation.ts';
 import { challengesDuty } from './challenges.ts';
 import { openDealDesk } from './deal-desk.ts';
@@ -63,7 +64,9 @@ export type DutyName =
   | 'matched-deals'
   | 'verdicts'
   | 'checker'
-  | 'matcher';
+  | 'matcher'
+  | 'file-keeper'
+  | 'repairer';
 
 /** What a provider says of itself. Sizes in bytes. */
 export interface StorageProviderStatus {
@@ -187,6 +190,7 @@ export async function startStorageProvider(options: StorageProviderOptions): Pro
     }),
     keeper: keeperDuty({ client, sender, log, operatorId: options.keepsOthers === true ? undefined : operatorId, everyMs: everyMs * 3 }),
     ...orders.duties,
+    ...openProviderRepairs({ ...base, folder, records, room, policy: policy.repairs }),
   };
   const wanted = options.duties ?? (Object.keys(duties) as DutyName[]);
   const running = startDuties(
