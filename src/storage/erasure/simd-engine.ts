@@ -4,7 +4,7 @@ import { assembleKernels, KERNEL_STEP_BYTES, type Kernel, kernelName, TABLE_BYTE
 import { webAssembly } from './wasm-assembler.ts';
 
 /** Bytes of each shard that are worked on at a time: small enough that all of them stay in the processor's cache. */
-const BLOCK_BYTES = 8192;
+const BLOCK_BYTES = 16_384;
 /** Blocks do not lie a power of two apart, else they would compete for the same lines of the cache. */
 const STRIDE_BYTES = BLOCK_BYTES + 64;
 const SHARDS_MAX = 255;
@@ -25,7 +25,7 @@ interface Pass {
 
 /**
  * The engine in WebAssembly SIMD; its module is assembled here when it is first asked for. Undefined on hosts without SIMD.
- * Its memory (about 2.7 MiB) is shared by all codes of the process, which is safe because recoding never waits.
+ * Its memory (about 4.6 MiB) is shared by all codes of the process, which is safe because recoding never waits.
  */
 export function simdEngine(): RecodingEngine | undefined {
   loaded ??= load();
