@@ -25,6 +25,7 @@ export interface PeerRequest {
   idleTimeoutMs?: number;
 }
 
+const HANDSHAKE_TIMEOUT_MS = 20_000;
 const agents = new Map<string, https.Agent>();
 
 /**
@@ -35,6 +36,7 @@ const agents = new Map<string, https.Agent>();
 export function peerFetch(peer: PeerAddress, path: string, request: PeerRequest = {}): Promise<Response> {
   const url = targetOf(peer, path);
   return new Promise((resolve, reject) => {
+    request.signal?.throwIfAborted();
     const outgoing = https.request(url, {
       method: request.method ?? 'GET',
       headers: request.headers,
@@ -42,7 +44,15 @@ export function peerFetch(peer: PeerAddress, path: string, request: PeerRequest 
       signal: request.signal,
       timeout: request.idleTimeoutMs ?? 30_000,
     });
-    const headersTimer = setTimeout(() => outgoing.destroy(timeoutError(peer, 'headers')), request.headersTimeoutMs ?? 30_000);
+    // A request that is destroyed before it has a connection says nothing until it gets one, so the promise is told by itself.
+    const giveUp = (reason: unknown) => {
+      reject(reason);
+      outgoing.destroy(reason as Error);
+    };
+    const headersTimer = setTimeout(() => giveUp(timeoutError(peer, 'headers')), request.headersTimeoutMs ?? 30_000);
+    const onAbort = () => giveUp(request.signal?.reason);
+    request.signal?.addEventListener('abort', onAbort, { once: true });
+    outgoing.once('close', () => request.signal?.removeEventListener('abort', onAbort));
     outgoing.on('timeout', () => outgoing.destroy(timeoutError(peer, 'idle')));
     outgoing.on('error', (cause) => {
       clearTimeout(headersTimer);
@@ -104,10 +114,13 @@ class PinnedAgent extends https.Agent {
     const socket = super.createConnection(options) as unknown as TLSSocket;
     const fail = (error: Error) => callback?.(error, socket);
     socket.once('error', fail);
+    const late = setTimeout(() => socket.destroy(timeoutError(this.#peer, 'handshake')), HANDSHAKE_TIMEOUT_MS);
+    socket.once('close', () => clearTimeout(late));
     socket.once('secureConnect', () => {
       const spki = socket.getPeerX509Certificate()?.publicKey.export({ type: 'spki', format: 'der' });
       const shown = spki === undefined ? 'none' : `0x${createHash('sha256').update(spki).digest('hex')}`;
       socket.off('error', fail);
+      clearTimeout(late);
       if (shown === this.#peer.transportKey.toLowerCase()) return callback?.(null, socket);
       socket.destroy();
       fail(keyMismatch(this.#peer, shown));

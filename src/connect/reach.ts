@@ -305,8 +305,8 @@ class ReachKeeper implements Reach {
 }
 
 async function probeEndpoint(peer: PeerAddress, over: AbortSignal): Promise<void> {
-  const signal = AbortSignal.any([over, AbortSignal.timeout(PROBE_TIMEOUT_MS)]);
-  const response = await peerFetch(peer, '/healthz', { headers: { connection: 'close' }, signal });
+  const limits = { headersTimeoutMs: PROBE_TIMEOUT_MS, idleTimeoutMs: PROBE_TIMEOUT_MS };
+  const response = await peerFetch(peer, '/healthz', { headers: { connection: 'close' }, signal: over, ...limits });
   await response.body?.cancel();
 }
 

@@ -5,7 +5,7 @@ import type { Logger } from '../log.ts';
 import { silentLogger } from '../log.ts';
 import type { RequestSigner } from './http-signature.ts';
 import { peerFetch } from './peer-fetch.ts';
-import { type PeerServer, startPeerServer } from './peer-server.ts';
+import { type PeerDoor, type PeerServer, startPeerServer } from './peer-server.ts';
 import { type Relay, type RelayOptions, startRelay } from './relay.ts';
 import { announcementFrom, type RelayNetwork, type RelayTerms, readRelayJson } from './relay-messages.ts';
 import { openTransportIdentity, type TransportIdentity } from './transport-identity.ts';
@@ -35,10 +35,12 @@ export interface RelayWorld {
   startRelay(
     operatorId: bigint,
     terms?: Partial<RelayTerms>,
-    changes?: Partial<RelayOptions>,
+    changes?: Partial<RelayOptions> & { door?: (honest: PeerDoor) => PeerDoor },
   ): Promise<{ relay: Relay; server: PeerServer; peer: RelayPeer }>;
   /** A node that no port leads to: its server listens nowhere that the test uses. */
   startNode(operatorId: bigint, fetch: (request: Request) => Response | Promise<Response>): Promise<TestHome>;
+  /** A new folder. */
+  folder(name: string): string;
   stop(): Promise<void>;
 }
 
@@ -60,7 +62,7 @@ export function relayWorld(keys: TestKeys, log: Logger = silentLogger): RelayWor
     return identity;
   };
   return {
-    async startRelay(operatorId, terms = {}, changes = {}) {
+    async startRelay(operatorId, terms = {}, { door, ...changes } = {}) {
       const identity = await enroll(operatorId);
       const relay = startRelay({
         identity,
@@ -75,7 +77,7 @@ export function relayWorld(keys: TestKeys, log: Logger = silentLogger): RelayWor
       const server = await startPeerServer({
         port: 0,
         identity,
-        door: relay,
+        door: door?.(relay) ?? relay,
         fetch: async (request) => {
           try {
             return (await relay.fetch(request)) ?? new Response('the relay itself');
@@ -112,6 +114,7 @@ export function relayWorld(keys: TestKeys, log: Logger = silentLogger): RelayWor
         });
       return { identity, server, open };
     },
+    folder: (name) => mkdtempSync(join(root, `${name}-`)),
     async stop() {
       for (const end of endings) await end();
       rmSync(root, { recursive: true, force: true });
