@@ -1,0 +1,271 @@
+import { randomBytes } from 'node:crypto';
+import type { Hex } from 'viem';
+import { MillraceError, toMillraceError } from '../../errors.ts';
+import { PAYMENT_REQUIRED, PAYMENT_SIGNATURE, type Payer, type Payment, type PaymentOutcome } from '../../token/index.ts';
+import type { ContentSource } from '../content/block-fetcher.ts';
+import { priceOfBytes } from './announcement.ts';
+
+type SourceFetch = NonNullable<ContentSource['fetch']>;
+
+/** What was agreed with a seller before the first byte, and what this buyer may spend. */
+export interface PaidTerms {
+  /** Who is paid by the seller's signed quote; a 402 answer that names another receiver is refused. */
+  holder: Hex;
+  pricePerGib: bigint;
+  chunkBytes: bigint;
+  budget: Budget;
+}
+
+/** Money that several sellers draw on, base units. */
+export interface Budget {
+  left: bigint;
+}
+
+/** What a seller did with the money; base units. */
+export interface PaidRecord {
+  paid: bigint;
+  paidBytes: number;
+  /** Charged, or signed and in the seller's hand, without the bytes. Never more than the price of one chunk. */
+  lost: bigint;
+  /** Payments that the seller would not take. */
+  refusals: number;
+}
+
+/** A `fetch` that pays, and what it paid. */
+export interface PaidFetch {
+  fetch: SourceFetch;
+  record(): PaidRecord;
+}
+
+/** A header by which our fetcher says how many bytes it expects, so that no round trip is needed for the price. Never sent. */
+export const EXPECTED_BYTES = 'millrace-expected-bytes';
+
+const CORRECTIONS_MAX = 2;
+/** How often the answer to one payment is asked for: the same voucher again costs nothing. */
+const TRIES_MAX = 2;
+const IDLE_MS = 10_000;
+
+/**
+ * A `fetch` for one seller that pays what is asked, within its signed quote and the budget. One request at a time, and never a second
+ * unanswered payment: a seller that takes money and sends nothing has at most the price of one chunk, and is asked for nothing else.
+ */
+export function createPaidFetch(options: { payer: Payer; fetch: SourceFetch; terms: PaidTerms }): PaidFetch {
+  const { payer, terms } = options;
+  const record: PaidRecord = { paid: 0n, paidBytes: 0, lost: 0n, refusals: 0 };
+  let lane: Promise<void> = Promise.resolve();
+  let isKnown = false;
+
+  /** A payment for a resource, on the disk before it is sent. Its amount is within quote and budget. */
+  const payFor = async (url: string, key: string, expectedBytes: number | undefined, required: string | undefined): Promise<Payment> => {
+    const most = priceOfBytes(terms.pricePerGib, terms.chunkBytes);
+    const amountMax = expectedBytes === undefined ? most : priceOfBytes(terms.pricePerGib, BigInt(expectedBytes));
+    if (terms.budget.left <= 0n) throw overBudget(amountMax, terms.budget.left);
+    const { pathname, search } = new URL(url);
+    const payment =
+      required === undefined
+        ? await payer.pay({ receiver: terms.holder, amount: amountMax, resource: { url: `${pathname}${search}` }, idempotencyKey: key })
+        : await payer.payment({ required, amountMax: terms.budget.left < amountMax ? terms.budget.left : amountMax, idempotencyKey: key });
+    isKnown = true;
+    return payment;
+  };
+
+  /** Asks until there is an answer: first without payment where the price is not known, again where accounts differed. */
+  const exchange = async (url: string, init: Parameters<SourceFetch>[1], key: string): Promise<Exchange> => {
+    const { [EXPECTED_BYTES]: expected, ...headers } = init.headers;
+    const expectedBytes = expected === undefined ? undefined : Number(expected);
+    const price = expectedBytes === undefined ? 0n : priceOfBytes(terms.pricePerGib, BigInt(expectedBytes));
+    let isAhead = isKnown && price > 0n && price <= terms.budget.left;
+    let required: string | undefined;
+    for (let corrections = 0; ; ) {
+      if (required === undefined && !isAhead) {
+        const response = await options.fetch(url, { ...init, headers });
+        required = await demandOf(response);
+        if (required === undefined) return { response, paying: undefined };
+      }
+      const payment = await payFor(url, key, expectedBytes, required);
+      const paying = { payment, before: payer.channels().find((channel) => channel.key === payment.channelId)?.charged ?? 0n };
+      let response: Response;
+      try {
+        response = await options.fetch(url, { ...init, headers: { ...headers, [PAYMENT_SIGNATURE.toLowerCase()]: payment.header } });
+        required = await demandOf(response);
+      } catch (error) {
+        payment.abandon();
+        throw new Unanswered(payment.amount, error);
+      }
+      if (response.ok) return { response, paying };
+      const outcome = await finish(payment, response);
+      if (required === undefined) return { response, paying: undefined };
+      if (outcome.kind === 'corrected') lose(outcome.disputed);
+      const isPriceUnknown = isAhead && outcome.kind === 'refused';
+      isAhead = false;
+      if (isPriceUnknown) continue; // what it asks is in this answer
+      corrections += 1;
+      if (outcome.kind === 'refused' || corrections > CORRECTIONS_MAX) {
+        record.refusals += 1;
+        throw refused(url, outcome.kind === 'refused' ? outcome.reason : 'accounts differ');
+      }
+    }
+  };
+
+  const lose = (amount: bigint): void => {
+    record.lost += amount;
+    terms.budget.left -= amount;
+  };
+
+  /** The whole answer to one payment; asked for again, with the same voucher, when it is cut. */
+  const buy = async (url: string, init: Parameters<SourceFetch>[1]): Promise<Response> => {
+    const key = `r_${randomBytes(12).toString('hex')}`;
+    let unanswered: Unanswered | undefined;
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        const { response, paying } = await exchange(url, init, key);
+        if (paying === undefined) return response;
+        const body = await readWhole(response, Number(terms.chunkBytes)).catch((error) => {
+          paying.payment.abandon();
+          throw new Unanswered(paying.payment.amount, error);
+        });
+        const outcome = await finish(paying.payment, response);
+        if (outcome.kind !== 'charged') throw new Unanswered(paying.payment.amount, unaccounted(url));
+        settle(url, outcome.chargedCumulative - paying.before, body.length);
+        return new Response(body, { status: response.status, headers: response.headers });
+      } catch (error) {
+        if (error instanceof Unanswered) unanswered = error;
+        else if (unanswered === undefined) throw error;
+        if (attempt < TRIES_MAX && !init.signal.aborted) continue;
+        lose(unanswered.amount);
+        throw notDelivered(url, unanswered);
+      }
+    }
+  };
+
+  const settle = (url: string, charged: bigint, bytes: number): void => {
+    const worth = priceOfBytes(terms.pricePerGib, BigInt(bytes));
+    record.paid += charged;
+    record.paidBytes += bytes;
+    terms.budget.left -= charged;
+    if (charged <= worth) return;
+    record.lost += charged - worth;
+    throw overcharged(url, charged, worth);
+  };
+
+  return {
+    record: () => ({ ...record }),
+    async fetch(url, init) {
+      const before = lane;
+      let free = (): void => {};
+      lane = new Promise((resolve) => {
+        free = resolve;
+      });
+      await before;
+      try {
+        init.signal.throwIfAborted();
+        if (record.lost > 0n) throw dropped(url, record.lost);
+        return await buy(url, init);
+      } finally {
+        free();
+      }
+    },
+  };
+}
+
+interface Exchange {
+  response: Response;
+  /** The payment that the answer is for, and what its channel was charged before. */
+  paying: { payment: Payment; before: bigint } | undefined;
+}
+
+function finish(payment: Payment, { status, headers }: Response): Promise<PaymentOutcome> {
+  return payment.finish({ status, header: (name) => headers.get(name) });
+}
+
+/** A body of bounded size, none of whose parts may be long in coming. */
+async function readWhole(response: Response, bytesMax: number): Promise<Uint8Array<ArrayBuffer>> {
+  const reader = (response.body ?? new Blob([]).stream()).getReader();
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    for (;;) {
+      const late = new Promise<never>((_resolve, reject) => {
+        timer = setTimeout(() => reject(new DOMException(`Nothing came for ${IDLE_MS} ms`, 'TimeoutError')), IDLE_MS);
+      });
+      const { done, value } = await Promise.race([reader.read(), late]).finally(() => clearTimeout(timer));
+      if (done) return Buffer.concat(chunks, size);
+      size += value.length;
+      if (size > bytesMax) throw new RangeError(`More than ${bytesMax} bytes`);
+      chunks.push(value);
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+/** A payment was sent, and its bytes did not come. */
+class Unanswered {
+  readonly amount: bigint;
+  readonly cause: unknown;
+
+  constructor(amount: bigint, cause: unknown) {
+    this.amount = amount;
+    this.cause = cause;
+  }
+}
+
+async function demandOf(response: Response): Promise<string | undefined> {
+  if (response.status !== 402) return undefined;
+  const header = response.headers.get(PAYMENT_REQUIRED);
+  await response.body?.cancel();
+  if (header === null) throw refused(response.url, 'a 402 answer without PAYMENT-REQUIRED');
+  return header;
+}
+
+function overBudget(amount: bigint, left: bigint): MillraceError {
+  return new MillraceError('price-over-budget', {
+    actor: 'caller',
+    message: `The next part costs up to ${amount} base units, ${left} are left of the budget`,
+    values: { amount, left },
+    hint: 'Raise --max-price; what has come is kept.',
+  });
+}
+
+function notDelivered(url: string, { amount, cause }: Unanswered): MillraceError {
+  return new MillraceError('paid-not-delivered', {
+    actor: 'peer',
+    message: `${new URL(url).origin} was paid ${amount} base units and did not send the bytes: ${toMillraceError(cause).message}`,
+    values: { url: new URL(url).origin, amount },
+    hint: 'It is not asked again; the loss is at most the price of one chunk.',
+    cause,
+  });
+}
+
+function dropped(url: string, lost: bigint): MillraceError {
+  return new MillraceError('paid-not-delivered', {
+    actor: 'peer',
+    message: `${new URL(url).origin} owes bytes for ${lost} base units`,
+    values: { url: new URL(url).origin, lost },
+  });
+}
+
+function refused(url: string, reason: string): MillraceError {
+  return new MillraceError('payment-refused', {
+    actor: 'peer',
+    message: `${new URL(url).origin} does not take this payment: ${reason}`,
+    values: { url: new URL(url).origin, reason },
+  });
+}
+
+function unaccounted(url: string): MillraceError {
+  return new MillraceError('payment-unaccounted', {
+    actor: 'peer',
+    message: `${new URL(url).origin} answered without saying what it charged`,
+    values: { url: new URL(url).origin },
+  });
+}
+
+function overcharged(url: string, got: bigint, expected: bigint): MillraceError {
+  return new MillraceError('overcharged', {
+    actor: 'peer',
+    message: `${new URL(url).origin} charged ${got} base units for bytes worth ${expected}`,
+    values: { url: new URL(url).origin, got, expected },
+  });
+}
