@@ -7,7 +7,7 @@ type StoragePolicy = StorageProviderOptions['policy'];
 /** What an operator may set of its ask, as texts from flags, environment or `config.json`; what is absent has its default. */
 export type AskSettings = { [name in keyof typeof ASK_DEFAULTS]?: string };
 
-/** The ask of a storage provider that sets nothing: money in tokens, sizes with units, collateral in percent of a deal's price, at the order book in tokens per GiB. */
+/** The ask of a storage provider that sets nothing: money in tokens, sizes with units, collateral in percent of a deal's price, at the order book and for repairs in tokens per GiB. */
 export const ASK_DEFAULTS = {
   askPrice: '0.01',
   askMinPrice: '0.000001',
@@ -19,6 +19,7 @@ export const ASK_DEFAULTS = {
   askMinCollateral: '0.1',
   askBond: '0.01',
   askBookCollateral: '2',
+  askRepairCost: '0.001',
 } as const;
 
 const DECIMALS = 18;
@@ -64,6 +65,7 @@ export function storagePolicy(options: { quotaBytes: bigint; ask?: AskSettings }
       stakeBps: BOOK_PART_BPS,
       lifetimeSeconds: BOOK_LIFETIME_SECONDS,
     },
+    repairs: { costPerGiB: parseAmount(given.askRepairCost, DECIMALS), minPrice: ask.pricePerGibPeriod },
   };
 }
 

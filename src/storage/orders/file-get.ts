@@ -84,7 +84,7 @@ async function rebuild(file: StoredFile, options: Parameters<typeof fetchFile>[0
 }
 
 /** Opens all shards side by side, and goes on as soon as the data is there, or enough of any kind and a moment has passed. */
-async function openShards(
+export async function openShards(
   client: ChainClient,
   file: StoredFile,
   signal: AbortSignal | undefined,

@@ -193,7 +193,8 @@ async function release({ sender }: StandingAskOptions, askId: bigint): Promise<v
 
 const prefixes = new WeakMap<ChainClient, Map<bigint, { endpoint: string; prefix: Hex }>>();
 
-async function networkPrefixOfOperator(client: ChainClient, operatorId: bigint): Promise<Hex> {
+/** The network that an operator's endpoint on chain is in. */
+export async function networkPrefixOfOperator(client: ChainClient, operatorId: bigint): Promise<Hex> {
   const { endpoint } = await readOperator(client, operatorId);
   const known = prefixes.get(client) ?? new Map();
   prefixes.set(client, known);

@@ -1,6 +1,7 @@
 import { type Ask, askRefusal, quote, type Refusal } from '../market/ask.ts';
 import type { DealTerms } from '../market/terms.ts';
 import type { OrderPolicy } from '../orders/standing-ask.ts';
+import type { RepairPolicy } from '../repair/repairer.ts';
 
 /** What an operator sets: how much it stores, how many deals wait at once, and the ask without operator and expiry. */
 export interface ProviderPolicy {
@@ -17,6 +18,8 @@ export interface ProviderPolicy {
   ask: Omit<Ask, 'operatorId' | 'expiry'>;
   /** What it offers on the order book, at the same price; nothing when absent. */
   orders?: OrderPolicy;
+  /** What it repairs of other people's files, for a bounty; nothing when absent. */
+  repairs?: RepairPolicy;
 }
 
 /** What a provider has taken on at this moment. */

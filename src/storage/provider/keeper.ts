@@ -80,25 +80,40 @@ export function keeperDuty(options: KeeperOptions): Duty {
       const count = await client.read('storageMarket', 'dealCount');
       for (; known < count; known += 1n) live.add(known + 1n);
       const deals = await inBatches([...live], (dealId) => readDeal(client, dealId));
-      const standings = new Map<bigint, Standing>();
-      for (const deal of deals) {
-        signal.throwIfAborted();
-        const mine = operatorId === undefined || deal.operatorId === operatorId;
-        if (!mine || !['open', 'active', 'faulty'].includes(deal.state)) {
-          live.delete(deal.dealId);
-          continue;
-        }
-        const standing = standings.get(deal.operatorId) ?? (await finalise(options, deal.operatorId, currentPeriod));
-        standings.set(deal.operatorId, standing);
-        await keepDeal(options, deal, { now, currentPeriod, standing });
-      }
+      const kept = deals.filter((deal) => (operatorId === undefined || deal.operatorId === operatorId) && isRunning(deal));
+      for (const { dealId } of deals) if (!kept.some((deal) => deal.dealId === dealId)) live.delete(dealId);
+      await keepDeals(options, kept, signal);
       lastPeriod = currentPeriod;
     },
   };
 }
 
+const isRunning = ({ state }: DealView): boolean => ['open', 'active', 'faulty'].includes(state);
+
+/** Does for some deals, whoever's they are, what anyone may do and what is due now. Deals that are over are left alone. */
+export async function keepDeals(
+  options: Pick<KeeperOptions, 'client' | 'sender' | 'log'>,
+  deals: readonly DealView[],
+  signal?: AbortSignal,
+): Promise<void> {
+  const { client } = options;
+  const now = await client.now();
+  const currentPeriod = periodAt((await readRules(client)).clock, now);
+  const standings = new Map<bigint, Standing>();
+  for (const deal of deals.filter(isRunning)) {
+    signal?.throwIfAborted();
+    const standing = standings.get(deal.operatorId) ?? (await finalise(options, deal.operatorId, currentPeriod));
+    standings.set(deal.operatorId, standing);
+    await keepDeal(options, deal, { now, currentPeriod, standing });
+  }
+}
+
 /** Makes the ended periods of an operator final when it is silent: nobody else records its misses. Gives its standing. */
-async function finalise({ client, sender }: KeeperOptions, operatorId: bigint, currentPeriod: bigint): Promise<Standing> {
+async function finalise(
+  { client, sender }: Pick<KeeperOptions, 'client' | 'sender'>,
+  operatorId: bigint,
+  currentPeriod: bigint,
+): Promise<Standing> {
   const standing = await client.read('possession', 'standing', [operatorId]);
   if (standing.syncedTo >= currentPeriod || standing.restartedAt < standing.failedAt) return standing;
   const { leaves } = await client.read('possession', 'table', [operatorId]);
@@ -108,7 +123,7 @@ async function finalise({ client, sender }: KeeperOptions, operatorId: bigint, c
 }
 
 async function keepDeal(
-  options: KeeperOptions,
+  options: Pick<KeeperOptions, 'client' | 'sender' | 'log'>,
   deal: DealView,
   at: { now: bigint; currentPeriod: bigint; standing: Standing },
 ): Promise<void> {

@@ -14,6 +14,7 @@ import { storeBlocks } from '../pieces/store-blocks.ts';
 import { createWebGateway, isWebRequest } from '../pieces/web-gateway.ts';
 import { openTableView } from '../possession/table-view.ts';
 import { openProviderRepairs } from '../repair/provider-repairs.ts';
+import { rewardsDuty } from '../rewards/rewards-duty.ts';
 import { activationDuty } from './activation.ts';
 import { challengesDuty } from './challenges.ts';
 import { openDealDesk } from './deal-desk.ts';
@@ -46,8 +47,6 @@ export interface StorageProviderOptions {
   keepsOthers?: boolean;
   /** Which duties run; all of them by default. Tests leave some out to be a bad provider. */
   duties?: readonly DutyName[];
-  /** Holds a seat of a checker: reads for silent clients what other providers have stored, for a fee (default false). */
-  isChecker?: boolean;
   /** Milliseconds between looks at the chain (default 1,000). */
   pollMs?: number;
 }
@@ -60,10 +59,10 @@ export type DutyName =
   | 'challenges'
   | 'housekeeping'
   | 'keeper'
+  | 'rewards'
   | 'standing-ask'
   | 'matched-deals'
   | 'verdicts'
-  | 'checker'
   | 'matcher'
   | 'file-keeper'
   | 'repairer';
@@ -143,7 +142,6 @@ export async function startStorageProvider(options: StorageProviderOptions): Pro
     room,
     holds,
     everyMs,
-    isChecker: options.isChecker,
   });
   const { promisedBytes } = orders;
   const desk = openDealDesk({
@@ -189,6 +187,7 @@ export async function startStorageProvider(options: StorageProviderOptions): Pro
       onFaulty: (dealId) => health.report([dealId]),
     }),
     keeper: keeperDuty({ client, sender, log, operatorId: options.keepsOthers === true ? undefined : operatorId, everyMs: everyMs * 3 }),
+    rewards: rewardsDuty({ client, sender, operatorId, log, everyMs: everyMs * 3 }),
     ...orders.duties,
     ...openProviderRepairs({ ...base, folder, records, room, policy: policy.repairs }),
   };
@@ -201,7 +200,7 @@ export async function startStorageProvider(options: StorageProviderOptions): Pro
   const web = createWebGateway({ open: async () => storeBlocks(store) });
   const gateway = (request: Request) => (isWebRequest(request) ? web(request) : trustless(request));
   const app = new Hono()
-    .route('/v1/storage', createProviderRoutes({ domain, desk, reception, guard: createReplayGuard(), check: orders.check, log }))
+    .route('/v1/storage', createProviderRoutes({ domain, desk, reception, guard: createReplayGuard(), log }))
     .all('/ipfs/*', (context) => gateway(context.req.raw))
     .all('/piece/*', (context) => trustless(context.req.raw));
   log.info('provider-started', { operatorId, pieces: store.list().length, deals: records.all().length });
