@@ -207,6 +207,24 @@ function registerDealCommands(program: Command, run: Run): void {
     .option('--deal <number>', 'of one deal')
     .option('-n, --lines <count>', 'how many', '50')
     .action(run(async (context, options: never) => (await import('./ledger.ts')).ledger(context, options)));
+  program
+    .command('audit')
+    .description('recompute every reward and every balance from the chain alone, and compare')
+    .option('--from <block>', 'take what does not fit in events before this block as known')
+    .addHelpText('after', '\nExit code 4 when something differs.\n\nExamples:\n  millrace audit\n  millrace audit --json --from 120000')
+    .action(run(async (context, options: never) => (await import('./audit.ts')).audit(context, options)));
+  const rewards = program
+    .command('rewards')
+    .description('what was earned in rewards, what has vested, and the events behind it')
+    .option('--account <address>', 'of one account (default: the beneficiaries of all operators)')
+    .option('-n, --lines <count>', 'how many events of each account', '20')
+    .action(run(async (context, options: never) => (await import('./rewards.ts')).rewards(context, options)));
+  rewards
+    .command('claim')
+    .description('pay out what has vested of this wallet’s rewards')
+    .option('--to <address>', 'to another account')
+    .addHelpText('after', '\nRewards are the beneficiary’s: claim with its wallet.\n\nExample:\n  millrace rewards claim')
+    .action(run(async (context, options: never) => (await import('./rewards.ts')).rewardsClaim(context, options)));
   const deal = program.command('deal').description('one deal');
   deal
     .command('end <deal>')

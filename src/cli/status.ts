@@ -1,6 +1,8 @@
 import type { ChainClient } from '../chain/index.ts';
 import { listPowers } from '../chain/index.ts';
+import { relayBehind } from '../connect/index.ts';
 import { readRunState } from '../node/index.ts';
+import { hasRewards, rewardRecordOf } from '../storage/index.ts';
 import { formatAmount, formatDuration } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
@@ -11,6 +13,8 @@ import { supervisorStatus } from './up.ts';
 export interface ProviderRow {
   operatorId: bigint;
   endpoint: string;
+  /** The endpoint of the relay through which it is reached; null when it is reached directly. */
+  relay: string | null;
   pieces: number;
   leaves: bigint;
   own: bigint;
@@ -18,6 +22,8 @@ export interface ProviderRow {
   provenThrough: bigint;
   missesInRow: number;
   failed: boolean;
+  /** Granted as rewards for its proofs ever; see `millrace rewards`. */
+  rewards: bigint;
 }
 
 /** What runs, the chain, the providers and the next proof; with --powers every power over the network and its holder. */
@@ -53,18 +59,25 @@ export async function status(context: CommandContext, options: { powers: boolean
       ),
       '',
       table(
-        ['provider', 'endpoint', 'pieces', 'stake', 'locked', 'standing'],
+        ['provider', 'endpoint', 'pieces', 'stake', 'locked', 'rewards', 'standing'],
         providers.map((row) => [
           String(row.operatorId),
-          row.endpoint,
+          reachText(row),
           String(row.pieces),
           formatAmount(row.own, 18),
           formatAmount(row.locked, 18),
+          formatAmount(row.rewards, 18),
           standingText(row, proof.period),
         ]),
       ),
     ].join('\n'),
   );
+}
+
+/** Where a provider is reached, in words. */
+export function reachText({ endpoint, relay }: Pick<ProviderRow, 'endpoint' | 'relay'>): string {
+  if (endpoint === '') return 'not reached yet';
+  return relay === null ? endpoint : `behind relay ${relay}`;
 }
 
 /** How a provider stands, in words. */
@@ -81,18 +94,21 @@ export function standingText(row: ProviderRow, period: bigint): string {
 export async function providerRows(client: ChainClient): Promise<ProviderRow[]> {
   const count = await client.read('operators', 'operatorCount');
   const ids = Array.from({ length: Number(count) }, (_, index) => BigInt(index + 1));
+  const rewardsNow = async (operatorId: bigint) => (hasRewards(client) ? (await rewardRecordOf(client, operatorId)).earned : 0n);
   return Promise.all(
     ids.map(async (operatorId) => {
-      const [operator, piecesTable, standing, [own], locked] = await Promise.all([
+      const [operator, piecesTable, standing, [own], locked, rewards] = await Promise.all([
         client.read('operators', 'operator', [operatorId]),
         client.read('possession', 'table', [operatorId]),
         client.read('possession', 'standing', [operatorId]),
         client.read('stakeVault', 'ownStake', [operatorId]),
         client.read('stakeVault', 'lockedOf', [operatorId]),
+        rewardsNow(operatorId),
       ]);
       return {
         operatorId,
         endpoint: operator.endpoint,
+        relay: relayBehind(operator.endpoint) ?? null,
         pieces: piecesTable.slots,
         leaves: piecesTable.leaves,
         own,
@@ -100,6 +116,7 @@ export async function providerRows(client: ChainClient): Promise<ProviderRow[]> 
         provenThrough: standing.provenThrough,
         missesInRow: standing.missesInRow,
         failed: standing.failedAt !== 0n,
+        rewards,
       };
     }),
   );

@@ -34,4 +34,6 @@ export { createTrustlessGateway, type GatewaySource } from './pieces/gateway.ts'
 export type { PieceReceiver, PieceWanted } from './pieces/piece-receiver.ts';
 export { openPieceStore, type PieceStore, type PieceStoreOptions, type StoredPiece } from './pieces/piece-store.ts';
 export { createWebGateway, type WebBlocks } from './pieces/web-gateway.ts';
+export { auditNetwork, requireSame } from './rewards/audit.ts';
+export { claimRewards, hasRewards, rewardEvents, rewardRecordOf, rewardRetrieval, rewardsOf } from './rewards/rewards.ts';
 export { type StorageProvider, type StorageProviderOptions, startStorageProvider } from './provider/provider.ts';
