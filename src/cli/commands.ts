@@ -95,6 +95,7 @@ function registerFileCommands(program: Command, run: Run): void {
     .option('--repair-below <count>', 'shards are repaired when fewer than this are healthy')
     .option('--distinct-networks', 'no two shards in one network', false)
     .option('--region-max <count>', 'shards in one region at most')
+    .option('--agent <address>', 'a node key that may acknowledge and challenge for you (role watcher)')
     .option('--collateral <amount>', 'stake behind the shards, per GiB (default: what the asks bear)')
     .addHelpText(
       'after',
@@ -275,7 +276,7 @@ function registerProviderCommands(program: Command, run: Run): void {
     .option('--ask-min-collateral <amount>', 'least collateral of a deal (askMinCollateral; 0.1)')
     .option('--ask-bond <amount>', 'what each side loses when a deal is not active in time (askBond; 0.01)')
     .option('--relay <who>', 'be reached without an inbound port: auto, operators such as 3,5, or none (relay; none)')
-    .option('--roles <list>', 'what the node does: storage, relay (roles; storage)')
+    .option('--roles <list>', 'what the node does: storage, relay, checker, matcher, watcher (roles; storage)')
     .option('--relay-price <amount>', 'as a relay: tokens for a GiB carried (relayPrice; 0)')
     .option('--relay-tunnels <count>', 'as a relay: greatest number of nodes (relayTunnels; 64)')
     .option('--relay-streams <count>', 'as a relay: greatest number of connections to a node (relayStreams; 128)')

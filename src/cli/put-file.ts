@@ -1,6 +1,7 @@
 import { MillraceError } from '../errors.ts';
 import { type BidWishes, type FilePutEvent, type FilePutResult, type FileShape, putFile, shareKeyOfWallet } from '../storage/index.ts';
 import { formatAmount, formatSize, parseAmount } from '../units.ts';
+import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import type { Progress } from './output.ts';
 import { PERIODS_DEFAULT, type PutCommandOptions, wholeNumber } from './put.ts';
@@ -60,6 +61,7 @@ function wishesOf(options: PutCommandOptions): BidWishes {
   return {
     maxPrice: options.bidPrice === undefined ? undefined : parseAmount(options.bidPrice, DECIMALS),
     repairBelow: options.repairBelow === undefined ? undefined : wholeNumber('--repair-below', options.repairBelow),
+    agent: options.agent === undefined ? undefined : parseAddress('--agent', options.agent),
     distinctNetworks: options.distinctNetworks,
     regionMax: options.regionMax === undefined ? undefined : wholeNumber('--region-max', options.regionMax),
     collateralPerGiB: options.collateral === undefined ? undefined : parseAmount(options.collateral, DECIMALS),

@@ -20,6 +20,7 @@ export interface PutCommandOptions {
   distinctNetworks: boolean;
   regionMax?: string;
   collateral?: string;
+  agent?: string;
 }
 
 const DECIMALS = 18;

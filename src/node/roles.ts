@@ -1,5 +1,6 @@
 import type { TransportIdentity } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
+import { startCheckerRole, startMatcherRole, startWatcherRole } from './order-roles.ts';
 import { metricLines, startRelayRole } from './relay-role.ts';
 import type { RelaySettings } from './relay-settings.ts';
 import type { Role, RoleContext } from './role.ts';
@@ -10,7 +11,13 @@ export type RoleStart = RoleContext & { quotaBytes: bigint; ask?: AskSettings; r
 
 const POLL_MS = 500;
 
-const ROLES: Record<string, (context: RoleStart) => Promise<Role>> = { storage: startStorageRole, relay: startRelayRole };
+const ROLES: Record<string, (context: RoleStart) => Promise<Role>> = {
+  storage: startStorageRole,
+  relay: startRelayRole,
+  matcher: startMatcherRole,
+  checker: startCheckerRole,
+  watcher: startWatcherRole,
+};
 
 /** Starts a role by its name. @throws unknown-role */
 export async function startRole(name: string, context: RoleStart): Promise<Role> {

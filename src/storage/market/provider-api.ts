@@ -79,8 +79,9 @@ export async function acknowledgeDeal(
 
 /** Asks a checker to read a deal's content from its provider and to sign that it could. @throws the checker's refusal, with actor `peer` */
 export async function fetchCheck(checker: ProviderPeer, dealId: bigint, request: PeerRequest = {}): Promise<Hex> {
-  const answer = await call(checker, `checks/${dealId}`, { ...postJson('{}'), ...request });
-  return readFields(answer, 'answer').hex('signature', 65);
+  const response = await peerFetch(checker, `/v1/checks/${dealId}`, { ...postJson('{}'), ...request });
+  if (!response.ok) throw await refusalOf(response, checker);
+  return readFields(await readAnswer(response, checker), 'answer').hex('signature', 65);
 }
 
 /** Asks the provider to sign an extension too and to record it on chain. */

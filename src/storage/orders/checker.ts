@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import { Hono } from 'hono';
 import type { CID } from 'multiformats/cid';
 import type { Hex } from 'viem';
 import type { ChainClient, Sender, Signer } from '../../chain/index.ts';
@@ -9,8 +10,9 @@ import { RAW } from '../content/block.ts';
 import { type ContentSource, createBlockFetcher } from '../content/block-fetcher.ts';
 import { fetchNode } from '../content/content-reader.ts';
 import { type OperatorView, readDeal, readOperator } from '../market/chain-view.ts';
+import { readFields } from '../market/fields.ts';
 import { cidFromHex } from '../market/terms.ts';
-import type { Duty } from '../provider/duty.ts';
+import { problemResponse } from '../pieces/problem.ts';
 
 /** What a checker stands on. */
 export interface CheckerOptions {
@@ -19,20 +21,20 @@ export interface CheckerOptions {
   sender: Sender;
   operatorId: bigint;
   log: Logger;
-  /** Whether this node shall hold a seat. */
-  isWanted: boolean;
-  everyMs: number;
 }
 
 /** A seat among the checkers. */
 export interface Checker {
-  /** Takes the seat, or leaves it, as the operator wants. */
-  duty: Duty;
+  /** Answers `POST /v1/checks/{dealId}`. */
+  fetch(request: Request): Promise<Response>;
   /**
    * Reads random parts of a deal's content from its provider, as any client would, and signs when all of them are right.
    * @throws not-drawn, not-open, not-retrievable, checks-full
    */
   check(dealId: bigint): Promise<Hex>;
+  checked(): number;
+  /** Gives the seat up; its stake is unlocked after a while. */
+  leave(): Promise<void>;
 }
 
 /** Ways from the root to a block that are followed in one check. */
@@ -41,29 +43,43 @@ const DEPTH_MAX = 32;
 const CHECKS_AT_ONCE = 4;
 const CHECK_MS = 30_000;
 
-/** Opens the checker of a node. */
-export function openChecker(options: CheckerOptions): Checker {
+/**
+ * Opens the checker of a node: takes a seat, when it has none, and answers providers that ask for a verdict.
+ * @throws the contract's errors, for example when too little stake is free
+ */
+export async function openChecker(options: CheckerOptions): Promise<Checker> {
   const { client, sender, operatorId, log } = options;
+  const isSeated = async () => (await client.read('checkers', 'seatOf', [operatorId])) !== 0n;
+  if (!(await isSeated())) {
+    await sender.send({ contract: 'checkers', functionName: 'enrol', args: [operatorId] });
+    log.info('checker-enrolled', { operatorId });
+  }
   const running = new Map<bigint, Promise<Hex>>();
+  let checked = 0;
+  const check = (dealId: bigint): Promise<Hex> => {
+    const known = running.get(dealId);
+    if (known !== undefined) return known;
+    if (running.size >= CHECKS_AT_ONCE) return Promise.reject(refusal('checks-full', dealId, `${CHECKS_AT_ONCE} checks run already`));
+    const work = checkDeal(options, dealId)
+      .then((signature) => {
+        checked += 1;
+        return signature;
+      })
+      .finally(() => running.delete(dealId));
+    running.set(dealId, work);
+    return work;
+  };
+  const routes = new Hono().post('/v1/checks/:dealId', async (context) => {
+    const dealId = readFields({ dealId: context.req.param('dealId') }, 'path').uint('dealId', 64);
+    return context.json({ dealId: dealId.toString(), signature: await check(dealId) });
+  });
+  routes.onError((error) => problemResponse(error));
   return {
-    duty: {
-      name: 'checker',
-      everyMs: options.everyMs * 10,
-      async run() {
-        const isSeated = (await client.read('checkers', 'seatOf', [operatorId])) !== 0n;
-        if (isSeated === options.isWanted) return;
-        const functionName = options.isWanted ? 'enrol' : 'leave';
-        await sender.send({ contract: 'checkers', functionName, args: [operatorId] });
-        log.info(options.isWanted ? 'checker-enrolled' : 'checker-left', { operatorId });
-      },
-    },
-    async check(dealId) {
-      const known = running.get(dealId);
-      if (known !== undefined) return known;
-      if (running.size >= CHECKS_AT_ONCE) throw refusal('checks-full', dealId, `${CHECKS_AT_ONCE} checks run already`);
-      const work = checkDeal(options, dealId).finally(() => running.delete(dealId));
-      running.set(dealId, work);
-      return work;
+    fetch: async (request) => routes.fetch(request),
+    check,
+    checked: () => checked,
+    async leave() {
+      if (await isSeated()) await sender.send({ contract: 'checkers', functionName: 'leave', args: [operatorId] });
     },
   };
 }
@@ -83,8 +99,11 @@ async function checkDeal({ client, signer, operatorId, log }: CheckerOptions, de
   return signer.signDigest(await client.read('checkers', 'retrievableDigest', [dealId]));
 }
 
-/** Follows random ways from the root of a content to its leaves; every block must come back and be what its CID says. */
-async function requireReadable(provider: OperatorView, root: CID, dealId: bigint): Promise<void> {
+/**
+ * Follows random ways from the root of a content to its leaves; every block must come back and be what its CID says.
+ * @throws not-retrievable
+ */
+export async function requireReadable(provider: OperatorView, root: CID, dealId: bigint): Promise<void> {
   const fetcher = createBlockFetcher({ sources: [sourceOf(provider)], signal: AbortSignal.timeout(CHECK_MS) });
   try {
     for (let walk = 0; walk < WALKS; walk += 1) {

@@ -5,7 +5,6 @@ import type { DealRecords } from '../market/deal-records.ts';
 import type { Duty } from '../provider/duty.ts';
 import type { ProviderPolicy } from '../provider/intake.ts';
 import { openBookView } from './book-view.ts';
-import { openChecker } from './checker.ts';
 import { matchedDealsDuty } from './matched-deals.ts';
 import { matcherDuty } from './matcher-duty.ts';
 import { openStandingAsk } from './standing-ask.ts';
@@ -24,35 +23,30 @@ export interface ProviderOrdersOptions {
   room(): Promise<{ freeBytes: bigint; accepting: boolean }>;
   holds(pieceRoot: Hex): boolean;
   everyMs: number;
-  isChecker?: boolean;
 }
 
 /** The duties of a provider at the order book, by name. */
-export type OrderDuties = Record<'standing-ask' | 'matched-deals' | 'verdicts' | 'checker' | 'matcher', Duty>;
+export type OrderDuties = Record<'standing-ask' | 'matched-deals' | 'verdicts' | 'matcher', Duty>;
 
 /** A provider's part in the order book. */
 export interface ProviderOrders {
   duties: OrderDuties;
   promisedBytes(): bigint;
-  /** Signs, as a drawn checker, that a deal's content can be read. */
-  check(dealId: bigint): Promise<Hex>;
 }
 
 /** Opens a provider's part in the order book; in a network without one its duties have nothing to do. */
 export function openProviderOrders(options: ProviderOrdersOptions): ProviderOrders {
   const { client, sender, log, everyMs, policy } = options;
   const ask = policy.orders === undefined ? undefined : openStandingAsk({ ...options, orders: policy.orders, everyMs: everyMs * 2 });
-  const checker = openChecker({ ...options, isWanted: options.isChecker === true });
   const hasBook = client.manifest.modules.orderBook !== undefined;
   const duties: OrderDuties = {
     'standing-ask': ask?.duty ?? idle('standing-ask'),
     'matched-deals': matchedDealsDuty(options),
     verdicts: verdictsDuty(options),
-    checker: checker.duty,
     matcher: matcherDuty({ client, sender, log, view: openBookView(client), everyMs }),
   };
   if (!hasBook) for (const name of Object.keys(duties) as (keyof OrderDuties)[]) duties[name] = idle(name);
-  return { duties, promisedBytes: () => ask?.promisedBytes() ?? 0n, check: checker.check };
+  return { duties, promisedBytes: () => ask?.promisedBytes() ?? 0n };
 }
 
 function idle(name: string): Duty {

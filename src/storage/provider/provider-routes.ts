@@ -1,5 +1,4 @@
 import { Hono } from 'hono';
-import type { Hex } from 'viem';
 import { recoverAddress } from '../../chain/index.ts';
 import { type ReplayGuard, verifyRequest } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
@@ -20,8 +19,6 @@ export interface ProviderRoutesOptions {
   desk: DealDesk;
   reception: Reception;
   guard: ReplayGuard;
-  /** Answers other providers' requests for a checker's signature; absent while this node holds no seat. */
-  check?: (dealId: bigint) => Promise<Hex>;
   log: Logger;
 }
 
@@ -72,12 +69,6 @@ export function createProviderRoutes(options: ProviderRoutesOptions): Hono {
     };
     await desk.extend(extension, body.hex('signature', 65));
     return context.json({ dealId: dealId.toString(), endPeriod: (extension.endPeriod + BigInt(extension.periods)).toString() });
-  });
-  routes.post('/checks/:dealId', async (context) => {
-    const dealId = dealIdOf(context.req.param('dealId'));
-    if (options.check === undefined)
-      throw new MillraceError('not-a-checker', { actor: 'caller', message: 'This node holds no seat of a checker' });
-    return context.json({ dealId: dealId.toString(), signature: await options.check(dealId) });
   });
   // Hono answers HEAD by the GET handler.
   routes.get('/pieces/:dealId', (context) => uploadOffset(options, context.req.raw, dealIdOf(context.req.param('dealId'))));
