@@ -6,7 +6,7 @@ import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { MillraceError } from '../errors.ts';
 import { type IndexChange, openObjectIndex, parseExportedIndex, type StoredObject } from './object-index.ts';
-import { nextBatch, PACKING_RULES } from './object-publisher.ts';
+import { nextBundle, PACKING_RULES } from './object-publisher.ts';
 import { openRecordJournal } from './record-journal.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'millrace-index-'));
@@ -92,14 +92,14 @@ test('an exported index holds what is on the network, and what is not is counted
   const put = (key: string, dataId: string): IndexChange => ({ op: 'object', bucket: 'one', key, object: object(dataId) });
   await index.change([BUCKET, put('stored', 'd1'), put('staged', 'd2')]);
   await index.change([
-    { op: 'batch', batch: { batchId: 'b', isPublic: false, names: { d1: 'd1.txt' }, state: 'stored', cid: 'bafy', dealIds: ['1'] } },
+    { op: 'bundle', bundle: { bundleId: 'b', isPublic: false, names: { d1: 'd1.txt' }, state: 'stored', cid: 'bafy', dealIds: ['1'] } },
   ]);
   const { text, objects, left } = index.exportText();
   assert.deepEqual({ objects, left }, { objects: 1, left: 1 });
   const restored = openObjectIndex(fresh());
   await restored.change(parseExportedIndex(text));
   assert.deepEqual([...restored.keysFrom('one', '')], ['stored']);
-  assert.equal(restored.batchOf('d1')?.cid, 'bafy');
+  assert.equal(restored.bundleOf('d1')?.cid, 'bafy');
   assert.throws(() => parseExportedIndex(text.replace('stored', 'stolen')), MillraceError);
   await Promise.all([index.close(), restored.close()]);
 });
@@ -108,7 +108,7 @@ test('small objects are packed together, large ones alone, public ones never wit
   const waiting = (count: number, sizeBytes: number, isPublic = false, sinceMs = 0) =>
     Array.from({ length: count }, (_, i) => ({ dataId: `${isPublic}${sizeBytes}-${i}`, key: 'x.TXT', sizeBytes, isPublic, sinceMs }));
   const next = (list: ReturnType<typeof waiting>, nowMs: number) =>
-    nextBatch(list, { rules: PACKING_RULES, nowMs, isUrgent: () => false, isUsed: () => true });
+    nextBundle(list, { rules: PACKING_RULES, nowMs, isUrgent: () => false, isUsed: () => true });
   assert.equal(next(waiting(10, 100), 1000), undefined, 'more may come');
   assert.equal(Object.keys(next(waiting(10, 100), 5000)?.names ?? {}).length, 10);
   assert.equal(Object.keys(next(waiting(1500, 100), 0)?.names ?? {}).length, 1000);

@@ -44,8 +44,8 @@ export interface UploadedPart {
  * Objects that are stored as one content, so that a thousand small ones need one piece and one deal per copy. `packed`: being
  * stored; `stored`: providers hold and acknowledged it; `proven`: the first proof is on chain, local copies are gone.
  */
-export interface Batch {
-  batchId: string;
+export interface Bundle {
+  bundleId: string;
   isPublic: boolean;
   /** Name of each datum inside the content. */
   names: Record<string, string>;
@@ -63,8 +63,8 @@ export type IndexChange =
   | { op: 'upload'; upload: Upload }
   | { op: 'part'; uploadId: string; part: UploadedPart }
   | { op: 'upload-gone'; uploadId: string }
-  | { op: 'batch'; batch: Batch }
-  | { op: 'batch-gone'; batchId: string }
+  | { op: 'bundle'; bundle: Bundle }
+  | { op: 'bundle-gone'; bundleId: string }
   | { op: 'exported'; cid: string; atMs: number };
 
 /** Buckets, objects, uploads and where the bytes are: in memory, and durable in one journal. */
@@ -78,8 +78,8 @@ export interface ObjectIndex {
   uploads(): Upload[];
   upload(uploadId: string): Upload | undefined;
   parts(uploadId: string): UploadedPart[];
-  batches(): Batch[];
-  batchOf(dataId: string): Batch | undefined;
+  bundles(): Bundle[];
+  bundleOf(dataId: string): Bundle | undefined;
   /** Data that some object names. */
   isUsed(dataId: string): boolean;
   exported: { cid: string; atMs: number } | undefined;
@@ -105,8 +105,8 @@ const COMPACT_MIN = 10_000;
 interface Tables {
   buckets: Map<string, { bucket: Bucket; objects: Map<string, StoredObject>; keys: string[] }>;
   uploads: Map<string, { upload: Upload; parts: Map<number, UploadedPart> }>;
-  batches: Map<string, Batch>;
-  batchOfData: Map<string, string>;
+  bundles: Map<string, Bundle>;
+  bundleOfData: Map<string, string>;
   uses: Map<string, number>;
   exported: { cid: string; atMs: number } | undefined;
 }
@@ -131,8 +131,8 @@ export function openObjectIndex(path: string): ObjectIndex {
     uploads: () => [...tables.uploads.values()].map(({ upload }) => upload),
     upload: (uploadId) => tables.uploads.get(uploadId)?.upload,
     parts: (uploadId) => [...(tables.uploads.get(uploadId)?.parts.values() ?? [])].sort((one, other) => one.number - other.number),
-    batches: () => [...tables.batches.values()],
-    batchOf: (dataId) => tables.batches.get(tables.batchOfData.get(dataId) ?? ''),
+    bundles: () => [...tables.bundles.values()],
+    bundleOf: (dataId) => tables.bundles.get(tables.bundleOfData.get(dataId) ?? ''),
     isUsed: (dataId) => (tables.uses.get(dataId) ?? 0) > 0,
     get exported() {
       return tables.exported;
@@ -157,9 +157,9 @@ export function readIndexStatus(path: string): IndexStatus {
   const tables = emptyTables();
   for (const record of readRecords(path)) applyAll(tables, record as IndexChange[]);
   const stateOf = ({ dataId, sizeBytes }: StoredObject) =>
-    sizeBytes === 0 ? 'proven' : (tables.batches.get(tables.batchOfData.get(dataId) ?? '')?.state ?? 'packed');
+    sizeBytes === 0 ? 'proven' : (tables.bundles.get(tables.bundleOfData.get(dataId) ?? '')?.state ?? 'packed');
   const buckets = [...tables.buckets.values()].map(({ bucket, objects }) => {
-    const count = (state: Batch['state']) => [...objects.values()].filter((object) => stateOf(object) === state).length;
+    const count = (state: Bundle['state']) => [...objects.values()].filter((object) => stateOf(object) === state).length;
     const sizeBytes = [...objects.values()].reduce((sum, object) => sum + object.sizeBytes, 0);
     const counts = { staged: count('packed'), stored: count('stored'), proven: count('proven') };
     return { name: bucket.name, isPublic: bucket.isPublic, objects: objects.size, sizeBytes, ...counts };
@@ -180,10 +180,10 @@ export function parseExportedIndex(text: string): IndexChange[] {
 }
 
 function exportText(tables: Tables): { text: string; objects: number; left: number } {
-  const kept = [...tables.batches.values()].filter(({ cid, state }) => cid !== undefined && state !== 'packed');
+  const kept = [...tables.bundles.values()].filter(({ cid, state }) => cid !== undefined && state !== 'packed');
   const onNetwork = new Set(kept.flatMap(({ names }) => Object.keys(names)));
   const changes = snapshot(tables).filter((change) => {
-    if (change.op === 'batch') return change.batch.cid !== undefined && change.batch.state !== 'packed';
+    if (change.op === 'bundle') return change.bundle.cid !== undefined && change.bundle.state !== 'packed';
     if (change.op === 'object') return change.object.sizeBytes === 0 || onNetwork.has(change.object.dataId);
     return change.op === 'bucket';
   });
@@ -194,7 +194,7 @@ function exportText(tables: Tables): { text: string; objects: number; left: numb
 }
 
 function emptyTables(): Tables {
-  return { buckets: new Map(), uploads: new Map(), batches: new Map(), batchOfData: new Map(), uses: new Map(), exported: undefined };
+  return { buckets: new Map(), uploads: new Map(), bundles: new Map(), bundleOfData: new Map(), uses: new Map(), exported: undefined };
 }
 
 function applyAll(tables: Tables, changes: readonly IndexChange[]): void {
@@ -217,12 +217,12 @@ function applyChange(tables: Tables, change: IndexChange): void {
       return void tables.uploads.get(change.uploadId)?.parts.set(change.part.number, change.part);
     case 'upload-gone':
       return void tables.uploads.delete(change.uploadId);
-    case 'batch':
-      for (const dataId of Object.keys(change.batch.names)) tables.batchOfData.set(dataId, change.batch.batchId);
-      return void tables.batches.set(change.batch.batchId, change.batch);
-    case 'batch-gone':
-      for (const dataId of Object.keys(tables.batches.get(change.batchId)?.names ?? {})) tables.batchOfData.delete(dataId);
-      return void tables.batches.delete(change.batchId);
+    case 'bundle':
+      for (const dataId of Object.keys(change.bundle.names)) tables.bundleOfData.set(dataId, change.bundle.bundleId);
+      return void tables.bundles.set(change.bundle.bundleId, change.bundle);
+    case 'bundle-gone':
+      for (const dataId of Object.keys(tables.bundles.get(change.bundleId)?.names ?? {})) tables.bundleOfData.delete(dataId);
+      return void tables.bundles.delete(change.bundleId);
     case 'exported':
       tables.exported = { cid: change.cid, atMs: change.atMs };
   }
@@ -256,14 +256,14 @@ function snapshot(tables: Tables): IndexChange[] {
       { op: 'upload', upload },
       ...[...parts.values()].map((part): IndexChange => ({ op: 'part', uploadId: upload.uploadId, part })),
     ]),
-    ...[...tables.batches.values()].map((batch): IndexChange => ({ op: 'batch', batch })),
+    ...[...tables.bundles.values()].map((bundle): IndexChange => ({ op: 'bundle', bundle })),
     ...(exported === undefined ? [] : [{ op: 'exported', ...exported } as const]),
   ];
 }
 
 function countRecords(tables: Tables): number {
   const objects = [...tables.buckets.values()].reduce((sum, each) => sum + each.objects.size, 0);
-  return tables.buckets.size + objects + tables.uploads.size + tables.batches.size;
+  return tables.buckets.size + objects + tables.uploads.size + tables.bundles.size;
 }
 
 function tableOf(tables: Tables, name: string): { bucket: Bucket; objects: Map<string, StoredObject>; keys: string[] } {

@@ -5,7 +5,7 @@ import { type Clock, systemClock } from '../clock.ts';
 import { MillraceError, toMillraceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { OpenedContent } from '../storage/index.ts';
-import type { Batch, ObjectIndex } from './object-index.ts';
+import type { Bundle, ObjectIndex } from './object-index.ts';
 import type { ObjectStaging } from './object-staging.ts';
 
 /** The storage network as the endpoint uses it. */
@@ -74,7 +74,7 @@ export function startObjectPublisher(options: {
   const stopping = new AbortController();
   const { signal } = stopping;
   const waiting = new Map<string, Waiting>(
-    dataWithoutBatch(index, staging).map((data) => [data.dataId, { ...data, sinceMs: clock.nowMs() }]),
+    dataWithoutBundle(index, staging).map((data) => [data.dataId, { ...data, sinceMs: clock.nowMs() }]),
   );
   const watchers = new Map<string, { done: () => void; fail: (error: unknown) => void }[]>();
   let problem: MillraceError | undefined;
@@ -87,50 +87,50 @@ export function startObjectPublisher(options: {
     watchers.delete(dataId);
   };
 
-  const storeBatch = async (batch: Batch) => {
-    const source = join(folder, batch.batchId);
-    await staging.linkInto(source, batch.names);
-    const { cid, dealIds } = await network.put({ folder: source, isPublic: batch.isPublic, signal });
-    await index.change([{ op: 'batch', batch: { ...batch, state: 'stored', cid, dealIds } }]);
+  const storeBundle = async (bundle: Bundle) => {
+    const source = join(folder, bundle.bundleId);
+    await staging.linkInto(source, bundle.names);
+    const { cid, dealIds } = await network.put({ folder: source, isPublic: bundle.isPublic, signal });
+    await index.change([{ op: 'bundle', bundle: { ...bundle, state: 'stored', cid, dealIds } }]);
     await rm(source, { recursive: true, force: true });
-    for (const dataId of Object.keys(batch.names)) settle(dataId);
+    for (const dataId of Object.keys(bundle.names)) settle(dataId);
     problem = undefined;
-    log.info('objects-stored', { cid, objects: Object.keys(batch.names).length });
+    log.info('objects-stored', { cid, objects: Object.keys(bundle.names).length });
   };
 
   const storeNext = async (): Promise<boolean> => {
-    const left = index.batches().find(({ state }) => state === 'packed');
-    if (left !== undefined) return storeBatch(left).then(() => true);
-    const batch = nextBatch([...waiting.values()], {
+    const left = index.bundles().find(({ state }) => state === 'packed');
+    if (left !== undefined) return storeBundle(left).then(() => true);
+    const bundle = nextBundle([...waiting.values()], {
       rules,
       nowMs: clock.nowMs(),
       isUrgent: (dataId) => watchers.has(dataId),
       isUsed: index.isUsed,
     });
-    if (batch === undefined) return false;
-    await index.change([{ op: 'batch', batch }]);
-    for (const dataId of Object.keys(batch.names)) waiting.delete(dataId);
-    await storeBatch(batch);
+    if (bundle === undefined) return false;
+    await index.change([{ op: 'bundle', bundle }]);
+    for (const dataId of Object.keys(bundle.names)) waiting.delete(dataId);
+    await storeBundle(bundle);
     return true;
   };
 
-  const watchBatches = async () => {
-    for (const batch of index.batches()) {
+  const watchBundles = async () => {
+    for (const bundle of index.bundles()) {
       signal.throwIfAborted();
-      if (batch.state !== 'stored') continue;
-      const fate = await network.fateOf(batch.dealIds ?? []);
+      if (bundle.state !== 'stored') continue;
+      const fate = await network.fateOf(bundle.dealIds ?? []);
       if (fate === 'proven') {
-        await index.change([{ op: 'batch', batch: { ...batch, state: 'proven' } }]);
-        for (const dataId of Object.keys(batch.names)) await staging.remove(dataId);
+        await index.change([{ op: 'bundle', bundle: { ...bundle, state: 'proven' } }]);
+        for (const dataId of Object.keys(bundle.names)) await staging.remove(dataId);
       } else if (fate === 'lost') {
-        log.warn('objects-lost-before-proof', { cid: batch.cid, dealIds: batch.dealIds?.join(' ') });
-        await index.change([{ op: 'batch-gone', batchId: batch.batchId }]);
-        for (const data of dataWithoutBatch(index, staging))
+        log.warn('objects-lost-before-proof', { cid: bundle.cid, dealIds: bundle.dealIds?.join(' ') });
+        await index.change([{ op: 'bundle-gone', bundleId: bundle.bundleId }]);
+        for (const data of dataWithoutBundle(index, staging))
           if (!waiting.has(data.dataId)) waiting.set(data.dataId, { ...data, sinceMs: clock.nowMs() });
       }
     }
     const isDue = index.changes !== exportedChanges && clock.nowMs() - exportedAtMs >= rules.exportEveryMs;
-    if (isDue && index.batches().some(({ cid }) => cid !== undefined)) await exportIndex();
+    if (isDue && index.bundles().some(({ cid }) => cid !== undefined)) await exportIndex();
   };
 
   const exportIndex = async () => {
@@ -158,13 +158,13 @@ export function startObjectPublisher(options: {
   };
   const rest = (restMs: number) =>
     Promise.race([clock.sleep(restMs, signal).catch(() => {}), new Promise<void>((resolve) => (nudge = resolve))]);
-  const running = Promise.all([loop(storeNext, Math.min(1000, rules.afterMs)), loop(watchBatches, WATCH_MS)]);
+  const running = Promise.all([loop(storeNext, Math.min(1000, rules.afterMs)), loop(watchBundles, WATCH_MS)]);
 
   return {
     async publish(data, untilStored) {
-      const batch = index.batchOf(data.dataId);
-      if (batch?.cid !== undefined) return;
-      if (batch === undefined && !waiting.has(data.dataId)) waiting.set(data.dataId, { ...data, sinceMs: clock.nowMs() });
+      const bundle = index.bundleOf(data.dataId);
+      if (bundle?.cid !== undefined) return;
+      if (bundle === undefined && !waiting.has(data.dataId)) waiting.set(data.dataId, { ...data, sinceMs: clock.nowMs() });
       if (!untilStored) return;
       await new Promise<void>((done, fail) => {
         watchers.set(data.dataId, [...(watchers.get(data.dataId) ?? []), { done, fail }]);
@@ -211,10 +211,10 @@ export async function exportObjectIndex(input: {
 }
 
 /** The data to pack next, of one kind, or undefined when nothing is due. */
-export function nextBatch(
+export function nextBundle(
   waiting: readonly Waiting[],
   input: { rules: PackingRules; nowMs: number; isUrgent: (dataId: string) => boolean; isUsed: (dataId: string) => boolean },
-): Batch | undefined {
+): Bundle | undefined {
   const { rules, nowMs, isUrgent, isUsed } = input;
   for (const isPublic of [false, true]) {
     const data = waiting.filter((each) => each.isPublic === isPublic && isUsed(each.dataId));
@@ -228,7 +228,7 @@ export function nextBatch(
       names[dataId] = nameOf(dataId, key);
       packedBytes += sizeBytes;
     }
-    return { batchId: randomBytes(16).toString('hex'), isPublic, names, state: 'packed' };
+    return { bundleId: randomBytes(16).toString('hex'), isPublic, names, state: 'packed' };
   }
   return undefined;
 }
@@ -239,12 +239,12 @@ function nameOf(dataId: string, key: string): string {
   return extension === undefined ? dataId : `${dataId}.${extension.toLowerCase()}`;
 }
 
-function dataWithoutBatch(index: ObjectIndex, staging: ObjectStaging): NewData[] {
+function dataWithoutBundle(index: ObjectIndex, staging: ObjectStaging): NewData[] {
   const found = new Map<string, NewData>();
   for (const { name, isPublic } of index.buckets()) {
     for (const key of index.keysFrom(name, '')) {
       const { dataId, sizeBytes } = index.object(name, key) as { dataId: string; sizeBytes: number };
-      if (sizeBytes > 0 && index.batchOf(dataId) === undefined && staging.has(dataId))
+      if (sizeBytes > 0 && index.bundleOf(dataId) === undefined && staging.has(dataId))
         found.set(dataId, { dataId, sizeBytes, isPublic, key });
     }
   }

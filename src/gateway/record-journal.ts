@@ -41,19 +41,19 @@ export function openRecordJournal(path: string, apply: (record: unknown) => void
   let failure: unknown;
 
   const flush = async () => {
-    const batch = waiting;
+    const bundle = waiting;
     waiting = [];
-    if (batch.length === 0) return;
+    if (bundle.length === 0) return;
     try {
       // After a failed write nobody knows what is on the disk; only a restart reads it again.
       if (failure !== undefined) throw failure;
-      await writeBytes(file, Buffer.from(encodeRecords(batch.map(({ record }) => record))));
+      await writeBytes(file, Buffer.from(encodeRecords(bundle.map(({ record }) => record))));
       await sync(file);
-      length += batch.length;
-      for (const { done } of batch) done();
+      length += bundle.length;
+      for (const { done } of bundle) done();
     } catch (error) {
       failure = error;
-      for (const { fail } of batch) fail(error);
+      for (const { fail } of bundle) fail(error);
     }
   };
 

@@ -156,6 +156,16 @@ function chosenParts({ query, store }: S3Request, text: string): UploadedPart[] 
   }));
   if (root.name !== 'CompleteMultipartUpload' || wanted.length === 0 || wanted.length > PARTS_MAX)
     throw badArgument('Part', `${wanted.length} parts`, `1 to ${PARTS_MAX}`);
+  for (const [index, { number }] of wanted.entries()) {
+    const before = wanted[index - 1];
+    if (before !== undefined && before.number >= number) {
+      throw new MillraceError('bad-part-order', {
+        actor: 'caller',
+        message: `Part ${number} is named after part ${before.number}`,
+        values: { number, after: before.number },
+      });
+    }
+  }
   return wanted.map(({ number, etag }, index) => {
     const part = known.get(number);
     if (part === undefined || part.etag !== etag.replaceAll('"', '')) {
@@ -163,14 +173,6 @@ function chosenParts({ query, store }: S3Request, text: string): UploadedPart[] 
         actor: 'caller',
         message: `Part ${number} did not come, or has another ETag`,
         values: { number, etag: etag.slice(0, 64) },
-      });
-    }
-    const before = wanted[index - 1];
-    if (before !== undefined && before.number >= number) {
-      throw new MillraceError('bad-part-order', {
-        actor: 'caller',
-        message: `Part ${number} is named after part ${before.number}`,
-        values: { number, after: before.number },
       });
     }
     if (index < wanted.length - 1 && part.sizeBytes < store.limits.partBytesMin) {

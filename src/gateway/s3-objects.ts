@@ -55,7 +55,7 @@ export async function keep(call: S3Request, key: string, object: StoredObject, g
 /** Removes the local copy of data that nothing names any more, unless it is being stored. */
 async function forget({ store }: S3Request, object: StoredObject | undefined): Promise<void> {
   if (object === undefined || object.sizeBytes === 0 || store.index.isUsed(object.dataId)) return;
-  if (store.index.batchOf(object.dataId)?.state !== 'packed') await store.staging.remove(object.dataId);
+  if (store.index.bundleOf(object.dataId)?.state !== 'packed') await store.staging.remove(object.dataId);
 }
 
 /** GetObject and HeadObject, with Range, If-Match, If-None-Match, If-Modified-Since and If-Unmodified-Since. @throws no-such-key */
@@ -173,9 +173,9 @@ export function objectAt({ bucket, key, store }: S3Request): StoredObject {
  */
 export function stateHeaders({ store }: S3Request, object: StoredObject): Record<string, string> {
   if (object.sizeBytes === 0) return { 'x-millrace-state': 'empty' };
-  const batch = store.index.batchOf(object.dataId);
-  if (batch?.cid === undefined) return { 'x-millrace-state': 'staged' };
-  return { 'x-millrace-state': batch.state, 'x-millrace-cid': batch.cid, 'x-millrace-path': batch.names[object.dataId] ?? '' };
+  const bundle = store.index.bundleOf(object.dataId);
+  if (bundle?.cid === undefined) return { 'x-millrace-state': 'staged' };
+  return { 'x-millrace-state': bundle.state, 'x-millrace-cid': bundle.cid, 'x-millrace-path': bundle.names[object.dataId] ?? '' };
 }
 
 function checkWritable({ request, bucket, key, store }: S3Request): void {

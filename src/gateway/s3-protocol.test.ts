@@ -92,7 +92,10 @@ test('a request that was changed, is old, foreign or not signed is refused', () 
 
 const SEED = '4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9';
 const CHUNKS = {
-  key: ['20130524', 'us-east-1', 's3', 'aws4_request'].reduce((key, text) => createHmacOf(key, text), Buffer.from(`AWS4${KEYS.secretKey}`)),
+  key: ['20130524', 'us-east-1', 's3', 'aws4_request'].reduce<Buffer>(
+    (key, text) => createHmacOf(key, text),
+    Buffer.from(`AWS4${KEYS.secretKey}`),
+  ),
   date: '20130524T000000Z',
   scope: '20130524/us-east-1/s3/aws4_request',
   seed: SEED,

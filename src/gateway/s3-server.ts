@@ -55,7 +55,7 @@ export async function startS3Server(options: S3ServerOptions): Promise<S3Server>
     const staging = await openObjectStaging(join(folder, 'staged'), options.stagingBytes);
     await staging.sweep(dataInUse(index));
     const rules = { ...PACKING_RULES, ...options.rules };
-    const publisher = startObjectPublisher({ index, staging, network, folder: join(folder, 'batches'), rules, log });
+    const publisher = startObjectPublisher({ index, staging, network, folder: join(folder, 'bundles'), rules, log });
     const store: S3Store = {
       index,
       staging,
@@ -106,7 +106,7 @@ export async function exportS3Index(input: {
   const lock = lockFolder(input.folder);
   const index = openObjectIndex(indexPath(input.folder));
   try {
-    return await exportObjectIndex({ ...input, index, folder: join(input.folder, 'batches') });
+    return await exportObjectIndex({ ...input, index, folder: join(input.folder, 'bundles') });
   } finally {
     await index.close();
     lock.release();
@@ -163,8 +163,8 @@ export async function restoreS3Index(input: {
 /** Data that an object, a part of an upload, or a content that is being stored names. */
 function dataInUse(index: ObjectIndex): (dataId: string) => boolean {
   const parts = new Set(index.uploads().flatMap(({ uploadId }) => index.parts(uploadId).map(({ dataId }) => dataId)));
-  const isProven = (dataId: string) => index.batchOf(dataId)?.state === 'proven';
-  const isPacked = (dataId: string) => index.batchOf(dataId)?.state === 'packed';
+  const isProven = (dataId: string) => index.bundleOf(dataId)?.state === 'proven';
+  const isPacked = (dataId: string) => index.bundleOf(dataId)?.state === 'packed';
   return (dataId) => parts.has(dataId) || isPacked(dataId) || (index.isUsed(dataId) && !isProven(dataId));
 }
 
@@ -180,8 +180,8 @@ async function* readData(input: {
   const { index, staging, network, dataId, from, to, signal } = input;
   if (from >= to) return;
   if (staging.has(dataId)) return yield* staging.read(dataId, from, to);
-  const batch = index.batchOf(dataId);
-  if (batch?.cid === undefined) {
+  const bundle = index.bundleOf(dataId);
+  if (bundle?.cid === undefined) {
     throw new MillraceError('object-lost', {
       actor: 'host',
       message: 'The object is neither on this machine nor on the network',
@@ -189,8 +189,8 @@ async function* readData(input: {
       hint: 'Its staged copy was deleted before the network held it.',
     });
   }
-  const content = await network.open(batch.cid);
-  const file = await content.file(batch.names[dataId] ?? '');
+  const content = await network.open(bundle.cid);
+  const file = await content.file(bundle.names[dataId] ?? '');
   for await (const bytes of file.read(from, to)) {
     signal.throwIfAborted();
     yield bytes;

@@ -4,7 +4,8 @@ import { type ContentSource, createBlockFetcher, createWebGateway, type WebBlock
 import { type LocalAnswer, type LocalRequest, type LocalServer, startLocalServer } from './local-server.ts';
 
 const KEPT_MAX = 64;
-const KEPT_MS = 60_000;
+/** Long enough for the requests of one page, short enough that holders which failed are tried again soon. */
+const KEPT_MS = 10_000;
 
 /**
  * Serves public content of the network to browsers of this machine: `/ipfs/{cid}[/path]`. Every block is verified before a
