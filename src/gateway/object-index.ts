@@ -225,6 +225,13 @@ function applyChange(tables: Tables, change: IndexChange): void {
       return void tables.bundles.delete(change.bundleId);
     case 'exported':
       tables.exported = { cid: change.cid, atMs: change.atMs };
+      return;
+    default:
+      throw new MillraceError('bad-index', {
+        actor: 'caller',
+        message: `The index holds a change "${String((change as { op?: unknown }).op).slice(0, 40)}" that this version does not know`,
+        hint: 'Use the version of Millrace that wrote it, or a newer one.',
+      });
   }
 }
 
