@@ -1,7 +1,7 @@
 import { CID } from 'multiformats/cid';
 import { type Hex, hexToBytes } from 'viem';
 import { MillraceError } from '../errors.ts';
-import { filesOfContent, parseCid, type StoredFile } from '../storage/index.ts';
+import { type FileHistory, fileHistory, filesOfContent, parseCid, type StoredFile } from '../storage/index.ts';
 import { formatAmount, formatSize } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
@@ -20,7 +20,7 @@ export async function file(context: CommandContext, cid: string): Promise<void> 
     });
   }
   const unit = manifest.tokens.network?.symbol ?? 'tokens';
-  const items = files.map((entry) => fileRow(entry));
+  const items = await Promise.all(files.map(async (entry) => ({ ...fileRow(entry), ...(await fileHistory(client, entry.file)) })));
   context.output.result({ items, unit, profile: manifest.profile, next: null }, () =>
     items.map((item) => fileText(item, unit)).join('\n\n'),
   );
@@ -53,7 +53,7 @@ export function healthText({ filled, healthy, count, needed, jobs }: StoredFile)
   return `${healthy} of ${count} healthy, any ${needed} are enough${jobs === 0 ? '' : `, ${jobs} to repair`}`;
 }
 
-function fileText(item: ReturnType<typeof fileRow>, unit: string): string {
+function fileText(item: ReturnType<typeof fileRow> & FileHistory, unit: string): string {
   const rows = item.shards.map((shard) => [
     String(shard.shard),
     shard.state,
@@ -66,6 +66,7 @@ function fileText(item: ReturnType<typeof fileRow>, unit: string): string {
     `${item.cid}: ${item.health}`,
     `  bid ${item.bidId}, account ${item.file}, ${item.count} shards of ${formatSize(item.shardSize)}, repaired below ${item.repairBelow}`,
     `  price of a shard ${formatAmount(item.pricePerPeriod, 18)} ${unit} a period until period ${item.endPeriod}; reserve ${formatAmount(item.reserve, 18)}, challenges ${formatAmount(item.challengeBudget, 18)}, free ${formatAmount(item.free, 18)}`,
+    `  ${item.losses.length} shards were lost, ${item.repairs.length} repaired; compensation ${formatAmount(item.compensation, 18)} ${unit}`,
     table(['shard', 'state', 'provider', 'deal', 'repair', 'cid'], rows),
   ].join('\n');
 }
