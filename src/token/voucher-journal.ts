@@ -44,9 +44,7 @@ export function openVoucherJournal<R extends JournalRecord>(options: {
       if (failure !== undefined) return Promise.reject(failure);
       return new Promise((resolve, reject) => {
         waiting.push({ line: encode(record), resolve, reject });
-        flushing ??= flush().finally(() => {
-          flushing = undefined;
-        });
+        flushing ??= flush();
       });
     },
     async close() {
@@ -75,6 +73,8 @@ export function openVoucherJournal<R extends JournalRecord>(options: {
       for (const { resolve, reject } of batch) failure === undefined ? resolve() : reject(failure);
       if (failure !== undefined) for (const { reject } of waiting.splice(0)) reject(failure);
     }
+    // In the same breath as the look at what waits: whoever comes now starts another round.
+    flushing = undefined;
   }
 
   function renew(): void {
