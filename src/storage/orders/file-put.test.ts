@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { railsBalance, tokenBalance } from '../../token/index.ts';
 import { retrieve } from '../content/retrieve.ts';
 import { startTestMarket, TEST_POLICY, type TestMarket, type TestNode, TOKEN, until } from '../market/market-fixture.ts';
 import { fetchFile } from './file-get.ts';
@@ -68,4 +69,57 @@ test('a file comes back by its CID alone, also when a provider of its data is go
   await holder?.stop();
   assert.deepEqual(await read('from-parity'), bytes);
   await holder?.restart();
+});
+
+test('a put that is interrupted after its bid was posted goes on with the same bid, and one whose provider is gone says so and is whole enough', async () => {
+  const { client } = market;
+  const { path } = await randomSource(200_000);
+  const stopped = new AbortController();
+  const first = putFile({ ...putOptions(path), signal: stopped.signal, onEvent: ({ kind }) => kind === 'posted' && stopped.abort() });
+  await assert.rejects(market.hurry(first));
+  const before = await client.read('orderBook', 'bidCount');
+  let gone: TestNode | undefined;
+  const result = await market.hurry(
+    putFile({
+      ...putOptions(path),
+      stallMs: 4_000,
+      uploadsMax: 1,
+      onEvent(event) {
+        if (event.kind !== 'filled') return;
+        gone = market.nodes.find(({ operatorId }) => operatorId === event.operatorIds[2]);
+        gone?.stop();
+      },
+    }),
+  );
+  assert.equal(await client.read('orderBook', 'bidCount'), before);
+  assert.equal(result.bidId, before);
+  assert.deepEqual(
+    result.failed.map(({ operatorId }) => operatorId),
+    [gone?.operatorId],
+  );
+  assert.equal(result.shards.filter(({ isActive }) => isActive).length, 2);
+  await gone?.restart();
+});
+
+test('a bid below all asks is refused by no batch and gives its money back when it runs out', async () => {
+  const { client, user } = market;
+  const { path } = await randomSource(50_000);
+  const balance = async () =>
+    (await tokenBalance(client, { token: 'network', account: user.signer.address })) +
+    (await railsBalance(client, { token: 'network', account: user.signer.address }));
+  const before = await balance();
+  const put = putFile({
+    ...putOptions(path),
+    wishes: { maxPrice: 1n },
+  });
+  await assert.rejects(
+    Promise.all([
+      put,
+      market
+        .hurry(until('the bid is posted', async () => (await balance()) < before))
+        .then(async () => market.warpTo((await client.now()) + 1000n)),
+    ]),
+    (error: { code?: string }) => error.code === 'bid-not-filled',
+  );
+  assert.equal(await balance(), before);
 });
