@@ -1,4 +1,4 @@
-import { type Check, checkView, type EventArgs, type Handler, type ReadView, type Replay, Sums } from './replay.ts';
+import { type Check, checkView, type EventArgs, type Handler, type ReadView, type Replay, type Report, Sums } from './replay.ts';
 
 interface Track {
   payer: string;
@@ -85,19 +85,28 @@ function openBooks(): RailBooks {
   return { balances: sums(), held: sums(), tracks: new Map(), beneficiaries: new Map(), came: sums(), left: sums() };
 }
 
+type Credit = (token: string, account: string, amount: bigint) => void;
+type Debit = (token: string, account: string, amount: bigint, report: Report) => void;
+
+function movesOf({ balances, came, left }: RailBooks): { credit: Credit; debit: Debit } {
+  return {
+    credit(token, account, amount) {
+      if (amount === 0n) return;
+      balances.add(`${token} ${account}`, amount);
+      came.add(`${token} ${account}`, amount);
+    },
+    debit(token, account, amount, report) {
+      balances.add(`${token} ${account}`, -amount);
+      left.add(`${token} ${account}`, amount);
+      const balance = balances.of(`${token} ${account}`);
+      if (balance < 0n) report(`account ${account} in ${token}`, 'not below 0', balance);
+    },
+  };
+}
+
 function railHandlers(books: RailBooks): Record<string, Handler> {
-  const { balances, held, tracks, beneficiaries, came, left } = books;
-  const credit = (token: string, account: string, amount: bigint) => {
-    if (amount === 0n) return;
-    balances.add(`${token} ${account}`, amount);
-    came.add(`${token} ${account}`, amount);
-  };
-  const debit: (...of: [string, string, bigint, Parameters<Handler>[2]]) => void = (token, account, amount, report) => {
-    balances.add(`${token} ${account}`, -amount);
-    left.add(`${token} ${account}`, amount);
-    const balance = balances.of(`${token} ${account}`);
-    if (balance < 0n) report(`account ${account} in ${token}`, 'not below 0', balance);
-  };
+  const { held, tracks, beneficiaries } = books;
+  const { credit, debit } = movesOf(books);
   const trackOf = (args: EventArgs): Track => tracks.get(args.word('railId')) ?? emptyTrack();
   const payeeOf = (track: Track) => beneficiaries.get(track.payee) ?? 'unknown';
   return {

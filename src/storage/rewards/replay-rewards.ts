@@ -358,12 +358,28 @@ function* rewardChecks(books: Books, time: bigint): Iterable<Check> {
     yield checkView(`owed to ${account}`, vesting.granted - vesting.claimed, ['rewards', 'owedTo', [account]]);
     yield checkView(`vested of ${account}`, vestedAt(books.rules, vesting, time) - vesting.claimed, ['rewards', 'vestedOf', [account]]);
   }
+  for (const [dealId, demand] of books.demands) yield* demandChecks(books, dealId, demand);
   for (const [operatorId, provider] of books.providers) {
     const fields: Record<string, bigint> = { earned: provider.earned, streak: provider.streak, provenThrough: provider.provenThrough };
     for (const [field, expected] of Object.entries(fields)) {
       yield { what: `${field} of operator ${operatorId}`, expected, actual: (read) => recordField(read, operatorId, field) };
     }
     yield* missChecks(operatorId, provider);
+  }
+}
+
+/** The terms of a deal for which a fee was burnt. */
+function* demandChecks(books: Books, dealId: bigint, demand: Demand): Iterable<Check> {
+  if (feeOf(books, demand) === 0n || demand.firstPeriod === -1n) return;
+  const { pricePerPeriod, firstPeriod } = demand; // the end moves with a termination, after which nothing is earned
+  for (const [field, expected] of Object.entries({ pricePerPeriod, firstPeriod })) {
+    yield {
+      what: `${field} of deal ${dealId}`,
+      expected,
+      async actual(read) {
+        return ((await read('storageMarket', 'deal', [dealId])) as Record<string, bigint>)[field] as bigint;
+      },
+    };
   }
 }
 
