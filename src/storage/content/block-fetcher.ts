@@ -143,7 +143,7 @@ export function createBlockFetcher(options: {
     },
     async run(run) {
       // Leaves that one source brought before it failed are not fetched, or paid, again.
-      const found: (Uint8Array | undefined)[] = run.leaves.map(() => undefined);
+      const found = await Promise.all(run.leaves.map(({ cid }) => recent.get(cid.toString())?.catch(() => undefined)));
       return attempt(run.file.toString(), (source) =>
         source.source.chunked === undefined ? fetchRun(source, run, limits, signal) : fetchLeaves(source, run, found, limits, signal),
       );

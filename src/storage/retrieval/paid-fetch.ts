@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Hex } from 'viem';
+import { systemClock } from '../../clock.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import { PAYMENT_REQUIRED, PAYMENT_SIGNATURE, type Payer, type Payment, type PaymentOutcome } from '../../token/index.ts';
 import type { ContentSource } from '../content/block-fetcher.ts';
@@ -43,7 +44,11 @@ export const EXPECTED_BYTES = 'millrace-expected-bytes';
 const CORRECTIONS_MAX = 2;
 /** How often the answer to one payment is asked for: the same voucher again costs nothing. */
 const TRIES_MAX = 2;
+const BUSY_TRIES_MAX = 6;
+const BUSY_MS = 50;
 const IDLE_MS = 10_000;
+/** A receiver of ours looks again at a channel's money after half a second. */
+const DEPOSIT_SEEN_MS = 600;
 
 /**
  * A `fetch` for one seller that pays what is asked, within its signed quote and the budget. One request at a time, and never a second
@@ -93,14 +98,22 @@ export function createPaidFetch(options: { payer: Payer; fetch: SourceFetch; ter
         throw new Unanswered(payment.amount, error);
       }
       if (response.ok) return { response, paying };
+      if (required === undefined) {
+        payment.abandon();
+        await response.body?.cancel();
+        throw new Unanswered(payment.amount, badStatus(url, response.status), response.status === 503 || response.status === 429);
+      }
       const outcome = await finish(payment, response);
-      if (required === undefined) return { response, paying: undefined };
       if (outcome.kind === 'corrected') lose(outcome.disputed);
       const isPriceUnknown = isAhead && outcome.kind === 'refused';
       isAhead = false;
-      if (isPriceUnknown) continue; // what it asks is in this answer
+      if (outcome.kind === 'refused' && outcome.reason.endsWith('cumulative_exceeds_balance') && corrections < CORRECTIONS_MAX) {
+        await systemClock.sleep(DEPOSIT_SEEN_MS, init.signal); // money that was just added: it does not look at the chain all the time
+      } else if (isPriceUnknown)
+        continue; // what it asks is in this answer
+      else if (outcome.kind === 'refused') corrections = CORRECTIONS_MAX;
       corrections += 1;
-      if (outcome.kind === 'refused' || corrections > CORRECTIONS_MAX) {
+      if (corrections > CORRECTIONS_MAX) {
         record.refusals += 1;
         throw refused(url, outcome.kind === 'refused' ? outcome.reason : 'accounts differ');
       }
@@ -131,6 +144,10 @@ export function createPaidFetch(options: { payer: Payer; fetch: SourceFetch; ter
       } catch (error) {
         if (error instanceof Unanswered) unanswered = error;
         else if (unanswered === undefined) throw error;
+        if (unanswered.isBusy && attempt < BUSY_TRIES_MAX && !init.signal.aborted) {
+          await systemClock.sleep(BUSY_MS * 2 ** attempt, init.signal).catch(() => {});
+          continue;
+        }
         if (attempt < TRIES_MAX && !init.signal.aborted) continue;
         lose(unanswered.amount);
         throw notDelivered(url, unanswered);
@@ -204,10 +221,13 @@ async function readWhole(response: Response, bytesMax: number): Promise<Uint8Arr
 class Unanswered {
   readonly amount: bigint;
   readonly cause: unknown;
+  /** It said that it cannot now; it may have the same voucher again in a moment. */
+  readonly isBusy: boolean;
 
-  constructor(amount: bigint, cause: unknown) {
+  constructor(amount: bigint, cause: unknown, isBusy = false) {
     this.amount = amount;
     this.cause = cause;
+    this.isBusy = isBusy;
   }
 }
 
@@ -251,6 +271,14 @@ function refused(url: string, reason: string): MillraceError {
     actor: 'peer',
     message: `${new URL(url).origin} does not take this payment: ${reason}`,
     values: { url: new URL(url).origin, reason },
+  });
+}
+
+function badStatus(url: string, status: number): MillraceError {
+  return new MillraceError('source-failed', {
+    actor: 'peer',
+    message: `${new URL(url).origin} took a payment and answered ${status}`,
+    values: { url: new URL(url).origin, status },
   });
 }
 

@@ -26,6 +26,9 @@ export interface Paywall {
 }
 
 const SLICE_BYTES = 256 << 10;
+/** Paid answers after which a channel may again have one cut answer free. */
+const PAID_PER_CUT = 16;
+const CHANNELS_MAX = 10_000;
 const ANSWERS_MAX = 64;
 const STATUS_OF_CODE: Record<string, number> = { 'answer-too-big': 413, 'gateway-busy': 503, 'receiver-busy': 503 };
 /** Refusals of a payment that a payer can mend: the answer is another 402. All others are this side's. */
@@ -53,6 +56,7 @@ export function createPaywall(options: {
   const { gateway, receiver, pricePerGib, log } = options;
   const chunkBytes = Math.min(options.chunkBytes ?? CHUNK_BYTES, BLOCK_BYTES_MAX);
   const counts: PaywallCounts = { paidRequests: 0, paidBytes: 0, creditedBytes: 0, earned: 0n, refusedPayments: 0 };
+  const cuts = createCutAllowance();
   let answers = 0;
 
   const sell = async (request: Request): Promise<Response> => {
@@ -78,7 +82,7 @@ export function createPaywall(options: {
     headers.set(PAYMENT_RESPONSE, credit.header);
     headers.set('access-control-expose-headers', PAYMENT_RESPONSE);
     headers.set('cache-control', 'private, no-store'); // bytes are public, the receipt is not
-    return new Response(metered({ body, credit, pricePerGib, counts, log }), { status: response.status, headers });
+    return new Response(metered({ body, credit, pricePerGib, counts, cuts, log }), { status: response.status, headers });
   };
 
   return {
@@ -140,16 +144,20 @@ function metered(answer: {
   credit: Credit;
   pricePerGib: bigint;
   counts: PaywallCounts;
+  cuts: CutAllowance;
   log: Logger;
 }): ReadableStream<Uint8Array> {
-  const { body, credit, pricePerGib, counts, log } = answer;
+  const { body, credit, pricePerGib, counts, cuts, log } = answer;
   let sent = 0;
   const settle = async (): Promise<void> => {
-    const price = priceOfBytes(pricePerGib, BigInt(sent));
+    // Part of a block is of no use to an honest buyer: it pays for none of it, as long as that does not become a habit.
+    const isFree = sent < body.length && cuts.take(credit.channelId);
+    const price = isFree ? 0n : priceOfBytes(pricePerGib, BigInt(sent));
+    if (sent === body.length) cuts.paid(credit.channelId);
     const kept = lesser(price, credit.charged);
     counts.paidRequests += 1;
-    counts.paidBytes += sent;
-    counts.creditedBytes += body.length - sent;
+    counts.paidBytes += isFree ? 0 : sent;
+    counts.creditedBytes += isFree ? body.length : body.length - sent;
     counts.earned += kept;
     await credit.settle(kept);
   };
@@ -170,6 +178,30 @@ function metered(answer: {
     },
     { highWaterMark: 0 },
   );
+}
+
+/** Which channels may have a cut answer free: one at first, and one more after every 16 that they paid in full. */
+interface CutAllowance {
+  take(channelId: string): boolean;
+  paid(channelId: string): void;
+}
+
+function createCutAllowance(): CutAllowance {
+  /** Paid answers that are still due; a channel that is not here has its allowance. */
+  const due = new Map<string, number>();
+  return {
+    take(channelId) {
+      if (due.has(channelId) || due.size >= CHANNELS_MAX) return false;
+      due.set(channelId, PAID_PER_CUT);
+      return true;
+    },
+    paid(channelId) {
+      const left = due.get(channelId);
+      if (left === undefined) return;
+      if (left > 1) due.set(channelId, left - 1);
+      else due.delete(channelId);
+    },
+  };
 }
 
 function lesser(left: bigint, right: bigint): bigint {
