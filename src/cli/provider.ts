@@ -25,7 +25,7 @@ import { table } from './output.ts';
 import { askPassword } from './secrets.ts';
 import { openSender } from './sending.ts';
 import { openSession, settingSources } from './session.ts';
-import { nextProof, providerRows, standingText } from './status.ts';
+import { nextProof, providerRows, reachText, standingText } from './status.ts';
 
 /** Options of `millrace provider init`. */
 export interface ProviderInitOptions {
@@ -162,7 +162,7 @@ export async function providerShow(context: CommandContext): Promise<void> {
           formatAmount(row.earned, 18),
           String(row.pieces),
           standingText(row, period),
-          row.endpoint,
+          reachText(row),
         ]),
       )}`,
   );

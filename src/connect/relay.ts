@@ -79,7 +79,7 @@ export function startRelay(options: RelayOptions): Relay {
   const guard = createReplayGuard();
   const startedAtSeconds = Math.floor(Date.now() / 1000);
   const probes = new Map<string, number>();
-  let opening = 0;
+  const opening = new Set<string>();
   let isOpen = true;
   let bytesBefore = 0n;
 
@@ -103,21 +103,26 @@ export function startRelay(options: RelayOptions): Relay {
   const doorServer = tls.createServer(
     { key: identity.keyPem, cert: identity.certificatePem, minVersion: 'TLSv1.3', handshakeTimeout: OPENING_TIMEOUT_MS },
     (socket) => {
+      const peer = addressOf(socket);
       socket.setTimeout(0);
       openRelayCarrier(socket, admit, { ...options, heartbeatMs: options.heartbeatMs ?? HEARTBEAT_MS })
         .then(keep)
-        .catch((error) => log.info('tunnel-refused', { code: toMillraceError(error).code, message: toMillraceError(error).message }));
+        .catch((error) => log.info('tunnel-refused', { code: toMillraceError(error).code, message: toMillraceError(error).message }))
+        .finally(() => opening.delete(peer));
     },
   );
   doorServer.on('tlsClientError', (_error, socket) => socket.destroy());
 
   const openTunnel = (connection: Socket) => {
-    if (opening >= OPENING_MAX) return void connection.destroy();
-    opening += 1;
+    if (opening.size >= OPENING_MAX) return void connection.destroy();
+    const peer = addressOf(connection);
+    opening.add(peer);
     connection.setTimeout(0);
-    setTimeout(() => {
-      opening -= 1;
-    }, OPENING_TIMEOUT_MS).unref();
+    const late = setTimeout(() => opening.delete(peer), OPENING_TIMEOUT_MS).unref();
+    connection.once('close', () => {
+      clearTimeout(late);
+      opening.delete(peer);
+    });
     doorServer.emit('connection', connection);
   };
   /** Who signed a request for this purpose: an operator on chain. A signature older than this process may be a replay, and is refused. */
@@ -216,6 +221,10 @@ export function startRelay(options: RelayOptions): Relay {
 
 function json(value: object, status = 200): Response {
   return new Response(toRelayJson(value), { status, headers: { 'content-type': 'application/json', 'cache-control': 'no-store' } });
+}
+
+function addressOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
 }
 
 function randomWord(): `0x${string}` {
