@@ -41,7 +41,7 @@ export interface DecodeInput {
  * @throws bad-erasure-code, too-few-shards, shards-inconsistent, disk-full
  */
 export async function decodeShards(input: DecodeInput): Promise<DecodedCar> {
-  const { code, carPath, signal, onProgress } = input;
+  const { carPath, signal, onProgress } = input;
   const unfinished = `${carPath}.part`;
   await mkdir(dirname(carPath), { recursive: true });
   try {
@@ -50,11 +50,14 @@ export async function decodeShards(input: DecodeInput): Promise<DecodedCar> {
     const file = await open(unfinished, 'w+', 0o600);
     try {
       const data = Array.from({ length: k }, (_, index) => index);
+      const readAt = (from: number) => set.read(data, from, Math.min(shardBytes, from + LEAF_BYTES));
+      let ahead = readAt(0);
       for (let from = 0; from < shardBytes; from += LEAF_BYTES) {
-        const to = Math.min(shardBytes, from + LEAF_BYTES);
-        const parts = await set.read(data, from, to);
+        const parts = await ahead;
+        if (from + LEAF_BYTES < shardBytes) ahead = readAt(from + LEAF_BYTES);
+        ahead.catch(() => {});
         await Promise.all(parts.map((part, index) => writeFully(file, part, index * shardBytes + from)));
-        onProgress?.({ doneBytes: to * code.k, totalBytes: shardBytes * code.k });
+        onProgress?.({ doneBytes: Math.min(shardBytes, from + LEAF_BYTES) * k, totalBytes: shardBytes * k });
       }
       const carSize = await findCarEnd(file, k * shardBytes);
       await file.truncate(carSize);

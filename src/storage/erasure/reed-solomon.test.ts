@@ -37,14 +37,16 @@ test('the field is that of the polynomial 0x11d: products by repeated doubling a
   }
 });
 
-test('the matrix of 4 of 6 is the one that decision 0014 states', () => {
-  assert.deepEqual(
-    [0, 3, 4, 5].map((index) => [...generatorRow(4, index)]),
-    [
-      [1, 0, 0, 0],
-      [0, 0, 0, 1],
-      [1, 1, 1, 1],
-      [1, ...[1, 2, 3].map((j) => divide(divide(4 ^ j, 5 ^ j), divide(4, 5)))],
-    ],
-  );
+test('the parity rows are those that decision 0014 states', () => {
+  const rows = (k: number, n: number) => Array.from({ length: n - k }, (_, parity) => [...generatorRow(k, k + parity)]);
+  assert.deepEqual(rows(4, 6), [
+    [1, 1, 1, 1],
+    [1, 217, 92, 172],
+  ]);
+  assert.deepEqual(rows(10, 14), [
+    [1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+    [1, 147, 138, 73, 93, 161, 103, 58, 99, 178],
+    [1, 103, 156, 151, 123, 187, 166, 175, 244, 83],
+    [1, 58, 203, 60, 48, 51, 175, 52, 16, 30],
+  ]);
 });

@@ -44,7 +44,7 @@ export async function openShardSet(input: { code: CodeShape; shards: readonly Of
   const unusable: UnusableShard[] = [];
   const refuse = (index: number, error: unknown) => {
     signal?.throwIfAborted();
-    usable.delete(index);
+    if (!usable.delete(index)) return;
     const { code, message } = toMillraceError(error);
     unusable.push({ index, code, message });
   };

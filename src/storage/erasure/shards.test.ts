@@ -1,19 +1,26 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { createReadStream } from 'node:fs';
 import { mkdtemp, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { serve } from '@hono/node-server';
 import fc from 'fast-check';
+import { silentLogger } from '../../log.ts';
 import { cidOf, RAW } from '../content/block.ts';
 import { encodeCarHeader, encodeSectionPrefix } from '../content/car.ts';
 import { type BuiltContent, buildContent } from '../content/content.ts';
 import { pieceOf } from '../content/piece.ts';
+import { createTrustlessGateway } from '../pieces/gateway.ts';
+import { openPieceStore, type PieceStore } from '../pieces/piece-store.ts';
 import { decodeShards, readCarRange, rebuildShard } from './decode-shards.ts';
 import { manifestOf, type PreparedShards, prepareShards } from './prepare-shards.ts';
 import type { CodeShape } from './reed-solomon.ts';
 import { decodeShardManifest, encodeShardManifest, layoutShards } from './shard-layout.ts';
-import { openShardCar, type ShardReader } from './shard-reader.ts';
+import { openRemoteShard, openShardCar, type ShardReader } from './shard-reader.ts';
 import { type OfferedShard, openShardSet } from './shard-set.ts';
 
 let folder = '';
@@ -265,3 +272,58 @@ test('the manifest has one spelling, says all that is needed, and refuses what c
   assert.throws(() => decodeShardManifest(new Uint8Array(70_000)), { code: 'bad-shard-manifest' });
   assert.throws(() => layoutShards(1000, { k: 20, n: 33 }), { code: 'bad-erasure-code' });
 });
+
+test('shards are read from providers over HTTP: one that serves wrong bytes and one that dies on the way are replaced by others', async () => {
+  const { content, shards } = await prepared(6_500_000, { k: 3, n: 6 });
+  const holders: { server: Server; store: PieceStore; url: string }[] = [];
+  for (const shard of shards.shards) holders.push(await holderOf(shard, shard.index === 1));
+  try {
+    const remote = await Promise.all(
+      shards.shards.map(async ({ index, cid }) => {
+        const limits = { headersMs: 2000, idleMs: 2000, bytesPerSecondMin: 1, failuresMax: 2 };
+        const sources = [{ url: holders[index]?.url as string }];
+        return { index, cid, reader: await openRemoteShard({ cid, sources, limits }) };
+      }),
+    );
+    const carPath = fresh('decoded');
+    const onProgress = () => {
+      holders[0]?.server.close();
+      holders[0]?.server.closeAllConnections();
+    };
+    const decoded = await decodeShards({ cid: content.cid, code: shards, shards: remote, carPath, onProgress });
+    assert.ok((await readFile(carPath)).equals(await readFile(content.carPath)));
+    assert.deepEqual(decoded.unusable.map(({ index, code }) => [index, code]).sort(), [
+      [0, 'content-unavailable'],
+      [1, 'content-unavailable'],
+    ]);
+  } finally {
+    for (const { server, store } of holders) {
+      server.close();
+      await store.close();
+    }
+  }
+});
+
+/** A provider's gateway with one shard; a lying one flips a byte of every leaf. */
+async function holderOf(
+  shard: PreparedShards['shards'][number],
+  isLying: boolean,
+): Promise<{ server: Server; store: PieceStore; url: string }> {
+  const store = await openPieceStore({ folder: fresh('store'), quotaBytes: 1 << 30, log: silentLogger });
+  const receiver = await store.receive({ root: shard.piece.root, rawSize: shard.carSize });
+  await receiver.append(createReadStream(shard.carPath), { offset: 0 });
+  await receiver.commit();
+  const gateway = createTrustlessGateway({ store });
+  const server = serve({
+    port: 0,
+    hostname: '127.0.0.1',
+    async fetch(request) {
+      const response = await gateway(request);
+      const bytes = Buffer.from(await response.arrayBuffer());
+      if (isLying && bytes.length > 100_000) bytes[60_000] = (bytes[60_000] as number) ^ 1;
+      return new Response(bytes, { status: response.status, headers: response.headers });
+    },
+  }) as Server;
+  await once(server, 'listening');
+  return { server, store, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
+}

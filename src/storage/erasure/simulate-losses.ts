@@ -3,7 +3,7 @@ import type { LossModel } from './loss-probability.ts';
 /** What is simulated: the model of the formula, and what the formula leaves out. */
 export interface SimulatedWorld extends LossModel {
   hours: number;
-  /** Repair takes exactly `repairHours`, instead of an exponential time. */
+  /** Repair takes exactly `repairHours` instead of an exponential time, and goes on once begun, as a claimed one does. */
   isRepairFixed?: boolean;
   /** Shards that one failure takes at once at the start, as when one operator pretends to be several; repaired shards go to others. */
   shardsPerOperator?: number;
@@ -79,8 +79,9 @@ function simulateFile(world: SimulatedWorld, random: () => number): { isLost: bo
     for (let index = 0; index < n; index += 1) {
       const at = repairedAt[index] as number;
       if (Number.isNaN(at)) continue;
-      if (healthy >= repairBelow) repairedAt[index] = Number.POSITIVE_INFINITY;
-      else if (at === Number.POSITIVE_INFINITY) {
+      if (healthy >= repairBelow) {
+        if (!isRepairFixed) repairedAt[index] = Number.POSITIVE_INFINITY;
+      } else if (at === Number.POSITIVE_INFINITY) {
         repairedAt[index] = now + (isRepairFixed ? repairHours : -Math.log(1 - random()) * repairHours);
       }
     }
@@ -135,7 +136,7 @@ function wilson(hits: number, total: number): { probability: number; low: number
   const middle = share + (z * z) / (2 * total);
   const spread = z * Math.sqrt((share * (1 - share)) / total + (z * z) / (4 * total * total));
   const scale = 1 + (z * z) / total;
-  return { probability: share, low: hits === 0 ? 0 : (middle - spread) / scale, high: (middle + spread) / scale };
+  return { probability: share, low: hits === 0 ? 0 : (middle - spread) / scale, high: hits === total ? 1 : (middle + spread) / scale };
 }
 
 /** Uniform numbers in [0, 1) with 32 random bits: Chris Doty-Humphrey's small fast counter generator, sfc32. */
