@@ -44,6 +44,7 @@ async function compensationOf(dealId: bigint, slashed: bigint): Promise<bigint> 
   return least(wanted, account.paid - reward, slashed / 2n);
 }
 
+// biome-ignore lint/complexity/useMathMinMax: Math.min takes no bigint.
 const least = (...amounts: bigint[]): bigint => amounts.reduce((one, other) => (one < other ? one : other));
 
 /**

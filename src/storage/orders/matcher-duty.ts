@@ -3,7 +3,7 @@ import type { ChainClient, Sender } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import type { Duty } from '../provider/duty.ts';
-import { type BookRules, batchStart, batchTimes, readBookRules } from './book-rules.ts';
+import { type BookRules, batchTimes, readBookRules } from './book-rules.ts';
 import type { BookView } from './book-view.ts';
 import { type MatcherLimits, solveMatching } from './matcher.ts';
 import { isInBatch } from './matching-rules.ts';
@@ -114,10 +114,4 @@ async function nudge({ client, sender }: MatcherDutyOptions): Promise<void> {
 
 function isHarmless(error: unknown): boolean {
   return error instanceof MillraceError && HARMLESS.has(error.code);
-}
-
-/** When the next batch after `now` can be settled at the latest, chain seconds: how long a new bid waits at most. */
-export function settledBy(rules: BookRules, now: bigint): bigint {
-  const open = (now - rules.genesis) / rules.batchSeconds;
-  return batchStart(rules, open + 2n);
 }

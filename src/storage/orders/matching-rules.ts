@@ -66,9 +66,6 @@ export interface Book {
 
 const ZERO_WORD: Hex = `0x${'0'.repeat(64)}`;
 
-/** Asks of a matching name asks by two bytes. */
-export const MATCHED_ASKS_MAX = 65_536;
-
 /** Whether a batch has an order: posted before its close, and valid until the end of its settlement. */
 export function isInBatch({ close, batchSeconds }: BatchTimes, order: { postedAt: bigint; validUntil: bigint }): boolean {
   return order.postedAt < close && order.validUntil >= close + batchSeconds;

@@ -17,7 +17,7 @@ import { openProviderRepairs } from '../repair/provider-repairs.ts';
 import { rewardsDuty } from '../rewards/rewards-duty.ts';
 import { activationDuty } from './activation.ts';
 import { challengesDuty } from './challenges.ts';
-import { openDealDesk } from './deal-desk.ts';
+import { type DealDesk, openDealDesk } from './deal-desk.ts';
 import { type Duty, startDuties } from './duty.ts';
 import { type Health, openHealth } from './health.ts';
 import { housekeepingDuty } from './housekeeping.ts';
@@ -27,6 +27,8 @@ import { proverDuty } from './prover.ts';
 import { leaveDeals } from './provider-exit.ts';
 import { createProviderRoutes } from './provider-routes.ts';
 import { openReception, RECEPTION_LIMITS, type Reception, type ReceptionLimits } from './reception.ts';
+
+const POLL_MS = 1_000;
 
 /** What a storage provider stands on. Its state is on its own disk and on chain; no database. */
 export interface StorageProviderOptions {
@@ -112,104 +114,24 @@ export async function startStorageProvider(options: StorageProviderOptions): Pro
   await writeFile(markerPath, 'The pieces of a Millrace storage provider are in this folder.\n', { flag: 'a' });
   const records = await openDealRecords(join(folder, 'deals'));
   const reception = openReception(store, options.limits ?? RECEPTION_LIMITS);
-  const view = openTableView(client, operatorId);
-  const domain = storageDomainOf(client);
-  const checking = new Set<Promise<void>>();
-  const beingChecked = new Set<DealRecord>();
-  const check = (record: DealRecord) => {
-    if (beingChecked.has(record)) return;
-    beingChecked.add(record);
-    const work = checkPiece({ record, records, reception, log }).finally(() => {
-      checking.delete(work);
-      beingChecked.delete(record);
-    });
-    checking.add(work);
-  };
-  const holds = (pieceRoot: `0x${string}`) => store.piece(pieceRoot) !== undefined;
-  const everyMs = options.pollMs ?? 1_000;
-  const room = async () => {
-    const { freeBytes, accepting } = await desk.currentAsk();
-    return { freeBytes, accepting };
-  };
-  const orders = openProviderOrders({
-    client,
-    signer,
-    sender,
-    operatorId,
-    policy,
-    records,
-    log,
-    room,
-    holds,
-    everyMs,
-  });
-  const { promisedBytes } = orders;
-  const desk = openDealDesk({
-    client,
-    domain,
-    signer,
-    sender,
-    operatorId,
-    policy,
-    records,
-    folder,
-    log,
-    holds,
-    promisedBytes,
-    onReceived: check,
-  });
-  for (const record of records.all()) if (record.status === 'checking') check(record);
-
-  const base = { client, sender, store, operatorId, view, log, everyMs };
-  const health: Health = openHealth({ ...base, markerPath });
-  const onLost = (dealIds: bigint[]) => health.report(dealIds);
-  let lastProven: StorageProviderStatus['lastProven'];
-  let provenCount = 0;
-  const settleEveryPeriods = BigInt(options.settleEveryPeriods ?? 12);
-  const duties: Record<DutyName, Duty> = {
-    activation: activationDuty({ ...base, records }),
-    prover: proverDuty({
-      ...base,
-      onLost,
-      onProven(period, openings, gasUsed) {
-        lastProven = { period, openings, gasUsed };
-        provenCount += 1;
-      },
-    }),
-    health: health.duty,
-    challenges: challengesDuty({ ...base, onLost }),
-    housekeeping: housekeepingDuty({
-      ...base,
-      records,
-      reception,
-      desk,
-      settleEveryPeriods,
-      onFaulty: (dealId) => health.report([dealId]),
-    }),
-    keeper: keeperDuty({ client, sender, log, operatorId: options.keepsOthers === true ? undefined : operatorId, everyMs: everyMs * 3 }),
-    rewards: rewardsDuty({ client, sender, operatorId, log, everyMs: everyMs * 3 }),
-    ...orders.duties,
-    ...openProviderRepairs({ ...base, folder, records, room, policy: policy.repairs }),
-  };
+  const checks = startPieceChecks({ records, reception, log });
+  const parts = openDealParts({ ...options, store, records, onReceived: checks.check });
+  const { desk } = parts;
+  for (const record of records.all()) if (record.status === 'checking') checks.check(record);
+  const { duties, health, proofs } = createDuties({ ...options, ...parts, store, records, reception, markerPath });
   const wanted = options.duties ?? (Object.keys(duties) as DutyName[]);
   const running = startDuties(
     wanted.map((name) => duties[name]),
     { log },
   );
-  const trustless = createTrustlessGateway({ store });
-  const web = createWebGateway({ open: async () => storeBlocks(store) });
-  const gateway = (request: Request) => (isWebRequest(request) ? web(request) : trustless(request));
-  const app = new Hono()
-    .route('/v1/storage', createProviderRoutes({ domain, desk, reception, guard: createReplayGuard(), log }))
-    .all('/ipfs/*', (context) => gateway(context.req.raw))
-    .all('/piece/*', (context) => trustless(context.req.raw));
+  const app = createProviderApp({ client, store, desk, reception, log });
   log.info('provider-started', { operatorId, pieces: store.list().length, deals: records.all().length });
 
   const status = async (): Promise<StorageProviderStatus> => {
-    const [{ freeBytes, accepting }, usage] = [await desk.currentAsk(), await store.usage()];
+    const [{ freeBytes, accepting }, { storedBytes }] = [await desk.currentAsk(), await store.usage()];
     const deals = { opening: 0, receiving: 0, checking: 0, stored: 0, acknowledged: 0, active: 0, lost: 0, over: 0 };
     for (const record of records.all()) deals[record.status] += 1;
-    const { storedBytes } = usage;
+    const lastProven = proofs.last;
     return { operatorId, accepting, deals, pieces: store.list().length, storedBytes, freeBytes, lostDeals: health.lost(), lastProven };
   };
   return {
@@ -217,18 +139,7 @@ export async function startStorageProvider(options: StorageProviderOptions): Pro
     store,
     fetch: async (request) => app.fetch(request),
     status,
-    async metrics() {
-      const now = await status();
-      return {
-        millrace_storage_pieces: now.pieces,
-        millrace_storage_stored_bytes: now.storedBytes,
-        millrace_storage_free_bytes: Number(now.freeBytes),
-        millrace_storage_active_deals: now.deals.active,
-        millrace_storage_lost_deals: now.lostDeals.length,
-        millrace_storage_proofs_total: provenCount,
-        millrace_storage_last_proof_gas: Number(now.lastProven?.gasUsed ?? 0n),
-      };
-    },
+    metrics: async () => metricsOf(await status(), proofs.count),
     drain: () => desk.close(),
     resume: () => desk.reopen(),
     async leave() {
@@ -238,10 +149,103 @@ export async function startStorageProvider(options: StorageProviderOptions): Pro
     async stop() {
       desk.close();
       await running.stop();
-      await Promise.allSettled(checking);
+      await checks.settled();
       await store.close();
       log.info('provider-stopped', { operatorId });
     },
+  };
+}
+
+/** The desk for deals of their own and the orders of the open market: both promise room on the same disk. */
+function openDealParts(
+  options: StorageProviderOptions & { store: PieceStore; records: DealRecords; onReceived: (record: DealRecord) => void },
+) {
+  const { client, folder, signer, sender, operatorId, policy, log, store, records, onReceived } = options;
+  const holds = (pieceRoot: `0x${string}`) => store.piece(pieceRoot) !== undefined;
+  const shared = { client, signer, sender, operatorId, policy, records, log, holds };
+  const room = async () => {
+    const { freeBytes, accepting } = await desk.currentAsk();
+    return { freeBytes, accepting };
+  };
+  const orders = openProviderOrders({ ...shared, room, everyMs: options.pollMs ?? POLL_MS });
+  const { promisedBytes } = orders;
+  const desk: DealDesk = openDealDesk({ ...shared, domain: storageDomainOf(client), folder, promisedBytes, onReceived });
+  return { desk, orders, room };
+}
+
+/** What the prover has done since the start. */
+interface Proofs {
+  count: number;
+  last: StorageProviderStatus['lastProven'];
+}
+
+function createDuties(
+  options: StorageProviderOptions &
+    ReturnType<typeof openDealParts> & { store: PieceStore; records: DealRecords; reception: Reception; markerPath: string },
+): { duties: Record<DutyName, Duty>; health: Health; proofs: Proofs } {
+  const { client, sender, operatorId, log, folder, policy, store, records, reception, desk, orders, room } = options;
+  const everyMs = options.pollMs ?? POLL_MS;
+  const base = { client, sender, store, operatorId, view: openTableView(client, operatorId), log, everyMs };
+  const health = openHealth({ ...base, markerPath: options.markerPath });
+  const onLost = (dealIds: bigint[]) => health.report(dealIds);
+  const onFaulty = (dealId: bigint) => health.report([dealId]);
+  const proofs: Proofs = { count: 0, last: undefined };
+  const onProven = (period: bigint, openings: number, gasUsed: bigint) => {
+    proofs.last = { period, openings, gasUsed };
+    proofs.count += 1;
+  };
+  const settleEveryPeriods = BigInt(options.settleEveryPeriods ?? 12);
+  const duties: Record<DutyName, Duty> = {
+    activation: activationDuty({ ...base, records }),
+    prover: proverDuty({ ...base, onLost, onProven }),
+    health: health.duty,
+    challenges: challengesDuty({ ...base, onLost }),
+    housekeeping: housekeepingDuty({ ...base, records, reception, desk, settleEveryPeriods, onFaulty }),
+    keeper: keeperDuty({ client, sender, log, operatorId: options.keepsOthers === true ? undefined : operatorId, everyMs: everyMs * 3 }),
+    rewards: rewardsDuty({ client, sender, operatorId, log, everyMs: everyMs * 3 }),
+    ...orders.duties,
+    ...openProviderRepairs({ ...base, folder, records, room, policy: policy.repairs }),
+  };
+  return { duties, health, proofs };
+}
+
+/** Deals at `/v1/storage`, pieces and blocks at `/piece` and `/ipfs`. */
+function createProviderApp(options: { client: ChainClient; store: PieceStore; desk: DealDesk; reception: Reception; log: Logger }): Hono {
+  const { client, store, desk, reception, log } = options;
+  const trustless = createTrustlessGateway({ store });
+  const web = createWebGateway({ open: async () => storeBlocks(store) });
+  const gateway = (request: Request) => (isWebRequest(request) ? web(request) : trustless(request));
+  const routes = createProviderRoutes({ domain: storageDomainOf(client), desk, reception, guard: createReplayGuard(), log });
+  return new Hono()
+    .route('/v1/storage', routes)
+    .all('/ipfs/*', (context) => gateway(context.req.raw))
+    .all('/piece/*', (context) => trustless(context.req.raw));
+}
+
+function metricsOf(now: StorageProviderStatus, provenCount: number): Record<string, number> {
+  return {
+    millrace_storage_pieces: now.pieces,
+    millrace_storage_stored_bytes: now.storedBytes,
+    millrace_storage_free_bytes: Number(now.freeBytes),
+    millrace_storage_active_deals: now.deals.active,
+    millrace_storage_lost_deals: now.lostDeals.length,
+    millrace_storage_proofs_total: provenCount,
+    millrace_storage_last_proof_gas: Number(now.lastProven?.gasUsed ?? 0n),
+  };
+}
+
+/** Checks received pieces in the background, each one once at a time. */
+function startPieceChecks(options: { records: DealRecords; reception: Reception; log: Logger }) {
+  const underWay = new Map<DealRecord, Promise<void>>();
+  return {
+    check(record: DealRecord): void {
+      if (underWay.has(record)) return;
+      underWay.set(
+        record,
+        checkPiece({ record, ...options }).finally(() => underWay.delete(record)),
+      );
+    },
+    settled: () => Promise.allSettled(underWay.values()),
   };
 }
 
