@@ -24,6 +24,7 @@ export {
   type WantedOperator,
 } from './provision.ts';
 export { RELAY_DEFAULTS, type RelaySettings, relayedBy, relayTerms } from './relay-settings.ts';
+export { RETRIEVER_DEFAULTS, type RetrieverSettings, retrieverPolicy } from './retriever-role.ts';
 export { ASK_DEFAULTS, type AskSettings, storagePolicy } from './storage-policy.ts';
 
 /** The program that `millrace up` starts as the local supervisor. */

@@ -6,8 +6,9 @@ import type { Logger } from '../log.ts';
 import { isDraining, startNodeControl } from './node-control.ts';
 import { directEndpointOf, startReachRole } from './reach-role.ts';
 import type { RelayedBy, RelaySettings } from './relay-settings.ts';
+import type { RetrieverSettings } from './retriever-role.ts';
 import type { Role } from './role.ts';
-import { startRole } from './roles.ts';
+import { needsNoOperator, startRole } from './roles.ts';
 import type { AskSettings } from './storage-policy.ts';
 
 const RELAY_CONNECTIONS_MAX = 8192;
@@ -28,6 +29,10 @@ export interface NodeOptions {
   ask?: AskSettings;
   /** The terms of the role `relay`; defaults for what is absent. */
   relay?: RelaySettings;
+  /** How a retriever sells; defaults for what is absent. */
+  retriever?: RetrieverSettings;
+  /** `https://host:port` where others reach it, for a node that is on no chain. */
+  endpoint?: string;
   /** By whom the node lets itself be relayed when it has no inbound port; `none` when absent. */
   relayedBy?: RelayedBy;
   /** Unix-domain socket on which the node is told to drain or leave; none when absent. */
@@ -53,7 +58,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const { folder, signer, log } = options;
   const client = await connectChain({ rpcUrl: options.rpcUrl, manifest: options.manifest });
   const operatorId = await client.read('operators', 'operatorOfNodeKey', [signer.address]);
-  if (operatorId === 0n) {
+  if (operatorId === 0n && !options.roles.every(needsNoOperator)) {
     throw new MillraceError('node-not-registered', {
       actor: 'caller',
       message: `The node key ${signer.address} belongs to no operator of ${options.manifest.name}`,
@@ -81,6 +86,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
         quotaBytes: options.quotaBytes,
         ask: options.ask,
         relay: options.relay,
+        retriever: options.retriever,
+        endpoint: options.endpoint,
         identity,
       };
       roles.push(await startRole(name, context));

@@ -3,11 +3,20 @@ import { MillraceError } from '../errors.ts';
 import { startCheckerRole, startMatcherRole, startWatcherRole } from './order-roles.ts';
 import { metricLines, startRelayRole } from './relay-role.ts';
 import type { RelaySettings } from './relay-settings.ts';
+import { type RetrieverSettings, startRetrieverRole } from './retriever-role.ts';
 import type { Role, RoleContext } from './role.ts';
 import { type AskSettings, storagePolicy } from './storage-policy.ts';
 
 /** What `startRole` gives a role besides its context. */
-export type RoleStart = RoleContext & { quotaBytes: bigint; ask?: AskSettings; relay?: RelaySettings; identity: TransportIdentity };
+export type RoleStart = RoleContext & {
+  quotaBytes: bigint;
+  ask?: AskSettings;
+  relay?: RelaySettings;
+  retriever?: RetrieverSettings;
+  /** Where others reach the node, when the chain does not say it. */
+  endpoint?: string;
+  identity: TransportIdentity;
+};
 
 const POLL_MS = 500;
 
@@ -17,7 +26,13 @@ const ROLES: Record<string, (context: RoleStart) => Promise<Role>> = {
   matcher: startMatcherRole,
   checker: startCheckerRole,
   watcher: startWatcherRole,
+  retriever: startRetrieverRole,
 };
+
+/** Whether a role works with a key that belongs to no operator. */
+export function needsNoOperator(role: string): boolean {
+  return role === 'retriever';
+}
 
 /** Starts a role by its name. @throws unknown-role */
 export async function startRole(name: string, context: RoleStart): Promise<Role> {

@@ -49,5 +49,6 @@ export type { PieceReceiver, PieceWanted } from './pieces/piece-receiver.ts';
 export { openPieceStore, type PieceStore, type PieceStoreOptions, type StoredPiece } from './pieces/piece-store.ts';
 export { createWebGateway, type WebBlocks } from './pieces/web-gateway.ts';
 export { type StorageProvider, type StorageProviderOptions, startStorageProvider } from './provider/provider.ts';
+export { type RetrieverOptions, type RetrieverPolicy, startRetriever } from './retrieval/retriever.ts';
 export { auditNetwork, requireSame } from './rewards/audit.ts';
 export { claimRewards, hasRewards, rewardEvents, rewardRecordOf, rewardRetrieval, rewardsOf } from './rewards/rewards.ts';

@@ -63,13 +63,19 @@ export function createPaidFetch(options: { payer: Payer; fetch: SourceFetch; ter
   /** A payment for a resource, on the disk before it is sent. Its amount is within quote and budget. */
   const payFor = async (url: string, key: string, expectedBytes: number | undefined, required: string | undefined): Promise<Payment> => {
     const most = priceOfBytes(terms.pricePerGib, terms.chunkBytes);
-    const amountMax = expectedBytes === undefined ? most : priceOfBytes(terms.pricePerGib, BigInt(expectedBytes));
+    let amountMax = expectedBytes === undefined ? most : priceOfBytes(terms.pricePerGib, BigInt(expectedBytes));
     if (terms.budget.left <= 0n) throw overBudget(amountMax, terms.budget.left);
+    if (required !== undefined && terms.budget.left < amountMax) amountMax = terms.budget.left;
     const { pathname, search } = new URL(url);
     const payment =
       required === undefined
         ? await payer.pay({ receiver: terms.holder, amount: amountMax, resource: { url: `${pathname}${search}` }, idempotencyKey: key })
-        : await payer.payment({ required, amountMax: terms.budget.left < amountMax ? terms.budget.left : amountMax, idempotencyKey: key });
+        : await payer.payment({ required, amountMax, idempotencyKey: key });
+    const receiver = payer.channels().find(({ key: id }) => id === payment.channelId)?.config.receiver;
+    if (receiver?.toLowerCase() !== terms.holder.toLowerCase()) {
+      payment.abandon(); // signed, never sent
+      throw otherReceiver(url, receiver, terms.holder);
+    }
     isKnown = true;
     return payment;
   };
@@ -237,6 +243,14 @@ async function demandOf(response: Response): Promise<string | undefined> {
   await response.body?.cancel();
   if (header === null) throw refused(response.url, 'a 402 answer without PAYMENT-REQUIRED');
   return header;
+}
+
+function otherReceiver(url: string, got: Hex | undefined, expected: Hex): MillraceError {
+  return new MillraceError('payment-refused', {
+    actor: 'peer',
+    message: `${new URL(url).origin} wants ${got} to be paid, its quote is signed by ${expected}`,
+    values: { url: new URL(url).origin, got, expected },
+  });
 }
 
 function overBudget(amount: bigint, left: bigint): MillraceError {
