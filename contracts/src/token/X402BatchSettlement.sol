@@ -227,23 +227,34 @@ contract X402BatchSettlement is IX402BatchSettlement, Multicall, ReentrancyGuard
         (address receiver, address token, uint256 gathered) = (address(0), address(0), 0);
         for (uint256 i; i < voucherClaims.length; ++i) {
             VoucherClaim calldata row = voucherClaims[i];
-            ChannelConfig calldata config = row.voucher.channel;
-            bytes32 channelId = _channelId(domain, config);
-            address own = config.receiver;
-            if (authorizer != address(0)) {
-                if (config.receiverAuthorizer != authorizer) {
-                    revert OtherReceiverAuthorizer(channelId, config.receiverAuthorizer, authorizer);
-                }
-            } else if (msg.sender != own && msg.sender != config.receiverAuthorizer) {
-                revert NotChannelReceiver(channelId, msg.sender);
-            }
-            if (own != receiver || config.token != token) {
+            (bytes32 channelId, address own, address asset) = _authorize(domain, row.voucher.channel, authorizer);
+            if (own != receiver || asset != token) {
                 _credit(receiver, token, gathered);
-                (receiver, token, gathered) = (own, config.token, 0);
+                (receiver, token, gathered) = (own, asset, 0);
             }
             gathered += _apply(domain, channelId, row);
         }
         _credit(receiver, token, gathered);
+    }
+
+    /// @dev Reads the words as they are, like _channelId: a channel with bits too many has no balance, so nothing comes of it.
+    function _authorize(bytes32 domain, ChannelConfig calldata config, address authorizer)
+        private
+        view
+        returns (bytes32 channelId, address receiver, address token)
+    {
+        channelId = _channelId(domain, config);
+        address receiverAuthorizer;
+        assembly ("memory-safe") {
+            receiver := calldataload(add(config, 0x40))
+            receiverAuthorizer := calldataload(add(config, 0x60))
+            token := calldataload(add(config, 0x80))
+        }
+        if (authorizer != address(0)) {
+            if (receiverAuthorizer != authorizer) revert OtherReceiverAuthorizer(channelId, receiverAuthorizer, authorizer);
+        } else if (msg.sender != receiver && msg.sender != receiverAuthorizer) {
+            revert NotChannelReceiver(channelId, msg.sender);
+        }
     }
 
     function _credit(address receiver, address token, uint256 amount) private {

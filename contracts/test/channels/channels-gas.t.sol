@@ -7,40 +7,43 @@ import {ChannelsFixture} from "./fixture.sol";
 /// @notice Gas of channels in the middle of their lives: everything was claimed and settled before. For contracts/.gas-snapshot.
 contract ChannelsGasTest is ChannelsFixture {
     uint256 private constant BATCH = 200;
+    /// In the network's token: amounts of seven bytes, and a fee when they are paid out.
     IX402BatchSettlement.ChannelConfig[] private configs;
+    IX402BatchSettlement.ChannelConfig private stableConfig;
+    uint128 private constant TOTAL = 2_345_678_901_234_567;
 
     function setUp() public override {
         super.setUp();
         for (uint256 i; i < BATCH; ++i) {
-            configs.push(configOf(address(stable), i));
-            fund(configs[i], 100e6);
-            claim(configs[i], 1e6);
+            configs.push(configOf(address(token), i));
+            fund(configs[i], 1e18);
+            claim(configs[i], 1e15);
         }
-        IX402BatchSettlement.ChannelConfig memory config = configOf(address(token), 0);
-        fund(config, 100e18);
-        claim(config, 1e18);
+        stableConfig = configOf(address(stable), 0);
+        fund(stableConfig, 100e6);
+        claim(stableConfig, 1e6);
         channels.settle(receiver, address(stable));
         channels.settle(receiver, address(token));
     }
 
     function testGas_claimOne() public {
-        IX402BatchSettlement.VoucherClaim[] memory rows = one(voucher(configs[0], 2_345_678, 2_345_678));
+        IX402BatchSettlement.VoucherClaim[] memory rows = one(voucher(configs[0], TOTAL, TOTAL));
         vm.prank(receiver);
         channels.claim(rows);
         vm.snapshotGasLastCall("X402BatchSettlement", "claim 1");
-        channels.settle(receiver, address(stable));
+        channels.settle(receiver, address(token));
         vm.snapshotGasLastCall("X402BatchSettlement", "settle");
     }
 
     function testGas_claimOneAndSettle() public {
-        IX402BatchSettlement.VoucherClaim[] memory rows = one(voucher(configs[0], 2_345_678, 2_345_678));
+        IX402BatchSettlement.VoucherClaim[] memory rows = one(voucher(stableConfig, 2_345_678, 2_345_678));
         vm.prank(receiver);
         channels.claimAndSettle(rows);
-        vm.snapshotGasLastCall("X402BatchSettlement", "claimAndSettle 1");
+        vm.snapshotGasLastCall("X402BatchSettlement", "claimAndSettle 1, stable token");
     }
 
     function testGas_claimOneAndSettleWithFee() public {
-        IX402BatchSettlement.VoucherClaim[] memory rows = one(voucher(configOf(address(token), 0), 2.345e18, 2.345e18));
+        IX402BatchSettlement.VoucherClaim[] memory rows = one(voucher(configs[0], TOTAL, TOTAL));
         vm.prank(receiver);
         channels.claimAndSettle(rows);
         vm.snapshotGasLastCall("X402BatchSettlement", "claimAndSettle 1, network token");
@@ -88,7 +91,7 @@ contract ChannelsGasTest is ChannelsFixture {
     function many() private view returns (IX402BatchSettlement.VoucherClaim[] memory rows) {
         rows = new IX402BatchSettlement.VoucherClaim[](BATCH);
         for (uint256 i; i < BATCH; ++i) {
-            rows[i] = voucher(configs[i], 2_345_678, 2_345_678);
+            rows[i] = voucher(configs[i], TOTAL, TOTAL);
         }
     }
 }
