@@ -90,7 +90,7 @@ function registerFileCommands(program: Command, run: Run): void {
     .option('--distinct', 'encrypt each copy under its own key', false)
     .option('--max-price <amount>', 'greatest price in all, in tokens')
     .option('--market', 'by the order book instead of direct deals', false)
-    .option('--durability <code>', 'cut into shards by the order book: 10+4 or 10of14')
+    .option('--durability <code>', 'cut into shards by the order book: 10+4, 10of14, or as durable as 11nines')
     .option('--bid-price <amount>', 'greatest price per GiB and period (default: what the book needs now, and a tenth)')
     .option('--repair-below <count>', 'shards are repaired when fewer than this are healthy')
     .option('--distinct-networks', 'no two shards in one network', false)
@@ -108,8 +108,31 @@ function registerFileCommands(program: Command, run: Run): void {
     .option('-o, --output <path>', 'where to; - is standard output')
     .option('--path <path>', 'one file of a folder')
     .option('--grant <text>', 'a grant made by `millrace share`')
-    .addHelpText('after', '\nExamples:\n  millrace get bafy… -o photo.jpg\n  millrace get bafy… --path album/1.jpg -o -')
+    .option('--max-price <tokens>', 'read from sellers too, for at most so much in all (default 0: only who gives it free)')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  millrace get bafy… -o photo.jpg\n  millrace get bafy… -o photo.jpg --max-price 0.1\n  millrace get bafy… --path album/1.jpg -o -',
+    )
     .action(run(async (context, cid: never, options: never) => (await import('./get.ts')).get(context, cid, options)));
+  program
+    .command('retrievers')
+    .description('who sells reads: prices, and the success rates that this client saw')
+    .action(run(async (context) => (await import('./retrievers.ts')).retrievers(context)));
+  program
+    .command('retriever')
+    .description('sell reads from a cache: no stake, no registration, paid by the byte')
+    .option('--listen <host:port>', 'where to listen', '127.0.0.1:9100')
+    .option('--endpoint <url>', 'https://host:port under which others reach it (default: where it listens)')
+    .option('--retrieval-price <tokens>', 'price of a GiB')
+    .option('--retrieval-cache <size>', 'disk for the cache')
+    .option('--retrieval-chunk <size>', 'most that one payment buys')
+    .option('--retrieval-origin-price <tokens>', 'pay others at most this for a GiB that is missing')
+    .option('--retrieval-origin-budget <tokens>', 'pay others at most this beyond what was earned')
+    .addHelpText(
+      'after',
+      '\nThe wallet of this data folder is paid and signs. Example:\n  millrace retriever --listen 0.0.0.0:9100 --endpoint https://192.0.2.7:9100',
+    )
+    .action(run(async (context, options: never) => (await import('./retriever-run.ts')).retrieverRun(context, options)));
   program
     .command('file <cid>')
     .description('a file of the order book: its shards, their health, price, money and repairs')
@@ -366,7 +389,8 @@ function registerExitCommands(provider: Command, run: Run): void {
     .action(run(async (context, options: never) => (await import('./provider-exit.ts')).providerResume(context, options)));
   provider
     .command('leave')
-    .description('leave every running deal at once: each is proven a last time, its client gets the leaving fee')
+    .description('leave every running deal: each is proven a last time, its client gets the leaving fee; shards of files are handed over')
+    .option('--no-wait', 'leave what can be left now; the node serves shards of files until others have proven them')
     .option(...node)
     .addHelpText('after', '\nExample:\n  millrace provider leave --json')
     .action(run(async (context, options: never) => (await import('./provider-exit.ts')).providerLeave(context, options)));

@@ -1,5 +1,13 @@
 import { MillraceError } from '../errors.ts';
-import { type BidWishes, type FilePutEvent, type FilePutResult, type FileShape, putFile, shareKeyOfWallet } from '../storage/index.ts';
+import {
+  type BidWishes,
+  type FilePutEvent,
+  type FilePutResult,
+  parseDurability,
+  putFile,
+  renderDurability,
+  shareKeyOfWallet,
+} from '../storage/index.ts';
 import { formatAmount, formatSize, parseAmount } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
@@ -13,7 +21,9 @@ const DECIMALS = 18;
 export async function putByMarket(context: CommandContext, path: string, options: PutCommandOptions): Promise<void> {
   if (path === '-') throw badOption('path', path, 'a file or folder: a stream cannot be cut into shards again after an interruption');
   if (options.distinct) throw badOption('--distinct', 'true', 'no --distinct: shards differ anyway');
-  const shape = shapeOf(options);
+  const { durability, copies } = options;
+  const wish = durability === undefined ? { k: 1, n: wholeNumber('--copies', copies) } : parseDurability(durability);
+  const shape = 'nines' in wish ? wish : { needed: wish.k, count: wish.n };
   const opened = await openSender(context);
   const { output } = context;
   const progress = output.progress('');
@@ -48,15 +58,6 @@ export async function putByMarket(context: CommandContext, path: string, options
   }
 }
 
-/** "10+4" and "10of14" are both 10 needed of 14; `--copies n` with the market is 1 of n. @throws bad-option */
-function shapeOf({ durability, copies }: PutCommandOptions): FileShape {
-  if (durability === undefined) return { needed: 1, count: wholeNumber('--copies', copies) };
-  const match = /^(\d{1,2})(\+|of)(\d{1,2})$/.exec(durability.replaceAll(' ', ''));
-  if (match === null) throw badOption('--durability', durability, 'data+parity or needed-of-all shards, such as 10+4 or 10of14');
-  const [needed, second] = [Number(match[1]), Number(match[3])];
-  return { needed, count: match[2] === '+' ? needed + second : second };
-}
-
 function wishesOf(options: PutCommandOptions): BidWishes {
   return {
     maxPrice: options.bidPrice === undefined ? undefined : parseAmount(options.bidPrice, DECIMALS),
@@ -87,6 +88,9 @@ function resultText(result: FilePutResult, seconds: number, unit: string): strin
 
 function showEvent(event: FilePutEvent, progress: Progress, note: (text: string) => void, unit: string): void {
   switch (event.kind) {
+    case 'durability':
+      progress.end();
+      return note(renderDurability(event.view, { symbol: unit, decimals: DECIMALS }).join('\n'));
     case 'build':
     case 'shards':
       return progress.update(event.progress.doneBytes, event.progress.totalBytes, event.progress.step);

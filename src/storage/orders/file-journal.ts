@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Hex } from 'viem';
 import { readJsonFile, writeDurably } from '../content/durable-file.ts';
 import { putFolder } from '../market/put-journal.ts';
+import type { FileShape } from './file-shards.ts';
 import { type BidOrder, bidOrderFromJson, orderToJson } from './orders.ts';
 
 /** One shard of a file as far as it has come. */
@@ -25,6 +26,8 @@ export interface FileJournal {
   putId: string;
   name: string;
   account: Hex;
+  shape: FileShape;
+  repairBelow: number;
   /** The signed order; absent until it was priced. */
   order?: { bid: BidOrder; excluded: bigint[]; signature: Hex };
   bidId?: bigint;

@@ -123,3 +123,20 @@ test('a bid below all asks is refused by no batch and gives its money back when 
   );
   assert.equal(await balance(), before);
 });
+
+test('as durable as asked for: the code is chosen, and what cannot be reached is said before anything is paid', async () => {
+  const { path } = await randomSource(1_000_000);
+  const views: { k: number; n: number; nines: number }[] = [];
+  const onEvent = (event: FilePutEvent) => {
+    if (event.kind === 'durability') views.push(event.view);
+  };
+  const result = await market.hurry(putFile({ ...putOptions(path), shape: { nines: 2 }, untilActive: false, onEvent }));
+  assert.ok((views[0]?.nines ?? 0) >= 2);
+  assert.deepEqual({ needed: result.needed, count: result.count }, { needed: views[0]?.k, count: views[0]?.n });
+  const before = await market.client.read('orderBook', 'bidCount');
+  await assert.rejects(
+    putFile({ ...putOptions(path), shape: { nines: 19 } }),
+    (error: { code?: string }) => error.code === 'durability-unreachable',
+  );
+  assert.equal(await market.client.read('orderBook', 'bidCount'), before);
+});

@@ -6,6 +6,7 @@ import type { ChainClient, Sender, Signer } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { type BuiltContent, buildContent, type ContentProgress } from '../content/content.ts';
+import type { DurabilityView } from '../erasure/durability-text.ts';
 import type { ShardProgress } from '../erasure/prepare-shards.ts';
 import { sampleOfCar, takeSome } from '../market/block-sample.ts';
 import { readDeal, readOperator, storageDomainOf } from '../market/chain-view.ts';
@@ -13,6 +14,7 @@ import { type CopyProgress, placeCopy } from '../market/place-copy.ts';
 import { fetchDealProgress, type ProviderPeer } from '../market/provider-api.ts';
 import { type Attempt, putFolder, putIdOf } from '../market/put-journal.ts';
 import { type BatchClock, batchClock, readBookRules } from './book-rules.ts';
+import { chooseShape } from './durability-seen.ts';
 import { type BidQuote, type BidWishes, postBid, quoteBid, signBid } from './file-bid.ts';
 import { createFileJournalWriter, type FileJournal, readFileJournal, removeFilePut, type ShardJournal } from './file-journal.ts';
 import { type FileShape, type StagedFile, stageFile } from './file-shards.ts';
@@ -21,6 +23,7 @@ import { callFile, fileOfBid, NO_SIGNATURE } from './stored-files.ts';
 /** What happens during a put by the order book. */
 export type FilePutEvent =
   | { kind: 'build'; progress: ContentProgress }
+  | { kind: 'durability'; view: DurabilityView }
   | { kind: 'shards'; progress: ShardProgress }
   | { kind: 'staged'; cid: string; sizeBytes: number; shardSize: bigint; shape: FileShape }
   | { kind: 'priced'; quote: BidQuote }
@@ -38,7 +41,8 @@ export interface FilePutOptions {
   /** The client's data folder: journals, CARs and shards of unfinished puts are kept in `puts` below it. */
   folder: string;
   source: { path: string };
-  shape: FileShape;
+  /** A code, or how durable the file shall be, in nines. */
+  shape: FileShape | { nines: number };
   periods: number;
   public?: boolean;
   recipients?: Uint8Array[];
@@ -97,7 +101,6 @@ const SHARDS_MAX = 32;
  * @throws bad-shape, source-missing, disk-full, book-too-thin, too-expensive, no-funds, bid-not-filled, file-not-safe
  */
 export async function putFile(options: FilePutOptions): Promise<FilePutResult> {
-  requireShape(options.shape);
   const putId = await identify(options);
   const workFolder = putFolder(options.folder, putId);
   const emit = options.onEvent ?? (() => {});
@@ -110,16 +113,18 @@ export async function putFile(options: FilePutOptions): Promise<FilePutResult> {
     signal,
     onProgress: (progress) => emit({ kind: 'build', progress }),
   });
+  const journal = (await readFileJournal(options.folder, putId)) ?? (await newJournal(options, putId, content, emit));
+  const save = createFileJournalWriter(options.folder, journal);
+  await save();
+  const { shape } = journal;
   const staged = await stageFile({
     content,
-    shape: options.shape,
+    shape,
     workFolder: join(workFolder, 'shards'),
     onProgress: (progress) => emit({ kind: 'shards', progress }),
     signal,
   });
-  emit({ kind: 'staged', cid: content.cid, sizeBytes: content.carSize, shardSize: staged.shardSize, shape: options.shape });
-  const journal = (await readFileJournal(options.folder, putId)) ?? newJournal(options, putId);
-  const save = createFileJournalWriter(options.folder, journal);
+  emit({ kind: 'staged', cid: content.cid, sizeBytes: content.carSize, shardSize: staged.shardSize, shape });
   const run: Run = { options, journal, content, staged, samples: new Map(), save, emit };
   await order(run);
   await untilFilled(run);
@@ -136,26 +141,33 @@ async function identify(options: FilePutOptions): Promise<string> {
   const path = await realpath(source.path).catch(() => resolve(source.path));
   const readers = (options.recipients ?? []).map((key) => Buffer.from(key).toString('hex'));
   const kind = options.public === true ? 'public' : 'sealed';
-  const parts = [
-    'file',
-    signer.address,
-    options.client.address('orderBook'),
-    path,
-    kind,
-    String(periods),
-    `${shape.needed}of${shape.count}`,
-  ];
+  const wish = 'nines' in shape ? `${shape.nines}nines` : `${shape.needed}of${shape.count}`;
+  const parts = ['file', signer.address, options.client.address('orderBook'), path, kind, String(periods), wish];
   return putIdOf([...parts, ...readers]);
 }
 
-function newJournal(options: FilePutOptions, putId: string): FileJournal {
+async function newJournal(
+  options: FilePutOptions,
+  putId: string,
+  content: BuiltContent,
+  emit: (event: FilePutEvent) => void,
+): Promise<FileJournal> {
+  const { client, periods, shape: wish, wishes } = options;
+  if (!('nines' in wish)) requireShape(wish);
+  const { repairBelow: wanted, maxPrice } = wishes ?? {};
+  const chosen = await chooseShape({ client, wish, repairBelow: wanted, carSize: content.carSize, periods, maxPrice });
+  const { shape, repairBelow, view } = chosen;
+  requireShape(shape);
+  emit({ kind: 'durability', view });
   return {
     version: 1,
     kind: 'file',
     putId,
     name: resolve(options.source.path),
     account: options.signer.address,
-    shards: Array.from({ length: options.shape.count }, () => ({})),
+    shape,
+    repairBelow,
+    shards: Array.from({ length: shape.count }, () => ({})),
     startedAt: new Date().toISOString(),
   };
 }
@@ -165,7 +177,13 @@ async function order(run: Run): Promise<void> {
   const { options, journal, staged } = run;
   const { client, signer, sender, periods } = options;
   if (journal.order === undefined) {
-    const quote = await quoteBid({ client, account: signer.address, file: staged, periods, wishes: options.wishes ?? {} });
+    const quote = await quoteBid({
+      client,
+      account: signer.address,
+      file: staged,
+      periods,
+      wishes: { ...options.wishes, repairBelow: journal.repairBelow },
+    });
     run.emit({ kind: 'priced', quote });
     if (options.maxTotal !== undefined && quote.cost.total > options.maxTotal) throw tooExpensive(quote.cost.total, options.maxTotal);
     await options.confirm?.(quote);
