@@ -6,6 +6,7 @@ export function registerCommands(program: Command, run: Run): void {
   program.action(run(async (context) => (await import('./overview.ts')).overview(context)));
   registerNetworkCommands(program, run);
   registerFileCommands(program, run);
+  registerMarketCommands(program, run);
   registerGatewayCommands(program, run);
   registerDealCommands(program, run);
   registerProviderCommands(program, run);
@@ -134,14 +135,6 @@ function registerFileCommands(program: Command, run: Run): void {
     )
     .action(run(async (context, options: never) => (await import('./retriever-run.ts')).retrieverRun(context, options)));
   program
-    .command('file <cid>')
-    .description('a file of the order book: its shards, their health, price, money and repairs')
-    .action(run(async (context, cid: never) => (await import('./file.ts')).file(context, cid)));
-  program
-    .command('market')
-    .description('the order book: asks, bids, the running batch, and the prices of past ones')
-    .action(run(async (context) => (await import('./market.ts')).market(context)));
-  program
     .command('ls')
     .description('what you stored')
     .action(run(async (context) => (await import('./ls.ts')).ls(context)));
@@ -156,6 +149,17 @@ function registerFileCommands(program: Command, run: Run): void {
     .requiredOption('--to <key>', 'the recipient’s sharing key (`millrace wallet show`)')
     .addHelpText('after', '\nExample:\n  millrace share bafy… --to mrk1…')
     .action(run(async (context, cid: never, options: never) => (await import('./share.ts')).share(context, cid, options)));
+}
+
+function registerMarketCommands(program: Command, run: Run): void {
+  program
+    .command('file <cid>')
+    .description('a file of the order book: its shards, their health, price, money and repairs')
+    .action(run(async (context, cid: never) => (await import('./file.ts')).file(context, cid)));
+  program
+    .command('market')
+    .description('the order book: asks, bids, the running batch, and the prices of past ones')
+    .action(run(async (context) => (await import('./market.ts')).market(context)));
 }
 
 function registerGatewayCommands(program: Command, run: Run): void {
