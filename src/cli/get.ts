@@ -1,7 +1,8 @@
 import { MillraceError } from '../errors.ts';
 import { contentOfGrant, openGrant, type Retrieval, retrieve, shareKeyOfWallet } from '../storage/index.ts';
-import { formatSize } from '../units.ts';
+import { formatAmount, formatSize, parseAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
+import { openPaidSources } from './paid-sources.ts';
 import { openWallet } from './secrets.ts';
 import { openSession } from './session.ts';
 import { openSources } from './sources.ts';
@@ -11,6 +12,7 @@ export interface GetCommandOptions {
   output?: string;
   path?: string;
   grant?: string;
+  maxPrice?: string;
 }
 
 /** Reads a content back from all its holders at once, verified block by block, and opens it with the wallet's key or a grant. */
@@ -30,24 +32,36 @@ export async function get(context: CommandContext, cid: string, options: GetComm
   const target = options.output ?? (options.path?.split('/').at(-1) || cid);
   const progress = output.progress('Reading');
   const startedAt = performance.now();
-  const fetched = await openSources(session, cid, {
-    signal: context.signal,
-    onProgress: ({ doneBytes, totalBytes }) => progress.update(doneBytes, totalBytes, 'shards'),
-  });
+  const budget = parseAmount(options.maxPrice ?? '0', 18);
+  const paid = budget === 0n ? undefined : await openPaidSources(context, session, { cid, signer, budget });
+  const shards =
+    paid === undefined
+      ? await openSources(session, cid, {
+          signal: context.signal,
+          onProgress: ({ doneBytes, totalBytes }) => progress.update(doneBytes, totalBytes, 'shards'),
+        })
+      : undefined;
   const result: Retrieval = await retrieve({
     cid,
     path: options.path,
-    sources: fetched.sources,
+    sources: (paid ?? shards)?.sources ?? [],
     keys: { shareKeys: [shareKey], fileKey: granted?.fileKey },
     output: target === '-' ? { stream: process.stdout } : { path: target },
     onProgress: ({ doneBytes, totalBytes }) => progress.update(doneBytes, totalBytes, formatSize(doneBytes)),
     signal: context.signal,
-  }).finally(async () => {
-    progress.end();
-    await fetched.close();
-  });
+    limits: paid?.limits,
+  })
+    .finally(async () => {
+      progress.end();
+      await shards?.close();
+    })
+    .catch(async (error) => {
+      await paid?.close(undefined);
+      throw error;
+    });
+  const cost = await paid?.close(result.sources);
   const seconds = Number(((performance.now() - startedAt) / 1000).toFixed(2));
-  const text = `${result.kind === 'folder' ? `${result.files} files, ` : ''}${formatSize(result.bytes)} in ${seconds} s, every block verified${result.wasSealed ? ', decrypted' : ''}: ${target}`;
+  const text = `${result.kind === 'folder' ? `${result.files} files, ` : ''}${formatSize(result.bytes)} in ${seconds} s, every block verified${result.wasSealed ? ', decrypted' : ''}${cost === undefined ? '' : `, for ${formatAmount(cost.paid, 18)}`}: ${target}`;
   if (target === '-') output.note(text);
-  else output.result({ ...result, output: target, seconds }, () => text);
+  else output.result({ ...result, output: target, seconds, ...(cost === undefined ? {} : { cost }) }, () => text);
 }

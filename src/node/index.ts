@@ -18,7 +18,6 @@ export { CLIENT_INDEX } from './prepare.ts';
 export {
   endpointUrl,
   fundFromFaucet,
-  nodeKeyConsent,
   provisionOperator,
   setEndpoint,
   type WantedOperator,

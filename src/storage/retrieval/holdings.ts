@@ -52,13 +52,13 @@ export async function fetchQuote(client: ChainClient, peer: PeerAddress, signal?
 
 /**
  * Everybody who is known to hold a content: holders of deals, as the chain knows them, and whoever announced it at nodes that route.
- * An announcement counts with its signature only; of each router a few are taken.
+ * An announcement counts with its signature only; of each router a few are taken. `sizeBytes` is that of the piece, where a deal tells.
  */
 export async function findCandidates(
   client: ChainClient,
   cid: CID,
   options: { signal?: AbortSignal; routers?: PeerAddress[] } = {},
-): Promise<Candidate[]> {
+): Promise<{ candidates: Candidate[]; sizeBytes: bigint | undefined }> {
   const { signal } = options;
   const [holders, operators] = await Promise.all([holdersOf(client, cid.bytes), listOperators(client)]);
   const withDeals = new Map(holders.map(({ operator }) => [operator.nodeKey.toLowerCase(), operator]));
@@ -74,7 +74,38 @@ export async function findCandidates(
     const { holder, endpoint, transportKey, pricePerGib, chunkBytes } = announcement;
     found.set(key, { holder, endpoint, transportKey, pricePerGib, chunkBytes, hasDeal: false, reported: { served: 0, failed: 0 } });
   }
-  return [...found.values()];
+  const sizes = holders.map(({ deal }) => deal.rawSize);
+  return { candidates: [...found.values()], sizeBytes: sizes[0] };
+}
+
+/** Retrievers that nodes which route have heard of, by their signed announcements; the newest of each. */
+export async function listRetrievers(client: ChainClient, options: { signal?: AbortSignal } = {}): Promise<SignedAnnouncement[]> {
+  const operators = sample(await listOperators(client), ROUTERS_MAX * 2);
+  const [domain, now] = [storageDomainOf(client), await client.now()];
+  const newest = new Map<string, SignedAnnouncement>();
+  const answers = await inBatches(operators, async (peer) => {
+    const [own, others] = await Promise.all([
+      fetchQuote(client, peer, options.signal),
+      askPeer(peer, '/v1/retrieval/announcements', options).catch(() => undefined),
+    ]);
+    const items = (others as { items?: unknown } | undefined)?.items;
+    return { own, items: Array.isArray(items) ? items.slice(0, 200) : [] };
+  });
+  const take = (signed: SignedAnnouncement) => {
+    const known = newest.get(signed.announcement.holder);
+    if (known === undefined || known.announcement.sequence < signed.announcement.sequence) newest.set(signed.announcement.holder, signed);
+  };
+  for (const { own, items } of answers) {
+    if (own !== undefined) take(own);
+    for (const item of items) {
+      try {
+        take(readAnnouncement(domain, item, now));
+      } catch {
+        // not signed by whom it names
+      }
+    }
+  }
+  return [...newest.values()];
 }
 
 async function candidateOf(client: ChainClient, operator: OperatorView, signal?: AbortSignal): Promise<Candidate> {

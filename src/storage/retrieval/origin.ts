@@ -108,11 +108,12 @@ export function createOrigin(options: {
     async block(cid) {
       const quick = await fetchFrom(cid, recent);
       if (quick !== undefined) return quick;
-      const candidates = (await findCandidates(client, cid)).filter(({ endpoint }) => endpoint !== options.own);
+      const found = await findCandidates(client, cid);
+      const candidates = found.candidates.filter(({ endpoint }) => endpoint !== options.own);
       const limits = { ...CHOICE_LIMITS, pricePerGibMax };
       const { first, reserve } = chooseSellers({ candidates, recordOf: records.of, limits, nowMs: Date.now() });
-      const found = await fetchFrom(cid, [...first, ...reserve].map(sourceOf));
-      if (found !== undefined) return found;
+      const bought = await fetchFrom(cid, [...first, ...reserve].map(sourceOf));
+      if (bought !== undefined) return bought;
       const others = sample(await listOperators(client), OPERATORS_TRIED).filter(({ endpoint }) => endpoint !== options.own);
       const free = others.map(({ nodeKey: holder, endpoint, transportKey }) =>
         sourceOf({

@@ -1,0 +1,48 @@
+import { listRetrievers, openPeerRecords } from '../storage/index.ts';
+import { formatAmount, formatSize } from '../units.ts';
+import type { CommandContext } from './context.ts';
+import { table } from './output.ts';
+import { recordsPath } from './paid-sources.ts';
+import { openSession } from './session.ts';
+
+/** Who sells reads, by their signed quotes, and what this client itself saw of each; cheats last. */
+export async function retrievers(context: CommandContext): Promise<void> {
+  const session = await openSession(context);
+  const records = openPeerRecords(recordsPath(session)).all();
+  const announced = await listRetrievers(session.client, { signal: context.signal });
+  const quotes = new Map(announced.map(({ announcement }) => [announcement.holder.toLowerCase(), announcement]));
+  const seen = new Map(records.map((record) => [record.holder.toLowerCase(), record]));
+  const items = [...new Set([...quotes.keys(), ...seen.keys()])]
+    .map((holder) => {
+      const [quote, record] = [quotes.get(holder), seen.get(holder)];
+      const tried = (record?.served ?? 0) + (record?.failed ?? 0);
+      return {
+        holder,
+        endpoint: quote?.endpoint ?? record?.endpoint ?? '',
+        pricePerGib: quote?.pricePerGib ?? null,
+        chunkBytes: quote?.chunkBytes ?? null,
+        holdings: quote?.cids.length ?? null,
+        tried,
+        successRate: tried === 0 ? null : (record?.served ?? 0) / tried,
+        cheated: record?.cheated ?? 0,
+        bytes: record?.bytes ?? 0,
+        paid: record?.paid ?? 0n,
+        lost: record?.lost ?? 0n,
+      };
+    })
+    .sort((left, right) => left.cheated - right.cheated || (right.successRate ?? 0.5) - (left.successRate ?? 0.5));
+  const unit = session.manifest.tokens.network?.symbol ?? 'tokens';
+  context.output.result({ items, unit, next: null }, () => {
+    const rows = items.map((item) => [
+      `${item.holder.slice(0, 10)}…`,
+      item.endpoint,
+      item.pricePerGib === null ? 'no quote' : formatAmount(item.pricePerGib, 18),
+      item.successRate === null ? 'not tried' : `${Math.round(item.successRate * 100)} % of ${item.tried}`,
+      String(item.cheated),
+      formatSize(item.bytes),
+      formatAmount(item.paid, 18),
+      formatAmount(item.lost, 18),
+    ]);
+    return `Prices in ${unit} for a GiB. Rates are what this client saw itself.\n${table(['holder', 'endpoint', 'per GiB', 'success', 'cheated', 'read', 'paid', 'lost'], rows)}`;
+  });
+}
