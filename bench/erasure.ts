@@ -20,11 +20,12 @@ const SECONDS_MIN = 1.5;
 const ROUNDS = 3;
 const folder = await mkdtemp(join(tmpdir(), 'millrace-bench-erasure-'));
 
-/** All shards of one code in one buffer, filled with random data. */
+/** All shards of one code, filled with random data: in one buffer, which is what the packages take, and one by one. */
 interface Sample {
   k: number;
   m: number;
   bytes: Buffer;
+  shards: Uint8Array[];
 }
 
 function sampleOf(k: number, m: number): Sample {
@@ -36,10 +37,8 @@ function sampleOf(k: number, m: number): Sample {
     state ^= state << 5;
     words[i] = state;
   }
-  return { k, m, bytes };
+  return { k, m, bytes, shards: Array.from({ length: k + m }, (_, index) => bytes.subarray(index * MIB, (index + 1) * MIB)) };
 }
-
-const shardOf = ({ bytes }: Sample, index: number) => bytes.subarray(index * MIB, (index + 1) * MIB);
 
 /** The best of three rounds, MiB of data per CPU-second: the machine is shared. */
 async function rate(dataMib: number, work: () => Promise<void> | void): Promise<number> {
@@ -66,9 +65,11 @@ interface Contestant {
   encode(sample: Sample): Promise<void> | void;
   decode(sample: Sample): Promise<void> | void;
   takes(k: number, m: number): boolean;
+  /** Buffers of its own for all shards. */
+  allocate?: (k: number, m: number) => Uint8Array[];
 }
 
-function ours(engine: 'simd' | 'javascript'): Contestant {
+function ours(engine: 'simd' | 'javascript', isInPlace = false): Contestant {
   const codes = new Map<string, ReturnType<typeof prepared>>();
   const prepared = (k: number, m: number) => {
     const code = createReedSolomon({ k, n: k + m }, engine === 'javascript' ? javascriptEngine : undefined);
@@ -78,23 +79,23 @@ function ours(engine: 'simd' | 'javascript'): Contestant {
     const wanted = Array.from({ length: lost }, (_, index) => index);
     return { code, given, wanted, recode: code.recoder(given, wanted) };
   };
-  const codeFor = ({ k, m }: Sample) => {
+  const codeFor = ({ k, m }: { k: number; m: number }) => {
     const key = `${k}+${m}`;
     const known = codes.get(key) ?? prepared(k, m);
     codes.set(key, known);
     return known;
   };
   return {
-    name: `Millrace, ${engine === 'simd' ? 'WebAssembly SIMD' : 'plain JavaScript'}`,
+    name: `Millrace, ${engine === 'javascript' ? 'plain JavaScript' : `WebAssembly SIMD, ${isInPlace ? 'its own' : 'any'} buffers`}`,
+    allocate: isInPlace ? (k, m) => codeFor({ k, m }).code.allocate(k + m, MIB) : undefined,
     encode(sample) {
-      const shards = Array.from({ length: sample.k + sample.m }, (_, index) => shardOf(sample, index));
-      codeFor(sample).code.encode(shards.slice(0, sample.k), shards.slice(sample.k));
+      codeFor(sample).code.encode(sample.shards.slice(0, sample.k), sample.shards.slice(sample.k));
     },
     decode(sample) {
       const { given, wanted, recode } = codeFor(sample);
       recode(
-        given.map((index) => shardOf(sample, index)),
-        wanted.map((index) => shardOf(sample, index)),
+        given.map((index) => sample.shards[index] as Uint8Array),
+        wanted.map((index) => sample.shards[index] as Uint8Array),
       );
     },
     takes: () => true,
@@ -150,7 +151,13 @@ function ronomon(): Contestant | string {
 
 async function codecs(): Promise<void> {
   const native = ronomon();
-  const contestants = [ours('simd'), ours('javascript'), digitalDefiance(), ...(typeof native === 'string' ? [] : [native])];
+  const contestants = [
+    ours('simd', true),
+    ours('simd'),
+    ours('javascript'),
+    digitalDefiance(),
+    ...(typeof native === 'string' ? [] : [native]),
+  ];
   if (typeof native === 'string') process.stdout.write(`@ronomon/reed-solomon ${native}\n`);
   process.stdout.write(`${'MiB of data per CPU-second, 1 MiB shards'.padEnd(52)}${'encode'.padStart(9)}${'decode'.padStart(9)}\n`);
   for (const [k, m] of [
@@ -166,11 +173,15 @@ async function codecs(): Promise<void> {
         continue;
       }
       const sample = sampleOf(k, m);
-      const original = Buffer.from(sample.bytes.subarray(0, k * MIB));
+      const original = sample.shards.slice(0, k).map((shard) => Uint8Array.from(shard));
+      const own = contestant.allocate?.(k, m);
+      if (own !== undefined) sample.shards = own;
+      for (const [index, shard] of original.entries()) sample.shards[index]?.set(shard);
       const encode = await rate(k, () => contestant.encode(sample));
-      sample.bytes.fill(0, 0, Math.min(k, m) * MIB);
+      for (const shard of sample.shards.slice(0, Math.min(k, m))) shard.fill(0);
       const decode = await rate(k, () => contestant.decode(sample));
-      assert.ok(sample.bytes.subarray(0, k * MIB).equals(original), `${contestant.name} gives other bytes`);
+      for (const [index, shard] of original.entries())
+        assert.ok(Buffer.compare(shard, sample.shards[index] as Uint8Array) === 0, contestant.name);
       process.stdout.write(`${name}${encode.toFixed(0).padStart(9)}${decode.toFixed(0).padStart(9)}\n`);
     }
   }

@@ -6,6 +6,8 @@ export interface RecodingEngine {
   readonly name: 'simd' | 'javascript';
   /** Prepares a matrix once for many windows of shards. */
   prepare(matrix: readonly Uint8Array[]): Recoder;
+  /** Zeroed buffers in which this engine works without copying, as long as all buffers of a call are from one allocation. */
+  allocate(count: number, bytes: number): Uint8Array[];
 }
 
 /** One prepared matrix: writes the outputs from the inputs. */

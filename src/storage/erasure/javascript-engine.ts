@@ -4,6 +4,7 @@ import { multiply } from './gf256.ts';
 /** The engine in plain JavaScript: the reference, and the way on hosts whose WebAssembly has no SIMD. */
 export const javascriptEngine: RecodingEngine = {
   name: 'javascript',
+  allocate: (count, bytes) => Array.from({ length: count }, () => new Uint8Array(bytes)),
   prepare(matrix) {
     return (inputs, outputs) => {
       for (const [row, output] of outputs.entries()) {

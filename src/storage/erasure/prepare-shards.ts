@@ -114,7 +114,7 @@ async function encodeShards(input: ShardInput, layout: ShardLayout): Promise<Sha
   const source = await open(content.carPath, 'r');
   try {
     const code = createReedSolomon(layout);
-    const windows = Array.from({ length: n }, () => new Uint8Array(Math.min(LEAF_BYTES, shardBytes)));
+    const windows = code.allocate(n, Math.min(LEAF_BYTES, shardBytes));
     const produce = async (from: number, bytes: number): Promise<Uint8Array[]> => {
       signal?.throwIfAborted();
       const parts = windows.map((window) => window.subarray(0, bytes));

@@ -8,11 +8,11 @@ export const KERNEL_STEP_BYTES = 64;
 export const TABLE_BYTES = 32;
 
 /**
- * One pass over `count` inputs that lie `stride` bytes apart: it writes `length` bytes of each output, which also lie
- * `stride` bytes apart. `tables` has those of the first input's rows, then the second's. With `sum` the first output is the
- * plain sum of all inputs and has no tables.
+ * One pass over `count` inputs: it writes bytes [from, to) of each output. `inputs` and `outputs` are places where the
+ * addresses of the shards stand, four bytes each. `tables` has those of the first input's rows, then the second's. With a sum
+ * the first output is the plain sum of all inputs and has no tables.
  */
-export type Kernel = (inputs: number, outputs: number, tables: number, count: number, stride: number, length: number) => void;
+export type Kernel = (inputs: number, outputs: number, tables: number, count: number, from: number, to: number) => void;
 
 /** Name of the kernel for a pass of so many rows. */
 export function kernelName(hasSum: boolean, tableRows: number): string {
@@ -34,7 +34,7 @@ export function assembleKernels(isRelaxed: boolean): Uint8Array<ArrayBuffer> {
   return assembleModule(functions);
 }
 
-const [INPUTS, OUTPUTS, TABLES, COUNT, STRIDE, LENGTH, POSITION, POINTER, TABLE, LEFT] = Array.from({ length: 10 }, (_, i) => i) as [
+const [INPUTS, OUTPUTS, TABLES, COUNT, POSITION, END, INPUT, POINTER, TABLE, LEFT] = Array.from({ length: 10 }, (_, i) => i) as [
   number,
   number,
   number,
@@ -64,6 +64,7 @@ function buildKernel(kind: { hasSum: boolean; tableRows: number; isRelaxed: bool
   const [lowTable, highTable] = [low, low + 1];
 
   const split = vectors.map((vector) => [
+    vector > 0 ? [] : [get(INPUT), wasm.load32(), get(POSITION), wasm.add, set(POINTER)],
     [get(POINTER), wasm.load128(16 * vector), set(raw(vector))],
     hasSum ? [get(sums(0, vector)), get(raw(vector)), wasm.xor128, set(sums(0, vector))] : [],
     tableRows === 0 ? [] : [get(raw(vector)), wasm.i32(4), wasm.shiftRight16, get(mask), wasm.and128, set(high(vector))],
@@ -82,20 +83,18 @@ function buildKernel(kind: { hasSum: boolean; tableRows: number; isRelaxed: bool
     ];
   });
   const advance: Code = [
-    [get(POINTER), get(STRIDE), wasm.add, set(POINTER)],
+    [get(INPUT), wasm.i32(4), wasm.add, set(INPUT)],
     [get(TABLE), wasm.i32(TABLE_BYTES * tableRows), wasm.add, set(TABLE)],
     [get(LEFT), wasm.i32(1), wasm.subtract, set(LEFT)],
   ];
   const start: Code = [
     allRows.map((row) => vectors.map((vector) => [wasm.splat(0), set(sums(row, vector))])),
-    [get(INPUTS), get(POSITION), wasm.add, set(POINTER)],
-    [get(TABLES), set(TABLE), get(COUNT), set(LEFT)],
+    [get(INPUTS), set(INPUT), get(TABLES), set(TABLE), get(COUNT), set(LEFT)],
   ];
   const store: Code = [
-    [get(OUTPUTS), get(POSITION), wasm.add, set(POINTER)],
     allRows.map((row) => [
+      [get(OUTPUTS), wasm.load32(4 * row), get(POSITION), wasm.add, set(POINTER)],
       vectors.map((vector) => [get(POINTER), get(sums(row, vector)), wasm.store128(16 * vector)]),
-      [get(POINTER), get(STRIDE), wasm.add, set(POINTER)],
     ]),
     [get(POSITION), wasm.i32(16 * width), wasm.add, set(POSITION)],
   ];
@@ -105,7 +104,7 @@ function buildKernel(kind: { hasSum: boolean; tableRows: number; isRelaxed: bool
     parameters: 6,
     i32Locals: 4,
     v128Locals: sums(rows, 0) - FIRST_VECTOR,
-    body: [wasm.splat(0x0f), set(mask), wasm.repeatWhile(block, [get(POSITION), get(LENGTH), wasm.isLessUnsigned])],
+    body: [wasm.splat(0x0f), set(mask), wasm.repeatWhile(block, [get(POSITION), get(END), wasm.isLessUnsigned])],
   };
 }
 

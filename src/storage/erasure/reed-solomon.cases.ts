@@ -57,7 +57,9 @@ function randomCases(engine: RecodingEngine): void {
     fc.assert(
       fc.property(shapes, lengths, fc.nat(), (shape, length, seed) => {
         const reference = encoded(createReedSolomon(shape, javascriptEngine), length, seed);
-        assert.deepEqual(encoded(createReedSolomon(shape, engine), length, seed), reference);
+        const code = createReedSolomon(shape, engine);
+        assert.deepEqual(encoded(code, length, seed), reference);
+        assert.deepEqual(encoded(code, length, seed, code.allocate(shape.n, length)), reference);
       }),
       { numRuns: 100 },
     );
@@ -83,6 +85,22 @@ function knownCases(engine: RecodingEngine): void {
     for (let i = 0; i < 70; i += 1) assert.equal(sum[3]?.[i], (sum[0]?.[i] ?? 0) ^ (sum[1]?.[i] ?? 0) ^ (sum[2]?.[i] ?? 0));
     const copies = encoded(createReedSolomon({ k: 1, n: 4 }, engine), 70, 2);
     for (const copy of copies) assert.deepEqual(copy, copies[0]);
+  });
+
+  test(`${engine.name}: parts of allocated buffers are written and nothing beside them`, () => {
+    const code = createReedSolomon({ k: 3, n: 5 }, engine);
+    fc.assert(
+      fc.property(fc.nat(400), fc.nat(400), fc.nat(), (skip, length, seed) => {
+        const whole = code.allocate(5, 1000);
+        for (const shard of whole) shard.fill(0xbb);
+        const parts = whole.map((shard) => shard.subarray(skip, skip + length));
+        assert.deepEqual(encoded(code, length, seed, parts), encoded(createReedSolomon(code, javascriptEngine), length, seed));
+        for (const shard of whole) {
+          assert.ok(shard.subarray(0, skip).every((byte) => byte === 0xbb) && shard.subarray(skip + length).every((byte) => byte === 0xbb));
+        }
+      }),
+      { numRuns: 50 },
+    );
   });
 
   test(`${engine.name}: a flipped byte in a shard in use changes what is decoded`, () => {
@@ -120,20 +138,21 @@ function refusalCases(engine: RecodingEngine): void {
   });
 }
 
-function encoded(code: ReedSolomon, length: number, seed: number): Uint8Array[] {
+function encoded(code: ReedSolomon, length: number, seed: number, into = plainShards(code.n, length)): Uint8Array[] {
   let state = (seed | 0) ^ 0x9e3779b9 || 1;
-  const data = Array.from({ length: code.k }, () =>
-    Uint8Array.from({ length }, () => {
+  for (const shard of into.slice(0, code.k)) {
+    for (let i = 0; i < length; i += 1) {
       state ^= state << 13;
       state ^= state >>> 17;
       state ^= state << 5;
-      return state;
-    }),
-  );
-  const parity = Array.from({ length: code.n - code.k }, () => new Uint8Array(length).fill(0xaa));
-  code.encode(data, parity);
-  return [...data, ...parity];
+      shard[i] = state;
+    }
+  }
+  code.encode(into.slice(0, code.k), into.slice(code.k));
+  return into.map((shard) => Uint8Array.from(shard));
 }
+
+const plainShards = (count: number, length: number): Uint8Array[] => Array.from({ length: count }, () => new Uint8Array(length).fill(0xaa));
 
 function shuffled(n: number, order: fc.Stream<number>): number[] {
   const indices = Array.from({ length: n }, (_, index) => index);

@@ -22,6 +22,8 @@ export interface ShardBytes {
 /** A Reed-Solomon code over GF(2^8). All shards of one call have the same length. */
 export interface ReedSolomon extends CodeShape {
   readonly engine: RecodingEngine['name'];
+  /** Zeroed shard buffers that this code's engine works in without copying when all buffers of a call are from one allocation. */
+  allocate(count: number, bytes: number): Uint8Array[];
   /** Writes all n − k parity shards from all data shards. @throws bad-shard-sizes */
   encode(data: readonly Uint8Array[], parity: readonly Uint8Array[]): void;
   /** The k data shards from any k shards or more; shards that are there are given back as they are. @throws too-few-shards, bad-shard-sizes, bad-shard-index */
@@ -84,6 +86,7 @@ export function createReedSolomon(shape: CodeShape, engine: RecodingEngine = sim
     k,
     n,
     engine: engine.name,
+    allocate: engine.allocate,
     encode: encodeAll,
     decode(given) {
       const present = new Map(given.map(({ index, bytes }) => [index, bytes]));

@@ -5,68 +5,137 @@ import { webAssembly } from './wasm-assembler.ts';
 
 /** Bytes of each shard that are worked on at a time: small enough that all of them stay in the processor's cache. */
 const BLOCK_BYTES = 16_384;
-/** Blocks do not lie a power of two apart, else they would compete for the same lines of the cache. */
-const STRIDE_BYTES = BLOCK_BYTES + 64;
+/** Shards do not lie a power of two apart, else they would compete for the same lines of the cache. */
+const GAP_BYTES = 64;
 const SHARDS_MAX = 255;
 const PAGE_BYTES = 65_536;
+/** Each memory begins with the addresses of inputs and outputs, then has the tables. */
+const OUTPUTS_AT = 4 * (SHARDS_MAX + 1);
+const TABLES_AT = 2 * OUTPUTS_AT;
 /** A matrix has at most as many coefficients as a 128-of-255 code has between data and parity. */
-const TABLES_BYTES = 128 * 128 * TABLE_BYTES;
-const INPUTS_AT = TABLES_BYTES;
-const OUTPUTS_AT = INPUTS_AT + SHARDS_MAX * STRIDE_BYTES;
-const MEMORY_BYTES = OUTPUTS_AT + (TABLE_ROWS_MAX + 1) * STRIDE_BYTES;
+const SHARDS_AT = TABLES_AT + 128 * 128 * TABLE_BYTES;
 
 /** Outputs that are computed in one pass over the inputs. */
 interface Pass {
-  kernel: Kernel;
+  kernel: string;
   rows: number[];
   tablesAt: number;
-  count: number;
 }
+
+/** A matrix made ready: how many inputs, the passes over them, and their tables. */
+interface Plan {
+  count: number;
+  passes: Pass[];
+  tables: Uint8Array;
+}
+
+/** A memory and the code that works in it. */
+interface Arena {
+  kernels: Record<string, Kernel>;
+  bytes: Uint8Array;
+  addresses: Uint32Array;
+  /** Whose tables are there now. */
+  plan: Plan | undefined;
+}
+
+let loaded: RecodingEngine | 'absent' | undefined;
+/** Memories by their buffers: shards that lie in one of them are worked on in place. */
+const arenas = new WeakMap<ArrayBufferLike, Arena>();
 
 /**
  * The engine in WebAssembly SIMD; its module is assembled here when it is first asked for. Undefined on hosts without SIMD.
- * Its memory (about 4.6 MiB) is shared by all codes of the process, which is safe because recoding never waits.
+ * Shards from anywhere are copied block by block through one memory (about 4.6 MiB), which all codes of the process share:
+ * recoding never waits, so none meets another there. Shards of one allocation are worked on where they are.
  */
 export function simdEngine(): RecodingEngine | undefined {
   loaded ??= load();
   return loaded === 'absent' ? undefined : loaded;
 }
 
-let loaded: RecodingEngine | 'absent' | undefined;
-
 function load(): RecodingEngine | 'absent' {
   const code = [true, false].map(assembleKernels).find((bytes) => webAssembly.validate(bytes));
   if (code === undefined) return 'absent';
-  const memory = new webAssembly.Memory({ initial: Math.ceil(MEMORY_BYTES / PAGE_BYTES) });
-  const kernels = new webAssembly.Instance(new webAssembly.Module(code), { host: { memory } }).exports as Record<string, Kernel>;
-  const bytes = new Uint8Array(memory.buffer);
-  return { name: 'simd', prepare: (matrix) => prepare(matrix, kernels, bytes) };
-}
-
-function prepare(matrix: readonly Uint8Array[], kernels: Record<string, Kernel>, memory: Uint8Array): Recoder {
-  const { passes, tables } = planPasses(matrix, kernels);
-  return (inputs, outputs) => {
-    memory.set(tables);
-    const length = inputs[0]?.length ?? 0;
-    for (let from = 0; from < length; from += BLOCK_BYTES) {
-      const bytes = Math.min(BLOCK_BYTES, length - from);
-      const rounded = Math.ceil(bytes / KERNEL_STEP_BYTES) * KERNEL_STEP_BYTES;
-      for (let i = 0; i < inputs.length; i += 1) {
-        memory.set((inputs[i] as Uint8Array).subarray(from, from + bytes), INPUTS_AT + i * STRIDE_BYTES);
-      }
-      for (const { kernel, rows, tablesAt, count } of passes) {
-        kernel(INPUTS_AT, OUTPUTS_AT, tablesAt, count, STRIDE_BYTES, rounded);
-        for (let i = 0; i < rows.length; i += 1) {
-          const at = OUTPUTS_AT + i * STRIDE_BYTES;
-          (outputs[rows[i] as number] as Uint8Array).set(memory.subarray(at, at + bytes), from);
-        }
-      }
-    }
+  const module = new webAssembly.Module(code);
+  const stage = openArena(module, SHARDS_AT + (SHARDS_MAX + TABLE_ROWS_MAX + 1) * (BLOCK_BYTES + GAP_BYTES));
+  return {
+    name: 'simd',
+    prepare: (matrix) => recoderOf(planPasses(matrix), stage),
+    allocate(count, bytes) {
+      const stride = Math.ceil(bytes / KERNEL_STEP_BYTES) * KERNEL_STEP_BYTES + GAP_BYTES;
+      const arena = openArena(module, SHARDS_AT + count * stride);
+      return Array.from({ length: count }, (_, index) =>
+        arena.bytes.subarray(SHARDS_AT + index * stride, SHARDS_AT + index * stride + bytes),
+      );
+    },
   };
 }
 
+function openArena(module: object, sizeBytes: number): Arena {
+  const memory = new webAssembly.Memory({ initial: Math.ceil(sizeBytes / PAGE_BYTES) });
+  const kernels = new webAssembly.Instance(module, { host: { memory } }).exports as Record<string, Kernel>;
+  const arena: Arena = {
+    kernels,
+    bytes: new Uint8Array(memory.buffer),
+    addresses: new Uint32Array(memory.buffer, 0, TABLES_AT / 4),
+    plan: undefined,
+  };
+  arenas.set(memory.buffer, arena);
+  return arena;
+}
+
+function recoderOf(plan: Plan, stage: Arena): Recoder {
+  return (inputs, outputs) => {
+    const length = inputs[0]?.length ?? 0;
+    const home = arenas.get(inputs[0]?.buffer as ArrayBuffer);
+    const isAtHome = home !== undefined && [...inputs, ...outputs].every(({ buffer }) => buffer === home.bytes.buffer);
+    // In place only whole steps: what is written beyond a shard's end could be somebody's.
+    const inPlace = isAtHome ? length - (length % KERNEL_STEP_BYTES) : 0;
+    if (inPlace > 0) recodeInPlace(plan, home as Arena, inputs, outputs, inPlace);
+    if (inPlace < length) recodeByCopy(plan, stage, inputs, outputs, inPlace);
+  };
+}
+
+function recodeInPlace(plan: Plan, arena: Arena, inputs: readonly Uint8Array[], outputs: readonly Uint8Array[], length: number): void {
+  const { addresses, kernels } = arena;
+  bringTables(arena, plan);
+  for (let i = 0; i < inputs.length; i += 1) addresses[i] = (inputs[i] as Uint8Array).byteOffset;
+  for (let from = 0; from < length; from += BLOCK_BYTES) {
+    const to = Math.min(length, from + BLOCK_BYTES);
+    for (const { kernel, rows, tablesAt } of plan.passes) {
+      for (let i = 0; i < rows.length; i += 1) addresses[OUTPUTS_AT / 4 + i] = (outputs[rows[i] as number] as Uint8Array).byteOffset;
+      (kernels[kernel] as Kernel)(0, OUTPUTS_AT, TABLES_AT + tablesAt, plan.count, from, to);
+    }
+  }
+}
+
+function recodeByCopy(plan: Plan, stage: Arena, inputs: readonly Uint8Array[], outputs: readonly Uint8Array[], start: number): void {
+  const { addresses, bytes, kernels } = stage;
+  const length = (inputs[0] as Uint8Array).length;
+  const addressOf = (place: number) => SHARDS_AT + place * (BLOCK_BYTES + GAP_BYTES);
+  bringTables(stage, plan);
+  for (let i = 0; i < inputs.length; i += 1) addresses[i] = addressOf(i);
+  for (let i = 0; i <= TABLE_ROWS_MAX; i += 1) addresses[OUTPUTS_AT / 4 + i] = addressOf(SHARDS_MAX + i);
+  for (let from = start; from < length; from += BLOCK_BYTES) {
+    const size = Math.min(BLOCK_BYTES, length - from);
+    for (let i = 0; i < inputs.length; i += 1) bytes.set((inputs[i] as Uint8Array).subarray(from, from + size), addressOf(i));
+    for (const { kernel, rows, tablesAt } of plan.passes) {
+      (kernels[kernel] as Kernel)(0, OUTPUTS_AT, TABLES_AT + tablesAt, plan.count, 0, size);
+      for (let i = 0; i < rows.length; i += 1) {
+        const at = addressOf(SHARDS_MAX + i);
+        (outputs[rows[i] as number] as Uint8Array).set(bytes.subarray(at, at + size), from);
+      }
+    }
+  }
+}
+
+function bringTables(arena: Arena, plan: Plan): void {
+  if (arena.plan === plan) return;
+  arena.bytes.set(plan.tables, TABLES_AT);
+  arena.plan = plan;
+}
+
 /** Divides the rows into passes; a row of ones needs no tables and goes with others. */
-function planPasses(matrix: readonly Uint8Array[], kernels: Record<string, Kernel>): { passes: Pass[]; tables: Uint8Array } {
+function planPasses(matrix: readonly Uint8Array[]): Plan {
   const numbers = matrix.map((_, row) => row);
   const isSum = (row: number) => (matrix[row] as Uint8Array).every((factor) => factor === 1);
   const sums = numbers.filter(isSum);
@@ -74,19 +143,18 @@ function planPasses(matrix: readonly Uint8Array[], kernels: Record<string, Kerne
   const count = matrix[0]?.length ?? 0;
   const tables = new Uint8Array(others.length * count * TABLE_BYTES);
   const passes: Pass[] = [];
-  let tablesAt = 0;
   const passesNeeded = Math.max(sums.length, Math.ceil(others.length / TABLE_ROWS_MAX));
+  let done = 0;
   for (let pass = 0; pass < passesNeeded; pass += 1) {
     const sum = sums.slice(pass, pass + 1);
     // Even shares: two passes of three rows are faster than one of four and one of two.
-    const share = Math.ceil((others.length - tablesAt / (count * TABLE_BYTES)) / (passesNeeded - pass));
-    const first = tablesAt / (count * TABLE_BYTES);
-    const tabled = others.slice(first, first + share);
+    const tabled = others.slice(done, done + Math.ceil((others.length - done) / (passesNeeded - pass)));
+    const tablesAt = done * count * TABLE_BYTES;
     fillTables(tables.subarray(tablesAt), matrix, tabled, count);
-    passes.push({ kernel: kernels[kernelName(sum.length > 0, tabled.length)] as Kernel, rows: [...sum, ...tabled], tablesAt, count });
-    tablesAt += tabled.length * count * TABLE_BYTES;
+    passes.push({ kernel: kernelName(sum.length > 0, tabled.length), rows: [...sum, ...tabled], tablesAt });
+    done += tabled.length;
   }
-  return { passes, tables };
+  return { count, passes, tables };
 }
 
 function fillTables(target: Uint8Array, matrix: readonly Uint8Array[], rows: readonly number[], count: number): void {

@@ -35,6 +35,7 @@ export const wasm = {
   /** Repeats `body` while `condition`, evaluated after each turn, is not zero. */
   repeatWhile: (body: Code, condition: Code): Code => [0x03, 0x40, body, condition, 0x0d, 0, 0x0b],
   isLessUnsigned: [0x49],
+  load32: (offset = 0): Code => [0x28, 2, unsigned(offset)],
   load128: (offset = 0): Code => [0xfd, unsigned(0), 0, unsigned(offset)],
   store128: (offset = 0): Code => [0xfd, unsigned(11), 0, unsigned(offset)],
   /** A vector of 16 equal bytes. */
