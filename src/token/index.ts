@@ -47,4 +47,12 @@ export {
   type ReceiverLimits,
   type ReceiverOptions,
 } from './voucher-receiver.ts';
-export { PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, type PaidResource } from './x402-wire.ts';
+export {
+  decodePayment,
+  decodePaymentRequired,
+  PAYMENT_REQUIRED,
+  PAYMENT_RESPONSE,
+  PAYMENT_SIGNATURE,
+  type PaidResource,
+  type PaymentRequired,
+} from './x402-wire.ts';

@@ -12,6 +12,7 @@ import {
   createSender,
   deployNetwork,
   developmentSigner,
+  nodeKeyConsent,
   type Sender,
   startChainSupervisor,
 } from '../chain/index.ts';
@@ -93,17 +94,7 @@ function openSender(index: number): Sender {
 /** The owner's key is its node key and its beneficiary too. */
 async function registerOperator(): Promise<bigint> {
   const signer = developmentSigner(1, 'dev');
-  const signature = await signer.signTypedData({
-    domain: { name: 'Millrace Operators', version: '1', chainId: client.chainId, verifyingContract: client.address('operators') },
-    types: {
-      NodeKeyConsent: [
-        { name: 'owner', type: 'address' },
-        { name: 'nodeKey', type: 'address' },
-      ],
-    },
-    primaryType: 'NodeKeyConsent',
-    message: { owner: owner.address, nodeKey: owner.address },
-  });
+  const signature = await nodeKeyConsent(client, signer, owner.address);
   const args = [owner.address, owner.address, zeroHash, 'https://127.0.0.1:1', zeroHash, signature] as const;
   await owner.send({ contract: 'operators', functionName: 'register', args });
   return client.read('operators', 'operatorOfNodeKey', [owner.address]);

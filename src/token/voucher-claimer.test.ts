@@ -76,6 +76,27 @@ test('nothing is claimed before the interval is over, then all channels in one t
   }
 });
 
+test('after claims were paid out it calls back, and what fails there undoes no claim', async () => {
+  const { receiver, ids, close } = await soldTo(2);
+  const seen: bigint[] = [];
+  const claimer = claimerOf(receiver, {
+    batchMax: 1,
+    async afterSettlement() {
+      seen.push(await claimedOf(ids[0] as Hex), await claimedOf(ids[1] as Hex));
+      throw new MillraceError('test-timeout', { actor: 'host', message: 'What comes after is out of order' });
+    },
+  });
+  try {
+    assert.equal((await claimer.claimNow()).transactions.length, 2);
+    assert.deepEqual(seen, [PRICE, PRICE], 'once for the round, after its claims');
+    assert.equal((await claimer.claimNow()).transactions.length, 0);
+    assert.equal(seen.length, 2, 'nothing was paid, so nothing is said');
+  } finally {
+    await claimer.stop();
+    await close();
+  }
+});
+
 test('at the risk threshold it claims at once', async () => {
   const { receiver, ids, close } = await soldTo(2);
   const careless = claimerOf(receiver, { riskThreshold: 2n * PRICE + 1n });

@@ -17,6 +17,8 @@ export interface ClaimerOptions {
   riskThreshold?: bigint;
   /** Channels in one transaction. Default 200 (3.6 million gas). */
   batchMax?: number;
+  /** Called after claims that were paid out; when it fails that is logged, and the claims stand. It must be good to call late or again. */
+  afterSettlement?: () => Promise<unknown>;
   log?: Logger;
 }
 
@@ -137,7 +139,17 @@ class ClaimRounds {
         await this.#claimBatch(entries.slice(at, at + (this.#options.batchMax ?? BATCH_MAX)), report);
       }
     }
+    if (report.transactions.length > 0) await this.#tellSettled();
     return report;
+  }
+
+  async #tellSettled(): Promise<void> {
+    try {
+      await this.#options.afterSettlement?.();
+    } catch (error) {
+      const { code, message } = toMillraceError(error);
+      this.#log.warn('after-settlement-failed', { code, reason: message });
+    }
   }
 
   /** One channel that cannot be claimed any more must not hold up the others: it is looked at, and the rest claimed. */

@@ -46,3 +46,24 @@ test('a client pays for requests, the receiver claims them in one transaction, a
     await receiver.close();
   }
 });
+
+test('on a chain without channels in its genesis block the contract stands at its own address, and everything is the same', async () => {
+  const elsewhere = await startChannelsNetwork({ inGenesis: false });
+  try {
+    const { client } = elsewhere;
+    assert.notEqual(client.address('channels'), X402_CHANNELS);
+    const receiver = await elsewhere.receiver();
+    const server = await startPaidServer(receiver, { amount: 7n, token: client.address('stableToken') });
+    const payer = await elsewhere.payer(2);
+    for (const path of ['a', 'b']) assert.equal((await payer.fetch(`${server.url}/${path}`, { amountMax: 7n })).status, 200);
+    const claimer = startClaimer({ client, receiver, sender: elsewhere.sender(1), intervalSeconds: TEST_INTERVAL });
+    await claimer.claimNow();
+    await claimer.stop();
+    assert.equal(await client.read('stableToken', 'balanceOf', [receiver.receiver]), 14n);
+    await server.stop();
+    await payer.close();
+    await receiver.close();
+  } finally {
+    await elsewhere.stop();
+  }
+});
