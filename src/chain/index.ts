@@ -27,6 +27,7 @@ export { type ColumnType, type FollowerSql, followerMigrations, insertRows, trac
 export { type GenesisChannels, X402_CHANNELS, X402_DEPOSIT_COLLECTOR } from './genesis-contracts.ts';
 export { createKeystore, exportKeystore, importKeystore, keystoreAddress, openKeystore } from './keystore.ts';
 export { type Manifest, manifestId, parseManifest, readManifest, signManifest, type UnsignedManifest, writeManifest } from './manifest.ts';
+export { nodeKeyConsent } from './node-key-consent.ts';
 export { checkPowers, type HolderKind, listPowers, type Power } from './powers.ts';
 export { type Allocation, loadProfile, type ParameterBounds, PROFILE_NAMES, type Profile } from './profile.ts';
 export { type BlockHeader, type FixArguments, firstBlockAtOrAfter, fixArguments, readHeader } from './randomness.ts';

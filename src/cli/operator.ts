@@ -1,9 +1,9 @@
 import { existsSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import { type ChainClient, createKeystore, keystoreAddress, openKeystore } from '../chain/index.ts';
+import { type ChainClient, createKeystore, keystoreAddress, nodeKeyConsent, openKeystore } from '../chain/index.ts';
 import { openTransportIdentity } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
-import { endpointUrl, type NetworkFolder, nodeKeyConsent, setEndpoint } from '../node/index.ts';
+import { endpointUrl, type NetworkFolder, setEndpoint } from '../node/index.ts';
 import {
   claim,
   claimable,

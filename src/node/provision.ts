@@ -1,5 +1,5 @@
 import { type Address, type Hex, stringToHex } from 'viem';
-import type { ChainClient, Sender, Signer } from '../chain/index.ts';
+import { type ChainClient, nodeKeyConsent, type Sender, type Signer } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import { depositStake } from '../token/index.ts';
 
@@ -86,21 +86,6 @@ function regionWord(region: string): Hex {
     actor: 'caller',
     message: `Got a region of ${bytes.length} bytes, expected at most ${REGION_BYTES_MAX}`,
     values: { got: bytes.length, max: REGION_BYTES_MAX },
-  });
-}
-
-/** The node key's agreement to work for `owner` (EIP-712 `NodeKeyConsent`), so that nobody can squat a key. */
-export function nodeKeyConsent(client: ChainClient, nodeKey: Signer, owner: Address): Promise<Hex> {
-  return nodeKey.signTypedData({
-    domain: { name: 'Millrace Operators', version: '1', chainId: client.chainId, verifyingContract: client.address('operators') },
-    types: {
-      NodeKeyConsent: [
-        { name: 'owner', type: 'address' },
-        { name: 'nodeKey', type: 'address' },
-      ],
-    },
-    primaryType: 'NodeKeyConsent',
-    message: { owner, nodeKey: nodeKey.address },
   });
 }
 

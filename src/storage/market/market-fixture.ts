@@ -10,6 +10,7 @@ import {
   createSender,
   deployNetwork,
   developmentSigner,
+  nodeKeyConsent,
   type Sender,
   type Signer,
   startChainSupervisor,
@@ -278,17 +279,7 @@ export async function registerOperator(
   wanted: { owner: Sender; nodeKey: Signer; endpoint: string; transportKey: Hex; index: number },
 ): Promise<bigint> {
   const { owner, nodeKey, endpoint, transportKey, index } = wanted;
-  const consent = await nodeKey.signTypedData({
-    domain: { name: 'Millrace Operators', version: '1', chainId: client.chainId, verifyingContract: client.address('operators') },
-    types: {
-      NodeKeyConsent: [
-        { name: 'owner', type: 'address' },
-        { name: 'nodeKey', type: 'address' },
-      ],
-    },
-    primaryType: 'NodeKeyConsent',
-    message: { owner: owner.address, nodeKey: nodeKey.address },
-  });
+  const consent = await nodeKeyConsent(client, nodeKey, owner.address);
   const region = stringToHex(`region-${index}`, { size: 32 });
   await owner.send({
     contract: 'operators',
