@@ -126,7 +126,7 @@ async function startDatabase(options: NetworkOptions, parts: KeptPart[]): Promis
     url = postgres.url;
     return postgres;
   };
-  parts.push(await keepRunning({ name: 'database', start, log: options.log }));
+  parts.push(await keepRunning({ name: 'database', start, log: options.log, logFile: join(options.folder.postgres, 'postgres.log') }));
   return url;
 }
 
@@ -170,7 +170,7 @@ async function startChain(options: NetworkOptions, parts: KeptPart[]): Promise<{
     );
   for (let attempt = 1; ; attempt += 1) {
     try {
-      parts.push(await keepRunning({ name: 'chain', start, log: options.log }));
+      parts.push(await keepRunning({ name: 'chain', start, log: options.log, logFile: join(options.folder.logs, 'chain.log') }));
       return found;
     } catch (error) {
       if ((error as MillraceError).code !== 'port-in-use' || attempt === PORT_ATTEMPTS) throw error;
@@ -205,7 +205,12 @@ function keepFollower(options: NetworkOptions, rpcUrl: string, databaseUrl: stri
     databaseUrl,
     logFile: join(options.folder.logs, 'follower.log'),
   };
-  return keepRunning({ name: 'follower', log: options.log, start: () => spawnPart(options, 'follower', FOLLOWER_PROCESS, given) });
+  return keepRunning({
+    name: 'follower',
+    log: options.log,
+    logFile: given.logFile,
+    start: () => spawnPart(options, 'follower', FOLLOWER_PROCESS, given),
+  });
 }
 
 function keepNode(options: NetworkOptions, rpcUrl: string, operator: LocalOperator): Promise<KeptPart> {
@@ -222,7 +227,7 @@ function keepNode(options: NetworkOptions, rpcUrl: string, operator: LocalOperat
     key: operator.key,
     logFile: join(options.folder.logs, `${name}.log`),
   };
-  return keepRunning({ name, log: options.log, start: () => spawnPart(options, name, NODE_PROCESS, given) });
+  return keepRunning({ name, log: options.log, logFile: given.logFile, start: () => spawnPart(options, name, NODE_PROCESS, given) });
 }
 
 /** Starts a part's process, or adopts the one that an earlier supervisor left. Options go by argument; they hold no secrets but the database's URL, which goes by standard input. */

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { test } from 'node:test';
+import type { MillraceError } from '../errors.ts';
 import { silentLogger } from '../log.ts';
 import { keepRunning, type RunningPart } from './part.ts';
 
@@ -68,4 +69,28 @@ test('the first start’s error reaches the caller', async () => {
     throw new TypeError('no binary');
   };
   await assert.rejects(keepRunning({ name: 'none', start, log: silentLogger }), /no binary/);
+});
+
+test('a restart of a part that does not start again ends with an error that names it and its log', async () => {
+  let isBroken = false;
+  const part = await keepRunning({
+    name: 'broken',
+    log: silentLogger,
+    logFile: '/var/log/broken.log',
+    restartWithinMs: 300,
+    async start() {
+      if (isBroken) throw new TypeError('a file is damaged');
+      return start();
+    },
+  });
+  isBroken = true;
+  await assert.rejects(part.restart(), (error: MillraceError) => {
+    assert.equal(error.code, 'part-not-started');
+    assert.deepEqual(error.values, { part: 'broken', logFile: '/var/log/broken.log', reason: 'TypeError: a file is damaged' });
+    return true;
+  });
+  // It is tried on, and starts when it can.
+  isBroken = false;
+  await until(() => part.state() === 'running');
+  await part.stop();
 });
