@@ -1,3 +1,4 @@
+import { existsSync, readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Hono } from 'hono';
@@ -5,12 +6,14 @@ import type { CID } from 'multiformats/cid';
 import type { Hex } from 'viem';
 import type { ChainClient, Sender, Signer } from '../../chain/index.ts';
 import { systemClock } from '../../clock.ts';
+import { writeFileDurably } from '../../durable-file.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { createPayer, openReceiver, startClaimer } from '../../token/index.ts';
 import { DAG_PB, parseCid } from '../content/block.ts';
 import { listOperators, storageDomainOf } from '../market/chain-view.ts';
 import { createTrustlessGateway } from '../pieces/gateway.ts';
+import { rewardRetrieval } from '../rewards/rewards.ts';
 import { ANNOUNCEMENT_LIMITS, announcementToJson, PROTOCOL, type SignedAnnouncement, signAnnouncement } from './announcement.ts';
 import { type BookLimits, createAnnouncementBook } from './announcement-book.ts';
 import { openBlockCache } from './block-cache.ts';
@@ -102,7 +105,14 @@ export async function startRetriever(options: RetrieverOptions): Promise<Retriev
     claimIntervalSeconds: policy.claimIntervalSeconds,
     sender,
   });
-  const claimer = startClaimer({ client, receiver, sender, intervalSeconds: policy.claimIntervalSeconds, log });
+  const claimer = startClaimer({
+    client,
+    receiver,
+    sender,
+    intervalSeconds: policy.claimIntervalSeconds,
+    afterSettlement: () => rewardRetrieval({ client, sender, receiver: signer.address }),
+    log,
+  });
   const payer = await createPayer({
     client,
     signer,
@@ -121,7 +131,8 @@ export async function startRetriever(options: RetrieverOptions): Promise<Retriev
     budget,
     own: (await options.endpoint()) ?? '',
   });
-  const roots = new Map<string, true>();
+  const rootsPath = join(folder, 'holdings.json');
+  const roots = readRoots(rootsPath);
   const fetching = new Map<string, Promise<Uint8Array>>();
   /** What nobody had a moment ago: asking for it again costs nothing here. */
   const missing = new Map<string, number>();
@@ -201,6 +212,7 @@ export async function startRetriever(options: RetrieverOptions): Promise<Retriev
         const now = await client.now();
         const isDue = now >= announcedAt + BigInt(policy.announceSeconds) / 2n || roots.size !== announcedRoots;
         if (isDue && isSelling) {
+          if (roots.size !== announcedRoots) writeFileDurably(rootsPath, `${JSON.stringify([...roots.keys()])}\n`);
           [announcedAt, announcedRoots] = [now, roots.size];
           log.debug('announced', { peers: await announce(), holdings: roots.size });
         }
@@ -280,6 +292,16 @@ function notFound(cid: CID): MillraceError {
     values: { cid: cid.toString() },
     hint: 'Ask later or elsewhere.',
   });
+}
+
+/** What was asked for by name before the last stop. A file that cannot be read only means that others must ask again. */
+function readRoots(path: string): Map<string, true> {
+  try {
+    const known = existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as string[]) : [];
+    return new Map(known.slice(-ANNOUNCEMENT_LIMITS.cids).map((cid) => [parseCid(cid).toString(), true]));
+  } catch {
+    return new Map();
+  }
 }
 
 /** Remembers what was asked for by name: the likeliest root of what else is in the cache. */
