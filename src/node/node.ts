@@ -1,8 +1,9 @@
 import { join } from 'node:path';
 import { connectChain, createSender, type Manifest, type Signer } from '../chain/index.ts';
 import { openTransportIdentity, startPeerServer } from '../connect/index.ts';
-import { httpStatusOf, MillraceError, toMillraceError } from '../errors.ts';
+import { MillraceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import { answerRequest } from './node-answer.ts';
 import { isDraining, startNodeControl } from './node-control.ts';
 import { directEndpointOf, startReachRole } from './reach-role.ts';
 import type { RelayedBy, RelaySettings } from './relay-settings.ts';
@@ -98,7 +99,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       identity,
       door: { take: (name, connection) => roles.some((role) => role.door?.take(name, connection) === true) },
       connectionsMax: options.roles.includes('relay') ? RELAY_CONNECTIONS_MAX : undefined,
-      fetch: (request) => answer(request, roles, started.signal),
+      fetch: (request) => answerRequest(request, roles, started.signal),
     });
     const mode = options.relayedBy ?? 'none';
     if (mode !== 'none') {
@@ -124,33 +125,4 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     await stopRoles();
     throw error;
   }
-}
-
-async function answer(request: Request, roles: readonly Role[], stopping: AbortSignal): Promise<Response> {
-  const path = new URL(request.url).pathname;
-  try {
-    if (path === '/healthz') return Response.json({ status: stopping.aborted ? 'stopping' : 'ok', roles: roles.map((role) => role.name) });
-    if (path === '/metrics') {
-      const texts = await Promise.all(roles.map((role) => role.metrics()));
-      return new Response(texts.join(''), { headers: { 'content-type': 'text/plain; version=0.0.4' } });
-    }
-    for (const role of roles) {
-      const response = role.fetch(request);
-      if (response !== undefined) return await response;
-    }
-    return problem(404, new MillraceError('no-such-path', { actor: 'caller', message: `Nothing is served at ${path}`, values: { path } }));
-  } catch (error) {
-    return problem(httpStatusOf(error), toMillraceError(error));
-  }
-}
-
-function problem(status: number, error: MillraceError): Response {
-  const { code, actor, ...detail } = error.toJSON();
-  // What went wrong inside is nobody's business but the log's.
-  const shown =
-    actor === 'bug' || actor === 'host' ? { title: 'Something went wrong inside this node' } : { title: error.message, ...detail };
-  return new Response(JSON.stringify({ type: 'about:blank', status, code, actor, ...shown }), {
-    status,
-    headers: { 'content-type': 'application/problem+json' },
-  });
 }
