@@ -154,8 +154,15 @@ function registerFileCommands(program: Command, run: Run): void {
 function registerMarketCommands(program: Command, run: Run): void {
   program
     .command('file <cid>')
-    .description('a file of the order book: its shards, their health, price, money and repairs')
-    .action(run(async (context, cid: never) => (await import('./file.ts')).file(context, cid)));
+    .description('a file of the order book: its shards, their health, price, money and repairs; or one thing to do with it')
+    .option('--withdraw <amount>', 'take out what is free: an amount of tokens, or "all"')
+    .option('--reserve <amount>', 'add to what is reserved for repairs')
+    .option('--challenges <amount>', 'add to the budget for challenges')
+    .option('--challenge <shard>', 'make the provider of a shard prove it, out of the budget')
+    .option('--end <shard>', 'give up a shard before its time')
+    .option('--cancel', 'withdraw a bid that no batch has filled yet')
+    .addHelpText('after', '\nExamples:\n  millrace file bafy…\n  millrace file bafy… --withdraw all')
+    .action(run(async (context, cid: never, options: never) => (await import('./file.ts')).file(context, cid, options)));
   program
     .command('market')
     .description('the order book: asks, bids, the running batch, and the prices of past ones')

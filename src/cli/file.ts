@@ -1,14 +1,29 @@
 import { CID } from 'multiformats/cid';
 import { type Hex, hexToBytes } from 'viem';
 import { MillraceError } from '../errors.ts';
-import { type FileHistory, fileHistory, filesOfContent, parseCid, type StoredFile } from '../storage/index.ts';
-import { formatAmount, formatSize } from '../units.ts';
+import { actOnFile, type FileAction, type FileHistory, fileHistory, filesOfContent, parseCid, type StoredFile } from '../storage/index.ts';
+import { formatAmount, formatSize, parseAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
+import { openSender } from './sending.ts';
 import { openSession } from './session.ts';
 
-/** A file of the order book: each of its shards with provider and deal, its health, and its money. Newest first. */
-export async function file(context: CommandContext, cid: string): Promise<void> {
+/** Options of `millrace file`; at most one of them. */
+export interface FileCommandOptions {
+  withdraw?: string;
+  reserve?: string;
+  challenges?: string;
+  challenge?: string;
+  end?: string;
+  cancel?: boolean;
+}
+
+const DECIMALS = 18;
+
+/** A file of the order book: each of its shards with provider and deal, its health, and its money, newest first; after an action, as it is then. */
+export async function file(context: CommandContext, cid: string, options: FileCommandOptions): Promise<void> {
+  const action = actionOf(options);
+  if (action !== undefined) await act(context, cid, action);
   const { client, manifest } = await openSession(context);
   const files = await filesOfContent(client, parseCid(cid).bytes);
   if (files.length === 0) {
@@ -73,4 +88,41 @@ function fileText(item: ReturnType<typeof fileRow> & FileHistory, unit: string):
 
 function textOf(cid: Hex): string {
   return CID.decode(hexToBytes(cid)).toString();
+}
+
+function actionOf({ withdraw, reserve, challenges, challenge, end, cancel }: FileCommandOptions): FileAction | undefined {
+  const actions: FileAction[] = [];
+  if (withdraw !== undefined) actions.push({ do: 'withdraw', amount: withdraw === 'all' ? 'all' : parseAmount(withdraw, DECIMALS) });
+  if (reserve !== undefined) actions.push({ do: 'reserve', amount: parseAmount(reserve, DECIMALS) });
+  if (challenges !== undefined) actions.push({ do: 'challenges', amount: parseAmount(challenges, DECIMALS) });
+  if (challenge !== undefined) actions.push({ do: 'challenge', shard: shardNumber('--challenge', challenge) });
+  if (end !== undefined) actions.push({ do: 'end', shard: shardNumber('--end', end) });
+  if (cancel === true) actions.push({ do: 'cancel' });
+  if (actions.length <= 1) return actions[0];
+  throw new MillraceError('bad-option', {
+    actor: 'caller',
+    message: `Got ${actions.length} things to do with the file, expected at most one`,
+  });
+}
+
+function shardNumber(flag: string, text: string): number {
+  if (/^\d{1,2}$/.test(text)) return Number(text);
+  throw new MillraceError('bad-option', {
+    actor: 'caller',
+    message: `Got ${flag} ${text}, expected the number of a shard`,
+    values: { flag, got: text },
+    hint: 'See `millrace file`.',
+  });
+}
+
+/** Does it with the newest of the wallet's own files about the content. */
+async function act(context: CommandContext, cid: string, action: FileAction): Promise<void> {
+  const { client, sender } = await openSender(context);
+  try {
+    const files = await filesOfContent(client, parseCid(cid).bytes);
+    const own = files.find((entry) => entry.client.toLowerCase() === sender.address.toLowerCase()) ?? files[0];
+    if (own !== undefined) await actOnFile({ client, sender, file: own, action });
+  } finally {
+    sender.close();
+  }
 }

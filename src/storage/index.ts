@@ -38,6 +38,7 @@ export { type Checker, openChecker } from './orders/checker.ts';
 export type { BidQuote, BidWishes } from './orders/file-bid.ts';
 export { type FetchedFile, fetchFile } from './orders/file-get.ts';
 export { type FileHistory, fileHistory } from './orders/file-history.ts';
+export { actOnFile, type FileAction } from './orders/file-money.ts';
 export { type FilePutEvent, type FilePutOptions, type FilePutResult, putFile } from './orders/file-put.ts';
 export type { FileShape } from './orders/file-shards.ts';
 export { startMatcher, startWatcher } from './orders/lone-duties.ts';
