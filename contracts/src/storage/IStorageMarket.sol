@@ -139,7 +139,8 @@ interface IStorageMarket {
     function endEarly(uint64 dealId) external;
     /// @notice Anyone: pays for proven periods, returns money of unproven ones, takes fault fees (burnt), ends a deal whose time is over.
     function settle(uint64 dealId) external;
-    /// @notice Node key: takes a deal that is over out of the table and frees its collateral.
+    /// @notice Takes a deal that is over out of the table and frees its collateral. Node key; from `endPeriod + maxFaultPeriods` on anyone
+    /// (the path is public), so that no operator that is gone keeps a market that was replaced from being retired.
     function drop(uint64 dealId, bytes calldata tablePath) external;
     function declareFault(uint64 dealId, bytes calldata tablePath) external;
     /// @notice Node key; the leaves are drawn from `recentSeedTime()`, which must be later than the declaration.

@@ -202,7 +202,7 @@ contract StorageMarket is IStorageMarket, IRailMeter, IModule, EIP712 {
     /// @inheritdoc IStorageMarket
     function drop(uint64 dealId, bytes calldata tablePath) external {
         Deal storage d = _known(dealId);
-        _onlyNodeKey(dealId, d);
+        if (_currentPeriod() < d.endPeriod + _config.maxFaultPeriods) _onlyNodeKey(dealId, d);
         if (_isRunning(d)) _progress(dealId, d);
         if (d.state != State.Ended && (d.state != State.Terminated || (d.slot == NO_SLOT && d.locked == 0))) _wrongState(dealId, d);
         uint32 slot = d.slot;
