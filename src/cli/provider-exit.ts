@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { MillraceError } from '../errors.ts';
 import { askControl, type NodeCommand, nodeSocket } from '../node/index.ts';
 import type { CommandContext } from './context.ts';
@@ -15,11 +16,21 @@ export interface NodeChoice {
 interface Answer {
   operatorId: string;
   draining: boolean;
-  roles: Record<string, { deals?: Record<string, number>; dealsLeft?: string[] } & Record<string, unknown>>;
+  roles: Record<string, { deals?: Record<string, number> } & Partial<Leaving> & Record<string, unknown>>;
+}
+
+/** What a role says after `leave`. */
+interface Leaving {
+  dealsLeft: string[];
+  handovers: { dealId: string; bidId: string; shard: number; state: 'offered' | 'claimed'; claimOperatorId: string }[];
+  waiting: string[];
+  staying: string[];
 }
 
 /** Each deal that is left costs a seed, a proof and a transaction. */
 const LEAVE_TIMEOUT_MS = 1_800_000;
+/** How often the node is asked again while shards wait for their next holders. */
+const LOOK_AGAIN_MS = 3_000;
 const UNDER_WAY = ['opening', 'receiving', 'checking', 'stored', 'acknowledged', 'active'];
 
 /** The running node takes no new deals, also after a restart; those that run go on to their end, proven and paid. */
@@ -37,18 +48,52 @@ export async function providerResume(context: CommandContext, options: NodeChoic
   context.output.result(shown(answer), () => `Operator ${answer.operatorId} takes deals again. ${runningText(answer)}`);
 }
 
-/** The running node takes no new deals and leaves those that run at once, for the leaving fee; challenged ones stay. */
-export async function providerLeave(context: CommandContext, options: NodeChoice): Promise<void> {
-  const answer = await tell(context, options, 'leave');
-  const left = Object.values(answer.roles).flatMap((role) => role.dealsLeft ?? []);
-  // The node's own records follow when it has taken the deals out of its table.
-  const stay = running(answer) - left.length;
-  context.output.result({ ...shown(answer), dealsLeft: left, running: stay }, () =>
+/**
+ * The running node takes no new deals and leaves those that run, for the leaving fee; challenged ones stay. Shards of files are served
+ * until somebody else has proven them: the command waits for that unless it is told not to, and shows how far it is. Stopping it stops
+ * nothing: the node goes on holding them, and the next call goes on leaving.
+ */
+export async function providerLeave(context: CommandContext, options: NodeChoice & { wait: boolean }): Promise<void> {
+  const dealsLeft: string[] = [];
+  let shownBefore = '';
+  for (;;) {
+    const answer = await tell(context, options, 'leave');
+    const now = leavingOf(answer);
+    dealsLeft.push(...now.dealsLeft);
+    if (!options.wait || (now.handovers.length === 0 && now.waiting.length === 0)) return printLeft(context, answer, { ...now, dealsLeft });
+    const text = handoverText(now);
+    if (text !== shownBefore) context.output.note(text);
+    shownBefore = text;
+    await sleep(LOOK_AGAIN_MS);
+  }
+}
+
+function leavingOf(answer: Answer): Leaving {
+  const roles = Object.values(answer.roles);
+  const all = <Key extends keyof Leaving>(key: Key) => roles.flatMap((role) => (role[key] ?? []) as Leaving[Key][number][]);
+  return { dealsLeft: all('dealsLeft'), handovers: all('handovers'), waiting: all('waiting'), staying: all('staying') } as Leaving;
+}
+
+function handoverText({ handovers, waiting }: Leaving): string {
+  const shards = handovers.map(({ bidId, shard, state, claimOperatorId }) => {
+    return `shard ${shard} of file ${bidId} ${state === 'offered' ? 'is offered' : `goes to operator ${claimOperatorId}`}`;
+  });
+  const files = waiting.length === 0 ? [] : [`${waiting.length} deals wait until their files are whole`];
+  return [...shards, ...files].join('; ');
+}
+
+function printLeft(context: CommandContext, answer: Answer, leaving: Leaving): void {
+  const { dealsLeft, handovers, waiting, staying } = leaving;
+  const stay = staying.length + waiting.length + running(answer) - activeOf(answer);
+  context.output.result({ ...shown(answer), ...leaving, running: stay }, () =>
     [
-      `Operator ${answer.operatorId} left ${left.length} deals${left.length === 0 ? '' : ` (${left.join(', ')})`}, ${stay} stay.`,
+      `Operator ${answer.operatorId} left ${dealsLeft.length} deals${dealsLeft.length === 0 ? '' : ` (${dealsLeft.join(', ')})`}, ${stay} stay.`,
+      ...(handovers.length + waiting.length === 0
+        ? []
+        : [`${handoverText(leaving)}. Keep the node running: millrace provider leave goes on.`]),
       stay === 0
         ? 'Keep the node running for a period more: it takes the deals out of its table, which frees their collateral (millrace provider show). Then: millrace provider unstake AMOUNT, and after the delay millrace provider withdraw'
-        : 'Deals under way or challenged cannot be left now: run millrace provider leave again later.',
+        : 'Deals that are under way, challenged or unproven, and shards that their file cannot do without, cannot be left now: run millrace provider leave again later.',
     ].join('\n'),
   );
 }
@@ -95,6 +140,10 @@ function shown(answer: Answer): Record<string, unknown> {
 function running(answer: Answer): number {
   const counts = Object.values(answer.roles).map(({ deals = {} }) => UNDER_WAY.reduce((sum, status) => sum + (deals[status] ?? 0), 0));
   return counts.reduce((sum, count) => sum + count, 0);
+}
+
+function activeOf(answer: Answer): number {
+  return Object.values(answer.roles).reduce((sum, { deals = {} }) => sum + (deals.active ?? 0), 0);
 }
 
 function runningText(answer: Answer): string {

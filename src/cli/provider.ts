@@ -146,7 +146,7 @@ export async function providerShow(context: CommandContext): Promise<void> {
   const items = await Promise.all(
     (await providerRows(client)).map(async (row) => {
       const beneficiary = await client.read('operators', 'beneficiaryOf', [row.operatorId]);
-      return { ...row, beneficiary, earned: await client.read('rails', 'balanceOf', [token, beneficiary]) };
+      return { ...row, beneficiary, toWithdraw: await client.read('rails', 'balanceOf', [token, beneficiary]) };
     }),
   );
   const unit = manifest.tokens.network?.symbol ?? 'tokens';
@@ -154,12 +154,12 @@ export async function providerShow(context: CommandContext): Promise<void> {
     { items, unit, period, nextSeedInSeconds: seedInSeconds, next: null },
     () =>
       `Period ${period}, next seed in ${formatDuration(seedInSeconds)}. Money in ${unit}.\n${table(
-        ['provider', 'stake', 'locked', 'earned', 'pieces', 'standing', 'endpoint'],
+        ['provider', 'stake', 'locked', 'to withdraw', 'pieces', 'standing', 'endpoint'],
         items.map((row) => [
           String(row.operatorId),
           formatAmount(row.own, 18),
           formatAmount(row.locked, 18),
-          formatAmount(row.earned, 18),
+          formatAmount(row.toWithdraw, 18),
           String(row.pieces),
           standingText(row, period),
           reachText(row),

@@ -61,7 +61,7 @@ async function startStorageRole(context: RoleStart): Promise<Role> {
     status: async () => ({ ...(await provider.status()) }),
     drain: () => provider.drain(),
     resume: () => provider.resume(),
-    leave: async () => ({ dealsLeft: await provider.leave(), ...(await provider.status()) }),
+    leave: async () => ({ ...(await provider.leave()), ...(await provider.status()) }),
     stop: () => provider.stop(),
   };
 }

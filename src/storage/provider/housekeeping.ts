@@ -9,6 +9,7 @@ import type { PieceStore } from '../pieces/piece-store.ts';
 import { freezeTime, periodAt } from '../possession/periods.ts';
 import type { PieceTable } from '../possession/table.ts';
 import type { TableView } from '../possession/table-view.ts';
+import { openHandover } from '../repair/handover.ts';
 import type { DealDesk } from './deal-desk.ts';
 import type { Duty } from './duty.ts';
 import type { Reception } from './reception.ts';
@@ -36,7 +37,8 @@ const HARMLESS = new Set(['wrong-state', 'table-frozen', 'nothing-to-terminate',
 
 /**
  * The duty to bring the provider's own records, table and disk in line with the chain: it finishes interrupted
- * recordings, settles running deals now and then, takes deals that are over out of the table, and frees their bytes.
+ * recordings, settles running deals now and then, takes deals that are over out of the table, and frees their bytes; those of a shard
+ * that was left only when its next holder has proven it.
  */
 export function housekeepingDuty(options: HousekeepingOptions): Duty {
   const settledIn = new Map<bigint, bigint>();
@@ -60,7 +62,7 @@ export function housekeepingDuty(options: HousekeepingOptions): Duty {
         if (isDone) again.delete(deal.dealId);
         else again.add(deal.dealId);
       }
-      if (due.length > 0) await freeDisk(options);
+      if (due.length > 0 || records.all().some(({ status }) => status === 'over')) await freeDisk(options);
       lastPeriod = period;
     },
   };
@@ -130,7 +132,7 @@ async function setStatus(records: DealRecords, record: DealRecord, status: DealR
 }
 
 /** Deletes the bytes of deals that are over, unless another deal still needs the piece, and forgets their records. */
-async function freeDisk({ records, reception, store, view, log }: HousekeepingOptions): Promise<void> {
+async function freeDisk({ client, records, reception, store, view, log }: HousekeepingOptions): Promise<void> {
   const table = await view.live();
   const inTable = new Set<Hex>();
   for (let slot = 0; slot < table.slots; slot += 1) inTable.add(table.leafAt(slot)?.pieceRoot ?? '0x');
@@ -138,6 +140,7 @@ async function freeDisk({ records, reception, store, view, log }: HousekeepingOp
     inTable.has(pieceRoot) || records.all().some(({ status, terms }) => status !== 'over' && terms.pieceRoot === pieceRoot);
   for (const record of records.all()) {
     if (record.status !== 'over') continue;
+    if (record.dealId !== undefined && (await openHandover(client, record.dealId)) !== undefined) continue;
     const { pieceRoot } = record.terms;
     // Looked at anew each time: a deal for the same piece may have come meanwhile.
     if (!isNeeded(pieceRoot)) {

@@ -24,7 +24,7 @@ import { housekeepingDuty } from './housekeeping.ts';
 import type { ProviderPolicy } from './intake.ts';
 import { keeperDuty } from './keeper.ts';
 import { proverDuty } from './prover.ts';
-import { leaveDeals } from './provider-exit.ts';
+import { type LeaveReport, leaveDeals } from './provider-exit.ts';
 import { createProviderRoutes } from './provider-routes.ts';
 import { openReception, RECEPTION_LIMITS, type Reception, type ReceptionLimits } from './reception.ts';
 
@@ -94,8 +94,8 @@ export interface StorageProvider {
   drain(): void;
   /** Takes deals again. */
   resume(): void;
-  /** Leaves every running deal at once, proving each a last time; costs the leaving fee. Gives the deals left. */
-  leave(): Promise<bigint[]>;
+  /** Leaves what can be left now, proving each a last time; costs the leaving fee. Shards of files are held until they are handed over. */
+  leave(): Promise<LeaveReport>;
   /** Finishes what is under way and closes all files. The chain and the disk keep everything for the next start. */
   stop(): Promise<void>;
 }
@@ -144,7 +144,7 @@ export async function startStorageProvider(options: StorageProviderOptions): Pro
     resume: () => desk.reopen(),
     async leave() {
       desk.close();
-      return leaveDeals({ client, sender, store, operatorId, log });
+      return leaveDeals({ client, sender, store, records, operatorId, log });
     },
     async stop() {
       desk.close();

@@ -1,7 +1,8 @@
-import { createReadStream } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import { createReadStream, createWriteStream, existsSync } from 'node:fs';
+import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import type { ReadableStream } from 'node:stream/web';
 import { type Hex, hexToBytes } from 'viem';
 import { abis, type ChainClient, type Sender } from '../../chain/index.ts';
@@ -10,6 +11,7 @@ import { MillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { pieceCidV1 } from '../content/piece.ts';
 import { rebuildShard } from '../erasure/decode-shards.ts';
+import { pieceOfFile } from '../erasure/prepare-shards.ts';
 import { readOperator } from '../market/chain-view.ts';
 import type { DealRecord, DealRecords } from '../market/deal-records.ts';
 import { cidFromHex } from '../market/terms.ts';
@@ -55,6 +57,9 @@ export interface RepairJob {
 const GIB = 1n << 30n;
 /** How long a job that could not be taken is left to others. */
 const REST_MS = 30_000;
+/** A last holder that is slower than that is not waited for: k others are faster. */
+const HOLDER_PATIENCE_MS = 10_000;
+const HOLDER_BYTES_PER_SECOND_MIN = 1 << 20;
 
 /** Whether a job pays its costs: the bounty must cover the work and what the price falls short of the own one. Pure. */
 export function isWorthwhile(job: RepairJob, sizeBytes: bigint, policy: RepairPolicy): boolean {
@@ -138,11 +143,14 @@ function stagePath({ folder }: RepairerOptions, pieceRoot: Hex): string {
   return join(folder, `${pieceRoot.slice(2)}.car`);
 }
 
-/** Makes the shard's CAR on the own disk, unless the piece is in the store already. */
+/** Brings the shard's CAR to the own disk, from its last holder or made of others, unless the piece is in the store already. */
 async function stage(options: RepairerOptions, file: StoredFile, shard: ShardView, signal: AbortSignal): Promise<void> {
   const { client, store } = options;
-  if (store.piece(shard.pieceRoot) !== undefined || file.needed === 1) return;
-  const { shards } = await openShards(client, file, signal);
+  if (store.piece(shard.pieceRoot) !== undefined || file.needed === 1 || existsSync(stagePath(options, shard.pieceRoot))) return;
+  if (await fetchFromHolder(options, file, shard, signal)) return;
+  // Not the shard itself, which its last holder may still offer: it would count as one of those that are enough.
+  const others = file.shards.filter(({ index }) => index !== shard.index);
+  const { shards } = await openShards(client, { ...file, count: others.length, shards: others }, signal);
   try {
     const cid = cidFromHex(shard.cid).toString();
     const code = { k: file.needed, n: file.count };
@@ -155,6 +163,56 @@ async function stage(options: RepairerOptions, file: StoredFile, shard: ShardVie
     });
   } finally {
     for (const { reader } of shards) await reader.close();
+  }
+}
+
+/**
+ * Asks the shard's last holder first: one that leaves serves the shard until it is proven elsewhere, which costs one shard's bytes
+ * instead of k. What comes is compared with the piece's root; false when it does not come, is slow or is something else.
+ */
+async function fetchFromHolder(options: RepairerOptions, file: StoredFile, shard: ShardView, signal: AbortSignal): Promise<boolean> {
+  const { operator } = shard;
+  if (operator === undefined || operator.endpoint === '') return false;
+  const path = stagePath(options, shard.pieceRoot);
+  const unfinished = `${path}.part`;
+  const size = Number(file.shardSize);
+  try {
+    await mkdir(options.folder, { recursive: true, mode: 0o700 });
+    const slow = AbortSignal.timeout(HOLDER_PATIENCE_MS + Math.ceil((size / HOLDER_BYTES_PER_SECOND_MIN) * 1000));
+    const response = await peerFetch(operator, `/piece/${pieceCidV1(hexToBytes(shard.pieceRoot))}`, {
+      headersTimeoutMs: HOLDER_PATIENCE_MS,
+      idleTimeoutMs: HOLDER_PATIENCE_MS,
+      signal: AbortSignal.any([signal, slow]),
+    });
+    if (!response.ok || response.body === null) {
+      await response.body?.cancel();
+      return false;
+    }
+    await pipeline(
+      Readable.fromWeb(response.body as ReadableStream<Uint8Array>),
+      (body) => noMoreThan(body, size),
+      createWriteStream(unfinished),
+    );
+    if ((await pieceOfFile(unfinished, () => {})).root !== shard.pieceRoot) return false;
+    await rename(unfinished, path);
+    options.log.info('shard-handed-over', { bidId: file.bidId, shard: shard.index, operatorId: operator.operatorId });
+    return true;
+  } catch (error) {
+    // Whatever is wrong with the last holder, the others are left.
+    signal.throwIfAborted();
+    options.log.info('shard-not-handed-over', { bidId: file.bidId, shard: shard.index, reason: (error as Error).message });
+    return false;
+  } finally {
+    await rm(unfinished, { force: true });
+  }
+}
+
+async function* noMoreThan(body: AsyncIterable<Uint8Array>, sizeMax: number): AsyncGenerator<Uint8Array> {
+  let size = 0;
+  for await (const chunk of body) {
+    size += chunk.length;
+    if (size > sizeMax) return;
+    yield chunk;
   }
 }
 
@@ -172,9 +230,13 @@ async function fulfil(options: RepairerOptions, record: DealRecord, signal: Abor
       file.needed === 1
         ? await copyOf(options, file, shard, receiver.offset)
         : createReadStream(stagePath(options, pieceRoot), { start: receiver.offset });
-    await receiver.append(body, { offset: receiver.offset });
-    await receiver.commit();
-    await rm(stagePath(options, pieceRoot), { force: true });
+    try {
+      await receiver.append(body, { offset: receiver.offset });
+      await receiver.commit();
+    } finally {
+      // Also when the disk changed it meanwhile: it is made anew the next time.
+      await rm(stagePath(options, pieceRoot), { force: true });
+    }
   }
   record.acknowledgement = NO_SIGNATURE;
   record.status = 'acknowledged';
@@ -182,12 +244,11 @@ async function fulfil(options: RepairerOptions, record: DealRecord, signal: Abor
   log.info('repair-stored', { bidId: file.bidId, shard: shard.index, dealId: record.dealId });
 }
 
-/** The same piece at another holder of a file that is kept in copies; what comes is verified when it is committed. */
+/** The same piece at its last holder or another one of a file that is kept in copies; what comes is verified when it is committed. */
 async function copyOf(options: RepairerOptions, file: StoredFile, lost: ShardView, offset: number): Promise<Readable> {
   const pieceCid = pieceCidV1(hexToBytes(lost.pieceRoot)).toString();
   let failure: unknown;
-  for (const { state, operatorId } of file.shards) {
-    if (state !== 'live') continue;
+  for (const { operatorId } of [lost, ...file.shards.filter(({ state }) => state === 'live')]) {
     try {
       const response = await peerFetch(await readOperator(options.client, operatorId), `/piece/${pieceCid}`, {
         headers: offset === 0 ? {} : { range: `bytes=${offset}-` },
