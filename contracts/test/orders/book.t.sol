@@ -49,6 +49,7 @@ contract OrderBookTest is OrderFixture {
 
     function test_theBookSaysHowLongItsLocksAreAtStake() public view {
         assertEq(book.exposureSeconds(), 900 + 2 * BATCH);
+        assertEq(book.bountyLimit(1e18), 2e17); // the leave fee
     }
 
     // --------------------------------------------------------------------------------------------------------------------- asks

@@ -58,7 +58,7 @@ contract OrdersGasTest is OrderFixture {
         vm.snapshotGasLastCall("OrderBook", "settle 14");
         IStorageFile file = fileOf(bidId);
         activateAll(file);
-        vm.snapshotGasLastCall("StorageFile", "activate of 14");
+        vm.snapshotGasLastCall("StorageFile", "activate a shard of 14");
         surrender(file, 13);
         file.noteLoss(13);
         vm.snapshotGasLastCall("StorageFile", "noteLoss");
@@ -74,14 +74,24 @@ contract OrdersGasTest is OrderFixture {
         vm.snapshotGasLastCall("StorageFile", "withdraw");
     }
 
+    /// All that makes a settlement dear: the most shards, their networks and regions kept, the longest CIDs.
     function testGas_theLargestFile() public {
         uint64[] memory asks = postAsks(32);
-        uint64 bidId = postBid(bidFor(SEED, 32, 20), SEED);
+        IOrderBook.Bid memory b = bidFor(SEED, 32, 20);
+        (b.distinctNetworks, b.regionMax) = (true, 32);
+        IOrderBook.Shard[] memory shards = shardsOf(SEED, 32);
+        for (uint256 i; i < 32; ++i) {
+            shards[i].cid = abi.encodePacked(shards[i].cid, new bytes(64));
+        }
+        b.shardsHash = keccak256(abi.encode(shards));
+        bytes memory signature = sign(clientSecret, book.bidDigest(b));
+        (uint64 bidId,) = book.postBid(b, new uint64[](0), shards, ROOT_CID, signature);
+        vm.snapshotGasLastCall("OrderBook", "postBid 32");
         uint64 batch = close();
         IOrderBook.Matching memory m = straight(bidId, asks);
         book.submit(batch, m);
         toSettlement(batch);
-        settle(batch, m, 0);
+        book.settle(batch, m, 0, shards);
         vm.snapshotGasLastCall("OrderBook", "settle 32");
     }
 
