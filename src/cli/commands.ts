@@ -312,6 +312,7 @@ function registerProviderCommands(program: Command, run: Run): void {
     .option('--relay <who>', 'be reached without an inbound port: auto, operators such as 3,5, or none (relay; none)')
     .option('--roles <list>', 'what the node does: storage, relay, checker, matcher, watcher (roles; storage)')
     .option('--relay-price <amount>', 'as a relay: tokens for a GiB carried (relayPrice; 0)')
+    .option('--relay-max-price <amount>', 'behind a relay: most tokens for a GiB carried (relayMaxPrice; 0)')
     .option('--relay-tunnels <count>', 'as a relay: greatest number of nodes (relayTunnels; 64)')
     .option('--relay-streams <count>', 'as a relay: greatest number of connections to a node (relayStreams; 128)')
     .option('--relay-bandwidth <size>', 'as a relay: greatest bandwidth for a node, a second (relayBandwidth; 16MiB)')

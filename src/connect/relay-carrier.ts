@@ -26,8 +26,19 @@ export interface RelayGuest {
 
 /** Takes payments for bytes carried. */
 export interface RelayTill {
-  /** Takes a payment for a session; throws when it does not cover `amount`, which is cumulative. */
-  accept(paid: { operatorId: bigint; session: string; amount: bigint; payment: string | undefined }): Promise<void>;
+  /** The till of one session. */
+  open(guest: Pick<RelayGuest, 'operatorId' | 'nodeKey' | 'session'>): RelaySessionTill;
+}
+
+/** Takes payments for one session; amounts are cumulative. */
+export interface RelaySessionTill {
+  /** How `amount` in all is to be paid, as text for the node's purse. */
+  demand(amount: bigint): string;
+  /**
+   * Takes a payment, durably. Gives undefined when the session's payments are `amount` now, else the demand that puts right the node's
+   * account of the channel. @throws the payments' codes, when it is no payment for this session
+   */
+  accept(paid: { amount: bigint; payment: string | undefined }): Promise<string | undefined>;
 }
 
 /** The relay's end of a tunnel. */
@@ -40,6 +51,8 @@ export interface RelayCarrier {
   receipt(): (RelayReceipt & { signature: string }) | undefined;
   /** Carries a connection to the node; closes it when a limit is reached. */
   carry(connection: Socket): void;
+  /** Has what was carried acknowledged and paid now. */
+  settle(): Promise<void>;
   close(reason: string): void;
   /** Resolves with the reason when the tunnel is over. */
   closed: Promise<string>;
@@ -68,6 +81,13 @@ const CONNECTION_IDLE_MS = 75_000;
 /** A node that acknowledges nothing for so long, while connections wait for it, does not pay. */
 const UNPAID_MS = 30_000;
 const RETRY_MS = 100;
+/** Where bytes have a price, what is below half a chunk is settled this often. */
+const SETTLE_MS = 30_000;
+/** A node may send a transaction before it pays: its channel's deposit. */
+const PAY_TIMEOUT_MS = 90_000;
+/** How often a node's account of its channel is put right before the tunnel is cut. */
+const CORRECTIONS_MAX = 5;
+const CORRECTION_MS = 600;
 const TICKET = /^0x[0-9a-f]{64}$/;
 /** One address may hold this part of a tunnel's connections. */
 const STREAMS_PART_PER_ADDRESS = 0.5;
@@ -110,8 +130,9 @@ function carrierOn(
   session: http2.ClientHttp2Session,
   guest: RelayGuest,
   over: PromiseWithResolvers<string>,
-  { network, terms, recover, till, heartbeatMs, log }: RelayCarrierOptions,
+  options: RelayCarrierOptions,
 ): RelayCarrier & { account(): Promise<void> } {
+  const { network, terms, recover, heartbeatMs, log } = options;
   const perAddress = new Map<string, number>();
   let streams = 0;
   let receipt: (RelayReceipt & { signature: string }) | undefined;
@@ -128,10 +149,15 @@ function carrierOn(
     gate.close();
     session.destroy();
   };
-  const accountOnce = async () => {
+  const till = terms.pricePerGib > 0n ? options.till?.open(guest) : undefined;
+  /** One claim and its answer; a demand comes back when the payment was not taken and the node may try again. */
+  const accountOnce = async (correction?: string): Promise<string | undefined> => {
     const claimed = gate.carried();
-    const body = toRelayJson({ bytesCarried: claimed });
-    const answer = acknowledgementFrom(await askNode(session, TUNNEL_PATHS.account, { body }));
+    const wanted = relayAmountDown(claimed, terms.pricePerGib);
+    const demand = correction ?? (wanted > 0n ? till?.demand(wanted) : undefined);
+    const body = toRelayJson({ bytesCarried: claimed, amount: wanted, demand });
+    const timeoutMs = demand === undefined ? ASK_TIMEOUT_MS : PAY_TIMEOUT_MS;
+    const answer = acknowledgementFrom(await askNode(session, TUNNEL_PATHS.account, { body, timeoutMs }));
     const said: RelayReceipt = {
       relayOperatorId: terms.operatorId,
       operatorId: guest.operatorId,
@@ -143,19 +169,27 @@ function carrierOn(
     const before = receipt?.bytesCarried ?? 0n;
     const owed = relayAmountDown(answer.bytesCarried, terms.pricePerGib);
     if (!isOwn || answer.bytesCarried < before || answer.bytesCarried > claimed || answer.amount !== owed) throw wrongReceipt(said);
-    if (terms.pricePerGib > 0n && answer.bytesCarried > 0n) {
-      await till?.accept({ operatorId: guest.operatorId, session: guest.session, amount: answer.amount, payment: answer.payment });
-    }
+    const refusal = owed > 0n ? await till?.accept({ amount: owed, payment: answer.payment }) : undefined;
+    if (refusal !== undefined) return refusal;
     receipt = { ...said, signature: answer.signature };
     if (answer.bytesCarried > before) paidAt = performance.now();
     gate.acknowledge(answer.bytesCarried);
+    return undefined;
+  };
+  const account = async () => {
+    let correction = await accountOnce();
+    for (let corrections = 1; correction !== undefined; corrections += 1) {
+      if (corrections > CORRECTIONS_MAX || session.destroyed) throw unpaid(guest, gate.unacknowledged());
+      await new Promise((resolve) => setTimeout(resolve, CORRECTION_MS));
+      correction = await accountOnce(correction);
+    }
   };
   const accountSoon = () => {
     if (accounting !== undefined || session.destroyed) return;
     if (!gate.isHeld()) paidAt = performance.now();
     const repeat = async () => {
       while (!session.destroyed) {
-        await accountOnce();
+        await account();
         if (gate.unacknowledged() < terms.chunkBytes / 2) return;
         if (gate.isHeld() && performance.now() - paidAt > UNPAID_MS) throw unpaid(guest, gate.unacknowledged());
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
@@ -168,8 +202,12 @@ function carrierOn(
       });
   };
   const beat = keepAlive(session, heartbeatMs, close);
+  const settling = setInterval(() => {
+    if (till !== undefined && gate.unacknowledged() > 0) accountSoon();
+  }, SETTLE_MS).unref();
   void over.promise.then((reason) => {
     clearInterval(beat);
+    clearInterval(settling);
     gate.close();
     log.info('tunnel-closed', { operatorId: guest.operatorId, reason, bytesCarried: gate.carried() });
   });
@@ -179,7 +217,12 @@ function carrierOn(
     bytesCarried: gate.carried,
     unacknowledgedBytes: gate.unacknowledged,
     receipt: () => receipt,
-    account: accountOnce,
+    account,
+    async settle() {
+      await accounting;
+      if (gate.unacknowledged() > 0) accountSoon();
+      await accounting;
+    },
     close,
     closed: over.promise,
     carry(connection) {
@@ -224,10 +267,11 @@ export function keepAlive(session: http2.Http2Session, heartbeatMs: number, clos
 }
 
 /** One short question to the node, with bounds on time and size. */
-async function askNode(session: http2.ClientHttp2Session, path: string, { body }: { body?: string }): Promise<unknown> {
+async function askNode(session: http2.ClientHttp2Session, path: string, ask: { body?: string; timeoutMs?: number }): Promise<unknown> {
+  const { body, timeoutMs = ASK_TIMEOUT_MS } = ask;
   const stream = session.request({ ':method': body === undefined ? 'GET' : 'POST', ':path': path }, { endStream: body === undefined });
-  stream.setTimeout(ASK_TIMEOUT_MS, () => stream.close(http2.constants.NGHTTP2_CANCEL));
-  const late = setTimeout(() => stream.close(http2.constants.NGHTTP2_CANCEL), ASK_TIMEOUT_MS);
+  stream.setTimeout(timeoutMs, () => stream.close(http2.constants.NGHTTP2_CANCEL));
+  const late = setTimeout(() => stream.close(http2.constants.NGHTTP2_CANCEL), timeoutMs);
   try {
     if (body !== undefined) stream.end(body);
     return await readRelayJson(stream);

@@ -131,17 +131,30 @@ export function grantFrom(value: unknown): { ticket: Hex; session: Hex } {
   return { ticket: read.hex('ticket', WORD), session: read.hex('session', WORD) };
 }
 
-/** Reads a relay's claim of bytes carried. @throws relay-answer-bad */
-export function claimFrom(value: unknown): { bytesCarried: bigint } {
-  return { bytesCarried: fieldsOf(value).bigint('bytesCarried') };
+/** What a relay claims: bytes carried in a session so far, what it wants for them in all, and how it is paid. */
+export interface RelayClaim {
+  bytesCarried: bigint;
+  amount: bigint;
+  /** Text of the payments' port; absent when nothing is wanted. */
+  demand: string | undefined;
+}
+
+/** Reads a relay's claim. @throws relay-answer-bad */
+export function claimFrom(value: unknown): RelayClaim {
+  const read = fieldsOf(value);
+  const isPriced = (value as Record<string, unknown>).amount !== undefined;
+  return { bytesCarried: read.bigint('bytesCarried'), amount: isPriced ? read.bigint('amount') : 0n, demand: read.text('demand') };
 }
 
 /** Reads a node's answer to a claim; what is a payment is the business of the payments' port. @throws relay-answer-bad */
 export function acknowledgementFrom(value: unknown): { bytesCarried: bigint; amount: bigint; signature: Hex; payment: string | undefined } {
   const read = fieldsOf(value);
-  const payment = (value as Record<string, unknown>).payment;
-  if (payment !== undefined && typeof payment !== 'string') throw bad('payment', payment);
-  return { bytesCarried: read.bigint('bytesCarried'), amount: read.bigint('amount'), signature: read.hex('signature', SIGNATURE), payment };
+  return {
+    bytesCarried: read.bigint('bytesCarried'),
+    amount: read.bigint('amount'),
+    signature: read.hex('signature', SIGNATURE),
+    payment: read.text('payment'),
+  };
 }
 
 /** The JSON that a stream carries, of bounded size; whoever calls bounds the time. @throws relay-answer-bad */
@@ -173,6 +186,11 @@ function fieldsOf(value: unknown) {
     number(name: string): number {
       const field = fields[name];
       if (typeof field !== 'number' || !Number.isSafeInteger(field) || field < 0) throw bad(name, field);
+      return field;
+    },
+    text(name: string): string | undefined {
+      const field = fields[name];
+      if (field !== undefined && typeof field !== 'string') throw bad(name, field);
       return field;
     },
     hex(name: string, pattern: RegExp): Hex {

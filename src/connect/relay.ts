@@ -65,6 +65,7 @@ const ANNOUNCEMENT_SECONDS = 120;
 const PROBE_TIMEOUT_MS = 5000;
 const PROBE_INTERVAL_MS = 2000;
 const PROBERS_MAX = 10_000;
+const SETTLE_TIMEOUT_MS = 3000;
 /** TLS alert `unrecognized_name` (RFC 6066, 3): fatal, in a record of its own. */
 const UNRECOGNIZED_NAME = Buffer.from('15030300020270', 'hex');
 
@@ -213,6 +214,8 @@ export function startRelay(options: RelayOptions): Relay {
     async stop() {
       isOpen = false;
       const all = [...carriers.values()];
+      const settled = Promise.allSettled(all.map((carrier) => carrier.settle()));
+      await Promise.race([settled, new Promise((resolve) => setTimeout(resolve, SETTLE_TIMEOUT_MS).unref())]);
       for (const carrier of all) carrier.close('relay-stopped');
       await Promise.all(all.map((carrier) => carrier.closed));
     },

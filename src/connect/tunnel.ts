@@ -23,8 +23,17 @@ import { relayedEndpoint, TUNNEL_NAME } from './relay-name.ts';
 
 /** Pays relays for bytes carried. */
 export interface RelayPurse {
-  /** A payment (a voucher as text) that makes a session's payments `amount` in all. */
-  pay(owed: { relayOperatorId: bigint; session: string; bytesCarried: bigint; amount: bigint }): Promise<string>;
+  /** The purse of one session. */
+  open(session: { relayOperatorId: bigint; session: string }): RelaySessionPurse;
+}
+
+/** Pays for one session. */
+export interface RelaySessionPurse {
+  /**
+   * A payment (text) that makes the session's payments `amount` in all, to the terms of the relay's `demand`; undefined when they are that
+   * already. A demand may say that the payment before was not taken.
+   */
+  pay(owed: { amount: bigint; demand: string }): Promise<string | undefined>;
 }
 
 /** A relay as the chain knows it, and what it announced. */
@@ -65,6 +74,8 @@ export interface Tunnel {
 
 const OPEN_TIMEOUT_MS = 15_000;
 const STREAM_IDLE_MS = 75_000;
+/** What a connection wrote last gets so long to leave after it closed. */
+const LINGER_MS = 10_000;
 /** Connections that a relay may send at once, whatever it announces. */
 const STREAMS_MAX = 512;
 /** Room for the relay's own questions beside the connections. */
@@ -171,6 +182,7 @@ function serveTunnel(connection: http2.ServerHttp2Session, options: ServedTunnel
   const accepted = Promise.withResolvers<void>();
   const over = Promise.withResolvers<string>();
   const counter = { bytes: 0, streams: 0 };
+  const purse = options.purse?.open({ relayOperatorId: relay.operatorId, session: options.session });
   const close = (reason: string) => {
     over.resolve(reason);
     connection.destroy();
@@ -185,7 +197,7 @@ function serveTunnel(connection: http2.ServerHttp2Session, options: ServedTunnel
     if (method === 'CONNECT') return serveConnection(stream, counter, options);
     if (method === 'GET' && path === TUNNEL_PATHS.ticket) return answer(stream, { ticket: options.ticket });
     if (method !== 'POST' || path !== TUNNEL_PATHS.account) return void stream.respond({ ':status': 404 }, { endStream: true });
-    acknowledge(stream, counter, options).then(accepted.resolve, (error) => close(toMillraceError(error).code));
+    acknowledge(stream, counter, { ...options, purse }).then(accepted.resolve, (error) => close(toMillraceError(error).code));
   });
   const beat = keepAlive(connection, options.heartbeatMs, close);
   const late = setTimeout(() => close('not accepted in time'), OPEN_TIMEOUT_MS);
@@ -226,23 +238,27 @@ function serveConnection(stream: http2.ServerHttp2Stream, counter: { bytes: numb
 }
 
 /** Answers a relay's claim with a receipt of what this side counted, never of more; a claim beyond what can be on its way is a lie. */
-async function acknowledge(stream: http2.ServerHttp2Stream, counter: { bytes: number }, options: ServedTunnel): Promise<void> {
+async function acknowledge(
+  stream: http2.ServerHttp2Stream,
+  counter: { bytes: number },
+  options: Omit<ServedTunnel, 'purse'> & { purse: RelaySessionPurse | undefined },
+): Promise<void> {
   const { relay, network, operatorId, session, signer, purse } = options;
   const { chunkBytes, pricePerGib } = relay.announcement;
-  const claimed = claimFrom(await readRelayJson(stream)).bytesCarried;
+  const { bytesCarried: claimed, amount: wanted, demand } = claimFrom(await readRelayJson(stream));
   const counted = BigInt(counter.bytes);
-  if (claimed > counted + BigInt(chunkBytes)) {
+  if (claimed > counted + BigInt(chunkBytes) || wanted > relayAmountDown(claimed, pricePerGib)) {
     throw new MillraceError('relay-overcharges', {
       actor: 'peer',
-      message: `Relay ${relay.operatorId} claims ${claimed} bytes, ${counted} were seen here`,
-      values: { relay: relay.operatorId, claimed, counted, chunkBytes },
+      message: `Relay ${relay.operatorId} claims ${claimed} bytes and ${wanted} for them, ${counted} were seen here at ${pricePerGib} a GiB`,
+      values: { relay: relay.operatorId, claimed, wanted, counted, chunkBytes, pricePerGib },
     });
   }
   const bytesCarried = claimed < counted ? claimed : counted;
   const amount = relayAmountDown(bytesCarried, pricePerGib);
   const receipt: RelayReceipt = { relayOperatorId: relay.operatorId, operatorId, session, bytesCarried, amount };
   const signature = await signer.signDigest(receiptDigest(network, receipt));
-  const payment = amount === 0n ? undefined : await purse?.pay({ relayOperatorId: relay.operatorId, session, bytesCarried, amount });
+  const payment = amount === 0n || demand === undefined ? undefined : await purse?.pay({ amount, demand });
   answer(stream, { bytesCarried, amount, signature, payment });
 }
 
@@ -264,7 +280,7 @@ class CountedStream extends Duplex {
     this.#counter = counter;
     stream.on('data', (chunk: Buffer) => {
       this.#count(chunk.length);
-      if (!this.push(chunk)) stream.pause();
+      if (!this.destroyed && !this.push(chunk)) stream.pause();
     });
     stream.on('end', () => this.push(null));
     stream.on('error', (error) => this.destroy(error));
@@ -292,7 +308,14 @@ class CountedStream extends Duplex {
   }
 
   override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
-    if (!this.#stream.destroyed) this.#stream.close(http2.constants.NGHTTP2_CANCEL);
+    const stream = this.#stream;
+    const cancel = () => stream.close(http2.constants.NGHTTP2_CANCEL);
+    if (error === null && this.writableFinished && !stream.destroyed) {
+      // What was written may still wait for the relay's window: a cancelled stream would lose it.
+      const late = setTimeout(cancel, LINGER_MS).unref();
+      stream.once('close', () => clearTimeout(late));
+      stream.resume();
+    } else if (!stream.destroyed) cancel();
     callback(error);
   }
 

@@ -104,7 +104,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     const mode = options.relayedBy ?? 'none';
     if (mode !== 'none') {
       const context = { client, signer, sender, operatorId, folder: join(folder, 'reach'), log, identity, server, mode };
-      roles.push(startReachRole({ ...context, directEndpoint: await directEndpointOf(context) }));
+      roles.push(await startReachRole({ ...context, relay: options.relay, directEndpoint: await directEndpointOf(context) }));
     }
     if (isDraining(folder)) for (const role of roles) role.drain();
     const path = options.controlSocket;

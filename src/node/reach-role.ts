@@ -3,26 +3,34 @@ import { join } from 'node:path';
 import { recoverAddress } from '../chain/index.ts';
 import { keepReachable, type PeerServer, type RelayCandidate, relayBehind, type TransportIdentity } from '../connect/index.ts';
 import { writeFileDurably } from '../durable-file.ts';
+import { createPayer } from '../token/index.ts';
 import { setEndpoint } from './provision.ts';
+import { createRelayPurse, RELAY_DEPOSIT_PAYMENTS } from './relay-payments.ts';
 import { metricLines, relayNetworkOf } from './relay-role.ts';
-import type { RelayedBy } from './relay-settings.ts';
+import { type RelayedBy, type RelaySettings, relayPriceMax } from './relay-settings.ts';
 import type { Role, RoleContext } from './role.ts';
 
 const HEARTBEAT_MS = 5000;
 /** Operators whose addresses are read from the chain at a time, drawn by chance where there are more. */
 const SAMPLE_MAX = 128;
 
-/** Keeps the node reachable by others, directly or through relays; started after the node's server, to which it hands connections. */
-export function startReachRole(
+/** Keeps the node reachable by others, directly or through relays; started after the node's server, to which it hands connections. @throws folder-busy, bad-amount */
+export async function startReachRole(
   context: RoleContext & {
     identity: TransportIdentity;
     server: PeerServer;
     mode: Exclude<RelayedBy, 'none'>;
     directEndpoint: string | undefined;
+    relay?: RelaySettings;
   },
-): Role {
+): Promise<Role> {
   const { client, sender, operatorId, folder, identity, mode } = context;
   const { transportKey } = identity;
+  const pricePerGibMax = relayPriceMax(context.relay);
+  const payer =
+    pricePerGibMax > 0n
+      ? await createPayer({ ...context, folder: join(folder, 'spent'), depositRequests: RELAY_DEPOSIT_PAYMENTS })
+      : undefined;
   const reach = keepReachable({
     ...context,
     network: relayNetworkOf(client),
@@ -33,7 +41,8 @@ export function startReachRole(
     published: async () => (await client.read('operators', 'operator', [operatorId])).endpoint,
     publish: async (endpoint) => void (await setEndpoint(client, sender, { operatorId, transportKey, endpoint })),
     recover: recoverAddress,
-    pricePerGibMax: 0n,
+    pricePerGibMax,
+    purse: payer === undefined ? undefined : createRelayPurse({ client, payer }),
     recordsPath: join(folder, 'relays.json'),
   });
   return {
@@ -51,11 +60,14 @@ export function startReachRole(
         operatorId,
       );
     },
-    status: async () => ({ ...reach.status() }),
+    status: async () => ({ ...reach.status(), spent: payer?.channels().reduce((sum, { charged }) => sum + charged, 0n) }),
     drain() {},
     resume() {},
     leave: async () => ({ ...reach.status() }),
-    stop: () => reach.stop(),
+    async stop() {
+      await reach.stop();
+      await payer?.close();
+    },
   };
 }
 

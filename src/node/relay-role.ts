@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { recoverAddress } from '../chain/index.ts';
 import { type RelayNetwork, type RelayReceipt, startRelay, type TransportIdentity } from '../connect/index.ts';
 import { writeFileDurably } from '../durable-file.ts';
-import { MillraceError } from '../errors.ts';
+import { openReceiver, startClaimer } from '../token/index.ts';
+import { createRelayTill, RELAY_CLAIM_SECONDS, RELAY_WITHDRAW_SECONDS } from './relay-payments.ts';
 import { type RelaySettings, relayTerms } from './relay-settings.ts';
 import type { Role, RoleContext } from './role.ts';
 
@@ -19,14 +20,7 @@ export function relayNetworkOf(client: RoleContext['client']): RelayNetwork {
 export async function startRelayRole(context: RoleContext & { identity: TransportIdentity; relay?: RelaySettings }): Promise<Role> {
   const { client, operatorId, log, folder } = context;
   const terms = relayTerms(operatorId, context.relay);
-  if (terms.pricePerGib > 0n) {
-    throw new MillraceError('bad-relay-setting', {
-      actor: 'caller',
-      message: 'Relays are free for now: payment by vouchers is not connected yet',
-      values: { name: 'relayPrice', pricePerGib: terms.pricePerGib },
-      hint: 'Leave relayPrice at 0.',
-    });
-  }
+  const earning = terms.pricePerGib > 0n ? await openEarnings(context) : undefined;
   const receipts = join(folder, 'receipts');
   mkdirSync(receipts, { recursive: true, mode: 0o700 });
   const relay = startRelay({
@@ -39,6 +33,7 @@ export async function startRelayRole(context: RoleContext & { identity: Transpor
       return id === 0n ? undefined : { operatorId: id, transportKey: (await client.read('operators', 'operator', [id])).transportKey };
     },
     onReceipt: (receipt) => keepReceipt(receipts, receipt),
+    till: earning?.till,
   });
   log.info('relay-started', { tunnelsMax: terms.tunnelsMax, bytesPerSecond: terms.bytesPerSecond });
   return {
@@ -61,15 +56,49 @@ export async function startRelayRole(context: RoleContext & { identity: Transpor
         bytesCarried: tunnel.bytesCarried(),
         unacknowledgedBytes: tunnel.unacknowledgedBytes(),
       }));
-      return { terms, bytesCarried: relay.bytesCarried(), tunnels };
+      return { terms, bytesCarried: relay.bytesCarried(), tunnels, ...earning?.status() };
     },
     drain: () => relay.setOpen(false),
     resume: () => relay.setOpen(true),
     async leave() {
       relay.setOpen(false);
-      return { tunnelsLeft: relay.tunnels().length };
+      await Promise.all(relay.tunnels().map((tunnel) => tunnel.settle()));
+      await earning?.claimNow();
+      return { tunnelsLeft: relay.tunnels().length, ...earning?.status() };
     },
-    stop: () => relay.stop(),
+    async stop() {
+      await relay.stop();
+      await earning?.stop();
+    },
+  };
+}
+
+/** Takes payments at the node key, and claims them. Vouchers are in the role's folder: what they are worth is lost with it. */
+async function openEarnings({ client, signer, sender, operatorId, folder, log }: RoleContext) {
+  const receiver = await openReceiver({
+    client,
+    receiver: signer.address,
+    folder: join(folder, 'earned'),
+    tokens: ['network'],
+    claimIntervalSeconds: RELAY_CLAIM_SECONDS,
+    withdrawDelaySeconds: RELAY_WITHDRAW_SECONDS,
+  });
+  const claimer = startClaimer({ client, receiver, sender, intervalSeconds: RELAY_CLAIM_SECONDS, log });
+  return {
+    till: createRelayTill({ client, relayOperatorId: operatorId, receiver }),
+    claimNow: () => claimer.claimNow(),
+    /** Base units of the network's token. */
+    status() {
+      const channels = [...receiver.channels()];
+      return {
+        earned: channels.reduce((sum, { charged }) => sum + charged, 0n),
+        claimed: channels.reduce((sum, { claimed }) => sum + claimed, 0n),
+      };
+    },
+    async stop() {
+      await claimer.stop();
+      await receiver.close();
+    },
   };
 }
 

@@ -5,8 +5,17 @@ import { parseAmount, parseSize } from '../units.ts';
 /** What an operator may set of its relay, as texts from flags, environment or `config.json`; what is absent has its default. */
 export type RelaySettings = { [name in keyof typeof RELAY_DEFAULTS]?: string };
 
-/** The terms of a relay that sets nothing: free, for 64 nodes, each with 128 connections at once and 16 MiB a second. */
-export const RELAY_DEFAULTS = { relayPrice: '0', relayTunnels: '64', relayStreams: '128', relayBandwidth: '16MiB' } as const;
+/**
+ * The terms of a relay that sets nothing: free, for 64 nodes, each with 128 connections at once and 16 MiB a second. And what a node that
+ * is relayed pays at most: nothing. Prices are tokens for a GiB.
+ */
+export const RELAY_DEFAULTS = {
+  relayPrice: '0',
+  relayTunnels: '64',
+  relayStreams: '128',
+  relayBandwidth: '16MiB',
+  relayMaxPrice: '0',
+} as const;
 
 /** By whom a node lets itself be relayed: by nobody, by whoever is best when it is not reached directly, or by these operators. */
 export type RelayedBy = 'none' | 'auto' | readonly bigint[];
@@ -30,6 +39,11 @@ export function relayTerms(operatorId: bigint, settings: RelaySettings = {}): Re
     bytesPerSecond: Number(bandwidth),
     tunnelsMax: count('relayTunnels', given.relayTunnels, 10_000),
   };
+}
+
+/** The most that a node pays a relay for a GiB carried, base units. @throws bad-amount */
+export function relayPriceMax(settings: RelaySettings = {}): bigint {
+  return parseAmount(settings.relayMaxPrice ?? RELAY_DEFAULTS.relayMaxPrice, DECIMALS);
 }
 
 /** Reads `none`, `auto` or the numbers of operators, `3,5`. @throws bad-relay-setting */
