@@ -59,6 +59,23 @@ test('time is moved, every provider proves every period and is paid exactly for 
   }
 });
 
+test('every screen shows the same rewards, and the audit finds them again', async () => {
+  type Row = { operatorId: string; rewards: string };
+  const inStatus = async () => (await network.json('status')).providers.map(({ operatorId, rewards }: Row) => [operatorId, rewards]);
+  // A proof between two commands adds to what they show: compared is what stood still.
+  for (let tries = 0; ; tries += 1) {
+    const before = await inStatus();
+    const shown = (await network.json('provider', 'show')).items.map(({ operatorId, rewards }: Row) => [operatorId, rewards]);
+    const { operators } = await network.json('rewards');
+    const earned = operators.map((row: { operatorId: string; earned: string }) => [row.operatorId, row.earned]);
+    const after = await inStatus();
+    if (JSON.stringify(before) !== JSON.stringify(after) && tries < 5) continue;
+    assert.deepEqual([shown, earned, after], [before, before, before]);
+    break;
+  }
+  assert.equal((await network.json('audit')).clean, true);
+});
+
 test('a folder goes and comes with its tree, and one file of it can be read alone', async () => {
   const folder = join(network.home, 'album');
   mkdirSync(join(folder, 'summer'), { recursive: true });

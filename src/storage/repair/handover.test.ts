@@ -10,6 +10,7 @@ import { fetchFile } from '../orders/file-get.ts';
 import { putFile } from '../orders/file-put.ts';
 import { fileOfBid, type StoredFile } from '../orders/stored-files.ts';
 import { handoverOf, leaveVerdict } from './handover.ts';
+import { openJobsOf } from './repairer.ts';
 
 const POLICY = {
   ...TEST_POLICY,
@@ -118,6 +119,32 @@ test('a leaving operator serves its shard until another has proven it, loses the
   assert.equal(ended?.args.slashed, (collateral * BigInt(leaveFeeBps)) / 10_000n);
   const standing = await client.read('storageMarket', 'deal', [shard.dealId]);
   assert.equal(standing.locked, 0n);
+});
+
+test('a shard is taken by nobody who has no room for it, and by the same operator once it has', async () => {
+  const file = await stored();
+  const { shards } = await view(file.bidId);
+  const spare = nodes.find(({ operatorId }) => !shards.some((shard) => shard.operatorId === operatorId)) as TestNode;
+  await spare.restart({ policy: { ...POLICY, quotaBytes: 100_000n } });
+  const leaver = nodeOf(shards[1]?.operatorId);
+  const report = await market.hurry(leaver.provider.leave());
+  assert.ok(report.dealsLeft.includes(shards[1]?.dealId as bigint));
+  for (let count = 0; count < 3; count += 1) {
+    const period = await market.nextPeriod(1);
+    const proving = nodes.map(({ operatorId }) => operatorId);
+    await market.provePeriod(period, proving);
+  }
+  const offered = await openJobsOf(market.client, await view(file.bidId));
+  assert.deepEqual(
+    offered.map(({ shard }) => shard),
+    [1],
+  );
+  await spare.restart({ policy: POLICY });
+  await passPeriods('the shard is proven by the operator that has room now', async () => {
+    const shard = (await view(file.bidId)).shards[1];
+    return shard?.state === 'live' && shard.operatorId === spare.operatorId && shard.deal?.state === 'active';
+  });
+  await assertReadable(file);
 });
 
 const health = fc
