@@ -52,6 +52,8 @@ export interface Relay extends PeerDoor {
   bytesCarried(): bigint;
   /** Whether new tunnels are taken. */
   setOpen(isOpen: boolean): void;
+  /** Has what was carried acknowledged and paid, as far as nodes answer within 5 s. */
+  settle(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -65,7 +67,7 @@ const ANNOUNCEMENT_SECONDS = 120;
 const PROBE_TIMEOUT_MS = 5000;
 const PROBE_INTERVAL_MS = 2000;
 const PROBERS_MAX = 10_000;
-const SETTLE_TIMEOUT_MS = 3000;
+const SETTLE_TIMEOUT_MS = 5000;
 /** TLS alert `unrecognized_name` (RFC 6066, 3): fatal, in a record of its own. */
 const UNRECOGNIZED_NAME = Buffer.from('15030300020270', 'hex');
 
@@ -180,6 +182,10 @@ export function startRelay(options: RelayOptions): Relay {
       .catch(() => false);
     return json({ isReached });
   };
+  const settle = async () => {
+    const settled = Promise.allSettled([...carriers.values()].map((carrier) => carrier.settle()));
+    await Promise.race([settled, new Promise((resolve) => setTimeout(resolve, SETTLE_TIMEOUT_MS).unref())]);
+  };
   const announce = async (): Promise<Response> => {
     const tunnelsFree = isOpen ? Math.max(0, terms.tunnelsMax - carriers.size) : 0;
     const plain = { ...terms, tunnelsFree, expiry: Math.floor(Date.now() / 1000) + ANNOUNCEMENT_SECONDS };
@@ -211,11 +217,11 @@ export function startRelay(options: RelayOptions): Relay {
     setOpen(open) {
       isOpen = open;
     },
+    settle,
     async stop() {
       isOpen = false;
+      await settle();
       const all = [...carriers.values()];
-      const settled = Promise.allSettled(all.map((carrier) => carrier.settle()));
-      await Promise.race([settled, new Promise((resolve) => setTimeout(resolve, SETTLE_TIMEOUT_MS).unref())]);
       for (const carrier of all) carrier.close('relay-stopped');
       await Promise.all(all.map((carrier) => carrier.closed));
     },

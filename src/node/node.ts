@@ -117,6 +117,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       async stop() {
         started.abort();
         await control?.stop();
+        await Promise.allSettled(roles.map((role) => role.settle?.()));
         await server.stop(2000);
         await stopRoles();
       },

@@ -62,10 +62,11 @@ export async function startRelayRole(context: RoleContext & { identity: Transpor
     resume: () => relay.setOpen(true),
     async leave() {
       relay.setOpen(false);
-      await Promise.all(relay.tunnels().map((tunnel) => tunnel.settle()));
+      await relay.settle();
       await earning?.claimNow();
       return { tunnelsLeft: relay.tunnels().length, ...earning?.status() };
     },
+    settle: () => relay.settle(),
     async stop() {
       await relay.stop();
       await earning?.stop();

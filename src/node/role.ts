@@ -30,5 +30,7 @@ export interface Role {
   resume(): void;
   /** Ends what it took on as far as the network's rules let it, at their price; gives what it left. */
   leave(): Promise<Record<string, unknown>>;
+  /** What must be done before the node's server ends; bounded in time. */
+  settle?(): Promise<void>;
   stop(): Promise<void>;
 }

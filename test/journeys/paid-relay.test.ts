@@ -3,12 +3,15 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { developmentSigner, recoverAddress } from '../../src/chain/index.ts';
-import { peerFetch, type RelayPurse, type RelayTill } from '../../src/connect/index.ts';
+import { openTransportIdentity, peerFetch, type RelayPurse, type RelayTill } from '../../src/connect/index.ts';
 import { type RelayWorld, relayWorld, type TestHome } from '../../src/connect/relay-fixture.ts';
+import { silentLogger } from '../../src/log.ts';
+import { startNode } from '../../src/node/node.ts';
 import { createRelayPurse, createRelayTill, RELAY_CLAIM_SECONDS, RELAY_WITHDRAW_SECONDS } from '../../src/node/relay-payments.ts';
 import { registerOperator } from '../../src/storage/market/market-fixture.ts';
 import { openReceiver, type Payer, type Receiver, readChannel, startClaimer, tokenBalance } from '../../src/token/index.ts';
 import { type ChannelsNetwork, startChannelsNetwork } from '../../src/token/voucher-fixture.ts';
+import { freePort } from './person.ts';
 
 /** Base units for a GiB; nothing that a power of two divides. */
 const PRICE = 10n ** 18n + 7n;
@@ -25,16 +28,7 @@ before(async () => {
   network = await startChannelsNetwork();
   world = relayWorld({ signer: (operatorId) => developmentSigner(Number(operatorId), 'dev'), recover: recoverAddress });
   home = await world.startNode(2n, async (request) => new Response(request.body));
-  for (const index of [1, 2]) {
-    const wanted = {
-      owner: network.sender(5),
-      nodeKey: network.signer(index),
-      endpoint: '',
-      transportKey: home.identity.transportKey,
-      index,
-    };
-    await registerOperator({ client: network.client, faucet: network.sender(0) }, wanted);
-  }
+  for (const index of [1, 2]) await register(index, home.identity.transportKey, '');
 });
 after(async () => {
   await world.stop();
@@ -42,6 +36,11 @@ after(async () => {
   for (const receiver of open.receivers) await receiver.close();
   await network.stop();
 });
+
+function register(index: number, transportKey: `0x${string}`, endpoint: string): Promise<bigint> {
+  const wanted = { owner: network.sender(5), nodeKey: network.signer(index), endpoint, transportKey, index };
+  return registerOperator({ client: network.client, faucet: network.sender(0) }, wanted);
+}
 
 async function openTill(folder = `till-${++folders}`): Promise<{ till: RelayTill; receiver: Receiver; folder: string }> {
   const receiver = await openReceiver({
@@ -270,4 +269,53 @@ test('both sides start again, even with a voucher that was signed and never arri
   ({ purse, payer } = await openPurse(purseFolder));
   await session(false);
   assert.equal(earned(receiver), owed);
+});
+
+test('whole nodes: one with a price relays another, which opens a channel for it; the relay starts again and claims on chain', async () => {
+  const { client } = network;
+  const ports = [await freePort(), await freePort()];
+  const start = (index: number, changes: Partial<Parameters<typeof startNode>[0]>) =>
+    startNode({
+      folder: join(network.folder, `node-${index}`),
+      manifest: client.manifest,
+      rpcUrl: network.chain.rpcUrl,
+      signer: network.signer(index),
+      roles: [],
+      port: ports[index - 3] as number,
+      quotaBytes: 0n,
+      log: silentLogger,
+      ...changes,
+    });
+  const ids: bigint[] = [];
+  for (const index of [3, 4]) {
+    const { transportKey } = await openTransportIdentity(join(network.folder, `node-${index}`));
+    ids.push(await register(index, transportKey, index === 3 ? `https://127.0.0.1:${ports[0]}` : ''));
+  }
+  const [relayId, homeId] = ids as [bigint, bigint];
+  const relaying = { roles: ['relay'], relay: { relayPrice: '3' } };
+  let relay = await start(3, relaying);
+  const dear = await start(4, { relayedBy: [relayId], relay: { relayMaxPrice: '2.9' } });
+  await new Promise((resolve) => setTimeout(resolve, 4000));
+  assert.equal((await client.read('operators', 'operator', [homeId])).endpoint, '', 'a relay dearer than the limit is not used');
+  await dear.stop();
+  const node = await start(4, { relayedBy: [relayId], relay: { relayMaxPrice: '3' } });
+  const published = async () => (await client.read('operators', 'operator', [homeId])).endpoint;
+  for (let waited = 0; (await published()) === '' && waited < 300; waited += 1) await new Promise((resolve) => setTimeout(resolve, 100));
+  const at = { endpoint: await published(), transportKey: node.transportKey };
+  for (let count = 0; count < 20; count += 1) assert.equal((await peerFetch(at, '/healthz')).status, 200);
+  await relay.stop();
+  await node.stop();
+  const payer = await network.payer(4, { folder: join(network.folder, 'node-4', 'reach', 'spent') });
+  open.payers.push(payer);
+  const channel = payer.channels()[0];
+  assert.ok(channel);
+  assert.ok(channel.signed > 0n);
+  assert.equal((await readChannel(client, channel.key)).totalClaimed, 0n);
+  relay = await start(3, relaying);
+  await new Promise((resolve) => setTimeout(resolve, 2500));
+  await network.warp(RELAY_CLAIM_SECONDS + 1);
+  const claimed = async () => (await readChannel(client, channel.key)).totalClaimed;
+  for (let waited = 0; (await claimed()) === 0n && waited < 300; waited += 1) await new Promise((resolve) => setTimeout(resolve, 100));
+  assert.equal(await claimed(), channel.signed);
+  await relay.stop();
 });
