@@ -1,4 +1,3 @@
-import { existsSync, readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Hono } from 'hono';
@@ -6,20 +5,19 @@ import type { CID } from 'multiformats/cid';
 import type { Hex } from 'viem';
 import type { ChainClient, Sender, Signer } from '../../chain/index.ts';
 import { systemClock } from '../../clock.ts';
-import { writeFileDurably } from '../../durable-file.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { createPayer, openReceiver, startClaimer } from '../../token/index.ts';
-import { DAG_PB, parseCid } from '../content/block.ts';
-import { listOperators, storageDomainOf } from '../market/chain-view.ts';
+import { storageDomainOf } from '../market/chain-view.ts';
 import { createTrustlessGateway } from '../pieces/gateway.ts';
 import { rewardRetrieval } from '../rewards/rewards.ts';
-import { ANNOUNCEMENT_LIMITS, announcementToJson, PROTOCOL, type SignedAnnouncement, signAnnouncement } from './announcement.ts';
-import { type BookLimits, createAnnouncementBook } from './announcement-book.ts';
-import { openBlockCache } from './block-cache.ts';
-import { askPeer, fetchQuote, sample } from './holdings.ts';
+import { announcementToJson } from './announcement.ts';
+import { type AnnouncementBook, type BookLimits, createAnnouncementBook } from './announcement-book.ts';
+import { type Announcer, startAnnouncer } from './announcer.ts';
+import { type BlockCache, openBlockCache } from './block-cache.ts';
+import { fetchQuote } from './holdings.ts';
 import { createOrigin } from './origin.ts';
-import { createPaywall } from './paywall.ts';
+import { createPaywall, type Paywall } from './paywall.ts';
 import { openPeerRecords } from './peer-records.ts';
 import { createRoutingRoutes } from './routing-routes.ts';
 
@@ -84,8 +82,6 @@ export interface Retriever {
   stop(): Promise<void>;
 }
 
-const ANNOUNCED_TO = 8;
-const CHECK_MS = 5_000;
 const MISSING_MS = 15_000;
 const MISSING_MAX = 10_000;
 
@@ -94,33 +90,10 @@ const MISSING_MAX = 10_000;
  * what it has it announces, to nodes that route; and it routes itself.
  */
 export async function startRetriever(options: RetrieverOptions): Promise<Retriever> {
-  const { folder, client, signer, sender, policy, log } = options;
+  const { folder, client, signer, policy, log } = options;
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  const domain = storageDomainOf(client);
   const cache = await openBlockCache({ folder: join(folder, 'blocks'), bytesMax: policy.cacheBytes, log });
-  const receiver = await openReceiver({
-    client,
-    receiver: signer.address,
-    folder: join(folder, 'earned'),
-    claimIntervalSeconds: policy.claimIntervalSeconds,
-    sender,
-  });
-  const claimer = startClaimer({
-    client,
-    receiver,
-    sender,
-    intervalSeconds: policy.claimIntervalSeconds,
-    afterSettlement: () => rewardRetrieval({ client, sender, receiver: signer.address }),
-    log,
-  });
-  const payer = await createPayer({
-    client,
-    signer,
-    sender,
-    folder: join(folder, 'spent'),
-    depositRequests: 1000n,
-    depositMax: policy.originBudget,
-  });
+  const { receiver, claimer, payer } = await openMoney(options);
   const records = openPeerRecords(join(folder, 'origins.json'));
   const budget = { left: policy.originBudget };
   const origin = createOrigin({
@@ -131,8 +104,6 @@ export async function startRetriever(options: RetrieverOptions): Promise<Retriev
     budget,
     own: (await options.endpoint()) ?? '',
   });
-  const rootsPath = join(folder, 'holdings.json');
-  const roots = readRoots(rootsPath);
   const fetching = new Map<string, Promise<Uint8Array>>();
   /** What nobody had a moment ago: asking for it again costs nothing here. */
   const missing = new Map<string, number>();
@@ -172,84 +143,12 @@ export async function startRetriever(options: RetrieverOptions): Promise<Retriev
     probe: async ({ announcement }) => (await fetchQuote(client, announcement))?.announcement.holder ?? '0x',
   });
 
-  let own: SignedAnnouncement | undefined;
-  const renew = async (): Promise<SignedAnnouncement | undefined> => {
-    const endpoint = await options.endpoint();
-    if (endpoint === undefined || !isSelling) return undefined;
-    const now = await client.now();
-    const cids = [...roots.keys()].filter((cid) => cache.has(parseCid(cid))).slice(-ANNOUNCEMENT_LIMITS.cids);
-    own = await signAnnouncement(domain, signer, {
-      sequence: BigInt(Date.now()),
-      issuedAt: now,
-      expiry: now + BigInt(policy.announceSeconds),
-      endpoint,
-      transportKey: options.transportKey,
-      pricePerGib: policy.pricePerGib,
-      chunkBytes: BigInt(policy.chunkBytes),
-      cids,
-    });
-    return own;
-  };
-  const current = async (): Promise<SignedAnnouncement | undefined> => {
-    const isFresh = own !== undefined && own.announcement.expiry > (await client.now()) + BigInt(policy.announceSeconds) / 4n;
-    return isFresh ? own : renew();
-  };
-  const announce = async (): Promise<number> => {
-    const signed = await renew();
-    if (signed === undefined) return 0;
-    const body = JSON.stringify({ Providers: [{ Schema: 'peer', [PROTOCOL]: announcementToJson(signed) }] });
-    const others = (await listOperators(client)).filter(({ endpoint }) => endpoint !== signed.announcement.endpoint);
-    const sent = sample(others, ANNOUNCED_TO).map((peer) => askPeer(peer, '/routing/v1/providers', { method: 'PUT', body }));
-    return (await Promise.allSettled(sent)).filter((result) => result.status === 'fulfilled' && result.value !== undefined).length;
-  };
-
-  const stopping = new AbortController();
-  const announcing = (async () => {
-    let announcedAt = 0n;
-    let announcedRoots = -1;
-    while (!stopping.signal.aborted) {
-      try {
-        const now = await client.now();
-        const isDue = now >= announcedAt + BigInt(policy.announceSeconds) / 2n || roots.size !== announcedRoots;
-        if (isDue && isSelling) {
-          if (roots.size !== announcedRoots) writeFileDurably(rootsPath, `${JSON.stringify([...roots.keys()])}\n`);
-          [announcedAt, announcedRoots] = [now, roots.size];
-          log.debug('announced', { peers: await announce(), holdings: roots.size });
-        }
-      } catch (error) {
-        log.warn('announce-failed', { reason: (error as Error).message });
-      }
-      await systemClock.sleep(CHECK_MS, stopping.signal).catch(() => {});
-    }
-  })();
-
-  const app = new Hono()
-    .route(
-      '/routing/v1',
-      createRoutingRoutes({ domain, book, own: async (cid) => (cache.has(cid) ? current() : undefined), now: () => client.now() }),
-    )
-    .get('/v1/retrieval/announcement', async (context) => {
-      const signed = await current();
-      return signed === undefined ? context.json({ error: 'draining' }, 503) : context.json(announcementToJson(signed));
-    })
-    .get('/v1/retrieval/announcements', async (context) =>
-      context.json({
-        items: book
-          .all(await client.now())
-          .slice(0, 200)
-          .map(announcementToJson),
-      }),
-    )
-    .all('/ipfs/*', async (context) => {
-      if (!isSelling) return context.json({ error: 'draining' }, 503);
-      const answer = await paywall.fetch(context.req.raw);
-      if (answer.status < 300) noteRoot(roots, new URL(context.req.url).pathname);
-      return answer;
-    });
+  const announcer = startAnnouncer({ ...options, cache, rootsPath: join(folder, 'holdings.json'), isSelling: () => isSelling });
+  const app = createRetrieverApp({ client, cache, book, paywall, announcer, isSelling: () => isSelling });
   log.info('retriever-started', { holder: signer.address, pricePerGib: policy.pricePerGib, cachedBytes: cache.usage().bytes });
   return {
     fetch: async (request) => app.fetch(request),
-    announce,
+    announce: announcer.announce,
     drain() {
       isSelling = false;
     },
@@ -272,17 +171,83 @@ export async function startRetriever(options: RetrieverOptions): Promise<Retriev
         earned: counts.earned,
         spentOnOrigins: origin.paid(),
         announcersKnown: book.all(await client.now()).length,
-        holdings: roots.size,
+        holdings: announcer.holdings(),
       };
     },
     async stop() {
-      stopping.abort();
-      await announcing;
+      await announcer.stop();
       await claimer.stop();
       await receiver.close();
       await payer.close();
     },
   };
+}
+
+function createRetrieverApp(options: {
+  client: ChainClient;
+  cache: BlockCache;
+  book: AnnouncementBook;
+  paywall: Paywall;
+  announcer: Announcer;
+  isSelling: () => boolean;
+}): Hono {
+  const { client, cache, book, paywall, announcer, isSelling } = options;
+  return new Hono()
+    .route(
+      '/routing/v1',
+      createRoutingRoutes({
+        domain: storageDomainOf(client),
+        book,
+        own: async (cid) => (cache.has(cid) ? announcer.current() : undefined),
+        now: () => client.now(),
+      }),
+    )
+    .get('/v1/retrieval/announcement', async (context) => {
+      const signed = await announcer.current();
+      return signed === undefined ? context.json({ error: 'draining' }, 503) : context.json(announcementToJson(signed));
+    })
+    .get('/v1/retrieval/announcements', async (context) =>
+      context.json({
+        items: book
+          .all(await client.now())
+          .slice(0, 200)
+          .map(announcementToJson),
+      }),
+    )
+    .all('/ipfs/*', async (context) => {
+      if (!isSelling()) return context.json({ error: 'draining' }, 503);
+      const answer = await paywall.fetch(context.req.raw);
+      if (answer.status < 300) announcer.note(new URL(context.req.url).pathname);
+      return answer;
+    });
+}
+
+/** What it earns and claims, and what it pays origins with. */
+async function openMoney({ folder, client, signer, sender, policy, log }: RetrieverOptions) {
+  const receiver = await openReceiver({
+    client,
+    receiver: signer.address,
+    folder: join(folder, 'earned'),
+    claimIntervalSeconds: policy.claimIntervalSeconds,
+    sender,
+  });
+  const claimer = startClaimer({
+    client,
+    receiver,
+    sender,
+    intervalSeconds: policy.claimIntervalSeconds,
+    afterSettlement: () => rewardRetrieval({ client, sender, receiver: signer.address }),
+    log,
+  });
+  const payer = await createPayer({
+    client,
+    signer,
+    sender,
+    folder: join(folder, 'spent'),
+    depositRequests: 1000n,
+    depositMax: policy.originBudget,
+  });
+  return { receiver, claimer, payer };
 }
 
 function notFound(cid: CID): MillraceError {
@@ -292,30 +257,6 @@ function notFound(cid: CID): MillraceError {
     values: { cid: cid.toString() },
     hint: 'Ask later or elsewhere.',
   });
-}
-
-/** What was asked for by name before the last stop. A file that cannot be read only means that others must ask again. */
-function readRoots(path: string): Map<string, true> {
-  try {
-    const known = existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as string[]) : [];
-    return new Map(known.slice(-ANNOUNCEMENT_LIMITS.cids).map((cid) => [parseCid(cid).toString(), true]));
-  } catch {
-    return new Map();
-  }
-}
-
-/** Remembers what was asked for by name: the likeliest root of what else is in the cache. */
-function noteRoot(roots: Map<string, true>, pathname: string): void {
-  const text = pathname.split('/')[2] ?? '';
-  try {
-    const cid = parseCid(text);
-    if (cid.code !== DAG_PB && roots.size >= ANNOUNCEMENT_LIMITS.cids / 2) return; // leaves are found through their roots
-    roots.delete(cid.toString());
-    roots.set(cid.toString(), true);
-    if (roots.size > ANNOUNCEMENT_LIMITS.cids) roots.delete(roots.keys().next().value as string);
-  } catch {
-    // not a CID: the gateway has said so
-  }
 }
 
 async function* emptyBody(): AsyncGenerator<Uint8Array> {}
