@@ -131,34 +131,87 @@ export function createPaidFetch(options: { payer: Payer; fetch: SourceFetch; ter
     terms.budget.left -= amount;
   };
 
-  /** The whole answer to one payment; asked for again, with the same voucher, when it is cut. */
-  const buy = async (url: string, init: Parameters<SourceFetch>[1]): Promise<Response> => {
+  /** The answer to one payment; asked for again, with the same voucher, when it is cut, and then continued where it was. */
+  const buy = async (url: string, init: Parameters<SourceFetch>[1], free: () => void): Promise<Response> => {
     const key = `r_${randomBytes(12).toString('hex')}`;
-    let unanswered: Unanswered | undefined;
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        const { response, paying } = await exchange(url, init, key);
-        if (paying === undefined) return response;
-        const body = await readWhole(response, Number(terms.chunkBytes)).catch((error) => {
-          paying.payment.abandon();
-          throw new Unanswered(paying.payment.amount, error);
-        });
-        const outcome = await finish(paying.payment, response);
-        if (outcome.kind !== 'charged') throw new Unanswered(paying.payment.amount, unaccounted(url));
-        settle(url, outcome.chargedCumulative - paying.before, body.length);
-        return new Response(body, { status: response.status, headers: response.headers });
-      } catch (error) {
-        if (error instanceof Unanswered) unanswered = error;
-        else if (unanswered === undefined) throw error;
-        if (unanswered.isBusy && attempt < BUSY_TRIES_MAX && !init.signal.aborted) {
-          await systemClock.sleep(BUSY_MS * 2 ** attempt, init.signal).catch(() => {});
-          continue;
+    const tries = { made: 0, unanswered: undefined as Unanswered | undefined };
+    const ask = async (): Promise<Exchange> => {
+      for (;;) {
+        tries.made += 1;
+        try {
+          return await exchange(url, init, key);
+        } catch (error) {
+          await mayRetry(url, init.signal, tries, error);
         }
-        if (attempt < TRIES_MAX && !init.signal.aborted) continue;
-        lose(unanswered.amount);
-        throw notDelivered(url, unanswered);
+      }
+    };
+    const first = await ask();
+    if (first.paying === undefined || first.response.body === null) {
+      first.paying?.payment.abandon();
+      free();
+      return first.response;
+    }
+    async function* body(): AsyncGenerator<Uint8Array> {
+      let isOver = false;
+      let taken = 0;
+      let current = first;
+      try {
+        for (;;) {
+          let skip = taken;
+          try {
+            for await (const chunk of timed(current.response, Number(terms.chunkBytes))) {
+              const rest = skip === 0 ? chunk : chunk.subarray(skip);
+              skip = Math.max(0, skip - chunk.length);
+              taken += rest.length;
+              if (rest.length > 0) yield rest;
+            }
+            const { payment, before } = current.paying as NonNullable<Exchange['paying']>;
+            const outcome = await finish(payment, current.response);
+            isOver = true;
+            if (outcome.kind === 'charged') settle(url, outcome.chargedCumulative - before, taken);
+            else await mayRetry(url, init.signal, { ...tries, made: TRIES_MAX }, new Unanswered(payment.amount, unaccounted(url)));
+            return;
+          } catch (error) {
+            if (isOver) throw error;
+            const { payment } = current.paying as NonNullable<Exchange['paying']>;
+            payment.abandon();
+            await mayRetry(url, init.signal, tries, new Unanswered(payment.amount, error)).catch((failure) => {
+              isOver = true;
+              throw failure;
+            });
+            current = await ask();
+            if (current.paying === undefined) throw unaccounted(url);
+          }
+        }
+      } finally {
+        if (!isOver) {
+          // Whoever reads went away in the middle: the seller may have charged for it.
+          current.paying?.payment.abandon();
+          lose(current.paying?.payment.amount ?? 0n);
+        }
+        free();
       }
     }
+    const { status, headers } = first.response;
+    return new Response(streamOf(body()), { status, headers });
+  };
+
+  /** Returns when the same voucher may be sent again, else counts the money as lost. @throws what ended it */
+  const mayRetry = async (
+    url: string,
+    signal: AbortSignal,
+    tries: { made: number; unanswered: Unanswered | undefined },
+    error: unknown,
+  ): Promise<void> => {
+    if (error instanceof Unanswered) tries.unanswered = error;
+    const { unanswered } = tries;
+    if (unanswered === undefined) throw error;
+    if (!signal.aborted && tries.made < (unanswered.isBusy ? BUSY_TRIES_MAX : TRIES_MAX)) {
+      if (unanswered.isBusy) await systemClock.sleep(BUSY_MS * 2 ** tries.made, signal).catch(() => {});
+      return;
+    }
+    lose(unanswered.amount);
+    throw notDelivered(url, unanswered);
   };
 
   const settle = (url: string, charged: bigint, bytes: number): void => {
@@ -183,9 +236,10 @@ export function createPaidFetch(options: { payer: Payer; fetch: SourceFetch; ter
       try {
         init.signal.throwIfAborted();
         if (record.lost > 0n) throw dropped(url, record.lost);
-        return await buy(url, init);
-      } finally {
+        return await buy(url, init, free);
+      } catch (error) {
         free();
+        throw error;
       }
     },
   };
@@ -202,9 +256,8 @@ function finish(payment: Payment, { status, headers }: Response): Promise<Paymen
 }
 
 /** A body of bounded size, none of whose parts may be long in coming. */
-async function readWhole(response: Response, bytesMax: number): Promise<Uint8Array<ArrayBuffer>> {
-  const reader = (response.body ?? new Blob([]).stream()).getReader();
-  const chunks: Uint8Array[] = [];
+async function* timed(response: Response, bytesMax: number): AsyncGenerator<Uint8Array> {
+  const reader = (response.body as ReadableStream<Uint8Array>).getReader();
   let size = 0;
   let timer: NodeJS.Timeout | undefined;
   try {
@@ -213,14 +266,34 @@ async function readWhole(response: Response, bytesMax: number): Promise<Uint8Arr
         timer = setTimeout(() => reject(new DOMException(`Nothing came for ${IDLE_MS} ms`, 'TimeoutError')), IDLE_MS);
       });
       const { done, value } = await Promise.race([reader.read(), late]).finally(() => clearTimeout(timer));
-      if (done) return Buffer.concat(chunks, size);
+      if (done) return;
       size += value.length;
       if (size > bytesMax) throw new RangeError(`More than ${bytesMax} bytes`);
-      chunks.push(value);
+      yield value;
     }
   } finally {
     reader.cancel().catch(() => {});
   }
+}
+
+function streamOf(chunks: AsyncGenerator<Uint8Array>): ReadableStream<Uint8Array> {
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        try {
+          const { done, value } = await chunks.next();
+          if (done === true) controller.close();
+          else controller.enqueue(value);
+        } catch (error) {
+          controller.error(error);
+        }
+      },
+      async cancel() {
+        await chunks.return(undefined);
+      },
+    },
+    { highWaterMark: 0 },
+  );
 }
 
 /** A payment was sent, and its bytes did not come. */
