@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
+import { constants, setPriority } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { type Outcome, root } from './suite.ts';
 
@@ -14,7 +15,10 @@ export function findForge(env: NodeJS.ProcessEnv = process.env): string | undefi
   return [...places, ...(env.PATH ?? '').split(delimiter)].map((folder) => join(folder, 'forge')).find((path) => existsSync(path));
 }
 
-/** Runs the tests of the contracts and compares their gas with the snapshot; prints as it goes. */
+/**
+ * Runs the tests of the contracts and compares their gas with the snapshot; prints all of it when it is over, so that other tests can
+ * run beside it. They come first: it takes what they leave of the processors.
+ */
 export async function runForge(): Promise<Outcome> {
   const forge = findForge();
   if (forge === undefined) {
@@ -26,14 +30,14 @@ export async function runForge(): Promise<Outcome> {
   const child = spawn(process.execPath, ['tools/contracts.ts', 'test'], { cwd: root, env: { ...process.env, PATH: path } });
   const chunks: Buffer[] = [];
   for (const stream of [child.stdout, child.stderr]) {
-    stream.on('data', (chunk: Buffer) => {
-      chunks.push(chunk);
-      process.stdout.write(chunk);
-    });
+    stream.on('data', (chunk: Buffer) => chunks.push(chunk));
   }
+  if (child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
   child.stdin.end();
   const [code] = (await once(child, 'close')) as [number | null];
-  return readForge(Buffer.concat(chunks).toString(), code);
+  const text = Buffer.concat(chunks).toString();
+  process.stdout.write(text);
+  return readForge(text, code);
 }
 
 /** The outcome in what `forge test` printed; output without a summary, or a failure it does not count, is a fault. */

@@ -1,5 +1,5 @@
 /**
- * `npm test`: every test of the repository on the pinned Node, then the contracts' tests. With words as arguments only
+ * `npm test`: every test of the repository on the pinned Node, and beside them the contracts' tests. With words as arguments only
  * the files whose path contains one of them, and no floor.
  */
 import { readFileSync } from 'node:fs';
@@ -18,8 +18,9 @@ announceSeed();
 const files = findTestFiles('src', 'test', 'tools').filter(
   (file) => words.length === 0 || words.some((word) => relative(root, file).includes(word)),
 );
+const contracts = words.length === 0 ? runForge() : undefined;
 const outcomes = [await withServer(() => runFiles(files))];
-if (words.length === 0) outcomes.push(await runForge());
+if (contracts !== undefined) outcomes.push(await contracts);
 const total: Outcome = {
   passed: sum('passed'),
   failed: sum('failed'),
