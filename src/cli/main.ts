@@ -1,12 +1,15 @@
 /** The command line of Millrace. Each command is one file; nothing heavy is loaded before a command runs. */
 import { Command, CommanderError, Option } from 'commander';
 import { exitCodeOf, MillraceError } from '../errors.ts';
+import { countExternalMemory } from '../memory.ts';
 import { registerCommands } from './commands.ts';
 import { registerCompletion } from './completion.ts';
 import type { CommandContext, GlobalFlags } from './context.ts';
 import { createOutput, printError } from './output.ts';
 
 const INTERRUPTED = 130;
+
+countExternalMemory();
 
 async function main(argv: readonly string[]): Promise<number> {
   const interrupt = new AbortController();

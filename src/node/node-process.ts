@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { developmentSigner, openKeystore, readManifest, type Signer } from '../chain/index.ts';
 import { exitCodeOf, MillraceError, toMillraceError } from '../errors.ts';
 import { createLogger, type LogLevel } from '../log.ts';
+import { countExternalMemory } from '../memory.ts';
 import { nodeSocket } from './network-folder.ts';
 import { startNode } from './node.ts';
 import { type RelaySettings, relayedBy } from './relay-settings.ts';
@@ -29,6 +30,8 @@ export interface NodeProcessOptions {
   logFile?: string;
   logLevel?: LogLevel;
 }
+
+countExternalMemory();
 
 async function main(): Promise<void> {
   const options = JSON.parse(process.argv[2] === '-' ? readFileSync(0, 'utf8') : (process.argv[2] ?? 'null')) as NodeProcessOptions | null;

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, fdatasync, fsyncSync, ftruncateSync, mkdirSync, openSync, readFileSync, write } from 'node:fs';
+import { closeSync, constants, existsSync, fsyncSync, ftruncateSync, mkdirSync, openSync, readFileSync, write } from 'node:fs';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { crc32 } from 'node:zlib';
@@ -18,7 +18,6 @@ export interface JournalRecord {
 }
 
 const COMPACT_BYTES = 16 << 20;
-const syncFile = promisify(fdatasync);
 const writeFile = promisify<number, Buffer, number>((file, bytes, done) => write(file, bytes, (error, written) => done(error, written)));
 
 /**
@@ -35,7 +34,7 @@ export function openVoucherJournal<R extends JournalRecord>(options: {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   let sizeBytes = existsSync(path) ? replay(path, options.apply) : 0;
   if (sizeBytes > COMPACT_BYTES || !existsSync(path)) sizeBytes = compact();
-  let file = openSync(path, 'a', 0o600);
+  let file = openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_DSYNC, 0o600);
   let waiting: { line: string; resolve: () => void; reject: (error: unknown) => void }[] = [];
   let flushing: Promise<void> | undefined;
   let failure: MillraceError | undefined;
@@ -63,7 +62,6 @@ export function openVoucherJournal<R extends JournalRecord>(options: {
       try {
         const bytes = Buffer.from(batch.map(({ line }) => line).join(''));
         for (let done = 0; done < bytes.length; ) done += await writeFile(file, bytes.subarray(done));
-        await syncFile(file);
         sizeBytes += bytes.length;
         if (sizeBytes > COMPACT_BYTES) renew();
       } catch (cause) {
@@ -80,7 +78,7 @@ export function openVoucherJournal<R extends JournalRecord>(options: {
   function renew(): void {
     sizeBytes = compact();
     closeSync(file);
-    file = openSync(path, 'a', 0o600);
+    file = openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_DSYNC, 0o600);
   }
 
   function compact(): number {

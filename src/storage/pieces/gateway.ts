@@ -69,7 +69,8 @@ function serveRaw(cid: CID, bytes: Uint8Array, headers: Headers, request: Reques
   const range = rangeOf(request, bytes.length, headers);
   const body = range === undefined ? bytes : bytes.subarray(range.start, range.end);
   headers.set('content-length', String(body.length));
-  return new Response(body as Uint8Array<ArrayBuffer>, { status: range === undefined ? 200 : 206, headers });
+  // A stream, because a Response copies bytes that it is given.
+  return new Response(streamOf(oneChunk(body)), { status: range === undefined ? 200 : 206, headers });
 }
 
 async function serveCar(input: {
@@ -196,6 +197,10 @@ function streamOf(source: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array>
     },
     { highWaterMark: 1 },
   );
+}
+
+async function* oneChunk(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
 }
 
 function notHere(cid: CID): MillraceError {

@@ -46,7 +46,6 @@ const CORRECTIONS_MAX = 2;
 const TRIES_MAX = 2;
 const BUSY_TRIES_MAX = 6;
 const BUSY_MS = 50;
-const IDLE_MS = 10_000;
 /** A receiver of ours looks again at a channel's money after half a second. */
 const DEPOSIT_SEEN_MS = 600;
 
@@ -159,7 +158,7 @@ export function createPaidFetch(options: { payer: Payer; fetch: SourceFetch; ter
         for (;;) {
           let skip = taken;
           try {
-            for await (const chunk of timed(current.response, Number(terms.chunkBytes))) {
+            for await (const chunk of bounded(current.response, Number(terms.chunkBytes))) {
               const rest = skip === 0 ? chunk : chunk.subarray(skip);
               skip = Math.max(0, skip - chunk.length);
               taken += rest.length;
@@ -255,17 +254,13 @@ function finish(payment: Payment, { status, headers }: Response): Promise<Paymen
   return payment.finish({ status, header: (name) => headers.get(name) });
 }
 
-/** A body of bounded size, none of whose parts may be long in coming. */
-async function* timed(response: Response, bytesMax: number): AsyncGenerator<Uint8Array> {
+/** A body of bounded size. How long its parts may take is for whoever reads, by the request's signal. */
+async function* bounded(response: Response, bytesMax: number): AsyncGenerator<Uint8Array> {
   const reader = (response.body as ReadableStream<Uint8Array>).getReader();
   let size = 0;
-  let timer: NodeJS.Timeout | undefined;
   try {
     for (;;) {
-      const late = new Promise<never>((_resolve, reject) => {
-        timer = setTimeout(() => reject(new DOMException(`Nothing came for ${IDLE_MS} ms`, 'TimeoutError')), IDLE_MS);
-      });
-      const { done, value } = await Promise.race([reader.read(), late]).finally(() => clearTimeout(timer));
+      const { done, value } = await reader.read();
       if (done) return;
       size += value.length;
       if (size > bytesMax) throw new RangeError(`More than ${bytesMax} bytes`);
