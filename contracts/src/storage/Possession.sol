@@ -70,9 +70,14 @@ contract Possession is IPossession, ProofHooks {
     // ------------------------------------------------------------------------------------------------------------ proving
 
     /// @inheritdoc IPossession
-    function prove(uint64 operatorId, uint64 period, bytes calldata openings, bytes calldata header, bytes calldata parent, bytes calldata oldest)
-        external
-    {
+    function prove(
+        uint64 operatorId,
+        uint64 period,
+        bytes calldata openings,
+        bytes calldata header,
+        bytes calldata parent,
+        bytes calldata oldest
+    ) external {
         _requireDue(operatorId, period);
         bytes32 seed = randomness.fix(seedTime(period), header, parent, oldest);
         Standing storage s = _standings[operatorId];
@@ -137,11 +142,7 @@ contract Possession is IPossession, ProofHooks {
         if (got != leaf.pieceRoot) revert PiecePathWrong(leaf.dealId, first, got, leaf.pieceRoot);
     }
 
-    function _plan(uint64 operatorId, uint64 period, bytes32 seed, uint256 times)
-        private
-        view
-        returns (PossessionProof.Plan memory plan)
-    {
+    function _plan(uint64 operatorId, uint64 period, bytes32 seed, uint256 times) private view returns (PossessionProof.Plan memory plan) {
         Table storage t = _tableOf(operatorId, period);
         plan.base = PossessionProof.baseOf(seed, operatorId, period);
         plan.root = t.root;
@@ -316,7 +317,9 @@ contract Possession is IPossession, ProofHooks {
         Table storage t = _tables[operatorId];
         _restart(operatorId, t.leaves);
         uint64 current = periodAt(block.timestamp);
-        if (_isFrozen(current) && _standings[operatorId].provenThrough <= current && !_kept[operatorId][current].kept) _keep(operatorId, current);
+        if (_isFrozen(current) && _standings[operatorId].provenThrough <= current && !_kept[operatorId][current].kept) {
+            _keep(operatorId, current);
+        }
 
         uint32 slots = t.slots;
         if (slot > slots) revert WrongSlot(0, slot, slots);
@@ -331,7 +334,8 @@ contract Possession is IPossession, ProofHooks {
             t.slots = slots + 1;
         }
         _climbChecked(operatorId, 0, 0, slot, depth, root, tablePath);
-        (t.root,) = PieceTable.climb(PieceTable.hashLeaf(leaf), PieceTable.sumsOf(leaf.leaves, leaf.weight), slot, depth, _offsetOf(tablePath));
+        (t.root,) =
+            PieceTable.climb(PieceTable.hashLeaf(leaf), PieceTable.sumsOf(leaf.leaves, leaf.weight), slot, depth, _offsetOf(tablePath));
         t.leaves += leaf.leaves; // both checked: the sums of the tree never overflow
         t.weight += leaf.weight;
         emit LeafInserted(operatorId, slot, leaf.dealId, leaf.pieceRoot, leaf.pieceHeight, leaf.leaves, leaf.weight);
@@ -355,7 +359,15 @@ contract Possession is IPossession, ProofHooks {
         _tellRemoved(operatorId, leaf.dealId);
     }
 
-    function _climbChecked(uint64 operatorId, bytes32 node, uint256 sums, uint32 slot, uint256 depth, bytes32 root, bytes calldata tablePath) private pure {
+    function _climbChecked(
+        uint64 operatorId,
+        bytes32 node,
+        uint256 sums,
+        uint32 slot,
+        uint256 depth,
+        bytes32 root,
+        bytes calldata tablePath
+    ) private pure {
         uint256 expected = depth * PieceTable.SIBLING_BYTES;
         if (tablePath.length != expected) revert ProofLength(tablePath.length, expected);
         (bytes32 got,) = PieceTable.climb(node, sums, slot, depth, _offsetOf(tablePath));
