@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Signer } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
-import { choosePaidSources, openPeerRecords, type PaidSources, type RetrievalCost } from '../storage/index.ts';
+import { choosePaidSources, openPeerRecords, type PaidSources, type RetrievalCost, reportSellers } from '../storage/index.ts';
 import { createPayer } from '../token/index.ts';
 import type { CommandContext } from './context.ts';
 import { takeSender } from './sending.ts';
@@ -14,6 +14,7 @@ export interface OpenPaidSources extends Pick<PaidSources, 'sources' | 'limits'>
 
 /** A channel is filled for at most so many requests ahead: what is not used can be had back after the channel's delay. */
 const DEPOSIT_REQUESTS = 1000n;
+const REPORT_MS = 3000;
 
 /**
  * Whom a content is read from within a budget, paid from the wallet's channels; undefined when nobody has it as a whole.
@@ -49,6 +50,7 @@ export async function openPaidSources(
       ...chosen,
       async close(reports) {
         const cost = chosen.finish(reports);
+        await reportSellers({ client, signer, payer, records, cost, signal: AbortSignal.timeout(REPORT_MS) });
         await release();
         return cost;
       },

@@ -1,15 +1,22 @@
-import { listRetrievers, openPeerRecords } from '../storage/index.ts';
+import { listRetrievers, openPeerRecords, reportedOf } from '../storage/index.ts';
 import { formatAmount, formatSize } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { recordsPath } from './paid-sources.ts';
 import { openSession } from './session.ts';
 
+const REPORTED_MAX = 50;
+
 /** Who sells reads, by their signed quotes, and what this client itself saw of each; cheats last. */
 export async function retrievers(context: CommandContext): Promise<void> {
   const session = await openSession(context);
   const records = openPeerRecords(recordsPath(session)).all();
   const announced = await listRetrievers(session.client, { signal: context.signal });
+  const reported = await reportedOf(
+    session.client,
+    announced.slice(0, REPORTED_MAX).map(({ announcement }) => announcement.holder),
+    context.signal,
+  );
   const quotes = new Map(announced.map(({ announcement }) => [announcement.holder.toLowerCase(), announcement]));
   const seen = new Map(records.map((record) => [record.holder.toLowerCase(), record]));
   const items = [...new Set([...quotes.keys(), ...seen.keys()])]
@@ -24,6 +31,7 @@ export async function retrievers(context: CommandContext): Promise<void> {
         holdings: quote?.cids.length ?? null,
         tried,
         successRate: tried === 0 ? null : (record?.served ?? 0) / tried,
+        reported: reported.get(holder) ?? null,
         cheated: record?.cheated ?? 0,
         bytes: record?.bytes ?? 0,
         paid: record?.paid ?? 0n,
@@ -38,11 +46,17 @@ export async function retrievers(context: CommandContext): Promise<void> {
       item.endpoint,
       item.pricePerGib === null ? 'no quote' : formatAmount(item.pricePerGib, 18),
       item.successRate === null ? 'not tried' : `${Math.round(item.successRate * 100)} % of ${item.tried}`,
+      reportedText(item.reported),
       String(item.cheated),
       formatSize(item.bytes),
       formatAmount(item.paid, 18),
       formatAmount(item.lost, 18),
     ]);
-    return `Prices in ${unit} for a GiB. Rates are what this client saw itself.\n${table(['holder', 'endpoint', 'per GiB', 'success', 'cheated', 'read', 'paid', 'lost'], rows)}`;
+    return `Prices in ${unit} for a GiB. Success is what this client saw itself; reported is what paying clients signed.\n${table(['holder', 'endpoint', 'per GiB', 'success', 'reported', 'cheated', 'read', 'paid', 'lost'], rows)}`;
   });
+}
+
+function reportedText(reported: { served: number; failed: number; clients: number } | null): string {
+  const tried = reported === null ? 0 : reported.served + reported.failed;
+  return reported === null || tried === 0 ? 'nothing' : `${Math.round((reported.served / tried) * 100)} % by ${reported.clients}`;
 }

@@ -51,8 +51,8 @@ export { openPieceStore, type PieceStore, type PieceStoreOptions, type StoredPie
 export { createWebGateway, type WebBlocks } from './pieces/web-gateway.ts';
 export { type StorageProvider, type StorageProviderOptions, startStorageProvider } from './provider/provider.ts';
 export type { SignedAnnouncement } from './retrieval/announcement.ts';
-export { listRetrievers } from './retrieval/holdings.ts';
-export { choosePaidSources, type PaidSources, type RetrievalCost } from './retrieval/paid-get.ts';
+export { listRetrievers, reportedOf } from './retrieval/holdings.ts';
+export { choosePaidSources, type PaidSources, type RetrievalCost, reportSellers } from './retrieval/paid-get.ts';
 export { openPeerRecords, type PeerRecord } from './retrieval/peer-records.ts';
 export { type RetrieverOptions, type RetrieverPolicy, startRetriever } from './retrieval/retriever.ts';
 export { auditNetwork, requireSame } from './rewards/audit.ts';

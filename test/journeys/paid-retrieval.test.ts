@@ -123,6 +123,8 @@ test('what a provider gives free is not paid; when it has lost the file, the cli
   const record = items.find((item: { holder: string }) => item.holder === holder.toLowerCase());
   assert.equal(record.successRate, 1);
   assert.equal(record.paid, bought.cost.paid);
+  // What the client signed about it is public, its channel the evidence.
+  assert.deepEqual(record.reported, { served: 1, failed: 0, clients: 1 });
 });
 
 test('a retriever that was killed has its cache and its vouchers, and nothing is paid twice', async () => {

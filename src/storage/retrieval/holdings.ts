@@ -2,15 +2,18 @@ import type { CID } from 'multiformats/cid';
 import type { Hex } from 'viem';
 import type { ChainClient } from '../../chain/index.ts';
 import { type PeerAddress, peerFetch } from '../../connect/index.ts';
+import { createVoucherCodec, readChannel, type VoucherCodec } from '../../token/index.ts';
 import { holdersOf, inBatches, listOperators, type OperatorView, storageDomainOf } from '../market/chain-view.ts';
 import { readFields } from '../market/fields.ts';
 import { PROTOCOL, readAnnouncement, type SignedAnnouncement } from './announcement.ts';
 import type { Candidate } from './choose.ts';
 import { CHUNK_BYTES } from './paywall.ts';
+import { publicCounts, readReport, reportToJson, type SignedReport } from './report.ts';
 
 const ANSWER_BYTES_MAX = 512 << 10;
 const TIMEOUT_MS = 4000;
 const ROUTERS_MAX = 8;
+const REPORTS_LOOKED_AT = 32;
 /** Records believed of one router: one that answers with a hundred friends does not fill the list. */
 const RECORDS_PER_ROUTER = 10;
 
@@ -76,6 +79,72 @@ export async function findCandidates(
   }
   const sizes = holders.map(({ deal }) => deal.rawSize);
   return { candidates: [...found.values()], sizeBytes: sizes[0] };
+}
+
+const REPORTED_MAX = 12;
+const REPORTERS_MAX = 3;
+
+/**
+ * Adds to candidates what paying clients reported of them, as a few nodes that keep reports give it; every report's signature and
+ * channel are checked here, and that the channel has the money that it speaks of.
+ */
+export async function addReports(client: ChainClient, candidates: Candidate[], signal?: AbortSignal): Promise<Candidate[]> {
+  const strangers = candidates.filter(({ hasDeal }) => !hasDeal).slice(0, REPORTED_MAX);
+  const counts = await reportedOf(
+    client,
+    strangers.map(({ holder }) => holder),
+    signal,
+  );
+  return candidates.map((each) => ({ ...each, reported: counts.get(each.holder.toLowerCase()) ?? each.reported }));
+}
+
+/** Public counts of some sellers, by their address in lower case. */
+export async function reportedOf(
+  client: ChainClient,
+  holders: Hex[],
+  signal?: AbortSignal,
+): Promise<Map<string, { served: number; failed: number; clients: number }>> {
+  const counts = new Map<string, { served: number; failed: number; clients: number }>();
+  if (holders.length === 0) return counts;
+  const codec = createVoucherCodec(client.chainId, client.address('channels'));
+  const keepers = sample(await listOperators(client), REPORTERS_MAX);
+  await inBatches(holders, async (holder) => {
+    const answers = await Promise.all(
+      keepers.map((peer) => askPeer(peer, `/v1/retrieval/reports/${holder.toLowerCase()}`, { signal }).catch(() => undefined)),
+    );
+    counts.set(holder.toLowerCase(), publicCounts(await provenReports(client, codec, answers)));
+  });
+  return counts;
+}
+
+/** Reports from several answers that hold up, the newest of each channel, a bounded number of them. */
+async function provenReports(client: ChainClient, codec: VoucherCodec, answers: unknown[]): Promise<SignedReport[]> {
+  const newest = new Map<string, SignedReport>();
+  for (const answer of answers) {
+    const items = (answer as { items?: unknown } | undefined)?.items;
+    for (const item of Array.isArray(items) ? items.slice(0, REPORTS_LOOKED_AT) : []) {
+      try {
+        const signed = readReport(codec, item);
+        const known = newest.get(signed.report.channelId);
+        if (known === undefined || known.report.sequence < signed.report.sequence) newest.set(signed.report.channelId, signed);
+      } catch {
+        // not what it says it is
+      }
+    }
+  }
+  const checked = await inBatches(sample([...newest.values()], REPORTS_LOOKED_AT), async (signed) => {
+    const { balance } = await readChannel(client, signed.report.channelId);
+    return balance > 0n && signed.report.paid <= balance ? [signed] : [];
+  });
+  return checked.flat();
+}
+
+/** Tells some nodes how a seller served, signed, with the channel as evidence. Gives how many took it. */
+export async function publishReport(client: ChainClient, signed: SignedReport, signal?: AbortSignal): Promise<number> {
+  const body = JSON.stringify(reportToJson(signed));
+  const peers = sample(await listOperators(client), REPORTERS_MAX);
+  const sent = peers.map((peer) => askPeer(peer, '/v1/retrieval/reports', { method: 'POST', body, signal }));
+  return (await Promise.allSettled(sent)).filter((result) => result.status === 'fulfilled' && result.value !== undefined).length;
 }
 
 /** Retrievers that nodes which route have heard of, by their signed announcements; the newest of each. */

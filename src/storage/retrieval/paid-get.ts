@@ -1,14 +1,40 @@
 import type { Hex } from 'viem';
-import type { ChainClient } from '../../chain/index.ts';
+import type { ChainClient, Signer } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Payer } from '../../token/index.ts';
 import { parseCid } from '../content/block.ts';
 import type { ContentSource, FetchLimits, SourceReport } from '../content/block-fetcher.ts';
 import { type Candidate, CHOICE_LIMITS, chooseSellers } from './choose.ts';
-import { findCandidates } from './holdings.ts';
+import { addReports, findCandidates, publishReport } from './holdings.ts';
 import { PAID_LIMITS, type SellerSource, sellerSource } from './origin.ts';
 import { CHUNK_BYTES } from './paywall.ts';
 import type { PeerRecords } from './peer-records.ts';
+import { signReport } from './report.ts';
+
+/** Tells others, signed, how the sellers that were paid have served in all. Best effort: nothing depends on it. */
+export async function reportSellers(input: {
+  client: ChainClient;
+  signer: Signer;
+  payer: Payer;
+  records: PeerRecords;
+  cost: RetrievalCost;
+  signal?: AbortSignal;
+}): Promise<void> {
+  const { client, signer, payer, records, cost } = input;
+  for (const { holder, paid, lost } of cost.sellers) {
+    const record = records.of(holder);
+    const channel = payer.channels().find(({ config }) => config.receiver.toLowerCase() === holder.toLowerCase());
+    if (record === undefined || channel === undefined || (paid === 0n && lost === 0n)) continue;
+    const seen = {
+      sequence: BigInt(Date.now()),
+      served: record.served,
+      failed: record.failed,
+      bytes: BigInt(record.bytes),
+      paid: channel.charged,
+    };
+    await publishReport(client, await signReport(payer.codec, signer, channel.config, seen), input.signal).catch(() => 0);
+  }
+}
 
 /** What a retrieval cost and who earned it; base units of the network's token. */
 export interface RetrievalCost {
@@ -42,7 +68,8 @@ export async function choosePaidSources(input: {
   signal?: AbortSignal;
 }): Promise<PaidSources> {
   const { client, cid, payer, records } = input;
-  const { candidates, sizeBytes = 0n } = await findCandidates(client, parseCid(cid), { signal: input.signal });
+  const { candidates: found, sizeBytes = 0n } = await findCandidates(client, parseCid(cid), { signal: input.signal });
+  const candidates = payer === undefined ? found : await addReports(client, found, input.signal);
   const leastBytes = sizeBytes > BigInt(CHUNK_BYTES) ? sizeBytes : BigInt(CHUNK_BYTES);
   const pricePerGibMax = payer === undefined ? 0n : (input.budget << 30n) / leastBytes;
   const choice = chooseSellers({

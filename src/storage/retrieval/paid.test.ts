@@ -3,13 +3,17 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { openTransportIdentity, startPeerServer } from '../../connect/index.ts';
 import { PAYMENT_SIGNATURE } from '../../token/index.ts';
 import type { BuiltContent } from '../content/content.ts';
 import { retrieve } from '../content/retrieve.ts';
 import { startTestMarket, type TestMarket, TOKEN } from '../market/market-fixture.ts';
 import { priceOfBytes } from './announcement.ts';
+import { CHOICE_LIMITS, chooseSellers } from './choose.ts';
+import { sellerSource } from './origin.ts';
 import { buildRandom, paidSource, startBuyer, startSeller, TEST_PRICE, type TestBuyer, type TestSeller } from './paid-fixture.ts';
 import { CHUNK_BYTES, type Paywall } from './paywall.ts';
+import { openPeerRecords } from './peer-records.ts';
 
 const CHUNK_PRICE = priceOfBytes(TEST_PRICE, BigInt(CHUNK_BYTES));
 let market: TestMarket;
@@ -227,6 +231,58 @@ test('nothing is bought beyond the budget, and what came is kept', async () => {
   await assert.rejects(retrieve({ cid: content.cid, sources: [source], output: { path: outputPath() } }), { code: 'content-unavailable' });
   assert.ok(paid.record().paid <= CHUNK_PRICE * 2n);
   assert.ok(budget.left >= 0n);
+});
+
+test('a hundred sellers that promise all for nothing and send garbage cost an honest client neither the content nor money', async () => {
+  const honest = await seller();
+  let asked = 0;
+  const identity = await openTransportIdentity(join(market.folder, 'sybil'));
+  const server = await startPeerServer({
+    port: 0,
+    host: '0.0.0.0',
+    identity,
+    fetch: () => {
+      asked += 1;
+      return new Response(randomBytes(1000));
+    },
+  });
+  sellers.push({ stop: () => server.stop(100) } as TestSeller);
+  const address = (index: number) => `0x${(index + 1).toString(16).padStart(40, '0')}` as const;
+  const base = { chunkBytes: BigInt(CHUNK_BYTES), hasDeal: false, reported: { served: 1000, failed: 0 } };
+  const sybils = Array.from({ length: 100 }, (_, index) => ({
+    ...base,
+    holder: address(index),
+    endpoint: `https://127.${index}.0.1:${server.port}`, // each from a network of its own
+    transportKey: identity.transportKey,
+    pricePerGib: 0n,
+  }));
+  const true1 = { ...base, holder: honest.signer.address, transportKey: identity.transportKey, pricePerGib: TEST_PRICE, hasDeal: true };
+  const candidates = [...sybils, { ...true1, endpoint: 'https://192.0.2.1:9000' }];
+  const records = openPeerRecords(join(market.folder, 'sybil-records.json'));
+  let spent = 0n;
+  for (let round = 0; round < 5; round += 1) {
+    const limits = { ...CHOICE_LIMITS, pricePerGibMax: TOKEN };
+    const { first, reserve } = chooseSellers({ candidates, recordOf: records.of, limits, nowMs: Date.now() });
+    const own = paidSource(buyer, honest);
+    // The worst order: whoever promises most is asked first.
+    const chosen = [...first.filter(({ hasDeal }) => !hasDeal), ...first.filter(({ hasDeal }) => hasDeal), ...reserve];
+    const sources = chosen.map((each, index) =>
+      each.holder === honest.signer.address ? own.source : sellerSource(each, undefined, index >= first.length).source,
+    );
+    const path = outputPath();
+    const result = await retrieve({ cid: content.cid, sources, output: { path } });
+    assert.deepEqual(await readFile(path), bytes);
+    spent = own.paid.record().paid;
+    assert.equal(own.paid.record().lost, 0n);
+    records.note(
+      chosen.map((each, index) => {
+        const { bytes: got, failures, lied } = result.sources[index] as (typeof result.sources)[number];
+        return { ...each, bytes: got, failures, lied, milliseconds: 1, paid: 0n, lost: 0n };
+      }),
+    );
+  }
+  assert.ok(asked > 0 && asked <= 5 * CHOICE_LIMITS.strangers, `${asked} requests went to them`);
+  assert.ok(spent > 0n && spent < (priceOfBytes(TEST_PRICE, BigInt(bytes.length)) * 101n) / 100n, `${spent}`);
 });
 
 test('whole CARs are more than one payment buys; ranges of a piece and single blocks are not', async () => {

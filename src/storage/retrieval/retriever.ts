@@ -10,6 +10,7 @@ import type { Logger } from '../../log.ts';
 import { createPayer, openReceiver, startClaimer } from '../../token/index.ts';
 import { storageDomainOf } from '../market/chain-view.ts';
 import { createTrustlessGateway } from '../pieces/gateway.ts';
+import { problemResponse, readJsonBody } from '../pieces/problem.ts';
 import { rewardRetrieval } from '../rewards/rewards.ts';
 import { announcementToJson } from './announcement.ts';
 import { type AnnouncementBook, type BookLimits, createAnnouncementBook } from './announcement-book.ts';
@@ -19,6 +20,7 @@ import { fetchQuote } from './holdings.ts';
 import { createOrigin } from './origin.ts';
 import { createPaywall, type Paywall } from './paywall.ts';
 import { openPeerRecords } from './peer-records.ts';
+import { createReportBook, type ReportBook, reportToJson } from './report.ts';
 import { createRoutingRoutes } from './routing-routes.ts';
 
 /** What a retriever stands on. Its key needs neither stake nor registration. */
@@ -138,13 +140,14 @@ export async function startRetriever(options: RetrieverOptions): Promise<Retriev
     store: { block, pieceOfContent: () => undefined, piece: () => undefined, readPayload: () => emptyBody() },
   });
   const paywall = createPaywall({ gateway, receiver, pricePerGib: policy.pricePerGib, chunkBytes: policy.chunkBytes, log });
+  const reports = createReportBook(client, receiver.codec);
   const book = createAnnouncementBook({
     limits: options.bookLimits,
     probe: async ({ announcement }) => (await fetchQuote(client, announcement))?.announcement.holder ?? '0x',
   });
 
   const announcer = startAnnouncer({ ...options, cache, rootsPath: join(folder, 'holdings.json'), isSelling: () => isSelling });
-  const app = createRetrieverApp({ client, cache, book, paywall, announcer, isSelling: () => isSelling });
+  const app = createRetrieverApp({ client, cache, book, reports, paywall, announcer, isSelling: () => isSelling });
   log.info('retriever-started', { holder: signer.address, pricePerGib: policy.pricePerGib, cachedBytes: cache.usage().bytes });
   return {
     fetch: async (request) => app.fetch(request),
@@ -186,12 +189,13 @@ export async function startRetriever(options: RetrieverOptions): Promise<Retriev
 function createRetrieverApp(options: {
   client: ChainClient;
   cache: BlockCache;
+  reports: ReportBook;
   book: AnnouncementBook;
   paywall: Paywall;
   announcer: Announcer;
   isSelling: () => boolean;
 }): Hono {
-  const { client, cache, book, paywall, announcer, isSelling } = options;
+  const { client, cache, book, reports, paywall, announcer, isSelling } = options;
   return new Hono()
     .route(
       '/routing/v1',
@@ -206,6 +210,17 @@ function createRetrieverApp(options: {
       const signed = await announcer.current();
       return signed === undefined ? context.json({ error: 'draining' }, 503) : context.json(announcementToJson(signed));
     })
+    .post('/v1/retrieval/reports', async (context) => {
+      try {
+        await reports.take(await readJsonBody(context.req.raw, { bytesMax: 4096, timeoutMs: 5000 }));
+        return context.json({ taken: true }, 201);
+      } catch (error) {
+        return problemResponse(error);
+      }
+    })
+    .get('/v1/retrieval/reports/:holder', (context) =>
+      context.json({ items: reports.of(context.req.param('holder') as Hex).map(reportToJson) }),
+    )
     .get('/v1/retrieval/announcements', async (context) =>
       context.json({
         items: book
