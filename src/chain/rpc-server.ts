@@ -29,7 +29,7 @@ export interface RpcServer {
 export const BODY_BYTES_MAX = 5 << 20;
 /** The longest JSON-RPC batch. */
 export const BATCH_MAX = 1_000;
-const CONNECTIONS_MAX = 512;
+const CONNECTIONS_MAX = 4096;
 const CALLS_IN_FLIGHT_MAX = 2_000;
 /** What all request bodies that are being read or answered may hold together, bytes. */
 const BODIES_BYTES_MAX = 64 << 20;
