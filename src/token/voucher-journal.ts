@@ -9,6 +9,8 @@ import { MillraceError } from '../errors.ts';
 export interface VoucherJournal {
   /** Resolves when the record is on the disk. @throws voucher-journal-unwritable */
   append(record: JournalRecord): Promise<void>;
+  /** Takes a record that may be lost in a crash: it is written when the journal is closed, unless a newer one of its key was by then. */
+  note(record: JournalRecord): void;
   close(): Promise<void>;
 }
 
@@ -38,15 +40,21 @@ export function openVoucherJournal<R extends JournalRecord>(options: {
   let waiting: { line: string; resolve: () => void; reject: (error: unknown) => void }[] = [];
   let flushing: Promise<void> | undefined;
   let failure: MillraceError | undefined;
+  const noted = new Map<string, JournalRecord>();
   return {
     append(record) {
       if (failure !== undefined) return Promise.reject(failure);
+      noted.delete(record.key);
       return new Promise((resolve, reject) => {
         waiting.push({ line: encode(record), resolve, reject });
         flushing ??= flush();
       });
     },
+    note: (record) => void noted.set(record.key, record),
     async close() {
+      const last = [...noted.values()].map((record) => this.append(record));
+      // A failure is known already, or nothing depends on these records.
+      await Promise.allSettled(last);
       while (flushing !== undefined) await flushing;
       failure ??= unwritable(path, new Error('closed'));
       closeSync(file);

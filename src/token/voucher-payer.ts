@@ -314,7 +314,10 @@ class Purse {
     const most = pending.voucher.maxClaimableAmount;
     let charged = chargedCumulative ?? channel.charged + chargedAmount;
     if (charged > most) charged = most;
-    await this.#keep({ ...channel, charged, pending: undefined });
+    // Not worth a write of its own: the record of the payment counts as charged until then, and the next payment's record has this too.
+    const settled = { ...channel, charged, pending: undefined };
+    this.channels.set(channelId, settled);
+    this.#journal?.note(settled);
     return { kind: 'charged', amount: chargedAmount, chargedCumulative: charged };
   }
 

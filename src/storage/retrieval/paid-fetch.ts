@@ -44,6 +44,7 @@ export const EXPECTED_BYTES = 'millrace-expected-bytes';
 const CORRECTIONS_MAX = 2;
 /** How often the answer to one payment is asked for: the same voucher again costs nothing. */
 const TRIES_MAX = 2;
+const IDLE_MS = 10_000;
 const BUSY_TRIES_MAX = 6;
 const BUSY_MS = 50;
 /** A receiver of ours looks again at a channel's money after half a second. */
@@ -130,69 +131,28 @@ export function createPaidFetch(options: { payer: Payer; fetch: SourceFetch; ter
     terms.budget.left -= amount;
   };
 
-  /** The answer to one payment; asked for again, with the same voucher, when it is cut, and then continued where it was. */
-  const buy = async (url: string, init: Parameters<SourceFetch>[1], free: () => void): Promise<Response> => {
+  /** The whole answer to one payment; asked for again, with the same voucher, when it is cut. */
+  const buy = async (url: string, init: Parameters<SourceFetch>[1]): Promise<Response> => {
     const key = `r_${randomBytes(12).toString('hex')}`;
     const tries = { made: 0, unanswered: undefined as Unanswered | undefined };
-    const ask = async (): Promise<Exchange> => {
-      for (;;) {
-        tries.made += 1;
-        try {
-          return await exchange(url, init, key);
-        } catch (error) {
-          await mayRetry(url, init.signal, tries, error);
-        }
-      }
-    };
-    const first = await ask();
-    if (first.paying === undefined || first.response.body === null) {
-      first.paying?.payment.abandon();
-      free();
-      return first.response;
-    }
-    async function* body(): AsyncGenerator<Uint8Array> {
-      let isOver = false;
-      let taken = 0;
-      let current = first;
+    for (;;) {
+      tries.made += 1;
       try {
-        for (;;) {
-          let skip = taken;
-          try {
-            for await (const chunk of bounded(current.response, Number(terms.chunkBytes))) {
-              const rest = skip === 0 ? chunk : chunk.subarray(skip);
-              skip = Math.max(0, skip - chunk.length);
-              taken += rest.length;
-              if (rest.length > 0) yield rest;
-            }
-            const { payment, before } = current.paying as NonNullable<Exchange['paying']>;
-            const outcome = await finish(payment, current.response);
-            isOver = true;
-            if (outcome.kind === 'charged') settle(url, outcome.chargedCumulative - before, taken);
-            else await mayRetry(url, init.signal, { ...tries, made: TRIES_MAX }, new Unanswered(payment.amount, unaccounted(url)));
-            return;
-          } catch (error) {
-            if (isOver) throw error;
-            const { payment } = current.paying as NonNullable<Exchange['paying']>;
-            payment.abandon();
-            await mayRetry(url, init.signal, tries, new Unanswered(payment.amount, error)).catch((failure) => {
-              isOver = true;
-              throw failure;
-            });
-            current = await ask();
-            if (current.paying === undefined) throw unaccounted(url);
-          }
-        }
-      } finally {
-        if (!isOver) {
-          // Whoever reads went away in the middle: the seller may have charged for it.
-          current.paying?.payment.abandon();
-          lose(current.paying?.payment.amount ?? 0n);
-        }
-        free();
+        const { response, paying } = await exchange(url, init, key);
+        if (paying === undefined) return response;
+        const { payment, before } = paying;
+        const body = await readWhole(response, Number(terms.chunkBytes)).catch((error) => {
+          payment.abandon();
+          throw new Unanswered(payment.amount, error);
+        });
+        const outcome = await finish(payment, response);
+        if (outcome.kind !== 'charged') throw new Unanswered(payment.amount, unaccounted(url));
+        settle(url, outcome.chargedCumulative - before, body.length);
+        return new Response(oneChunk(body), { status: response.status, headers: response.headers });
+      } catch (error) {
+        await mayRetry(url, init.signal, tries, error);
       }
     }
-    const { status, headers } = first.response;
-    return new Response(streamOf(body()), { status, headers });
   };
 
   /** Returns when the same voucher may be sent again, else counts the money as lost. @throws what ended it */
@@ -235,10 +195,9 @@ export function createPaidFetch(options: { payer: Payer; fetch: SourceFetch; ter
       try {
         init.signal.throwIfAborted();
         if (record.lost > 0n) throw dropped(url, record.lost);
-        return await buy(url, init, free);
-      } catch (error) {
+        return await buy(url, init);
+      } finally {
         free();
-        throw error;
       }
     },
   };
@@ -254,41 +213,41 @@ function finish(payment: Payment, { status, headers }: Response): Promise<Paymen
   return payment.finish({ status, header: (name) => headers.get(name) });
 }
 
-/** A body of bounded size. How long its parts may take is for whoever reads, by the request's signal. */
-async function* bounded(response: Response, bytesMax: number): AsyncGenerator<Uint8Array> {
+/** A body of bounded size, none of whose parts may be long in coming. */
+async function readWhole(response: Response, bytesMax: number): Promise<Uint8Array> {
+  if (response.body === null) return new Uint8Array();
   const reader = (response.body as ReadableStream<Uint8Array>).getReader();
+  const chunks: Uint8Array[] = [];
   let size = 0;
+  let isLate = false;
+  const timer = setTimeout(() => {
+    isLate = true;
+    reader.cancel().catch(() => {});
+  }, IDLE_MS);
   try {
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) return;
+      if (isLate) throw new DOMException(`Nothing came for ${IDLE_MS} ms`, 'TimeoutError');
+      if (done) return chunks.length === 1 ? (chunks[0] as Uint8Array) : Buffer.concat(chunks, size);
+      timer.refresh();
       size += value.length;
       if (size > bytesMax) throw new RangeError(`More than ${bytesMax} bytes`);
-      yield value;
+      chunks.push(value);
     }
   } finally {
+    clearTimeout(timer);
     reader.cancel().catch(() => {});
   }
 }
 
-function streamOf(chunks: AsyncGenerator<Uint8Array>): ReadableStream<Uint8Array> {
-  return new ReadableStream<Uint8Array>(
-    {
-      async pull(controller) {
-        try {
-          const { done, value } = await chunks.next();
-          if (done === true) controller.close();
-          else controller.enqueue(value);
-        } catch (error) {
-          controller.error(error);
-        }
-      },
-      async cancel() {
-        await chunks.return(undefined);
-      },
+/** A stream of bytes that are there: a Response made of the bytes themselves would copy them. */
+function oneChunk(bytes: Uint8Array): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    start(controller) {
+      if (bytes.length > 0) controller.enqueue(bytes);
+      controller.close();
     },
-    { highWaterMark: 0 },
-  );
+  });
 }
 
 /** A payment was sent, and its bytes did not come. */
