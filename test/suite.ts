@@ -21,6 +21,9 @@ export const root = join(import.meta.dirname, '..');
 
 const FILE_PATIENCE_MS = 15 * 60_000;
 
+/** How many of the slowest files a run names when it is over: where to look when the suite grows too slow. */
+const SLOWEST = 25;
+
 /** The test files below some folders of the repository, sorted. */
 export function findTestFiles(...folders: string[]): string[] {
   return folders
@@ -62,6 +65,7 @@ export async function withServer<T>(work: () => Promise<T>): Promise<T> {
 export async function runFiles(files: string[]): Promise<Outcome> {
   const outcome: Outcome = { passed: 0, failed: 0, skipped: 0, skips: [], faults: [] };
   const withTests = new Set<string>();
+  const seconds = new Map<string, number>();
   const stream = run({
     files,
     concurrency: availableParallelism() + 1,
@@ -79,13 +83,18 @@ export async function runFiles(files: string[]): Promise<Outcome> {
   };
   stream.on('test:pass', note);
   stream.on('test:fail', note);
-  stream.on('test:summary', ({ file, counts }) => {
-    if (file !== undefined) return; // the summary of one file; the last one is of all
+  stream.on('test:summary', ({ file, counts, duration_ms }) => {
+    if (file !== undefined) {
+      seconds.set(relative(root, file), duration_ms / 1000);
+      return;
+    }
     outcome.passed = counts.passed;
     outcome.skipped = counts.skipped + counts.todo;
     outcome.failed = counts.tests - counts.passed - counts.skipped - counts.todo;
   });
   for await (const text of stream.compose(spec)) process.stdout.write(text as string);
+  const slowest = [...seconds].sort(([, a], [, b]) => b - a).slice(0, SLOWEST);
+  for (const [file, taken] of slowest) process.stdout.write(`${taken.toFixed(0).padStart(4)} s ${file}\n`);
   for (const file of files) if (!withTests.has(file)) outcome.faults.push(`${relative(root, file)} has no test`);
   return outcome;
 }
