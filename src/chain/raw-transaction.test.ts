@@ -32,6 +32,19 @@ test('every kind of transaction is decoded to the sender, hash and cost that vie
   );
 });
 
+test('leading zeros of a signature, which RLP drops, are put back: one legacy transaction in 128 has them', async () => {
+  const gasPrice = 10n ** 10n;
+  const fees = { maxFeePerGas: undefined, maxPriorityFeePerGas: undefined, gasPrice };
+  let short = 0;
+  for (let nonce = 0; short < 3; nonce += 1) {
+    const raw = await signTransfer(account, nonce, { type: 'legacy', value: 1n, gas: 100_000n, ...fees });
+    const { r, s } = parseTransaction(raw) as { r: Hex; s: Hex };
+    if (r.length === 66 && s.length === 66) continue;
+    short += 1;
+    assert.equal(decodeSignedTransaction(raw, CHAIN, BLOCK_GAS).sender, account.address.toLowerCase());
+  }
+});
+
 test('what is not a transaction for this chain is refused with the reason', async () => {
   const refuses = (raw: unknown, reason: RegExp) =>
     assert.throws(() => decodeSignedTransaction(raw, CHAIN, BLOCK_GAS), { code: 'bad-transaction', message: reason });

@@ -1,4 +1,4 @@
-import { type Hex, hexToBytes, keccak256, parseTransaction, serializeTransaction, type TransactionSerializable } from 'viem';
+import { type Hex, hexToBytes, keccak256, padHex, parseTransaction, serializeTransaction, type TransactionSerializable } from 'viem';
 import { MillraceError } from '../errors.ts';
 import { secp256k1Engine } from './secp256k1.ts';
 
@@ -94,8 +94,9 @@ function senderOf(transaction: ParsedTransaction): Hex {
   const recovery = yParity ?? (v === undefined ? undefined : v >= 35n ? Number((v - 35n) % 2n) : Number(v - 27n));
   if (recovery !== 0 && recovery !== 1) throw badTransaction('invalid signature: bad recovery id');
   const signature = new Uint8Array(64);
-  signature.set(hexToBytes(r, { size: 32 }), 0);
-  signature.set(hexToBytes(s, { size: 32 }), 32);
+  // RLP drops leading zeros, and viem keeps r and s of a legacy transaction as they came.
+  signature.set(hexToBytes(padHex(r, { size: 32 })), 0);
+  signature.set(hexToBytes(padHex(s, { size: 32 })), 32);
   const digest = keccak256(serializeTransaction(unsigned as TransactionSerializable), 'bytes');
   const publicKey = secp256k1Engine.recover(digest, signature, recovery);
   if (publicKey === null) throw badTransaction('invalid signature: no key fits it');
