@@ -31,6 +31,15 @@ export { nodeKeyConsent } from './node-key-consent.ts';
 export { checkPowers, type HolderKind, listPowers, type Power } from './powers.ts';
 export { type Allocation, loadProfile, type ParameterBounds, PROFILE_NAMES, type Profile } from './profile.ts';
 export { type BlockHeader, type FixArguments, firstBlockAtOrAfter, fixArguments, readHeader } from './randomness.ts';
+export {
+  createReceiptCodec,
+  EVIDENCE_CLASSES,
+  type EvidenceClass,
+  type ReceiptCodec,
+  type ReceiptDomain,
+  type ReceiptKind,
+  type WorkReceipt,
+} from './receipt-envelope.ts';
 export { nobleEngine, type Secp256k1Engine, secp256k1Engine } from './secp256k1.ts';
 export { type ContractCall, createSender, type RawCall, type Receipt, type Sender, type SenderOptions, type WriteName } from './sender.ts';
 export { createSigner, developmentSigner, isSignedBy, recoverAddress, type Signer } from './signer.ts';

@@ -41,9 +41,10 @@ export interface Credit {
   header: string;
   /**
    * Gives back what was not delivered: of this request's charge only `delivered` (base units) stays. Call it once, when the request is over,
-   * however it ended; only then is the charge claimed on chain.
+   * however it ended; only then is the charge claimed on chain. Gives the header PAYMENT-RESPONSE with what stayed, for answers whose
+   * headers are sent after the work.
    */
-  settle(delivered: bigint): Promise<void>;
+  settle(delivered: bigint): Promise<string>;
 }
 
 /** The answer that demands payment: status 402. */
@@ -436,25 +437,30 @@ class VoucherTaker {
     const { config, charged: chargedCumulative } = this.#parts.store.get(channelId) as ReceiverChannel;
     const { chainId } = this.codec;
     let isOver = false;
+    const headerOf = (kept: bigint, total: bigint) =>
+      encodePaymentResult({ chainId, payer: config.payer, channelId, charged: kept, chargedCumulative: total });
+    const header = headerOf(charged, chargedCumulative);
     return {
       channelId,
       payer: config.payer,
       charged,
       chargedCumulative,
       isRepeat,
-      header: encodePaymentResult({ chainId, payer: config.payer, channelId, charged, chargedCumulative }),
+      header,
       settle: async (delivered) => {
-        if (isOver) return;
+        if (isOver) return header;
         isOver = true;
         const open = (this.#open.get(channelId) ?? 0n) - charged;
         if (open > 0n) this.#open.set(channelId, open);
         else this.#open.delete(channelId);
         const back = delivered >= charged ? 0n : charged - (delivered < 0n ? 0n : delivered);
         const channel = this.#parts.store.get(channelId) as ReceiverChannel;
-        if (back === 0n) return;
+        if (back === 0n) return header;
         // What was given back may be charged again: the step is no longer one that a repetition finds.
         const steps = channel.steps.filter(({ max, id }) => max !== step.max || id !== step.id);
-        await this.#parts.store.put({ ...channel, charged: channel.charged - back, steps });
+        const kept = channel.charged - back;
+        await this.#parts.store.put({ ...channel, charged: kept, steps });
+        return headerOf(charged - back, kept);
       },
     };
   }
