@@ -24,13 +24,16 @@ const FILE_PATIENCE_MS = 15 * 60_000;
 /** How many of the slowest files a run names when it is over: where to look when the suite grows too slow. */
 const SLOWEST = 25;
 
-/** The test files below some folders of the repository, sorted. */
+/** The test files below some folders of the repository, sorted; the journeys first, since they take longest and wait most. */
 export function findTestFiles(...folders: string[]): string[] {
   return folders
     .flatMap((folder) => readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(root, folder, name)))
     .filter((path) => path.endsWith('.test.ts'))
-    .sort();
+    .sort()
+    .sort((one, other) => Number(isJourney(other)) - Number(isJourney(one)));
 }
+
+const isJourney = (path: string) => relative(root, path).startsWith('test/journeys');
 
 /**
  * A sentence that says why this Node must not run the tests, or undefined when it may: the pinned one where a package
@@ -61,14 +64,14 @@ export async function withServer<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Runs test files, one more at once than there are processors, since most wait for a chain; each in a process of its own; prints as it goes. */
+/** Runs test files, two more at once than there are processors, since most wait for a chain; each in a process of its own; prints as it goes. */
 export async function runFiles(files: string[]): Promise<Outcome> {
   const outcome: Outcome = { passed: 0, failed: 0, skipped: 0, skips: [], faults: [] };
   const withTests = new Set<string>();
   const seconds = new Map<string, number>();
   const stream = run({
     files,
-    concurrency: availableParallelism() + 1,
+    concurrency: availableParallelism() + 2,
     isolation: 'process',
     timeout: FILE_PATIENCE_MS,
     cwd: root,

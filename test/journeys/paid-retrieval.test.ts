@@ -159,7 +159,7 @@ function untilAnnounced(): Promise<void> {
 }
 
 async function until(isSo: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 60_000;
+  const deadline = performance.now() + 240_000;
   while (!(await isSo())) {
     assert.ok(performance.now() < deadline, 'waited for a minute');
     await new Promise((resolve) => setTimeout(resolve, 500));

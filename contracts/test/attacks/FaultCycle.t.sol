@@ -50,7 +50,7 @@ contract FaultCycleAttack is StorageFixture {
         assertEq(funds(makeAddr("alice")), 24 * uint256(PRICE));
     }
 
-    /// forge-config: default.fuzz.runs = 48
+    /// forge-config: default.fuzz.runs = 16
     function testFuzz_no_period_is_paid_in_which_the_piece_was_in_no_frozen_table(uint256 moves) public {
         (uint64 from, uint64 to) = (market.deal(dealId).firstPeriod, market.deal(dealId).endPeriod);
         for (uint64 p = from - 1; p < to; ++p) {

@@ -390,6 +390,7 @@ contract StorageRewardsTest is RewardsFixture {
 /// @notice Wash trading: whoever is client, provider and retriever at once, under many names, at any parameters that the bounds allow,
 /// gets back less than it burnt; the honest twin that idles burns nothing and gets nothing.
 contract WashTradeAttack is RewardsFixture {
+    /// forge-config: default.fuzz.runs = 32
     function testFuzz_rewards_never_exceed_the_share_of_the_fees_burnt(
         uint16 share,
         uint16 base,

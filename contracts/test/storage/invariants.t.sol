@@ -4,7 +4,7 @@ pragma solidity ^0.8.26;
 import {Test} from "forge-std/Test.sol";
 import {StorageHandler} from "./handler.sol";
 
-/// forge-config: default.invariant.runs = 12
+/// forge-config: default.invariant.runs = 6
 contract StorageInvariantsTest is Test {
     StorageHandler private handler;
 

@@ -43,6 +43,13 @@ after(() => market.stop());
 const view = async (bidId: bigint) => (await fileOfBid(market.client, bidId)) as StoredFile;
 const nodeOf = (operatorId: bigint | undefined) => nodes.find((node) => node.operatorId === operatorId) as TestNode;
 
+/** The operator that holds no shard of a file, started again without room for one. */
+async function withoutRoom({ shards }: StoredFile): Promise<TestNode> {
+  const spare = nodes.find(({ operatorId }) => !shards.some((shard) => shard.operatorId === operatorId)) as TestNode;
+  await spare.restart({ policy: { ...POLICY, quotaBytes: 100_000n } });
+  return spare;
+}
+
 /** A file over three of the four operators, of whose shards any two give it back; one lost shard is a job. */
 async function stored() {
   const bytes = randomBytes(300_000);
@@ -84,6 +91,7 @@ test('a leaving operator serves its shard until another has proven it, loses the
   const before = await view(file.bidId);
   const shard = before.shards[0] as StoredFile['shards'][0];
   const [leaver, other] = [nodeOf(shard.operatorId), nodeOf(before.shards[1]?.operatorId)];
+  const spare = await withoutRoom(before);
 
   const report = await market.hurry(leaver.provider.leave());
   assert.deepEqual(report.dealsLeft, [shard.dealId]);
@@ -94,6 +102,7 @@ test('a leaving operator serves its shard until another has proven it, loses the
   other.provider.resume();
   assert.equal((await view(file.bidId)).healthy, 2);
   await assertReadable(file);
+  await spare.restart({ policy: POLICY });
 
   // A leaver that is started again goes on where it was.
   await leaver.restart();
@@ -123,9 +132,9 @@ test('a leaving operator serves its shard until another has proven it, loses the
 
 test('a shard is taken by nobody who has no room for it, and by the same operator once it has', async () => {
   const file = await stored();
-  const { shards } = await view(file.bidId);
-  const spare = nodes.find(({ operatorId }) => !shards.some((shard) => shard.operatorId === operatorId)) as TestNode;
-  await spare.restart({ policy: { ...POLICY, quotaBytes: 100_000n } });
+  const stands = await view(file.bidId);
+  const { shards } = stands;
+  const spare = await withoutRoom(stands);
   const leaver = nodeOf(shards[1]?.operatorId);
   const report = await market.hurry(leaver.provider.leave());
   assert.ok(report.dealsLeft.includes(shards[1]?.dealId as bigint));
