@@ -6,7 +6,7 @@ import { dirname } from 'node:path';
  * Writes a whole file so that after a crash at any moment the old or the new content is there, never a part: temporary file, fsync,
  * rename, fsync of the folder. With `exclusive` an existing file is left alone and the call throws EEXIST.
  */
-export function writeFileDurably(path: string, content: string, options: { mode?: number; exclusive?: boolean } = {}): void {
+export function writeFileDurably(path: string, content: string | Uint8Array, options: { mode?: number; exclusive?: boolean } = {}): void {
   const folder = dirname(path);
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
@@ -29,9 +29,9 @@ export function writeFileDurably(path: string, content: string, options: { mode?
   syncFolder(folder);
 }
 
-/** Writes all of a text to an open file, whatever the number of calls the system needs. */
-export function writeAll(file: number, content: string): void {
-  const bytes = Buffer.from(content);
+/** Writes all of a text or of some bytes to an open file, whatever the number of calls the system needs. */
+export function writeAll(file: number, content: string | Uint8Array): void {
+  const bytes = typeof content === 'string' ? Buffer.from(content) : content;
   for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
 }
 
