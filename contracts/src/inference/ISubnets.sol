@@ -41,14 +41,14 @@ interface ISubnets {
     }
 
     struct Subnet {
-        bytes32 kind; // the task that its models do, as a label
         address owner;
-        uint64 genesis; // 0: no such subnet
+        uint40 genesis; // 0: no such subnet
         uint32 tempoSeconds; // never changes
         uint16 uidCount;
         bool dissolved;
-        uint128 lock; // base units of the network's token that its creator locked
+        bytes32 kind; // the task that its models do, as a label
         address creator;
+        uint96 lock; // base units of the network's token that its creator locked
     }
 
     struct Holder {
@@ -84,6 +84,7 @@ interface ISubnets {
     error NotProposedOwner(uint64 subnetId, address caller, address proposed);
     error NotOperatorOwner(uint64 operatorId, address caller);
     error AlreadyRegistered(uint64 subnetId, uint64 operatorId, uint16 uid);
+    error NotRegistered(uint64 subnetId, uint64 operatorId);
     error NotHolder(uint64 subnetId, uint16 uid, address caller);
     error NoPermit(uint64 subnetId, uint16 uid, uint64 epoch);
     error AlreadyPermitted(uint64 subnetId, uint16 uid);
@@ -120,7 +121,8 @@ interface ISubnets {
     function register(uint64 subnetId, uint64 operatorId, uint256 maxPrice) external returns (uint16 uid);
     /// @notice Burns the caller's tokens for a subnet: this is what its share of the emission is measured by.
     function burnFor(uint64 subnetId, uint256 amount) external;
-    /// @notice Anybody: gives a uid with enough stake a permit that is free, from this epoch on, until ranks are next recorded.
+    /// @notice Anybody: gives a uid with enough stake, as of the last second, a permit that is free, from this epoch on, until permits
+    /// that a settlement gave come into force.
     function claimPermit(uint64 subnetId, uint16 uid) external;
 
     // ---- epochs
@@ -153,7 +155,7 @@ interface ISubnets {
     function metagraph(uint64 subnetId, uint64 epoch) external view returns (bytes memory);
     /// @notice Who held a uid at a time that is not in the future (everything in that second included).
     function holderAt(uint64 subnetId, uint16 uid, uint256 time) external view returns (Holder memory);
-    /// @notice The uid of an operator; reverts with NotHolder when it has none.
+    /// @notice The uid of an operator; reverts with NotRegistered when it has none.
     function uidOf(uint64 subnetId, uint64 operatorId) external view returns (uint16);
     function permitsAt(uint64 subnetId, uint64 epoch) external view returns (uint256);
     function barredUntil(uint64 subnetId, uint16 uid) external view returns (uint64 epoch);

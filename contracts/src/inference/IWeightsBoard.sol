@@ -59,7 +59,7 @@ interface IWeightsBoard {
     event Revealed(uint64 indexed subnetId, uint64 indexed epoch, uint16 indexed uid, bytes row);
     /// What the validator committed to breaks the rules; it counts as never opened.
     event CommitRejected(uint64 indexed subnetId, uint64 indexed epoch, uint16 indexed uid, Reason reason);
-    event CommitExpired(uint64 indexed subnetId, uint64 indexed epoch, uint16 indexed uid, Reason reason, uint256 misses);
+    event CommitExpired(uint64 indexed subnetId, uint64 indexed epoch, uint16 indexed uid, Reason reason);
     /// An opening of a batch did not fit; the commit is as it was.
     event OpeningSkipped(uint64 indexed subnetId, uint64 indexed epoch, uint16 indexed uid, Reason reason);
     event WindowExtended(uint64 indexed subnetId, uint64 indexed epoch, uint256 closesAt);
@@ -84,7 +84,8 @@ interface IWeightsBoard {
     function reveal(uint64 subnetId, uint64 epoch, Opening calldata opening) external;
     /// @notice Anybody opens many; an opening that does not fit is skipped, with an event.
     function revealMany(uint64 subnetId, uint64 epoch, Opening[] calldata openings) external;
-    /// @notice Anybody, when the window has closed: says which commits stayed shut. MISSES_MAX of them in RETAINED_EPOCHS cost the permit.
+    /// @notice Anybody, when the window has closed: says which commits stayed shut. MISSES_MAX shut or rejected ones within
+    /// RETAINED_EPOCHS cost the permit.
     function expire(uint64 subnetId, uint64 epoch, uint16[] calldata uids) external;
     /// @notice The subnet's owner declares the beacon, for commits from then on.
     function declareBeacon(uint64 subnetId, Beacon calldata beacon) external;

@@ -32,7 +32,14 @@ interface IStakeVault {
     event Locked(uint64 indexed operatorId, address indexed module, uint256 amount);
     event Unlocked(uint64 indexed operatorId, address indexed module, uint256 amount);
     event Slashed(
-        uint64 indexed operatorId, address indexed module, uint256 amount, uint256 fromOwn, uint256 fromBackers, uint256 burnt, uint256 compensation, uint256 reward
+        uint64 indexed operatorId,
+        address indexed module,
+        uint256 amount,
+        uint256 fromOwn,
+        uint256 fromBackers,
+        uint256 burnt,
+        uint256 compensation,
+        uint256 reward
     );
     event Frozen(uint64 indexed operatorId, address indexed module, uint256 count);
     event LockLimitSet(uint64 indexed operatorId, uint96 limit);
@@ -82,6 +89,11 @@ interface IStakeVault {
     function ownStake(uint64 operatorId) external view returns (uint256 active, uint256 exiting);
     function pool(uint64 operatorId) external view returns (Pool memory);
     function sharesOf(uint64 operatorId, address backer) external view returns (uint256);
+    /// @notice A backer's active shares as they were at their last change, in the units of the generation of then.
+    /// Shares of generations below `depletedBefore` are worth nothing now.
+    function positionOf(uint64 operatorId, address backer) external view returns (uint256 shares, uint32 generation, uint32 depletedBefore);
+    /// @notice An operator's active stake, own and backers', at the end of a second that is past.
+    function stakeAt(uint64 operatorId, uint256 time) external view returns (uint256);
     function lockedOf(uint64 operatorId) external view returns (uint256);
     function lockLimitOf(uint64 operatorId) external view returns (uint96);
     function lockedBy(address module) external view returns (uint256);

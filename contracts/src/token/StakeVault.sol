@@ -10,6 +10,7 @@ import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {IOperators} from "../chain/IOperators.sol";
 import {IParameters} from "../chain/IParameters.sol";
 import {IRegistry} from "../chain/IRegistry.sol";
+import {BackerHooks} from "./BackerHooks.sol";
 import {IStakeVault} from "./IStakeVault.sol";
 import {StakePot, StakePots} from "./StakePots.sol";
 import {StakeVotes} from "./StakeVotes.sol";
@@ -23,7 +24,7 @@ interface IBurnable {
 /// both by the timelock.
 /// @notice The stake token must be the network's own plain ERC-20. Balances are the vault's own books: a token sent to the
 /// contract without a call belongs to nobody and changes nothing.
-contract StakeVault is IStakeVault, StakeVotes {
+contract StakeVault is IStakeVault, StakeVotes, BackerHooks {
     using SafeERC20 for IERC20;
     using SafeCast for uint256;
     using Math for uint256;
@@ -112,6 +113,7 @@ contract StakeVault is IStakeVault, StakeVotes {
     /// @inheritdoc IStakeVault
     function back(uint64 operatorId, uint256 amount) external returns (uint256 shares) {
         if (amount == 0) revert ZeroAmount();
+        _tellShares(operatorId);
         StakePot storage pot = _accounts[operatorId].backers;
         shares = pot.add(amount.toUint96());
         uint256 held = sharesOf(operatorId, msg.sender);
@@ -146,6 +148,7 @@ contract StakeVault is IStakeVault, StakeVotes {
         uint256 held = sharesOf(operatorId, msg.sender);
         if (held == 0 && _positions[operatorId][msg.sender].shares != 0) revert PoolDepleted(operatorId);
         if (shares > held) revert InsufficientUnlocked(operatorId, shares, held);
+        _tellShares(operatorId);
         uint256 free = _unlocked(account);
         uint256 slashable = _slashable(account);
         account.backers.startExit(shares);
@@ -297,6 +300,21 @@ contract StakeVault is IStakeVault, StakeVotes {
         return _accounts[operatorId].backers.carryOver(position.shares, position.generation);
     }
 
+    /// @inheritdoc IStakeVault
+    function positionOf(uint64 operatorId, address backer)
+        external
+        view
+        returns (uint256 shares, uint32 generation, uint32 depletedBefore)
+    {
+        Position storage position = _positions[operatorId][backer];
+        return (position.shares, position.generation, _accounts[operatorId].backers.depletedBefore);
+    }
+
+    /// @inheritdoc IStakeVault
+    function stakeAt(uint64 operatorId, uint256 time) external view returns (uint256) {
+        return _stakeAt(operatorId, time);
+    }
+
     /// @notice What a backer's shares are worth now, rounded down.
     function backedBy(uint64 operatorId, address backer) external view returns (uint256) {
         return _accounts[operatorId].backers.toAssetsDown(sharesOf(operatorId, backer));
@@ -403,6 +421,12 @@ contract StakeVault is IStakeVault, StakeVotes {
         if (count == 0 || count > open) revert NotFrozen(operatorId, module);
         _freezes[operatorId][module] = open - count;
         emit Frozen(operatorId, module, _accounts[operatorId].disputes -= uint32(count));
+    }
+
+    /// @dev Before the caller's shares change.
+    function _tellShares(uint64 operatorId) private {
+        Position storage position = _positions[operatorId][msg.sender];
+        _tellBackers(registry, operatorId, msg.sender, position.shares, position.generation);
     }
 
     function _syncVotes(uint64 operatorId) private {

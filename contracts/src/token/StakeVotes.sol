@@ -4,12 +4,15 @@ pragma solidity ^0.8.26;
 import {Votes} from "@openzeppelin/contracts/governance/utils/Votes.sol";
 import {Time} from "@openzeppelin/contracts/utils/types/Time.sol";
 import {ERC6372Utils} from "@openzeppelin/contracts/utils/ERC6372Utils.sol";
+import {Checkpoints} from "@openzeppelin/contracts/utils/structs/Checkpoints.sol";
 
 /// @title StakeVotes: votes that equal active stake, held by the operator's owner.
 /// @notice ERC-5805 with a timestamp clock (ERC-6372). An owner who never delegated votes for itself, and to delegate to nobody
 /// means to oneself, so the sum of all votes is always the active stake. A change of owner is seen at the next touch of the stake,
 /// or at once when anybody calls `syncVotes`.
 abstract contract StakeVotes is Votes {
+    using Checkpoints for Checkpoints.Trace208;
+
     /// Who holds an operator's votes, and how many: one slot.
     struct Seat {
         address holder;
@@ -18,6 +21,7 @@ abstract contract StakeVotes is Votes {
 
     mapping(uint64 operatorId => Seat) private _seats;
     mapping(address owner => uint256) private _units;
+    mapping(uint64 operatorId => Checkpoints.Trace208) private _stakes;
 
     event VotesMoved(uint64 indexed operatorId, address indexed from, address indexed to, uint256 units);
 
@@ -54,6 +58,10 @@ abstract contract StakeVotes is Votes {
         return _units[account];
     }
 
+    function _stakeAt(uint64 operatorId, uint256 time) internal view returns (uint256) {
+        return _stakes[operatorId].upperLookupRecent(_validateTimepoint(time));
+    }
+
     /// @dev Gives the operator's owner exactly `units` for this operator, whoever held them before.
     function _seatVotes(uint64 operatorId, address owner, uint256 units) internal {
         Seat storage seat = _seats[operatorId];
@@ -71,6 +79,7 @@ abstract contract StakeVotes is Votes {
             _units[owner] -= held - units;
             _transferVotingUnits(owner, address(0), held - units);
         }
+        if (units != held) _stakes[operatorId].push(clock(), uint208(units));
         if (holder != owner || units != held) (seat.holder, seat.units) = (owner, uint96(units));
     }
 }
