@@ -9,7 +9,8 @@ export interface TensorValue {
 
 /** A graph that can be run. A run blocks the thread that calls it until it is done. */
 export interface GraphSession {
-  run(inputs: Record<string, TensorValue>): Promise<Record<string, TensorValue>>;
+  /** All outputs, or those named. */
+  run(inputs: Record<string, TensorValue>, outputs?: readonly string[]): Promise<Record<string, TensorValue>>;
   close(): Promise<void>;
 }
 
@@ -29,9 +30,9 @@ export async function openGraph(bytes: Uint8Array, options: { threads?: number }
     logSeverityLevel: 3,
   });
   return {
-    async run(inputs) {
+    async run(inputs, outputs) {
       const feeds = Object.fromEntries(Object.entries(inputs).map(([name, { data, shape }]) => [name, tensorOf(data, shape)]));
-      const results = await session.run(feeds);
+      const results = await (outputs === undefined ? session.run(feeds) : session.run(feeds, outputs));
       return Object.fromEntries(
         Object.entries(results).map(([name, { data, dims }]) => [name, { data: data as Float32Array | BigInt64Array, shape: dims }]),
       );

@@ -43,8 +43,9 @@ export function lossGraph(shape: ModelShape, batch: number, length: number): Uin
 
 /**
  * The model with its weights inside, for generation. Inputs: `input_ids` and `position_ids` (int64 `[step]`), and for each layer what came
- * before, `past.<layer>.key` and `.value` (`[heads, past, head width]`). Outputs: `logits` (`[step, vocabulary]`) and
- * `present.<layer>.key` and `.value`, past and new together. A position sees itself and those before it.
+ * before, `past.<layer>.key` and `.value` (`[heads, past, head width]`). Outputs: `logits` (`[step, vocabulary]`),
+ * `present.<layer>.key` and `.value`, past and new together, and `stream.<layer>` (`[step, width]`), what the layers up to this one made.
+ * A position sees itself and those before it.
  */
 export function generationGraph(shape: ModelShape, values: Weights): Uint8Array {
   const graph = new Graph();
@@ -70,7 +71,8 @@ export function generationGraph(shape: ModelShape, values: Weights): Uint8Array 
     const read = attention(graph, { queries: rotate(heads(queries)), keys: allKeys, contents: allContents, mask, shape });
     return reshape(graph, transpose(graph, read, [1, 0, 2]), ['step', shape.width]);
   };
-  graph.output(logitsOf(graph, shape, weights, ids, attend), 'logits');
+  const give = (layer: number, stream: GraphTensor) => graph.output(stream, `stream.${layer}`);
+  graph.output(logitsOf(graph, shape, { weights, ids, attend, give }), 'logits');
   return graph.encode();
 }
 
@@ -92,13 +94,22 @@ function lossPart(shape: ModelShape, batch: number, length: number): { graph: Gr
     return reshape(graph, transpose(graph, read, [0, 2, 1, 3]), [batch * length, shape.width]);
   };
   const rows = graph.node('Reshape', [ids, graph.integers([batch * length])], [batch * length], { type: 'int64' });
-  const loss = crossEntropy(graph, logitsOf(graph, shape, weights, rows, attend), targets);
+  const loss = crossEntropy(graph, logitsOf(graph, shape, { weights, ids: rows, attend }), targets);
   graph.output(loss, 'loss');
   return { graph, loss, weights };
 }
 
 /** The layers (Touvron et al. 2023): normed attention and a normed SwiGLU, each added to the stream; then the norm and the output layer. */
-function logitsOf(graph: Graph, shape: ModelShape, weights: Tensors, ids: GraphTensor, attend: Attend): GraphTensor {
+function logitsOf(
+  graph: Graph,
+  shape: ModelShape,
+  {
+    weights,
+    ids,
+    attend,
+    give,
+  }: { weights: Tensors; ids: GraphTensor; attend: Attend; give?: (layer: number, stream: GraphTensor) => void },
+): GraphTensor {
   const weight = (name: string) => weights[`${name}.weight`] as GraphTensor;
   let stream = embedding(graph, ids, weight('token_embd'));
   for (let layer = 0; layer < shape.layers; layer += 1) {
@@ -111,6 +122,7 @@ function logitsOf(graph: Graph, shape: ModelShape, weights: Tensors, ids: GraphT
     const gate = silu(graph, linear(graph, normal, part('ffn_gate')));
     const inner = multiply(graph, gate, linear(graph, normal, part('ffn_up')));
     stream = add(graph, stream, linear(graph, inner, part('ffn_down')));
+    give?.(layer, stream);
   }
   return linear(graph, rmsNorm(graph, stream, weight('output_norm'), NORM_EPSILON), weight('output'));
 }

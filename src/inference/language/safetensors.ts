@@ -16,7 +16,7 @@ export function encodeTensors({ tensors, shapes, notes }: TensorFile): Uint8Arra
   const entries = Object.entries(tensors).map(([name, data]) => {
     const start = end;
     end += data.byteLength;
-    return [name, { dtype: 'F32', shape: shapes[name] ?? [data.length], data_offsets: [start, end] }];
+    return [name, { dtype: 'F32', shape: Object.hasOwn(shapes, name) ? shapes[name] : [data.length], data_offsets: [start, end] }];
   });
   const text = Buffer.from(JSON.stringify({ __metadata__: notes, ...Object.fromEntries(entries) }));
   const header = Buffer.concat([text, Buffer.alloc((8 - (text.length % 8)) % 8, ' ')]);
