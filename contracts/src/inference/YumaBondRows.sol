@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.26;
+
+import {YumaNumbers} from "./YumaNumbers.sol";
+import {YumaFrame} from "./YumaTypes.sol";
+
+/// @title The rows of bonds that an epoch leaves behind: of uids with a new permit only, each cut to the largest (decision 0019, step 9).
+library YumaBondRows {
+    uint256 private constant VALUES = 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff;
+    uint256 private constant UNITS = 0x0000000100000001000000010000000100000001000000010000000100000001;
+
+    /// @notice Makes room for them: each as long as it can get, and a word more, which the last entry's word may reach into.
+    function open(YumaFrame memory f) internal pure {
+        f.outAt = YumaNumbers.zeros(f.count);
+        (uint256 set, uint256 out, uint256 size) = (f.permits & f.inForce, f.outAt, _size(f));
+        uint256 room;
+        assembly ("memory-safe") {
+            room := mload(0x40)
+        }
+        f.roomAt = room;
+        for (; set != 0; set >>= 1) {
+            if (set & 1 == 1) {
+                assembly ("memory-safe") {
+                    mstore(out, room)
+                }
+                room += size;
+            }
+            out += 32;
+        }
+        assembly ("memory-safe") {
+            mstore(0x40, room)
+        }
+    }
+
+    /// @notice Cuts the rows to `cap` entries (0: does not) and moves them together, in the form in which rows come in.
+    function close(YumaFrame memory f, uint256 cap) internal pure returns (bytes memory rows) {
+        (uint256 set, uint256 size, uint256 out, uint256 row) = (f.permits & f.inForce, _size(f), f.outAt, f.roomAt);
+        uint256 to;
+        assembly ("memory-safe") {
+            rows := mload(0x40)
+            to := add(rows, 32)
+        }
+        for (uint256 uid; set >> uid != 0; ++uid) {
+            if ((set >> uid) & 1 == 0) continue;
+            uint256 end;
+            assembly ("memory-safe") {
+                end := mload(add(out, shl(5, uid)))
+            }
+            if (cap != 0 && end - row > cap << 2) end = _cut(row, end, cap);
+            uint256 length = end - row;
+            if (length != 0) {
+                assembly ("memory-safe") {
+                    mstore(to, or(shl(240, uid), shl(224, shr(2, length))))
+                    mcopy(add(to, 4), row, length)
+                }
+                to += 4 + length;
+            }
+            row += size;
+        }
+        assembly ("memory-safe") {
+            mstore(rows, sub(to, add(rows, 32)))
+            mstore(to, 0)
+            mstore(0x40, and(add(to, 63), not(31)))
+        }
+    }
+
+    /// @dev Bytes of room for a row.
+    function _size(YumaFrame memory f) private pure returns (uint256) {
+        return (f.count << 2) + 32;
+    }
+
+    /// @dev Keeps the `cap` largest, of equal ones those with the lower uid: finds the least value that is kept by halving, eight entries
+    /// at a time. The row is followed by zeros up to the end of its last word.
+    function _cut(uint256 row, uint256 end, uint256 cap) private pure returns (uint256 newEnd) {
+        (uint256 least, uint256 above) = (1, 0x10000);
+        while (above - least > 1) {
+            uint256 middle = (least + above) >> 1;
+            if (_countFrom(row, end, middle) < cap) above = middle;
+            else least = middle;
+        }
+        uint256 ties = cap - _countFrom(row, end, least + 1);
+        newEnd = row;
+        assembly ("memory-safe") {
+            for { let p := row } lt(p, end) { p := add(p, 4) } {
+                let entry := shr(224, mload(p))
+                let value := and(entry, 0xffff)
+                if lt(value, least) { continue }
+                if eq(value, least) {
+                    if iszero(ties) { continue }
+                    ties := sub(ties, 1)
+                }
+                // The bytes behind the entry are written back as they were.
+                let rest := and(mload(newEnd), 0xffffffffffffffffffffffffffffffffffffffffffffffffffffffff)
+                mstore(newEnd, or(shl(224, entry), rest))
+                newEnd := add(newEnd, 4)
+            }
+        }
+    }
+
+    /// @return found how many entries of a row have at least `value`
+    function _countFrom(uint256 row, uint256 end, uint256 value) private pure returns (uint256 found) {
+        assembly ("memory-safe") {
+            // Each lane of 32 bits gets bit 16 where its value is large enough.
+            let lift := mul(sub(0x10000, value), UNITS)
+            for { let p := row } lt(p, end) { p := add(p, 32) } {
+                found := add(found, and(shr(16, add(and(mload(p), VALUES), lift)), UNITS))
+            }
+            found := shr(224, mul(found, UNITS))
+        }
+    }
+}
