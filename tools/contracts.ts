@@ -250,6 +250,7 @@ function checkGas(args: string[], update: boolean): void {
 function test(args: string[]): void {
   const update = args.includes('--update');
   const passed = args.filter((arg) => arg !== '--update');
+  if (passed.length === 0) forge(['build']); // everything at once: a test run compiles only the files that it wants
   forge(['test', '--no-match-test', '^testGas', ...passed]);
   checkGas(passed, update);
 }
