@@ -19,7 +19,7 @@ export const openKernel: OpenKernel = async ({ card, read }) => {
     async run(request): Promise<DetectionResult> {
       const { image, witness, scoreMin = SCORE_MIN, objectsMax = OBJECTS_MAX } = request as DetectionRequest;
       const record = witness === undefined ? undefined : createWitnessRecord(witness, card.root);
-      const { rgb, original } = await decodeImage(image, { fit: { width: SIDE, height: SIDE } });
+      const { rgb, original } = await decodeImage(image, { fit: () => ({ width: SIDE, height: SIDE }), kernel: 'linear' });
       const { scores, boxes } = (await graph.run({ image: inputOf(rgb) }, record)) as { scores: TensorData; boxes: TensorData };
       const candidates = candidatesOf(scores.data as Float32Array, boxes.data as Float32Array);
       return {

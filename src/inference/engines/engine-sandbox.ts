@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { accessSync, constants } from 'node:fs';
 import { dirname, join } from 'node:path';
 
 /**
@@ -25,8 +26,22 @@ export function findIsolation(): Isolation {
   return known;
 }
 
-function allows(command: string, args: string[]): boolean {
-  return process.platform === 'linux' && spawnSync(command, args, { timeout: PROBE_TIMEOUT_MS, stdio: 'ignore' }).status === 0;
+function allows(program: string, args: string[]): boolean {
+  return process.platform === 'linux' && spawnSync(findProgram(program), args, { timeout: PROBE_TIMEOUT_MS, stdio: 'ignore' }).status === 0;
+}
+
+/** Where a program lies on the path; its bare name when it is not there. */
+function findProgram(name: string): string {
+  const folders = (process.env.PATH ?? '').split(':').filter((folder) => folder.startsWith('/'));
+  const isThere = (path: string) => {
+    try {
+      accessSync(path, constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  return folders.map((folder) => join(folder, name)).find(isThere) ?? name;
 }
 
 /**
@@ -40,8 +55,8 @@ export function sandboxed(options: { isolation: Isolation; memoryBytesMax: numbe
 } {
   const heapMib = Math.max(64, Math.floor(options.memoryBytesMax / (1 << 20)));
   const node = [process.execPath, `--max-old-space-size=${heapMib}`, '--no-warnings', options.script];
-  const inside = options.isolation === 'bubblewrap' ? ['bwrap', ...bubblewrap(options.files), '--', ...node] : node;
-  const command = options.isolation === 'no-network' ? ['unshare', '--user', '--net', '--', ...inside] : inside;
+  const inside = options.isolation === 'bubblewrap' ? [findProgram('bwrap'), ...bubblewrap(options.files), '--', ...node] : node;
+  const command = options.isolation === 'no-network' ? [findProgram('unshare'), '--user', '--net', '--', ...inside] : inside;
   const limitKib = Math.ceil((options.memoryBytesMax + NODE_DATA_BYTES) / 1024);
   const script = 'ulimit -c 0; ulimit -d "$1" 2>/dev/null; shift; exec "$@"';
   return {

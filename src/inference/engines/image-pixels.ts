@@ -8,6 +8,12 @@ export interface PixelImage {
   rgb: Uint8Array;
 }
 
+/** Width and height in pixels. */
+export interface Size {
+  width: number;
+  height: number;
+}
+
 /** Pixels that an encoded image may unpack to: a 48-megapixel photograph passes, a decompression bomb does not. */
 export const IMAGE_PIXELS_MAX = 50_000_000;
 
@@ -19,15 +25,14 @@ sharp.cache(false);
 sharp.concurrency(1);
 
 /**
- * Decodes an image (JPEG, PNG, WebP, GIF, TIFF, AVIF; the first frame), turned as its EXIF orientation says, onto white. With `sideMax` it is
- * made smaller so that its longer side has at most so many pixels; with `fit` it is stretched to exactly that size. `original` is the
- * upright size before that.
+ * Decodes an image (JPEG, PNG, WebP, GIF, TIFF, AVIF; the first frame), turned as its EXIF orientation says, onto white, and stretches it to the
+ * size that `fit` gives for its own upright size, which comes back as `original`.
  * @throws bad-image, image-too-large
  */
 export async function decodeImage(
   bytes: Uint8Array,
-  options: { sideMax?: number; fit?: { width: number; height: number } } = {},
-): Promise<PixelImage & { original: { width: number; height: number } }> {
+  options: { fit: (original: Size) => Size; kernel: 'linear' | 'cubic' },
+): Promise<PixelImage & { original: Size }> {
   const input = { limitInputPixels: IMAGE_PIXELS_MAX, failOn: 'error', sequentialRead: true, animated: false } as const;
   try {
     const {
@@ -42,16 +47,15 @@ export async function decodeImage(
     if (width * rows > IMAGE_PIXELS_MAX) throw tooLarge(width, rows);
     if (width < 1 || rows < 1) throw badImage('it has no pixels');
     const original = orientation >= 5 ? { width: rows, height: width } : { width, height: rows };
-    let image = sharp(bytes, input)
+    const { data, info } = await sharp(bytes, input)
       .timeout({ seconds: DECODE_SECONDS_MAX })
       .rotate()
       .flatten({ background: '#ffffff' })
-      .toColourspace('srgb');
-    const { fit, sideMax } = options;
-    // Linear interpolation: what the models were trained with.
-    if (fit !== undefined) image = image.resize({ ...fit, fit: 'fill', kernel: 'linear', fastShrinkOnLoad: false });
-    else if (sideMax !== undefined) image = image.resize({ width: sideMax, height: sideMax, fit: 'inside', withoutEnlargement: true });
-    const { data, info } = await image.removeAlpha().raw().toBuffer({ resolveWithObject: true });
+      .toColourspace('srgb')
+      .resize({ ...options.fit(original), fit: 'fill', kernel: options.kernel, fastShrinkOnLoad: false })
+      .removeAlpha()
+      .raw()
+      .toBuffer({ resolveWithObject: true });
     const rgb = info.channels === 3 ? new Uint8Array(data) : fromGrey(data, info.channels);
     return { width: info.width, height: info.height, rgb, original };
   } catch (cause) {
