@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { LanguageModel, Reading } from './language-model.ts';
 import type { ModelFile } from './model-file.ts';
 import { headWidth, type ModelShape, NORM_EPSILON, rotaryTables } from './model-shape.ts';
@@ -53,7 +54,10 @@ function openReading({ shape, weights }: ModelFile): Reading {
       for (const id of ids) logits = next(id) as Float32Array<ArrayBuffer>;
       return logits;
     },
-    append: async (id) => next(id),
+    async append(id) {
+      await setImmediate(); // others may want the thread, or this one to stop
+      return next(id);
+    },
     streams: () => streams,
   };
 }

