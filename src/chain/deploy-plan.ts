@@ -44,8 +44,8 @@ export const EMISSION_NONCE = 3n;
 
 const RANDOMNESS_SOURCES = { 'prev-randao': 0, 'trusted-operator': 1, beacon: 2 } as const;
 
-/** The contracts in the order in which they are created (decision 0002). Three more come out of these: `networkToken`, `timelock`
- * and `storageFile`, which all files' accounts are clones of. */
+/** The contracts in the order in which they are created (decision 0002). Four more come out of these: `networkToken`, `timelock`,
+ * `inferenceToken`, and `storageFile`, which all files' accounts are clones of. */
 export function createSteps({ profile, survey, deployer, allocations, stableToken }: DeployInputs, genesis: number): CreateStep[] {
   const { name: tokenName, symbol } = profile.token;
   const { source, beacon } = survey.randomness;
@@ -97,7 +97,27 @@ export function createSteps({ profile, survey, deployer, allocations, stableToke
     { name: 'channels', args: (at) => [at('networkToken'), profile.channels.feeBps] },
   ];
   if (stableToken === undefined) steps.push({ name: 'stableToken', args: () => [] });
-  return steps;
+  return [...steps, ...inferenceSteps(profile)];
+}
+
+/** The inference network's contracts (decision 0018). `inferenceToken` comes out of `subnetEmission`. */
+function inferenceSteps(profile: Profile): CreateStep[] {
+  const { inferenceToken, emissionShares, subnets, backerIncome } = profile;
+  return [
+    { name: 'subnetEmission', args: (at) => [at('registry'), inferenceToken.name, inferenceToken.symbol] },
+    { name: 'emissionShares', args: (at) => [at('registry'), at('subnetEmission'), emissionShares.halfLifeSeconds] },
+    { name: 'subnets', args: (at) => [subnets, ...(['registry', 'operators', 'stakeVault', 'subnetEmission'] as const).map(at)] },
+    { name: 'weightsBoard', args: (at) => [at('subnets')] },
+    {
+      name: 'backerIncome',
+      args: (at) => [
+        backerIncome.takeBps,
+        backerIncome.takeDelaySeconds,
+        ...(['registry', 'stakeVault', 'operators'] as const).map(at),
+        (['inferenceToken', 'networkToken', 'stableToken'] as const).map(at),
+      ],
+    },
+  ];
 }
 
 /**

@@ -80,6 +80,14 @@ test('a network on the embedded chain is complete, sealed, and no key holds a po
       'possession.insert, possession.remove': 'storageMarket',
       'storageMarket.open, storageMarket.extend': 'dealDesk',
       'storageMarket.open': 'orderBook',
+      'inferenceToken.mint': 'subnetEmission',
+      'subnetEmission.issue (what the schedule says)': 'anyone',
+      'subnetEmission.setShare': 'emissionShares',
+      'subnetEmission.assign, emissionShares.burntFor, emissionShares.dissolved': 'subnets',
+      'subnetEmission.collect, subnets.record': 'nobody',
+      'subnets.revokePermit': 'weightsBoard',
+      'subnets.create (for its lock)': 'anyone',
+      'backerIncome.addToken': 'timelock',
       'stableToken.mint (development)': 'anyone',
       'randomness of every block': 'trusted-operator',
     });
@@ -154,8 +162,8 @@ test('a deployment that is killed again and again ends with one network and crea
     }
     assert.equal(kills, 4);
     const manifest = readManifest(join(folder, 'network.json'));
-    // 17 contracts, 19 names in the registry, one seal
-    assert.equal(await own.public.getTransactionCount({ address: deployer.address }), 37);
+    // 22 contracts, 25 names in the registry, one seal
+    assert.equal(await own.public.getTransactionCount({ address: deployer.address }), 48);
     await connectChain({ rpcUrl: own.rpcUrl, manifest });
   } finally {
     await own.stop();

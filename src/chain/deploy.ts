@@ -152,15 +152,16 @@ async function createContracts(deployment: Deployment & { planPath: string; log:
       log.info('contract-created', { name: step.name, address: receipt.contractAddress, gasUsed: receipt.gasUsed });
     }
     await checkCode(transport, step.name, at(step.name));
-    // The emission's constructor creates the token, the governor's the timelock, the order book's what its files are clones of.
+    // An emission's constructor creates its token, the governor's the timelock, the order book's what its files are clones of.
     if (step.name === 'emission') await keepInner('networkToken', 'emission', 'token');
     if (step.name === 'governor') await keepInner('timelock', 'governor', 'timelock');
+    if (step.name === 'subnetEmission') await keepInner('inferenceToken', 'subnetEmission', 'token');
     if (step.name === 'orderBook') await keepInner('storageFile', 'orderBook', 'fileImplementation');
   }
 
   async function keepInner(
     name: ModuleName,
-    outer: 'emission' | 'governor' | 'orderBook',
+    outer: 'emission' | 'governor' | 'orderBook' | 'subnetEmission',
     functionName: 'token' | 'timelock' | 'fileImplementation',
   ): Promise<void> {
     const request = { address: at(outer), abi: abis[outer], functionName } as Parameters<PublicClient['readContract']>[0];
@@ -218,6 +219,7 @@ async function describeNetwork(transport: PublicClient, inputs: DeployInputs, pl
     tokens: {
       network: await describeToken(transport, plannedAddress(plan, 'networkToken')),
       stable: await describeToken(transport, plannedAddress(plan, 'stableToken')),
+      inference: await describeToken(transport, plannedAddress(plan, 'inferenceToken')),
     },
     deployer: inputs.deployer,
   };

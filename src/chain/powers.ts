@@ -1,7 +1,6 @@
 import { type Address, type Hex, keccak256, parseAbiItem, toHex, zeroAddress, zeroHash } from 'viem';
 import { MillraceError } from '../errors.ts';
 import type { ChainClient } from './client.ts';
-import type { ModuleName } from './contracts.generated.ts';
 import { chainError } from './errors.ts';
 import { loadProfile } from './profile.ts';
 
@@ -52,6 +51,7 @@ export async function listPowers(client: ChainClient): Promise<Power[]> {
     ['possession.insert, possession.remove', market],
     ['storageMarket.open, storageMarket.extend', desk],
     ['storageMarket.open', book],
+    ...(await inferencePowers(client, timelock)),
   ];
   const { stableToken } = await loadProfile(client.manifest.profile);
   if (stableToken === 'development') held.push(['stableToken.mint (development)', null, 'anyone']);
@@ -76,6 +76,27 @@ export async function checkPowers(client: ChainClient): Promise<Power[]> {
   });
 }
 
+/** Powers over the inference network; a subnet's own rules are its owner's, within bounds that nobody can change. */
+async function inferencePowers(client: ChainClient, timelock: Address): Promise<[string, Address | null, HolderKind?][]> {
+  const [minter, shares, subnets, board, settling] = await Promise.all([
+    client.read('inferenceToken', 'minter'),
+    registered(client, 'emissionShares'),
+    registered(client, 'subnets'),
+    registered(client, 'weightsBoard'),
+    'subnetEpochs' in client.manifest.modules ? registered(client, 'subnetEpochs') : null,
+  ]);
+  return [
+    ['inferenceToken.mint', minter],
+    ['subnetEmission.issue (what the schedule says)', null, 'anyone'],
+    ['subnetEmission.setShare', shares],
+    ['subnetEmission.assign, emissionShares.burntFor, emissionShares.dissolved', subnets],
+    ['subnetEmission.collect, subnets.record', settling],
+    ['subnets.revokePermit', board],
+    ['subnets.create (for its lock)', null, 'anyone'],
+    ['backerIncome.addToken', timelock],
+  ];
+}
+
 /** Roles cannot be listed on chain: every account that ever got one is asked for. */
 async function timelockRoles(client: ChainClient): Promise<[string, Address | null, HolderKind?][]> {
   const address = client.address('timelock');
@@ -92,7 +113,7 @@ async function timelockRoles(client: ChainClient): Promise<[string, Address | nu
   return [...found.values()];
 }
 
-function registered(client: ChainClient, name: ModuleName): Promise<Address> {
+function registered(client: ChainClient, name: string): Promise<Address> {
   return client.read('registry', 'get', [toHex(name, { size: 32 })]);
 }
 

@@ -95,6 +95,30 @@ export interface Profile {
     vestSeconds: number;
     bucketSeconds: number;
   };
+  /** `SubnetEmission`'s token. */
+  inferenceToken: { name: string; symbol: string };
+  /** `BurntShares`: after how long a burn counts half for a subnet's share of the emission. */
+  emissionShares: { halfLifeSeconds: bigint };
+  /** `SubnetBase.Config`. */
+  subnets: {
+    tempoMin: number;
+    tempoMax: number;
+    changeSeconds: number;
+    subnetsMax: number;
+    uidsMax: number;
+    minNonImmune: number;
+    lockSeconds: number;
+    idleSeconds: number;
+    lockMin: bigint;
+    lockIntervalSeconds: number;
+    priceHalfLifeSeconds: number;
+    priceMin: bigint;
+    priceMax: bigint;
+    priceFirst: bigint;
+    barEpochs: number;
+  };
+  /** `BackerIncome`: what operators keep unless they say otherwise, and how long they say it before. */
+  backerIncome: { takeBps: number; takeDelaySeconds: bigint };
   /** As in ICheckers.Config. */
   checkers: {
     seatStake: bigint;

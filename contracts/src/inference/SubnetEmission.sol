@@ -13,6 +13,7 @@ contract SubnetEmission is ISubnetEmission {
     /// @inheritdoc ISubnetEmission
     uint256 public constant cap = 21_000_000e18;
     uint256 private constant FIRST_RATE = 1e18;
+    uint256 private constant SCALE = 1 << 168;
     uint256 private constant SHARE_MAX = type(uint160).max;
 
     struct Account {
@@ -37,7 +38,7 @@ contract SubnetEmission is ISubnetEmission {
     /// @inheritdoc ISubnetEmission
     uint256 public totalShares;
     uint256 private _blocksPast;
-    /// Issued for each share, and what the last division left, both Q128.
+    /// Issued for each share, and what the last division left, both in parts of 2^-168: 2^85 base units at most, and shares of 2^160.
     uint256 private _perShare;
     uint256 private _remainder;
     mapping(uint64 subnetId => Account) private _accounts;
@@ -64,7 +65,7 @@ contract SubnetEmission is ISubnetEmission {
         if (shares == 0) return 0;
         amount = issuedBy(issued, blocks);
         issued += amount;
-        uint256 each = (amount << 128) + _remainder;
+        uint256 each = amount * SCALE + _remainder;
         _perShare += each / shares;
         _remainder = each % shares;
         emit Issued(blocks, amount, issued);
@@ -131,7 +132,7 @@ contract SubnetEmission is ISubnetEmission {
     /// @inheritdoc ISubnetEmission
     function unassignedOf(uint64 subnetId) external view returns (uint256) {
         Account storage account = _accounts[subnetId];
-        return account.unassigned + Math.mulDiv(account.share, _perShare - account.perShare, 1 << 128);
+        return account.unassigned + Math.mulDiv(account.share, _perShare - account.perShare, SCALE);
     }
 
     /// @inheritdoc ISubnetEmission
@@ -142,7 +143,7 @@ contract SubnetEmission is ISubnetEmission {
     function _settle(uint64 subnetId) private returns (Account storage account) {
         issue();
         account = _accounts[subnetId];
-        account.unassigned += Math.mulDiv(account.share, _perShare - account.perShare, 1 << 128);
+        account.unassigned += Math.mulDiv(account.share, _perShare - account.perShare, SCALE);
         account.perShare = _perShare;
     }
 }
