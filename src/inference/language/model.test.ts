@@ -10,7 +10,7 @@ import { decodeGguf, encodeGguf, type GgufFile } from './gguf.ts';
 import { lossOf } from './held-out-loss.ts';
 import { type LanguageModel, openOnnxModel } from './language-model.ts';
 import { decodeModel, encodeModel } from './model-file.ts';
-import { generationGraph } from './model-graph.ts';
+import { generationGraph, trainingGraph } from './model-graph.ts';
 import { initialWeights, LANGUAGE_MODEL, parameterShapes } from './model-shape.ts';
 import { createPlainModel } from './plain-model.ts';
 import { logProbabilities } from './sampling.ts';
@@ -97,6 +97,14 @@ test('the ONNX export is the one whose hash stands beside the weights, and it pa
   for (const each of [graph, bytes]) assert.ok(readMe.includes(createHash('sha256').update(each).digest('hex')));
   const held = checkOnnx(graph).graph?.initializer.find(({ name }) => name === 'blk.1.ffn_up.weight')?.rawData as Uint8Array;
   assert.deepEqual(new Float32Array(held.slice().buffer), file.weights['blk.1.ffn_up.weight']);
+});
+
+test('a training step is a closed graph that passes the check of models, and its bytes name it', () => {
+  const graph = trainingGraph(LANGUAGE_MODEL, 8, 256);
+  assert.ok(Buffer.from(graph).equals(Buffer.from(trainingGraph(LANGUAGE_MODEL, 8, 256))));
+  const outputs = checkOnnx(graph).graph?.output.map(({ name }) => name);
+  assert.deepEqual(outputs, ['loss', ...Object.keys(parameterShapes(LANGUAGE_MODEL)).map((name) => `gradient.${name}`)]);
+  assert.ok(graph.length < 1 << 20);
 });
 
 test('a GGUF file reads back as it was written', () => {

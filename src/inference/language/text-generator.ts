@@ -46,7 +46,7 @@ export interface TextGeneratorOptions extends EngineOptions {
  * bytes however many there are.
  */
 export function createTextGenerator({ arithmetic = 'native', ...options }: TextGeneratorOptions = {}): Engine {
-  const files = [{ name: WEIGHTS_NAME, path: WEIGHTS_PATH, sha256: WEIGHTS_SHA256 }];
+  const files = async () => [{ name: WEIGHTS_NAME, path: WEIGHTS_PATH, sha256: WEIGHTS_SHA256 }];
   const limits = { concurrency: 16, memoryBytesMax: 512 << 20, ...options.limits };
   const kernel = join(import.meta.dirname, 'text-kernel.ts');
   return createEngine({ card: TEXT_CARD, kernel, files, options: { arithmetic } }, { ...options, limits });
