@@ -10,7 +10,7 @@ export {
   type VerifiedRequest,
   verifyRequest,
 } from './http-signature.ts';
-export { type PeerAddress, type PeerRequest, peerFetch } from './peer-fetch.ts';
+export { type PeerAddress, type PeerRequest, peerFetch, pinnedAgent } from './peer-fetch.ts';
 export { type PeerDoor, type PeerServer, type PeerServerOptions, startPeerServer } from './peer-server.ts';
 export { keepReachable, type Reach, type ReachStatus, type RelayCandidate } from './reach.ts';
 export { type Relay, type RelayOptions, startRelay } from './relay.ts';

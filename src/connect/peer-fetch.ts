@@ -100,12 +100,24 @@ function agentOf(peer: PeerAddress): https.Agent {
   return agent;
 }
 
+/** An agent for many requests at once to one peer, pinned to its key as `peerFetch` is; for callers that need Node's own streams. */
+export function pinnedAgent(peer: PeerAddress, socketsMax: number): https.Agent {
+  return new PinnedAgent(peer, socketsMax);
+}
+
 class PinnedAgent extends https.Agent {
   readonly #peer: PeerAddress;
 
-  constructor(peer: PeerAddress) {
+  constructor(peer: PeerAddress, socketsMax = 64) {
     // Trust comes from the pinned key below, not from a certificate authority.
-    super({ keepAlive: true, maxSockets: 64, rejectUnauthorized: false, minVersion: 'TLSv1.3', maxCachedSessions: 0, lookup: lookupPeer });
+    super({
+      keepAlive: true,
+      maxSockets: socketsMax,
+      rejectUnauthorized: false,
+      minVersion: 'TLSv1.3',
+      maxCachedSessions: 0,
+      lookup: lookupPeer,
+    });
     this.#peer = peer;
   }
 

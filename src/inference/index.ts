@@ -10,10 +10,27 @@ export type {
   SparseRow,
   YumaMode,
 } from './consensus/epoch-input.ts';
+export type { TaskType } from './engines/engine.ts';
+export { readJsonObject } from './serving/call.ts';
 export { type AnswerRequest, fetchOf, listenerOf } from './serving/carriers.ts';
-export { createMiner, type Miner, type MinerLimits, type MinerOptions } from './serving/miner.ts';
+export { type ByteBudget, createByteBudget, readBody, type ServingAnswer, type ServingRequest } from './serving/exchange.ts';
+export { badRequest, errorObject, failureAnswer } from './serving/failure.ts';
+export { readAll, sendHttp } from './serving/http-client.ts';
+export { createServingMetrics, type ServingMetrics } from './serving/metrics.ts';
+export { createMiner, type Miner, type MinerLimits, type MinerOptions, REPLAY_HEADER, RETENTION_HEADER } from './serving/miner.ts';
 export type { MinerModel } from './serving/miner-model.ts';
 export { type OfferedModel, readOffer, type SignedOffer } from './serving/offer.ts';
 export { type BackendLimits, type BackendOptions, createOpenAiBackend } from './serving/openai-backend.ts';
 export { type ModelPrice, priceUp } from './serving/price.ts';
 export { createInferenceReceipts, type InferenceReceipt, RECEIPT_HEADER, type SignedReceipt, verifyReceipt } from './serving/receipt.ts';
+export { createTill, type Sale, type Till } from './serving/till.ts';
+export {
+  attackTable,
+  cabalTable,
+  compareBondsSettings,
+  copyingTable,
+  mapCabals,
+  writeAttackDocument,
+} from './simulation/attack-document.ts';
+export { simulateAttacks } from './simulation/attacks.ts';
+export { DEFAULT_POPULATION, type PopulationOptions, simulatePopulation } from './simulation/simulate-population.ts';

@@ -19,6 +19,7 @@ const STATUS_OF_CODE: Record<string, number> = {
   'key-budget-spent': 429,
   'key-rate-exceeded': 429,
   'model-not-allowed': 403,
+  'foreign-page': 403,
   'idempotency-key-reused': 422,
   'idempotent-request-running': 409,
   'queue-full': 429,

@@ -29,6 +29,8 @@ const SLACK_TOKENS = 256;
 /** Compressed speech has at least a byte for each millisecond. */
 const MILLISECONDS_PER_BYTE_MAX = 1;
 const SPEECH_CHARACTERS_MAX = 4096;
+/** No voice takes longer for a character, the slowest speed included. */
+const MILLISECONDS_PER_CHARACTER_MAX = 400;
 
 function json(value: unknown): WholeAnswer {
   return { contentType: 'application/json', body: JSON.stringify(value) };
@@ -78,7 +80,7 @@ export function readSpeechCall(input: CallInput): Call {
   const speed = numberField(body.speed, 'speed', { min: 0.25, max: 4 });
   return {
     request: { task: 'speech', text, voice: isForeign ? undefined : voice, speed },
-    bounds: { input: text.length, output: text.length * 1000 },
+    bounds: { input: text.length, output: text.length * MILLISECONDS_PER_CHARACTER_MAX },
     whole(result) {
       const { samples, sampleRateHz } = result as SpeechResult;
       if (format === 'pcm') return { contentType: 'audio/pcm', body: packPcm(samples) };

@@ -1,0 +1,143 @@
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import type { ReceiptDomain } from '../../chain/index.ts';
+import { MillraceError } from '../../errors.ts';
+import { listenerOf } from '../../inference/index.ts';
+import { lockFolder } from '../../lock.ts';
+import type { Logger } from '../../log.ts';
+import type { Payer, Receiver } from '../../token/index.ts';
+import { type CallerKeys, openCallerKeys } from './caller-keys.ts';
+import { createInferenceGateway, type ReplaySample } from './inference-gateway.ts';
+import { type MinerDirectory, type MinerEntry, openMinerDirectory } from './miner-directory.ts';
+import { openReceiptBook, type ReceiptBook } from './receipt-book.ts';
+import type { Tokenizers } from './recount.ts';
+import type { RoutingRules } from './routing.ts';
+
+/** How a gateway for inference is started. Money in base units of the token. */
+export interface InferenceServerOptions {
+  /** Keys and receipts are kept here. Locked while it runs. */
+  folder: string;
+  host?: string;
+  port: number;
+  domain: ReceiptDomain;
+  /** Who there is: from the chain. */
+  miners: () => Promise<readonly MinerEntry[]>;
+  /** Pays miners; without it only miners that cost nothing are used. */
+  payer?: Payer;
+  /** Takes x402 payments of callers without a key. */
+  receiver?: Receiver;
+  token?: string;
+  /** Protocol time, seconds. */
+  now: () => bigint | Promise<bigint>;
+  /** On top of miners' prices, hundredths of a percent. Default 0. */
+  feeBps?: number;
+  /** No key and no payment is asked for. For 127.0.0.1 only. */
+  isOpen?: boolean;
+  /** The most that is paid ahead to one miner. Default 10^18. */
+  tabMax?: bigint;
+  tokenizers?: Tokenizers;
+  onSample?: (sample: ReplaySample) => void;
+  rules?: Partial<RoutingRules>;
+  refreshMs?: number;
+  log: Logger;
+}
+
+/** A running gateway. */
+export interface InferenceServer {
+  host: string;
+  port: number;
+  keys: CallerKeys;
+  receipts: ReceiptBook;
+  directory: MinerDirectory;
+  metrics(): string;
+  stop(graceMs?: number): Promise<void>;
+}
+
+const HTTP_LIMITS = {
+  headersTimeout: 15_000,
+  requestTimeout: 120_000,
+  keepAliveTimeout: 30_000,
+  maxHeaderSize: 32_768,
+  connectionsCheckingInterval: 5_000,
+};
+const CONNECTIONS_MAX = 4096;
+const SILENCE_MS = 120_000;
+const TAB_REQUESTS = 256n;
+const REFRESH_MS = 15_000;
+
+/** Starts a gateway in front of the network's miners. @throws folder-busy, journal-damaged, port-in-use, open-gateway-exposed */
+export async function startInferenceServer(options: InferenceServerOptions): Promise<InferenceServer> {
+  const host = options.host ?? '127.0.0.1';
+  if (options.isOpen === true && host !== '127.0.0.1' && host !== '::1') throw exposed(host);
+  const lock = lockFolder(options.folder);
+  const opened: (() => Promise<void> | void)[] = [() => lock.release()];
+  try {
+    const keys = openCallerKeys(join(options.folder, 'keys.journal'));
+    opened.push(() => keys.close());
+    const receipts = await openReceiptBook(join(options.folder, 'receipts'), options.log);
+    opened.push(() => receipts.close());
+    const directory = await openMinerDirectory({
+      ...options,
+      purse: { requests: TAB_REQUESTS, amountMax: options.tabMax ?? 10n ** 18n },
+      refreshMs: options.refreshMs ?? REFRESH_MS,
+      socketsMax: 1024,
+    });
+    opened.push(() => directory.stop());
+    const gateway = createInferenceGateway({ ...options, directory, keys, receipts, feeBps: options.feeBps ?? 0 });
+    opened.push(() => gateway.stop());
+    const server = createServer(
+      HTTP_LIMITS,
+      listenerOf((request) => gateway.answer(request)),
+    );
+    server.maxConnections = CONNECTIONS_MAX;
+    server.timeout = SILENCE_MS;
+    await listen(server, options.port, host);
+    return {
+      host,
+      port: (server.address() as AddressInfo).port,
+      keys,
+      receipts,
+      directory,
+      metrics: () => gateway.metrics(),
+      async stop(graceMs = 5000) {
+        const closed = new Promise<void>((resolve) => void server.close(() => resolve()));
+        server.closeIdleConnections();
+        const cut = setTimeout(() => server.closeAllConnections(), graceMs);
+        await closed;
+        clearTimeout(cut);
+        for (const close of opened.reverse()) await close();
+      },
+    };
+  } catch (error) {
+    for (const close of opened.reverse()) await close();
+    throw error;
+  }
+}
+
+function listen(server: ReturnType<typeof createServer>, port: number, host: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (cause) => {
+      const message = `Cannot listen on ${host}:${port}: ${cause.message}`;
+      reject(
+        new MillraceError('port-in-use', {
+          actor: 'caller',
+          message,
+          values: { host, port },
+          hint: 'Choose another port, or 0 for any.',
+          cause,
+        }),
+      );
+    });
+    server.listen(port, host, resolve);
+  });
+}
+
+function exposed(host: string): MillraceError {
+  return new MillraceError('open-gateway-exposed', {
+    actor: 'caller',
+    message: `A gateway that asks for neither key nor payment would listen on ${host}: anybody could spend your money`,
+    values: { host },
+    hint: 'Let it ask for keys, or listen on 127.0.0.1.',
+  });
+}

@@ -1,0 +1,66 @@
+/** What a gateway has seen of one miner. */
+export interface MinerHealth {
+  /** Requests that it is working on for this gateway. */
+  inFlight: number;
+  /** To the first part of an answer, moving average; undefined before the first answer. */
+  readonly ttftMs: number | undefined;
+  /** Between units of output, moving average. */
+  readonly tpotMs: number | undefined;
+  /** Whether it may be asked now: not cooling down, or due for one trial. */
+  isOpen(nowMs: number): boolean;
+  /** A trial is under way: nobody else is sent until it is over. */
+  begin(nowMs: number): void;
+  succeeded(times: { ttftMs: number; tpotMs: number | undefined }): void;
+  /** It failed at what is its own fault: it is left alone for a while, longer each time in a row. */
+  failed(nowMs: number, retryAfterMs?: number): void;
+  /** It lied: it is left alone for long. */
+  lied(nowMs: number): void;
+  readonly failures: number;
+}
+
+const WEIGHT = 0.2;
+const COOL_MS = 1_000;
+const COOL_MS_MAX = 60_000;
+const LIE_MS = 3_600_000;
+
+/** Health of a miner that nothing is known of. */
+export function createMinerHealth(): MinerHealth {
+  let ttftMs: number | undefined;
+  let tpotMs: number | undefined;
+  let failures = 0;
+  let closedUntilMs = 0;
+  let isTrying = false;
+  const moving = (known: number | undefined, seen: number) => (known === undefined ? seen : known + WEIGHT * (seen - known));
+  return {
+    inFlight: 0,
+    get ttftMs() {
+      return ttftMs;
+    },
+    get tpotMs() {
+      return tpotMs;
+    },
+    get failures() {
+      return failures;
+    },
+    isOpen: (nowMs) => failures === 0 || (nowMs >= closedUntilMs && !isTrying),
+    begin() {
+      if (failures > 0) isTrying = true;
+    },
+    succeeded(times) {
+      failures = 0;
+      isTrying = false;
+      ttftMs = moving(ttftMs, times.ttftMs);
+      if (times.tpotMs !== undefined) tpotMs = moving(tpotMs, times.tpotMs);
+    },
+    failed(nowMs, retryAfterMs = 0) {
+      failures += 1;
+      isTrying = false;
+      closedUntilMs = nowMs + Math.max(retryAfterMs, Math.min(COOL_MS * 2 ** (failures - 1), COOL_MS_MAX));
+    },
+    lied(nowMs) {
+      failures += 1;
+      isTrying = false;
+      closedUntilMs = nowMs + LIE_MS;
+    },
+  };
+}
