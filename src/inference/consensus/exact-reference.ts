@@ -176,9 +176,9 @@ function relativeBonds(input: EpochInput, { bought, active, inForce, ulps }: Bon
     grown.reduce((top, row) => (compare(row[uid] as Fraction, top) > 0 ? (row[uid] as Fraction) : top), ZERO),
   );
   const loss = input.stakes.map((_, uid) => {
-    const backing = toNumber(total(stakedRows.map((row) => row[uid] as Fraction)));
+    const backing = total(stakedRows.map((row) => row[uid] as Fraction));
     const mass = toNumber(total(mixed.map((row) => row[uid] as Fraction)));
-    return mass === 0 ? 0 : (4 * ulps * (1 + (backing === 0 ? 0 : 1 / backing))) / mass;
+    return mass === 0 ? 0 : (4 * ulps * (1 + (backing.top === 0n ? 0 : 1 / toNumber(backing)))) / mass;
   });
   return { bonds: grown.map((row) => row.map((bond, uid) => over(bond, greatest[uid] as Fraction))), earned: grown, loss };
 }

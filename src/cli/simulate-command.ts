@@ -1,0 +1,41 @@
+import type { Command } from 'commander';
+import type { Run } from './context.ts';
+
+/** Adds `millrace simulate subnet` with its options, help and examples. */
+export function registerSimulateCommand(program: Command, run: Run): void {
+  program
+    .command('simulate')
+    .description('what a design of incentives does, before anybody stakes on it')
+    .command('subnet')
+    .description('run miners, cheats, copiers and cabals through the real consensus function; who earns what')
+    .option('--validators <count>', 'honest validators; they have all stake that no other option takes', '8')
+    .option('--noise <part>', 'error of honest weights, in parts of each', '0.1')
+    .option('--miners <count>', 'honest miners', '20')
+    .option('--churn <epochs>', 'each honest miner changes its quality so often; 0: never', '10')
+    .option('--cheats <count>', 'miners of a lower quality', '0')
+    .option('--cheat-quality <quality>', 'their quality; honest miners have a third on average, 1 at most', '0.05')
+    .option('--copiers <share>', 'stake of validators that copy consensus', '0')
+    .option('--copy-lag <epochs>', 'how late; 0: they read others before the epoch, as without commit and reveal', '1')
+    .option('--cabal <share>', 'stake of validators that weigh their own worthless miners', '0')
+    .option('--cabal-validators <count>', 'how many they are', '4')
+    .option('--cabal-miners <count>', 'how many miners they have', '4')
+    .option('--cabal-weight <share>', 'share of their weight on these', '1')
+    .option('--silent <share>', 'stake of validators that never reveal', '0')
+    .option('--epochs <count>', 'how long', '80')
+    .option('--seed <number>', 'the same seed, the same numbers', '1')
+    .option('--mode <rule>', 'yuma2, yuma3 or yuma3-liquid', 'yuma3-liquid')
+    .option('--speed <low,high>', 'slowest and fastest speed of bonds', '0.1,0.3')
+    .option('--penalty <share>', 'bonds penalty', '0')
+    .option('--consensus <mode>', 'what is early: previous, current or auto', 'previous')
+    .option('--kappa <share>', 'stake that must support a weight', '0.5')
+    .option('--attacks', 'instead: the table of attacks and defences', false)
+    .option('--cabals', 'instead: the map of cabals of 10 to 49 % of stake', false)
+    .option('--full', 'with --cabals: every percent, nine utilities, three noises (about a minute)', false)
+    .option('--copying', 'instead: rules of bonds against copiers', false)
+    .option('--document', 'instead: all three tables with words, in Markdown', false)
+    .addHelpText(
+      'after',
+      '\nExamples:\n  millrace simulate subnet --cabal 0.4 --noise 0.4\n  millrace simulate subnet --copiers 0.2 --copy-lag 0           # without commit and reveal\n  millrace simulate subnet --cheats 3 --silent 0.3 --json\n  millrace simulate subnet --copiers 0.1 --mode yuma2 --churn 5\n  millrace simulate subnet --attacks\n  millrace simulate subnet --cabals --full\n  millrace simulate subnet --document > docs/inference-attacks.md',
+    )
+    .action(run(async (context, options: never) => (await import('./simulate.ts')).simulate(context, options)));
+}
