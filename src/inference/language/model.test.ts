@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { checkGguf } from '../engines/gguf-check.ts';
 import { checkOnnx } from '../engines/onnx-check.ts';
 import { splitCorpus } from './corpus.ts';
 import { decodeGguf, encodeGguf, type GgufFile } from './gguf.ts';
@@ -40,6 +41,7 @@ test('the committed weights are those of the card, 869,504 of them, and writing 
     869_504,
   );
   assert.ok(Buffer.from(encodeModel(file)).equals(bytes));
+  assert.equal(checkGguf(bytes, bytes.length).architecture, 'llama');
 });
 
 test('a text that the model never read costs it less than 1.35 nats a byte; with one matrix spoilt or untrained it costs more', async () => {

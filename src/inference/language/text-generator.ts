@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { Engine, ModelCard } from '../engines/engine.ts';
-import { createEngine, type EngineOptions } from '../engines/engine-host.ts';
+import { createEngine, type EngineLimits, type EngineOptions } from '../engines/engine-host.ts';
+import type { EngineProgram } from '../engines/engine-process.ts';
 import { modelRoot } from '../engines/model-card.ts';
 import { LANGUAGE_MODEL } from './model-shape.ts';
 import { WEIGHTS_NAME } from './text-kernel.ts';
@@ -32,8 +33,8 @@ export const TEXT_CARD: ModelCard = {
   contextTokens: LANGUAGE_MODEL.context,
 };
 
-/** How the text generator is made. */
-export interface TextGeneratorOptions extends EngineOptions {
+/** Which arithmetic the model is computed in. */
+export interface TextArithmetic {
   /**
    * `native`: ONNX Runtime, the same bits on one kind of processor. `portable`: plain TypeScript, the same bits on every processor and
    * somewhat slower; what a referee uses. The bytes that both write differ only where two are all but equally likely.
@@ -41,13 +42,22 @@ export interface TextGeneratorOptions extends EngineOptions {
   arithmetic?: 'native' | 'portable';
 }
 
+/** What an engine set is told to run the language model beside the embedded ones. */
+export function textProgram({ arithmetic = 'native' }: TextArithmetic = {}): EngineProgram & { limits: Partial<EngineLimits> } {
+  return {
+    card: TEXT_CARD,
+    kernel: join(import.meta.dirname, 'text-kernel.ts'),
+    files: async () => [{ name: WEIGHTS_NAME, path: WEIGHTS_PATH, sha256: WEIGHTS_SHA256 }],
+    options: { arithmetic },
+    limits: { concurrency: 16, memoryBytesMax: 512 << 20, requestTimeoutMs: 300_000 },
+  };
+}
+
 /**
  * The engine of the language model, in a process of its own. Several requests are answered side by side; the same request gives the same
  * bytes however many there are.
  */
-export function createTextGenerator({ arithmetic = 'native', ...options }: TextGeneratorOptions = {}): Engine {
-  const files = async () => [{ name: WEIGHTS_NAME, path: WEIGHTS_PATH, sha256: WEIGHTS_SHA256 }];
-  const limits = { concurrency: 16, memoryBytesMax: 512 << 20, ...options.limits };
-  const kernel = join(import.meta.dirname, 'text-kernel.ts');
-  return createEngine({ card: TEXT_CARD, kernel, files, options: { arithmetic } }, { ...options, limits });
+export function createTextGenerator(options: EngineOptions & TextArithmetic = {}): Engine {
+  const program = textProgram(options);
+  return createEngine(program, { ...options, limits: { ...program.limits, ...options.limits } });
 }
