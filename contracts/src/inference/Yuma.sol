@@ -14,7 +14,7 @@ library Yuma {
     /// @notice The subnet owner's part of the emission: 11,796 of 65,535.
     uint256 internal constant OWNER_CUT = 11_796;
     uint256 private constant UIDS_MAX = 256;
-    uint256 private constant SPARE_WORDS = 512;
+    uint256 private constant SPARE_WORDS = 576;
 
     error TooManyUids(uint256 got, uint256 limit);
 

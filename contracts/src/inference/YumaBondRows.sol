@@ -7,9 +7,10 @@ import {YumaFrame} from "./YumaTypes.sol";
 /// @title The rows of bonds that an epoch leaves behind: of uids with a new permit only, each cut to the largest (decision 0019, step 9).
 library YumaBondRows {
     uint256 private constant VALUES = 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff;
+    uint256 private constant MARKS = 0x0001000000010000000100000001000000010000000100000001000000010000;
     uint256 private constant UNITS = 0x0000000100000001000000010000000100000001000000010000000100000001;
 
-    /// @notice Makes room for them: each as long as it can get, and a word more, which the last entry's word may reach into.
+    /// @notice Makes room for them: each as long as it can get, and zeros for two words behind it.
     function open(YumaFrame memory f) internal pure {
         f.outAt = YumaNumbers.zeros(f.count);
         (uint256 set, uint256 out, uint256 size) = (f.permits & f.inForce, f.outAt, _size(f));
@@ -46,12 +47,22 @@ library YumaBondRows {
             assembly ("memory-safe") {
                 end := mload(add(out, shl(5, uid)))
             }
-            if (cap != 0 && end - row > cap << 2) end = _cut(row, end, cap);
             uint256 length = end - row;
+            if (cap != 0 && length > cap << 2) {
+                length = cap << 2;
+                _cut(row, end, cap, to + 4);
+            } else {
+                assembly ("memory-safe") {
+                    mcopy(add(to, 4), row, length)
+                }
+            }
             if (length != 0) {
                 assembly ("memory-safe") {
-                    mstore(to, or(shl(240, uid), shl(224, shr(2, length))))
-                    mcopy(add(to, 4), row, length)
+                    // The header, and the bytes that are behind it.
+                    mstore8(to, 0)
+                    mstore8(add(to, 1), uid)
+                    mstore8(add(to, 2), shr(10, length))
+                    mstore8(add(to, 3), shr(2, length))
                 }
                 to += 4 + length;
             }
@@ -66,12 +77,12 @@ library YumaBondRows {
 
     /// @dev Bytes of room for a row.
     function _size(YumaFrame memory f) private pure returns (uint256) {
-        return (f.count << 2) + 32;
+        return (f.count << 2) + 64;
     }
 
-    /// @dev Keeps the `cap` largest, of equal ones those with the lower uid: finds the least value that is kept by halving, eight entries
-    /// at a time. The row is followed by zeros up to the end of its last word.
-    function _cut(uint256 row, uint256 end, uint256 cap) private pure returns (uint256 newEnd) {
+    /// @dev Copies the `cap` largest, of equal ones those with the lower uid: finds the least value that is kept by halving, sixteen entries
+    /// at a time. The row is followed by zeros for two words.
+    function _cut(uint256 row, uint256 end, uint256 cap, uint256 to) private pure {
         (uint256 least, uint256 above) = (1, 0x10000);
         while (above - least > 1) {
             uint256 middle = (least + above) >> 1;
@@ -79,20 +90,17 @@ library YumaBondRows {
             else least = middle;
         }
         uint256 ties = cap - _countFrom(row, end, least + 1);
-        newEnd = row;
         assembly ("memory-safe") {
-            for { let p := row } lt(p, end) { p := add(p, 4) } {
-                let entry := shr(224, mload(p))
-                let value := and(entry, 0xffff)
+            for {} lt(row, end) { row := add(row, 4) } {
+                let word := mload(row)
+                let value := and(shr(224, word), 0xffff)
                 if lt(value, least) { continue }
                 if eq(value, least) {
                     if iszero(ties) { continue }
                     ties := sub(ties, 1)
                 }
-                // The bytes behind the entry are written back as they were.
-                let rest := and(mload(newEnd), 0xffffffffffffffffffffffffffffffffffffffffffffffffffffffff)
-                mstore(newEnd, or(shl(224, entry), rest))
-                newEnd := add(newEnd, 4)
+                mstore(to, word)
+                to := add(to, 4)
             }
         }
     }
@@ -102,10 +110,13 @@ library YumaBondRows {
         assembly ("memory-safe") {
             // Each lane of 32 bits gets bit 16 where its value is large enough.
             let lift := mul(sub(0x10000, value), UNITS)
-            for { let p := row } lt(p, end) { p := add(p, 32) } {
-                found := add(found, and(shr(16, add(and(mload(p), VALUES), lift)), UNITS))
+            for {} lt(row, end) { row := add(row, 64) } {
+                found := add(
+                    add(found, and(add(and(mload(row), VALUES), lift), MARKS)),
+                    and(add(and(mload(add(row, 32)), VALUES), lift), MARKS)
+                )
             }
-            found := shr(224, mul(found, UNITS))
+            found := shr(224, mul(shr(16, found), UNITS))
         }
     }
 }

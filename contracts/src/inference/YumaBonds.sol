@@ -11,12 +11,12 @@ library YumaBonds {
 
     /// @notice Bonds of pairs (Yuma 3), each at the same speed or at its own (liquid alpha).
     function growPairs(YumaFrame memory f) internal pure {
+        uint256 first = f.spareAt;
         for (uint256 j; j < f.count; ++j) {
             (uint256 cells, uint256 end) = _column(f, j);
             if (cells == end) continue;
-            uint256 sum = f.speedsAt == 0 ? _growAlike(f, j, cells, end) : _growLiquid(f, j, cells, end);
-            _share(f, j, cells, end, sum);
-            _store(f, j, cells, end, ONE);
+            (uint256 last, uint256 sum) = f.speedsAt == 0 ? _growAlike(f, j, cells, end) : _growLiquid(f, j, cells, end);
+            _share(f, j, first, last, sum);
         }
         (uint256 gain, uint256 active, uint256 n) = (f.gainAt, f.activeAt, f.count);
         assembly ("memory-safe") {
@@ -30,13 +30,13 @@ library YumaBonds {
 
     /// @notice Bonds relative to the column, with stake in them (Yuma 2).
     function growShares(YumaFrame memory f) internal pure {
+        uint256 first = f.spareAt;
         for (uint256 j; j < f.count; ++j) {
             (uint256 cells, uint256 end) = _column(f, j);
             if (cells == end) continue;
-            (uint256 bought, uint256 held) = _weigh(f, j, cells, end);
-            uint256 sum = _growShares(f, cells, end, bought, held);
-            uint256 greatest = _shareAll(f, j, cells, end, sum);
-            _store(f, j, cells, end, greatest);
+            (uint256 last, uint256 bought, uint256 held) = _weigh(f, j, cells, end);
+            (uint256 sum, uint256 greatest) = _growShares(f, first, last, bought, held);
+            _shareRelative(f, j, first, last, sum, greatest);
         }
     }
 
@@ -96,44 +96,50 @@ library YumaBonds {
         }
     }
 
-    /// @dev Leaves bond:Q32 << 64 | uid in the cells.
-    function _growAlike(YumaFrame memory f, uint256 j, uint256 cells, uint256 end) private pure returns (uint256 sum) {
+    /// @dev Lists bond:Q32 << 64 | uid of a column in the spare room.
+    function _growAlike(YumaFrame memory f, uint256 j, uint256 cells, uint256 end) private pure returns (uint256 to, uint256 sum) {
+        uint256 consensus;
         assembly ("memory-safe") {
-            let consensus := mload(add(mload(add(f, 0x160)), shl(5, j)))
-            let penalty := mload(add(f, 0x240))
-            let speed := mload(add(f, 0x260))
+            consensus := mload(add(mload(add(f, 0x160)), shl(5, j)))
+        }
+        (uint256 penalty, uint256 speed) = (f.penalty, f.speed);
+        to = f.spareAt;
+        assembly ("memory-safe") {
             let stay := sub(ONE, speed)
-            for {} lt(cells, end) { cells := add(cells, 32) } {
-                let cell := mload(cells)
-                let weight := shr(64, cell)
-                if and(gt(weight, consensus), gt(penalty, 0)) {
+            for {} lt(cells, end) { cells := add(cells, 8) } {
+                let cell := shr(192, mload(cells))
+                let weight := shr(25, cell)
+                if gt(weight, consensus) {
                     weight := sub(weight, shr(32, add(mul(penalty, sub(weight, consensus)), 0xffffffff)))
                 }
-                let bond := div(shl(32, and(shr(16, cell), 0xffff)), 0xffff)
-                bond := add(shr(32, mul(speed, weight)), shr(32, mul(stay, bond)))
+                let bond := and(shr(9, cell), 0xffff)
+                if bond { bond := shr(32, mul(stay, div(shl(32, bond), 0xffff))) }
+                bond := add(shr(32, mul(speed, weight)), bond)
                 sum := add(sum, bond)
-                mstore(cells, or(shl(64, bond), and(cell, 0xffff)))
+                mstore(to, or(shl(64, bond), and(cell, 0x1ff)))
+                to := add(to, 32)
             }
         }
     }
 
     /// @dev As `_growAlike`, where each pair has its own speed.
-    function _growLiquid(YumaFrame memory f, uint256 j, uint256 cells, uint256 end) private pure returns (uint256 sum) {
+    function _growLiquid(YumaFrame memory f, uint256 j, uint256 cells, uint256 end) private pure returns (uint256 to, uint256 sum) {
         uint256 consensus;
         uint256 judge;
         assembly ("memory-safe") {
             consensus := mload(add(mload(add(f, 0x160)), shl(5, j)))
             judge := mload(add(mload(add(f, 0x2a0)), shl(5, j)))
         }
-        (uint256 penalty, uint256 speeds) = (f.penalty, f.speedsAt);
+        uint256 speeds = f.speedsAt;
+        to = f.spareAt;
         assembly ("memory-safe") {
-            for {} lt(cells, end) { cells := add(cells, 32) } {
-                let cell := mload(cells)
-                let weight := shr(64, cell)
-                if and(gt(weight, consensus), gt(penalty, 0)) {
-                    weight := sub(weight, shr(32, add(mul(penalty, sub(weight, consensus)), 0xffffffff)))
+            for {} lt(cells, end) { cells := add(cells, 8) } {
+                let cell := shr(192, mload(cells))
+                let weight := shr(25, cell)
+                if gt(weight, consensus) {
+                    weight := sub(weight, shr(32, add(mul(mload(add(f, 0x240)), sub(weight, consensus)), 0xffffffff)))
                 }
-                let bond := div(shl(32, and(shr(16, cell), 0xffff)), 0xffff)
+                let bond := div(shl(32, and(shr(9, cell), 0xffff)), 0xffff)
                 // How far it is sold, or how far above consensus it is bought.
                 let speed := sub(bond, weight)
                 if iszero(lt(weight, bond)) { speed := mul(gt(weight, judge), sub(weight, judge)) }
@@ -144,91 +150,111 @@ library YumaBonds {
                 }
                 bond := add(shr(32, mul(speed, weight)), shr(32, mul(sub(ONE, speed), bond)))
                 sum := add(sum, bond)
-                mstore(cells, or(shl(64, bond), and(cell, 0xffff)))
+                mstore(to, or(shl(64, bond), and(cell, 0x1ff)))
+                to := add(to, 32)
             }
         }
     }
 
-    /// @dev Shares a miner's incentive out by bonds.
-    function _share(YumaFrame memory f, uint256 j, uint256 cells, uint256 end, uint256 sum) private pure {
+    /// @dev Shares a miner's incentive out by bonds, and appends the bonds to the rows that are stored.
+    function _share(YumaFrame memory f, uint256 j, uint256 from, uint256 end, uint256 sum) private pure {
         assembly ("memory-safe") {
             let incentive := mload(add(mload(add(f, 0x1c0)), shl(5, j)))
-            if incentive {
-                let gain := mload(add(f, 0x1e0))
-                for {} lt(cells, end) { cells := add(cells, 32) } {
-                    let cell := mload(cells)
-                    let p := add(gain, shl(5, and(cell, 0xffff)))
-                    mstore(p, add(mload(p), shr(32, mul(div(shl(32, shr(64, cell)), sum), incentive))))
+            let gain := mload(add(f, 0x1e0))
+            let out := mload(add(f, 0x200))
+            j := shl(240, j)
+            for {} lt(from, end) { from := add(from, 32) } {
+                let bond := mload(from)
+                let row := shl(5, and(bond, 0x1ff))
+                bond := shr(64, bond)
+                if incentive {
+                    let p := add(gain, row)
+                    mstore(p, add(mload(p), shr(32, mul(div(shl(32, bond), sum), incentive))))
+                }
+                row := add(out, row)
+                bond := shr(32, mul(bond, 0xffff))
+                let at := mload(row)
+                if mul(bond, at) {
+                    mstore(at, or(j, shl(224, bond)))
+                    mstore(row, add(at, 4))
                 }
             }
         }
     }
 
-    /// @dev Leaves weight times stake:Q32 << 64 | bond:u16 << 16 | uid in the cells; returns the column's sums of both.
-    function _weigh(YumaFrame memory f, uint256 j, uint256 cells, uint256 end) private pure returns (uint256 bought, uint256 held) {
+    /// @dev Lists weight times stake:Q32 << 64 | bond:u16 << 16 | uid of a column in the spare room; returns the column's sums of both.
+    function _weigh(YumaFrame memory f, uint256 j, uint256 cells, uint256 end)
+        private
+        pure
+        returns (uint256 to, uint256 bought, uint256 held)
+    {
+        to = f.spareAt;
         assembly ("memory-safe") {
             let consensus := mload(add(mload(add(f, 0x160)), shl(5, j)))
             let penalty := mload(add(f, 0x240))
             let active := mload(add(f, 0xa0))
-            for {} lt(cells, end) { cells := add(cells, 32) } {
-                let cell := mload(cells)
-                let weight := shr(64, cell)
-                if and(gt(weight, consensus), gt(penalty, 0)) {
+            for {} lt(cells, end) { cells := add(cells, 8) } {
+                let cell := shr(192, mload(cells))
+                let weight := shr(25, cell)
+                if gt(weight, consensus) {
                     weight := sub(weight, shr(32, add(mul(penalty, sub(weight, consensus)), 0xffffffff)))
                 }
-                weight := shr(32, mul(weight, mload(add(active, shl(5, and(cell, 0xffff))))))
+                let row := and(cell, 0x1ff)
+                cell := and(shr(9, cell), 0xffff)
+                held := add(held, cell)
+                weight := shr(32, mul(weight, mload(add(active, shl(5, row)))))
                 bought := add(bought, weight)
-                held := add(held, and(shr(16, cell), 0xffff))
-                mstore(cells, or(shl(64, weight), and(cell, 0xffffffff)))
+                mstore(to, or(shl(64, weight), or(shl(16, cell), row)))
+                to := add(to, 32)
             }
         }
     }
 
-    /// @dev Leaves bond:Q32 << 64 | uid, not yet divided by the column's sum.
-    function _growShares(YumaFrame memory f, uint256 cells, uint256 end, uint256 bought, uint256 held) private pure returns (uint256 sum) {
+    /// @dev Makes that bond:Q32 << 64 | uid, not yet divided by the column's sum.
+    function _growShares(YumaFrame memory f, uint256 from, uint256 end, uint256 bought, uint256 held)
+        private
+        pure
+        returns (uint256 sum, uint256 greatest)
+    {
         uint256 speed = f.speed;
         assembly ("memory-safe") {
             let stay := sub(ONE, speed)
-            for {} lt(cells, end) { cells := add(cells, 32) } {
-                let cell := mload(cells)
-                let bond := shr(32, mul(speed, div(shl(32, shr(64, cell)), bought)))
-                bond := add(bond, shr(32, mul(stay, div(shl(32, and(shr(16, cell), 0xffff)), held))))
+            for {} lt(from, end) { from := add(from, 32) } {
+                let cell := mload(from)
+                let bond :=
+                    add(
+                        shr(32, mul(speed, div(shl(32, shr(64, cell)), bought))),
+                        shr(32, mul(stay, div(shl(32, and(shr(16, cell), 0xffff)), held)))
+                    )
                 sum := add(sum, bond)
-                mstore(cells, or(shl(64, bond), and(cell, 0xffff)))
+                if gt(bond, greatest) { greatest := bond }
+                mstore(from, or(shl(64, bond), and(cell, 0xffff)))
             }
         }
     }
 
-    function _shareAll(YumaFrame memory f, uint256 j, uint256 cells, uint256 end, uint256 sum) private pure returns (uint256 greatest) {
+    /// @dev As `_share`, for bonds that are divided by the column's sum first, and stored as parts of the greatest.
+    function _shareRelative(YumaFrame memory f, uint256 j, uint256 from, uint256 end, uint256 sum, uint256 greatest) private pure {
+        greatest = YumaNumbers.div(greatest, sum);
         assembly ("memory-safe") {
             let incentive := mload(add(mload(add(f, 0x1c0)), shl(5, j)))
             let gain := mload(add(f, 0x1e0))
-            for {} lt(cells, end) { cells := add(cells, 32) } {
-                let cell := mload(cells)
-                let bond := div(shl(32, shr(64, cell)), sum)
-                if gt(bond, greatest) { greatest := bond }
-                mstore(cells, or(shl(64, bond), and(cell, 0xffff)))
-                let p := add(gain, shl(5, and(cell, 0xffff)))
-                mstore(p, add(mload(p), shr(32, mul(bond, incentive))))
-            }
-        }
-    }
-
-    /// @dev Appends the column's bonds, as u16 of `whole`, to the rows that are stored.
-    function _store(YumaFrame memory f, uint256 j, uint256 cells, uint256 end, uint256 whole) private pure {
-        assembly ("memory-safe") {
             let out := mload(add(f, 0x200))
-            let uid := shl(240, j)
-            for {} lt(cells, end) { cells := add(cells, 32) } {
-                let cell := mload(cells)
-                let bond := shr(64, cell)
-                if iszero(eq(whole, ONE)) { bond := div(shl(32, bond), whole) }
-                bond := shr(32, mul(bond, 0xffff))
-                let p := add(out, shl(5, and(cell, 0xffff)))
-                let at := mload(p)
+            j := shl(240, j)
+            for {} lt(from, end) { from := add(from, 32) } {
+                let bond := mload(from)
+                let row := shl(5, and(bond, 0xffff))
+                bond := div(shl(32, shr(64, bond)), sum)
+                if incentive {
+                    let p := add(gain, row)
+                    mstore(p, add(mload(p), shr(32, mul(bond, incentive))))
+                }
+                row := add(out, row)
+                bond := shr(32, mul(div(shl(32, bond), greatest), 0xffff))
+                let at := mload(row)
                 if mul(bond, at) {
-                    mstore(at, or(uid, shl(224, bond)))
-                    mstore(p, add(at, 4))
+                    mstore(at, or(j, shl(224, bond)))
+                    mstore(row, add(at, 4))
                 }
             }
         }

@@ -6,15 +6,16 @@ import {YumaFrame} from "./YumaTypes.sol";
 
 /// @title What the validators think of each miner (decision 0019, steps 5 to 7).
 /// @notice Rows come in calldata, in order of their validators: uid:u16 count:u16, then count entries uid:u16 value:u16 with ascending uids.
-/// They are turned into columns: for each miner a list of cells weight:Q32 << 64 | bond:u16 << 16 | validator's uid, one for each validator
-/// that has a weight on it or a bond with it. One word lies before each column and matches no validator.
+/// They are turned into columns: for each miner a list of cells of eight bytes, weight:Q32 << 25 | bond:u16 << 9 | validator's uid, one for
+/// each validator that has a weight on it or a bond with it. Before each column lies a cell that matches no validator, behind it room for
+/// the rest of the word with which its last cell is written.
 library YumaColumns {
-    uint256 private constant NOBODY = 0xffff;
+    uint256 private constant NOBODY = 0x1ff;
     uint256 private constant END = 0x10000; // above any uid
 
     error RowsCutShort(uint256 position, uint256 length);
     error RowsNotAscending(uint256 uid, uint256 least);
-    error UidsNotAscending(uint256 rowUid, uint256 uid);
+    error UidsNotAscending(uint256 rowUid);
 
     /// @notice Makes room for the columns of all rows that can count.
     function open(YumaFrame memory f) internal pure {
@@ -22,20 +23,33 @@ library YumaColumns {
         for (uint256 set = f.inForce; set != 0; set &= set - 1) {
             ++rows;
         }
-        f.stride = (rows + 1) << 5;
+        f.stride = (rows + 4) << 3;
         f.nextAt = YumaNumbers.zeros(f.count);
         (uint256 next, uint256 n, uint256 stride, uint256 cells) = (f.nextAt, f.count, f.stride, 0);
         assembly ("memory-safe") {
-            cells := add(mload(0x40), 32)
+            cells := add(mload(0x40), 8)
             let p := cells
             for { let end := add(next, shl(5, n)) } lt(next, end) { next := add(next, 32) } {
-                mstore(sub(p, 32), NOBODY)
+                mstore(sub(p, 8), shl(192, NOBODY))
                 mstore(next, p)
                 p := add(p, stride)
             }
-            mstore(0x40, p)
+            mstore(0x40, add(p, 24))
         }
         f.cellsAt = cells;
+        _open(f);
+    }
+
+    /// @dev Which uids there are, and which of them are no newer than the bonds.
+    function _open(YumaFrame memory f) private pure {
+        f.uids = f.count == 256 ? type(uint256).max : (1 << f.count) - 1;
+        (uint256 at, uint256 n, uint256 last, uint256 kept) = (f.uidsAt, f.count, f.lastEpochAt, 0);
+        assembly ("memory-safe") {
+            for { let i := 0 } lt(i, n) { i := add(i, 1) } {
+                kept := or(kept, shl(i, lt(and(shr(48, calldataload(add(at, shl(5, i)))), 0xffffffffff), last)))
+            }
+        }
+        f.kept = kept;
     }
 
     /// @notice Puts the rows in force into the columns, validator by validator: weights masked and normalised, bonds without those that are
@@ -60,16 +74,15 @@ library YumaColumns {
 
     /// @notice Consensus of each miner, and with it rank and trust.
     function agree(YumaFrame memory f) internal pure {
-        for (uint256 j; j < f.count; ++j) {
-            uint256 cells = f.cellsAt + j * f.stride;
-            uint256 end;
-            uint256 next = f.nextAt;
-            assembly ("memory-safe") {
-                end := mload(add(next, shl(5, j)))
+        if (f.total == 0) return;
+        (uint256 cells, uint256 stride, uint256 next) = (f.cellsAt, f.stride, f.nextAt);
+        for (uint256 last = next + (f.count << 5); next != last; next += 32) {
+            (uint256 end, uint256 below) = _collect(f, cells, next);
+            if (end != f.spareAt && below <= f.minority) {
+                (uint256 list, uint256 listEnd) = YumaNumbers.sort(f.spareAt, end);
+                _judge(f, next, list, listEnd, below);
             }
-            if (cells == end) continue;
-            uint256 consensus = _median(f, cells, end);
-            if (consensus != 0) _rank(f, j, consensus, cells, end);
+            cells += stride;
         }
     }
 
@@ -88,12 +101,12 @@ library YumaColumns {
 
     /// @dev Copies the entries that count to f.spareAt.
     function _mask(YumaFrame memory f, uint256 row, bytes calldata entries) private pure returns (uint256 end, uint256 sum) {
-        uint256 least;
+        bool ordered;
         assembly ("memory-safe") {
             let uids := mload(add(f, 0x20))
-            let n := mload(f)
-            let self := row
-            if eq(row, mload(add(f, 0x40))) { self := NOBODY }
+            // Uids that there are, without the row's own; the owner may judge itself.
+            let seen := mload(add(f, 0x340))
+            if iszero(eq(row, mload(add(f, 0x40)))) { seen := and(seen, not(shl(row, 1))) }
             // When the opinion was formed: the last update, or the commit if that is earlier.
             let time := calldataload(add(uids, shl(5, row)))
             {
@@ -102,25 +115,23 @@ library YumaColumns {
                 if and(iszero(iszero(committed)), lt(committed, time)) { time := committed }
             }
             end := mload(add(f, 0x220))
+            let least := 0
+            let disorder := 0
             let from := entries.offset
             for { let to := add(from, entries.length) } lt(from, to) { from := add(from, 4) } {
                 let entry := shr(224, calldataload(from))
+                disorder := or(disorder, lt(entry, least))
+                least := add(or(entry, 0xffff), 1)
                 let uid := shr(16, entry)
-                if lt(uid, least) {
-                    least := or(entry, 0x100000000)
-                    break
-                }
-                least := add(uid, 1)
-                if iszero(lt(uid, n)) { continue }
-                if or(iszero(and(entry, 0xffff)), eq(uid, self)) { continue }
-                if gt(time, and(shr(48, calldataload(add(uids, shl(5, uid)))), 0xffffffffff)) {
+                if and(shr(uid, seen), gt(time, and(shr(48, calldataload(add(uids, shl(5, uid)))), 0xffffffffff))) {
                     mstore(end, entry)
                     end := add(end, 32)
                     sum := add(sum, and(entry, 0xffff))
                 }
             }
+            ordered := iszero(disorder)
         }
-        if (least > END) revert UidsNotAscending(row, uint16(least >> 16));
+        if (!ordered) revert UidsNotAscending(row);
     }
 
     function _addWeights(YumaFrame memory f, uint256 row, bytes calldata entries) private pure {
@@ -131,98 +142,88 @@ library YumaColumns {
                 let entry := mload(p)
                 let column := add(next, shl(5, shr(16, entry)))
                 let cell := mload(column)
-                mstore(cell, or(shl(64, div(shl(32, and(entry, 0xffff)), sum)), row))
-                mstore(column, add(cell, 32))
+                mstore(cell, shl(192, or(shl(25, div(shl(32, and(entry, 0xffff)), sum)), row)))
+                mstore(column, add(cell, 8))
             }
         }
     }
 
     function _addBonds(YumaFrame memory f, uint256 row, bytes calldata entries) private pure {
-        uint256 least;
+        bool ordered;
         assembly ("memory-safe") {
-            let uids := mload(add(f, 0x20))
-            let n := mload(f)
             let next := mload(add(f, 0x100))
-            let last := mload(add(f, 0x60))
+            let kept := mload(add(f, 0x360))
+            let least := 0
+            let disorder := 0
             let from := entries.offset
             for { let to := add(from, entries.length) } lt(from, to) { from := add(from, 4) } {
-                let entry := shr(224, calldataload(from))
-                let uid := shr(16, entry)
-                if lt(uid, least) {
-                    least := or(entry, 0x100000000)
-                    break
+                let bond := shr(224, calldataload(from))
+                disorder := or(disorder, lt(bond, least))
+                least := add(or(bond, 0xffff), 1)
+                let uid := shr(16, bond)
+                if and(shr(uid, kept), 1) {
+                    let column := add(next, shl(5, uid))
+                    let cell := mload(column)
+                    bond := shl(9, and(bond, 0xffff))
+                    let before := shr(192, mload(sub(cell, 8)))
+                    switch eq(and(before, 0x1ff), row)
+                    case 0 {
+                        mstore(cell, shl(192, or(bond, row)))
+                        mstore(column, add(cell, 8))
+                    }
+                    default { mstore(sub(cell, 8), shl(192, or(before, bond))) }
                 }
-                least := add(uid, 1)
-                if iszero(lt(uid, n)) { continue }
-                let bond := and(entry, 0xffff)
-                if iszero(bond) { continue }
-                // Forgotten where the miner is newer than the bond.
-                if iszero(lt(and(shr(48, calldataload(add(uids, shl(5, uid)))), 0xffffffffff), last)) { continue }
-                let column := add(next, shl(5, uid))
-                let cell := mload(column)
-                let before := mload(sub(cell, 32))
-                switch eq(and(before, 0xffff), row)
-                case 0 {
-                    mstore(cell, or(shl(16, bond), row))
-                    mstore(column, add(cell, 32))
-                }
-                default { mstore(sub(cell, 32), or(before, shl(16, bond))) }
             }
+            ordered := iszero(disorder)
         }
-        if (least > END) revert UidsNotAscending(row, uint16(least >> 16));
+        if (!ordered) revert UidsNotAscending(row);
     }
 
-    /// @return consensus the least weight such that the stake behind weights up to it exceeds the minority
-    function _median(YumaFrame memory f, uint256 cells, uint256 end) private pure returns (uint256 consensus) {
-        uint256 first = f.spareAt;
-        uint256 count;
-        uint256 below; // stake behind weights looked at so far; at first of those that give no weight
+    /// @dev Lists a column's weights in the spare room: weight << 64 | validator << 48 | its active stake.
+    /// @return p end of the list
+    /// @return below stake behind no weight
+    function _collect(YumaFrame memory f, uint256 cells, uint256 next) private pure returns (uint256 p, uint256 below) {
         assembly ("memory-safe") {
             let active := mload(add(f, 0xa0))
             below := mload(add(f, 0xc0))
-            let p := first
-            for {} lt(cells, end) { cells := add(cells, 32) } {
-                let cell := mload(cells)
-                let stake := mload(add(active, shl(5, and(cell, 0xffff))))
-                let weight := shr(64, cell)
-                if mul(stake, weight) {
-                    mstore(p, or(shl(64, weight), stake))
+            p := mload(add(f, 0x220))
+            for { let end := mload(next) } lt(cells, end) { cells := add(cells, 8) } {
+                let cell := shr(192, mload(cells))
+                if gt(cell, 0x1ffffff) {
+                    let row := and(cell, 0x1ff)
+                    let stake := mload(add(active, shl(5, row)))
+                    mstore(p, or(or(shl(64, shr(25, cell)), shl(48, row)), stake))
                     p := add(p, 32)
                     below := sub(below, stake)
                 }
             }
-            count := shr(5, sub(p, first))
-        }
-        uint256 minority = f.minority;
-        if (count == 0 || below > minority) return 0;
-        first = YumaNumbers.sort(first, count, first + (count << 5));
-        assembly ("memory-safe") {
-            for {} iszero(gt(below, minority)) { first := add(first, 32) } {
-                consensus := mload(first)
-                below := add(below, and(consensus, 0xffffffffffffffff))
-            }
-            consensus := shr(64, consensus)
         }
     }
 
-    function _rank(YumaFrame memory f, uint256 column, uint256 consensus, uint256 cells, uint256 end) private pure {
+    /// @dev Consensus is the least weight such that the stake behind weights up to it exceeds the minority. Weights above it are cut to it.
+    /// @param list in ascending order
+    function _judge(YumaFrame memory f, uint256 next, uint256 list, uint256 end, uint256 below) private pure {
+        uint256 rank;
+        uint256 consensus;
         assembly ("memory-safe") {
-            let active := mload(add(f, 0xa0))
+            let minority := mload(add(f, 0xe0))
             let trust := mload(add(f, 0x180))
-            let rank := 0
-            for {} lt(cells, end) { cells := add(cells, 32) } {
-                let cell := mload(cells)
-                let weight := shr(64, cell)
-                if weight {
-                    if gt(weight, consensus) { weight := consensus }
-                    let row := shl(5, and(cell, 0xffff))
-                    rank := add(rank, shr(32, mul(mload(add(active, row)), weight)))
-                    row := add(trust, row)
-                    mstore(row, add(mload(row), weight))
+            for {} lt(list, end) { list := add(list, 32) } {
+                let entry := mload(list)
+                let stake := and(entry, 0xffffffffffff)
+                let weight := consensus
+                if iszero(weight) {
+                    weight := shr(64, entry)
+                    below := add(below, stake)
+                    if gt(below, minority) { consensus := weight }
                 }
+                rank := add(rank, shr(32, mul(stake, weight)))
+                let row := add(trust, and(shr(43, entry), 0x1fffe0))
+                mstore(row, add(mload(row), weight))
             }
-            mstore(add(mload(add(f, 0x160)), shl(5, column)), consensus)
-            mstore(add(mload(add(f, 0x1a0)), shl(5, column)), rank)
+            let step := sub(next, mload(add(f, 0x100)))
+            mstore(add(mload(add(f, 0x160)), step), consensus)
+            mstore(add(mload(add(f, 0x1a0)), step), rank)
         }
     }
 }

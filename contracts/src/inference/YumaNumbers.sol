@@ -61,75 +61,45 @@ library YumaNumbers {
         }
     }
 
-    /// @notice Sorts words into ascending order: insertion within runs of four, then merges, so that no order of them is dear.
-    /// @param spare memory for as many words
-    /// @return sorted `first` or `spare`
-    function sort(uint256 first, uint256 count, uint256 spare) internal pure returns (uint256 sorted) {
-        uint256 size = count << 5;
-        sorted = first;
-        _sortRuns(first, size);
-        for (uint256 width = 128; width < size; width <<= 1) {
-            _mergeRuns(sorted, size, spare, width);
-            (sorted, spare) = (spare, sorted);
-        }
-    }
-
-    function _sortRuns(uint256 first, uint256 size) private pure {
+    /// @notice Sorts at most 256 words below 2^255: each is inserted where a search by halves finds its place, so that no order is dear.
+    /// @dev The sorted words grow behind `end`, where there must be room for 260 words.
+    /// @return sorted the first of them, the least
+    /// @return sortedEnd end of the last
+    function sort(uint256 first, uint256 end) internal pure returns (uint256 sorted, uint256 sortedEnd) {
+        sorted = end + 32;
+        sortedEnd = sorted;
+        _pad(sorted, (end - first) >> 5);
         assembly ("memory-safe") {
-            let end := add(first, size)
-            for { let run := first } lt(run, end) { run := add(run, 128) } {
-                let runEnd := add(run, 128)
-                if gt(runEnd, end) { runEnd := end }
-                for { let p := add(run, 32) } lt(p, runEnd) { p := add(p, 32) } {
-                    let x := mload(p)
-                    let q := p
-                    for {} gt(q, run) {} {
-                        let y := mload(sub(q, 32))
-                        if iszero(gt(y, x)) { break }
-                        mstore(q, y)
-                        q := sub(q, 32)
+            for {} lt(first, end) { first := add(first, 32) } {
+                let x := mload(first)
+                let p := sub(sorted, 32)
+                if gt(sub(sortedEnd, sorted), 480) {
+                    if gt(sub(sortedEnd, sorted), 2016) {
+                        p := add(p, shl(12, lt(mload(add(p, 4096)), x)))
+                        p := add(p, shl(11, lt(mload(add(p, 2048)), x)))
                     }
-                    mstore(q, x)
+                    p := add(p, shl(10, lt(mload(add(p, 1024)), x)))
+                    p := add(p, shl(9, lt(mload(add(p, 512)), x)))
                 }
+                p := add(p, shl(8, lt(mload(add(p, 256)), x)))
+                p := add(p, shl(7, lt(mload(add(p, 128)), x)))
+                p := add(p, shl(6, lt(mload(add(p, 64)), x)))
+                p := add(add(p, shl(5, lt(mload(add(p, 32)), x))), 32)
+                mcopy(add(p, 32), p, sub(sortedEnd, p))
+                mstore(p, x)
+                sortedEnd := add(sortedEnd, 32)
             }
         }
     }
 
-    /// @dev Merges each pair of sorted neighbours of `width` bytes out of `first` into `to`.
-    function _mergeRuns(uint256 first, uint256 size, uint256 to, uint256 width) private pure {
+    /// @dev Writes what is greater than any word, up to where a search among fewer than `count` words may look.
+    function _pad(uint256 list, uint256 count) private pure {
         assembly ("memory-safe") {
-            let end := add(first, size)
-            for { let a := first } lt(a, end) {} {
-                let aEnd := add(a, width)
-                let b := aEnd
-                let bEnd := add(b, width)
-                if gt(aEnd, end) { aEnd := end }
-                if gt(bEnd, end) { bEnd := end }
-                for {} and(lt(a, aEnd), lt(b, bEnd)) { to := add(to, 32) } {
-                    let x := mload(a)
-                    let y := mload(b)
-                    switch gt(x, y)
-                    case 0 {
-                        mstore(to, x)
-                        a := add(a, 32)
-                    }
-                    default {
-                        mstore(to, y)
-                        b := add(b, 32)
-                    }
-                }
-                let left := sub(aEnd, a)
-                if lt(a, aEnd) {
-                    mcopy(to, a, left)
-                    to := add(to, left)
-                }
-                if lt(b, bEnd) {
-                    left := sub(bEnd, b)
-                    mcopy(to, b, left)
-                    to := add(to, left)
-                }
-                a := bEnd
-            }
+            mstore(list, not(0))
+            let room := 512
+            if gt(count, 16) { room := 2048 }
+            if gt(count, 64) { room := 8192 }
+            for { let size := 32 } lt(size, room) { size := shl(1, size) } { mcopy(add(list, size), list, size) }
         }
     }
 }

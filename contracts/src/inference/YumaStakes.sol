@@ -59,7 +59,7 @@ library YumaStakes {
         }
         if (m <= places) return permits;
         permits = 0;
-        uint256 sorted = YumaNumbers.sort(keys, m, keys + (n << 5));
+        (uint256 sorted,) = YumaNumbers.sort(keys, keys + (m << 5));
         for (uint256 i = m - places; i < m; ++i) {
             assembly ("memory-safe") {
                 permits := or(permits, shl(sub(255, and(mload(add(sorted, shl(5, i))), 0xff)), 1))
@@ -79,7 +79,7 @@ library YumaStakes {
         }
         if (m == 0) return;
         uint256 place = (percentile * m + 99) / 100;
-        uint256 sorted = YumaNumbers.sort(values, m, values + (n << 5));
+        (uint256 sorted,) = YumaNumbers.sort(values, values + (m << 5));
         assembly ("memory-safe") {
             let limit := mload(add(sorted, shl(5, sub(place, 1))))
             for { let i := 0 } lt(i, n) { i := add(i, 1) } {

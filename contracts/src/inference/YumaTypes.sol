@@ -77,7 +77,7 @@ struct YumaFrame {
     uint256 incentiveAt; // 0x1c0
     uint256 gainAt; // 0x1e0 dividends before they are normalised
     uint256 outAt; // 0x200 of each uid: where its next stored bond goes; 0 for those that store none
-    uint256 spareAt; // 0x220 room to work in: 2 * 256 words
+    uint256 spareAt; // 0x220 room to work in: 576 words
     uint256 penalty; // 0x240 Q32
     uint256 speed; // 0x260 alpha where it is the same for all, Q32
     uint256 speedsAt; // 0x280 table of 130 alphas under liquid alpha; 0: `speed` counts
@@ -86,4 +86,6 @@ struct YumaFrame {
     uint256 activeSet; // 0x2e0
     uint256 inForce; // 0x300 permits that count in this epoch
     uint256 roomAt; // 0x320 the rows that are stored, one after another with room to grow
+    uint256 uids; // 0x340 all of them
+    uint256 kept; // 0x360 those that were there at the last epoch: bonds to others are forgotten
 }
