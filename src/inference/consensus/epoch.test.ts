@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import test from 'node:test';
 import fc from 'fast-check';
 import { MillraceError } from '../../errors.ts';
@@ -7,6 +8,9 @@ import { EPOCH_SHAPES, maximalEpoch, plainEpoch, randomEpoch } from './epoch-cas
 import type { EpochInput, EpochResult, SparseRow } from './epoch-input.ts';
 import { seededRandom } from './seeded-random.ts';
 
+/** Of the results of the seeds 0 to 1999 and of the largest epoch, as JSON. */
+const DIGEST = 'e719a1e66ff78fdc11ee21dc03f8d0466cd938cecf29b5789acb398905c74a02';
+const asText = (_key: string, value: unknown) => (typeof value === 'bigint' ? value.toString() : value);
 const RUNS = process.env.MILLRACE_FULL === '1' ? 10_000 : 1000;
 const seeds = fc.integer({ min: 0, max: 2 ** 31 });
 const check = (property: (seed: number) => void, numRuns = RUNS) => fc.assert(fc.property(seeds, property), { numRuns });
@@ -235,6 +239,71 @@ test('weights set or committed before a miner came do not count for it, nor do b
     run({ lastUpdate: [940, 0, 0] }).bonds[0]?.map(([uid]) => uid),
     [2],
   );
+});
+
+test('exactly kappa of active stake is enough for consensus, one part in 2^32 less is not', () => {
+  const kappa = 40_000;
+  const supporters = BigInt(Math.floor((kappa * 2 ** 32) / 65_535));
+  const run = (stake: bigint) =>
+    epoch(plainEpoch({ stakes: [stake, 2n ** 32n - stake, 0n, 0n], weights: [[[2, 1]], [[3, 1]], [], []], parameters: { kappa } }))
+      .consensus[2];
+  assert.deepEqual([run(supporters), run(supporters - 1n)], [65_535, 0]);
+});
+
+test('a bond to a miner that registered at the very time of the last epoch is forgotten, a second earlier it is not', () => {
+  for (const mode of ['yuma2', 'yuma3', 'yuma3-liquid'] as const) {
+    const kept = (registeredAt: number) =>
+      epoch(plainEpoch({ stakes: [1n, 0n], bonds: [[[1, 65_535]], []], registeredAt: [1, registeredAt], parameters: { mode } })).bonds[0]
+        ?.length;
+    assert.deepEqual([kept(899), kept(900)], [1, 0], mode);
+  }
+});
+
+test('the last consensus of a uid is not held against a miner that took it since', () => {
+  const run = (registeredAt: number) =>
+    epoch(
+      plainEpoch({
+        stakes: [1n, 0n, 0n],
+        weights: [
+          [
+            [1, 3],
+            [2, 1],
+          ],
+          [],
+          [],
+        ],
+        previousConsensus: [0, 60_000, 20],
+        registeredAt: [1, registeredAt, 1],
+      }),
+    ).bonds[0]?.[0]?.[1] ?? 0;
+  assert.ok(run(900) > run(899), `${run(900)} and ${run(899)}`);
+});
+
+test('weights are active to the last second of the cut-off', () => {
+  const run = (now: number) => epoch(plainEpoch({ stakes: [1n], now, lastUpdate: [950], parameters: { activityCutoff: 100 } })).active[0];
+  assert.deepEqual([run(1050), run(1051)], [true, false]);
+});
+
+test('where there are incentives but no dividends the validators’ half goes by active stake', () => {
+  const result = epoch(
+    plainEpoch({
+      stakes: [1n, 3n, 4n, 0n],
+      lastUpdate: [950, 950, 1, 950],
+      weights: [[[3, 1]], [[3, 1]], [[3, 1]], []],
+      totalEmission: 65_535n * 8n,
+      parameters: { mode: 'yuma3', bondsMovingAverage: 1_000_000, activityCutoff: 500 },
+    }),
+  );
+  const half = BigInt(((65_535 - 11_796) * 8) / 2);
+  assert.deepEqual(result.validatorEmission, [half / 4n, (half / 4n) * 3n, 0n, 0n]);
+  assert.equal(result.minerEmission[3], half);
+});
+
+test('two thousand random epochs give these bits for ever: another digest is another consensus, and every stored epoch could be disputed', () => {
+  const digest = createHash('sha256');
+  for (let seed = 0; seed < 2000; seed++) digest.update(JSON.stringify(epoch(randomEpoch(seed)), asText));
+  digest.update(JSON.stringify(epoch(maximalEpoch(1)), asText));
+  assert.equal(digest.digest('hex'), DIGEST);
 });
 
 test('an input beyond the sizes for which the arithmetic is exact is refused with the value and the bound', () => {
