@@ -5,17 +5,15 @@ import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { PAYMENT_SIGNATURE, type Receiver } from '../../token/index.ts';
 import { type AnsweringParts, answerWork } from './answering.ts';
-import type { Call, CallInput } from './call.ts';
-import { readChatCall } from './chat.ts';
+import type { Call } from './call.ts';
+import { callReaderOf, type ReadCall } from './call-readers.ts';
 import { type ByteBudget, createByteBudget, readBody, type ServingAnswer, type ServingRequest } from './exchange.ts';
 import { badRequest, failureAnswer } from './failure.ts';
 import { createServingMetrics } from './metrics.ts';
 import { createModelTable, listedModel, type MinerModel, type ModelTable, type OpenModel, offeredModel } from './miner-model.ts';
 import { offerToJson, type SignedOffer, signOffer } from './offer.ts';
-import { readEmbeddingCall, readModerationCall, readSpeechCall, readTaskCall, readTranscriptionCall } from './other-calls.ts';
 import { priceUp } from './price.ts';
 import { createInferenceReceipts, NO_BYTES } from './receipt.ts';
-import { readResponsesCall } from './responses.ts';
 import { createTill, TAB_HEADER, type Till } from './till.ts';
 
 /** How a miner serves. Money in base units of `token`. */
@@ -72,14 +70,6 @@ export const WITNESS_HEADER = 'millrace-witness-nonce';
 
 const LIMITS: MinerLimits = { bodyBytesMax: 32 << 20, paidBytesMax: 256 << 20, unpaidBytesMax: 64 << 20 };
 const OFFER_SECONDS = 3600n;
-const READERS: Record<string, (input: CallInput) => Call | Promise<Call>> = {
-  '/v1/chat/completions': readChatCall,
-  '/v1/responses': readResponsesCall,
-  '/v1/embeddings': readEmbeddingCall,
-  '/v1/audio/speech': readSpeechCall,
-  '/v1/audio/transcriptions': readTranscriptionCall,
-  '/v1/moderations': readModerationCall,
-};
 
 /** Opens a miner: OpenAI's endpoints and `/v1/tasks/{type}` on top of engines, paid by voucher, each answer with a signed receipt. */
 export function createMiner(options: MinerOptions): Miner {
@@ -183,7 +173,7 @@ class OpenMiner implements Miner {
 
   #route(request: ServingRequest): Promise<ServingAnswer> | ServingAnswer {
     const { method, path } = request;
-    const reader = READERS[path] ?? (path.startsWith('/v1/tasks/') ? readTaskCall : undefined);
+    const reader = callReaderOf(path);
     if (reader !== undefined) return method === 'POST' ? this.#infer(request, reader) : methodNotAllowed(request, 'POST');
     if (path === '/v1/images/generations') throw noBackend();
     if (path === '/v1/inference/tabs') return this.#tab(request);
@@ -217,7 +207,7 @@ class OpenMiner implements Miner {
     return this.#till.openTab(request.headers, BigInt(amount));
   }
 
-  async #infer(request: ServingRequest, reader: (input: CallInput) => Call | Promise<Call>): Promise<ServingAnswer> {
+  async #infer(request: ServingRequest, reader: ReadCall): Promise<ServingAnswer> {
     if (this.#isDraining) throw draining();
     const { headers } = request;
     const isPaid = headers[TAB_HEADER] !== undefined || headers[PAYMENT_SIGNATURE.toLowerCase()] !== undefined;
@@ -256,11 +246,7 @@ class OpenMiner implements Miner {
     }
   }
 
-  async #understand(
-    request: ServingRequest,
-    bytes: Buffer,
-    reader: (input: CallInput) => Call | Promise<Call>,
-  ): Promise<{ call: Call; model: OpenModel }> {
+  async #understand(request: ServingRequest, bytes: Buffer, reader: ReadCall): Promise<{ call: Call; model: OpenModel }> {
     let model: OpenModel | undefined;
     const call = await reader({
       path: request.path,

@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { type Earner, earnedDown, placeRest, SHARE_WHOLE, shareEmissionDown } from './earnings.ts';
+import { WHOLE } from './text-distance.ts';
+import { encodeWeights, weightsOf } from './weights.ts';
+
+const FEE_BPS = 200n;
+const BPS = 10_000n;
+const amount = fc.bigInt({ min: 0n, max: 10n ** 22n });
+const others = fc.array(fc.record({ paid: amount, quality: fc.integer({ min: 0, max: WHOLE }) }), { minLength: 1, maxLength: 20 });
+
+/** What uid 0 gets of the emission, in the payers' token, less what was burnt on its own payments. */
+function gainOf(own: bigint, rest: readonly { paid: bigint; quality: number }[], emissionValue: bigint, sink: boolean): bigint {
+  const miners = [{ paid: own, quality: WHOLE }, ...rest];
+  const earners = miners.map(({ paid, quality }, uid): Earner => {
+    const burnt = (paid * FEE_BPS) / BPS;
+    return { uid, quality, earned: earnedDown({ receipted: paid, burnt, counted: 0n }, FEE_BPS).earned };
+  });
+  const shares = shareEmissionDown(earners, emissionValue);
+  const total = [...shares.shares.values()].reduce((sum, share) => sum + share, shares.rest);
+  assert.equal(total, SHARE_WHOLE);
+  assert.ok(shares.rest >= 0n);
+  const row = weightsOf(placeRest(shares, sink ? { sink: 200 } : { idlers: earners.map(({ uid }) => uid) }));
+  const sum = row.reduce((whole, [, weight]) => whole + BigInt(weight), 0n);
+  const mine = BigInt(row.find(([uid]) => uid === 0)?.[1] ?? 0);
+  return (sum === 0n ? 0n : (emissionValue * mine) / sum) - (own * FEE_BPS) / BPS;
+}
+
+test('a miner that pays itself ends below one that is honest and idle, whatever the others do', () => {
+  fc.assert(
+    fc.property(others, fc.bigInt({ min: 10n ** 15n, max: 10n ** 22n }), amount, (rest, emissionValue, own) => {
+      for (const sink of [true, false]) {
+        const idle = gainOf(0n, rest, emissionValue, sink);
+        // Weights are u16: each of up to 64 entries is rounded by less than one part in 65,535 of the greatest.
+        const rounding = (emissionValue * 22n) / 65_535n;
+        const burnt = (own * FEE_BPS) / BPS;
+        assert.ok(gainOf(own, rest, emissionValue, sink) <= idle - burnt / 10n + rounding);
+      }
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test('with a sink, who has no paid request earns nothing, and all who pay themselves lose a tenth of the fee at least', () => {
+  for (const own of [10n ** 18n, 10n ** 20n, 10n ** 21n]) {
+    assert.equal(gainOf(0n, [{ paid: 0n, quality: WHOLE }], 10n ** 21n, true), 0n);
+    const loss = gainOf(own, [{ paid: 10n ** 19n, quality: WHOLE }], 10n ** 21n, true);
+    assert.ok(loss < 0n, String(loss));
+  }
+});
+
+test('earnings are counted once, never above what receipts and chain both show, and never below zero', () => {
+  fc.assert(
+    fc.property(fc.array(fc.record({ receipted: amount, burnt: amount }), { maxLength: 10 }), (steps) => {
+      let known = { receipted: 0n, burnt: 0n, counted: 0n };
+      let sum = 0n;
+      for (const step of steps) {
+        known = { ...known, receipted: known.receipted + step.receipted, burnt: known.burnt + step.burnt };
+        const { earned, counted } = earnedDown(known, FEE_BPS);
+        assert.ok(earned >= 0n);
+        sum += earned;
+        known = { ...known, counted };
+        assert.equal(earnedDown(known, FEE_BPS).earned, 0n);
+      }
+      assert.ok(sum * 10n <= known.burnt * 9n);
+      assert.ok(sum * 10n * BPS <= known.receipted * FEE_BPS * 9n);
+    }),
+    { numRuns: 100 },
+  );
+});
+
+test('rows have at most 64 entries, ascending, the greatest 65,535, in the proportion of the scores', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.integer({ min: 0, max: 255 }), fc.bigInt({ min: -5n, max: 10n ** 20n })), { maxLength: 120 }),
+      (list) => {
+        const scores = new Map(list);
+        const row = weightsOf(scores);
+        assert.ok(row.length <= 64);
+        row.forEach(([uid, weight], index) => {
+          assert.ok(weight > 0 && weight <= 65_535);
+          if (index > 0) assert.ok(uid > (row[index - 1]?.[0] as number));
+        });
+        const greatest = [...scores.values()].reduce((most, score) => (score > most ? score : most), 0n);
+        if (greatest > 0n) assert.equal(Math.max(...row.map(([, weight]) => weight)), 65_535);
+        for (const [uid, weight] of row) assert.equal(BigInt(weight), ((scores.get(uid) as bigint) * 65_535n) / greatest);
+        assert.equal(encodeWeights(row).length, row.length * 4);
+      },
+    ),
+    { numRuns: 100 },
+  );
+  assert.deepEqual(Buffer.from(encodeWeights([[2, 65_535]])).toString('hex'), '0002ffff');
+});
