@@ -1,4 +1,5 @@
 import { MillraceError } from '../../errors.ts';
+import { walkMp3 } from './mp3-frames.ts';
 
 /** Formats that are decoded, by the decoder's names; all others are refused, so that fewer parsers see what strangers send. */
 export type AudioFormat = 'wav' | 'mp3' | 'oga' | 'opus' | 'flac' | 'm4a' | 'webm';
@@ -11,13 +12,15 @@ export function sniffAudio(bytes: Uint8Array): AudioFormat {
   if (text(0, 4) === 'OggS') return text(0, 200).includes('OpusHead') ? 'opus' : 'oga';
   if (text(4, 4) === 'ftyp') return 'm4a';
   if (text(0, 4) === '\x1aE\xdf\xa3') return 'webm';
-  if (text(0, 3) === 'ID3' || (bytes[0] === 0xff && ((bytes[1] as number) & 0xe0) === 0xe0)) return 'mp3';
+  // Frames of layer 0 are raw AAC, which is not taken.
+  const mark = bytes[1] ?? 0;
+  if (text(0, 3) === 'ID3' || (bytes[0] === 0xff && (mark & 0xe0) === 0xe0 && (mark & 0x06) !== 0)) return 'mp3';
   throw badAudio('its format is not known');
 }
 
 /**
- * Refuses a file that is cut off, as far as its container tells: the lengths in WAV, M4A and WebM, the last page's mark in Ogg. For FLAC the
- * number of samples that must come out is given back; MP3 has no such sign.
+ * Refuses a file that is cut off, as far as its container tells: the lengths in WAV, M4A and WebM (unless a stream's writer left them out), the
+ * last page's mark in Ogg, the last frame and the number of frames in MP3. For FLAC the number of samples that must come out is given back.
  * @throws bad-audio
  */
 export function checkWhole(bytes: Uint8Array, format: AudioFormat): number | undefined {
@@ -32,9 +35,41 @@ export function checkWhole(bytes: Uint8Array, format: AudioFormat): number | und
       return void checkPages(view);
     case 'flac':
       return flacSamples(view);
-    default:
-      return undefined;
+    case 'webm':
+      return void checkSegment(view);
+    case 'mp3':
+      return void checkFrames(bytes);
   }
+}
+
+function checkFrames(bytes: Uint8Array): void {
+  const { frames, stated, isCut } = walkMp3(bytes);
+  if (frames === 0) throw badAudio('there is no sound in it');
+  if (isCut || (stated !== undefined && frames < stated))
+    throw badAudio(`it holds ${frames} frames${stated === undefined ? '' : ` of ${stated}`}: it is cut off`);
+}
+
+/** The one segment of EBML (RFC 8794) after the header; all ones is a length that its writer did not know. */
+function checkSegment(view: DataView): void {
+  const readLength = (at: number) => {
+    const first = at < view.byteLength ? view.getUint8(at) : 0;
+    const bytes = Math.clz32(first) - 23;
+    if (bytes > 8 || at + bytes > view.byteLength) throw cutOff(at + 8, view.byteLength);
+    let value = first & (0xff >> bytes);
+    let isOpen = value === 0xff >> bytes;
+    for (let next = 1; next < bytes; next += 1) {
+      isOpen &&= view.getUint8(at + next) === 0xff;
+      value = value * 256 + view.getUint8(at + next);
+    }
+    return { value: isOpen ? undefined : value, end: at + bytes };
+  };
+  const header = readLength(4);
+  const at = header.end + (header.value ?? 0);
+  if (at + 12 > view.byteLength) throw cutOff(at + 12, view.byteLength);
+  if (view.getUint32(at) !== 0x18538067) throw badAudio('it holds no segment');
+  const segment = readLength(at + 4);
+  if (segment.value !== undefined && segment.end + segment.value > view.byteLength)
+    throw cutOff(segment.end + segment.value, view.byteLength);
 }
 
 /** Chunks of RIFF: the one with the samples must be there whole. A stream's writer leaves all ones (or zero) where it did not know. */

@@ -8,7 +8,8 @@ export const AUDIO_SECONDS_MAX = 600;
 /** What the speech models hear: 16,000 mono samples a second. */
 export const HEARING_RATE_HZ = 16_000;
 
-const CHUNK_BYTES = 1 << 16;
+/** Small, since a few bytes of FLAC may hold a second of silence. */
+const CHUNK_BYTES = 1 << 13;
 const CHANNELS_MAX = 8;
 const RATE_MIN = 4_000;
 const RATE_MAX = 384_000;

@@ -40,6 +40,8 @@ const DEFAULT_LIMITS: EngineLimits = {
   queueMax: 64,
   idleMs: 300_000,
 };
+/** What a single request brings about is no reason to keep others waiting: the engine starts again at once. */
+const CAUSED_BY_CALLERS = new Set(['engine-timeout', 'engine-memory', 'request-aborted']);
 const BACK_OFF_FIRST_MS = 500;
 const BACK_OFF_MAX_MS = 60_000;
 
@@ -83,7 +85,10 @@ export function createEngine(program: EngineProgram, options: EngineOptions = {}
         logger.info('engine-ready', { model, pid: child.pid, isolation });
         void child.gone.then((error) => {
           if (starting !== attempt) return; // ended on purpose
-          noteFailure(error);
+          if (!CAUSED_BY_CALLERS.has(error.code)) return noteFailure(error);
+          starting = undefined;
+          state = 'cold';
+          logger.info('engine-killed', { model, code: error.code });
         });
       },
       (error: MillraceError) => {

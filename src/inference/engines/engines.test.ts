@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { deflateSync } from 'node:zlib';
+import sharp from 'sharp';
 import { openEngineSet } from './embedded-engines.ts';
 import type { EngineRequest, ResultOf, WitnessRequest } from './engine.ts';
 import { encodeWav, similarity, wordsRight } from './quality.cases.ts';
@@ -36,6 +37,26 @@ describe('the embedded engines on real inputs', () => {
     assert.deepEqual(table.objects.map(({ label }) => label).sort(), ['cup', 'dining table']);
     const astronaut = await detect(media('astronaut.jpg'));
     assert.equal(astronaut.classes[0]?.label, 'person');
+  });
+
+  it('take every usual image format, grey and transparent and turned pictures too', async () => {
+    const photo = () => sharp(media('chelsea.jpg'));
+    const images = [
+      photo().webp(),
+      photo().avif({ effort: 0 }),
+      photo().gif(),
+      photo().tiff(),
+      photo().png({ palette: true }),
+      photo().ensureAlpha(1).png(),
+      photo().toColourspace('rgb16').png(),
+      photo().toColourspace('cmyk').jpeg(),
+    ];
+    for (const image of images) assert.equal((await detect(new Uint8Array(await image.toBuffer()))).objects[0]?.label, 'cat');
+    assert.equal((await detect(new Uint8Array(await photo().greyscale().png().toBuffer()))).height, 300);
+    // Stored lying on its side, with the note that it is to be turned.
+    const turned = await photo().rotate(90).withMetadata({ orientation: 8 }).jpeg().toBuffer();
+    const found = await detect(new Uint8Array(turned));
+    assert.deepEqual([found.width, found.height, found.objects[0]?.label], [451, 300, 'cat']);
   });
 
   it('read a photographed page', async () => {

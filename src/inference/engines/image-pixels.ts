@@ -23,6 +23,9 @@ const DECODE_SECONDS_MAX = 20;
 // One request at a time, and results that do not depend on what was decoded before.
 sharp.cache(false);
 sharp.concurrency(1);
+// Only these parsers see what strangers send: none for SVG, PDF, and the many formats of scanners and scientists.
+sharp.block({ operation: ['VipsForeignLoad'] });
+sharp.unblock({ operation: ['Jpeg', 'Png', 'Webp', 'Nsgif', 'Tiff', 'Heif'].map((format) => `VipsForeignLoad${format}Buffer`) });
 
 /**
  * Decodes an image (JPEG, PNG, WebP, GIF, TIFF, AVIF; the first frame), turned as its EXIF orientation says, onto white, and stretches it to the
