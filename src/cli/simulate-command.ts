@@ -21,6 +21,7 @@ export function registerSimulateCommand(program: Command, run: Run): void {
     .option('--cabal-miners <count>', 'how many miners they have', '4')
     .option('--cabal-weight <share>', 'share of their weight on these', '1')
     .option('--silent <share>', 'stake of validators that never reveal', '0')
+    .option('--population <file>', 'instead of the options above: groups in JSON, as below')
     .option('--epochs <count>', 'how long', '80')
     .option('--seed <number>', 'the same seed, the same numbers', '1')
     .option('--mode <rule>', 'yuma2, yuma3 or yuma3-liquid', 'yuma3-liquid')
@@ -35,7 +36,7 @@ export function registerSimulateCommand(program: Command, run: Run): void {
     .option('--document', 'instead: all three tables with words, in Markdown', false)
     .addHelpText(
       'after',
-      '\nExamples:\n  millrace simulate subnet --cabal 0.4 --noise 0.4\n  millrace simulate subnet --copiers 0.2 --copy-lag 0           # without commit and reveal\n  millrace simulate subnet --cheats 3 --silent 0.3 --json\n  millrace simulate subnet --copiers 0.1 --mode yuma2 --churn 5\n  millrace simulate subnet --attacks\n  millrace simulate subnet --cabals --full\n  millrace simulate subnet --document > docs/inference-attacks.md',
+      '\nExamples:\n  millrace simulate subnet --cabal 0.4 --noise 0.4\n  millrace simulate subnet --copiers 0.2 --copy-lag 0           # without commit and reveal\n  millrace simulate subnet --cheats 3 --silent 0.3 --json\n  millrace simulate subnet --copiers 0.1 --mode yuma2 --churn 5\n  millrace simulate subnet --attacks\n  millrace simulate subnet --cabals --full\n  millrace simulate subnet --document > docs/inference-attacks.md\n\nA population as JSON (stakes in any unit; does: judge, copy, favour or silent):\n  {"validators": [{"group": "honest", "count": 8, "stake": 60, "does": "judge", "noise": 0.2},\n                  {"group": "ring", "count": 3, "stake": 25, "does": "favour", "weight": 0.9},\n                  {"group": "friends", "stake": 5, "does": "favour", "whom": "ring", "weight": 0.5},\n                  {"group": "copier", "stake": 10, "does": "copy", "lag": 1}],\n   "miners": [{"group": "good", "count": 20, "quality": 1, "churn": 10}, {"group": "ring", "count": 4, "quality": 0.1}]}',
     )
     .action(run(async (context, options: never) => (await import('./simulate.ts')).simulate(context, options)));
 }

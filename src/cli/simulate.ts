@@ -1,14 +1,17 @@
-import { MillraceError } from '../errors.ts';
+import { readFile } from 'node:fs/promises';
+import { MillraceError, toMillraceError } from '../errors.ts';
 import {
   attackTable,
   cabalTable,
   compareBondsSettings,
   copyingTable,
   DEFAULT_EPOCH_PARAMETERS,
-  DEFAULT_POPULATION,
   type EpochParameters,
+  groupsOf,
   mapCabals,
-  type PopulationOptions,
+  type PopulationGroups,
+  readGroups,
+  type SimulationRun,
   simulateAttacks,
   simulatePopulation,
   writeAttackDocument,
@@ -40,6 +43,7 @@ export interface SimulateOptions {
   penalty: string;
   consensus: string;
   kappa: string;
+  population?: string;
   attacks?: boolean;
   cabals?: boolean;
   copying?: boolean;
@@ -67,18 +71,18 @@ export async function simulate(context: CommandContext, options: SimulateOptions
     const items = compareBondsSettings();
     output.result({ items, next: null }, () => copyingTable(items));
   } else {
-    showPopulation(context, readPopulation(options, seed));
+    const groups = options.population === undefined ? readPopulation(options) : await readPopulationFile(options.population);
+    showPopulation(context, groups, { epochs: readNumber('--epochs', options.epochs), seed, parameters: readParameters(options) });
   }
 }
 
-function showPopulation({ output }: CommandContext, population: PopulationOptions): void {
-  const items = simulatePopulation(population);
+function showPopulation({ output }: CommandContext, population: PopulationGroups, run: SimulationRun): void {
+  const items = simulatePopulation(population, run);
   const percent = (share: number) => `${(share * 100).toFixed(2)} %`;
   const ratio = (part: number, whole: number) => (whole === 0 ? '' : (part / whole).toFixed(3));
   const validatorShare = items.reduce((total, item) => total + item.validatorShare, 0);
-  const honest = items.find(({ group }) => group === 'honest miners');
-  const honestEach = honest === undefined ? 0 : honest.minerShare / Math.max(1, honest.miners);
-  const warmUp = Math.floor(population.epochs / 8);
+  const best = Math.max(0, ...items.map((item) => item.minerShare / Math.max(1, item.miners)));
+  const warmUp = Math.floor(run.epochs / 8);
   const rows = items.map((item) => [
     item.group,
     String(item.validators),
@@ -87,20 +91,19 @@ function showPopulation({ output }: CommandContext, population: PopulationOption
     percent(item.minerShare),
     percent(item.validatorShare),
     ratio(item.validatorShare / Math.max(validatorShare, Number.MIN_VALUE), item.stakeShare),
-    item.miners === 0 ? '' : ratio(item.minerShare / item.miners, honestEach),
+    item.miners === 0 ? '' : ratio(item.minerShare / item.miners, best),
   ]);
-  output.result({ population, items, next: null }, () =>
+  output.result({ population, run, items, next: null }, () =>
     [
-      `Seed ${population.seed}; the first ${warmUp} of ${population.epochs} epochs are not counted. Shares are of what miners and validators earn together.`,
-      table(['group', 'validators', 'stake', 'miners', 'as miners', 'as validators', 'dividends per stake', 'miner, honest = 1'], rows),
+      `Seed ${run.seed}; the first ${warmUp} of ${run.epochs} epochs are not counted. Shares are of what miners and validators earn together.`,
+      table(['group', 'validators', 'stake', 'miners', 'as miners', 'as validators', 'dividends per stake', 'a miner, best group 1'], rows),
     ].join('\n'),
   );
 }
 
-function readPopulation(options: SimulateOptions, seed: number): PopulationOptions {
+function readPopulation(options: SimulateOptions): PopulationGroups {
   const number = (flag: string, value: string) => readNumber(flag, value);
-  return {
-    ...DEFAULT_POPULATION,
+  return groupsOf({
     honestValidators: number('--validators', options.validators),
     noise: number('--noise', options.noise),
     honestMiners: number('--miners', options.miners),
@@ -114,10 +117,24 @@ function readPopulation(options: SimulateOptions, seed: number): PopulationOptio
     cabalMiners: number('--cabal-miners', options.cabalMiners),
     cabalWeight: number('--cabal-weight', options.cabalWeight),
     silentStake: number('--silent', options.silent),
-    epochs: number('--epochs', options.epochs),
-    seed,
-    parameters: readParameters(options),
-  };
+  });
+}
+
+/** Groups as a JSON file names them. */
+async function readPopulationFile(path: string): Promise<PopulationGroups> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    throw toMillraceError(error).code === 'access-denied' ? error : badOption('--population', path, 'a file that can be read');
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw badOption('--population', path, 'a file of JSON');
+  }
+  return readGroups(value);
 }
 
 function readParameters(options: SimulateOptions): EpochParameters {

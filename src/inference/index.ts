@@ -33,4 +33,5 @@ export {
   writeAttackDocument,
 } from './simulation/attack-document.ts';
 export { simulateAttacks } from './simulation/attacks.ts';
-export { DEFAULT_POPULATION, type PopulationOptions, simulatePopulation } from './simulation/simulate-population.ts';
+export { type PopulationGroups, readGroups } from './simulation/population-groups.ts';
+export { groupsOf, type SimulationRun, simulatePopulation } from './simulation/simulate-population.ts';

@@ -7,9 +7,12 @@ import { cabalTable, compareBondsSettings, mapCabals, writeAttackDocument } from
 import { simulateAttacks } from './attacks.ts';
 import { simulateCabal } from './cabal-map.ts';
 import { BONDS_SETTINGS } from './copying.ts';
-import { DEFAULT_POPULATION, simulatePopulation } from './simulate-population.ts';
+import { readGroups } from './population-groups.ts';
+import { DEFAULT_POPULATION, groupsOf, type PopulationOptions, simulatePopulation } from './simulate-population.ts';
 
 const IS_FULL = process.env.MILLRACE_FULL === '1';
+const simulate = (change: Partial<PopulationOptions>, run = {}) =>
+  simulatePopulation(groupsOf({ ...DEFAULT_POPULATION, ...change }), { epochs: 24, seed: 1, parameters: {}, ...run });
 const SEEDS = IS_FULL ? [1, 2, 3, 4, 5, 6, 7, 8, 9, 10] : [1, 2];
 
 test('every attack of the table stays within what is promised, whatever the seed', () => {
@@ -70,10 +73,10 @@ test('docs/inference-attacks.md is what the command writes', () => {
 });
 
 test('what the groups of a population get adds up to all, the same for the same seed and another for another', () => {
-  const population = { ...DEFAULT_POPULATION, cheats: 2, copierStake: 0.1, cabalStake: 0.2, silentStake: 0.05, epochs: 24 };
-  const earnings = simulatePopulation(population);
-  assert.deepEqual(earnings, simulatePopulation(population));
-  assert.notDeepEqual(earnings, simulatePopulation({ ...population, seed: 2 }));
+  const population = { cheats: 2, copierStake: 0.1, cabalStake: 0.2, silentStake: 0.05 };
+  const earnings = simulate(population);
+  assert.deepEqual(earnings, simulate(population));
+  assert.notDeepEqual(earnings, simulate(population, { seed: 2 }));
   assert.ok(Math.abs(earnings.reduce((total, { share }) => total + share, 0) - 1) < 1e-6);
   assert.ok(Math.abs(earnings.reduce((total, { stakeShare }) => total + stakeShare, 0) - 1) < 1e-9);
   const shareOf = (group: string) => earnings.find((one) => one.group === group)?.share ?? Number.NaN;
@@ -81,7 +84,7 @@ test('what the groups of a population get adds up to all, the same for the same 
 });
 
 test('cheats with a twentieth of the quality earn below a fifth of an honest miner’s pay', () => {
-  const earnings = simulatePopulation({ ...DEFAULT_POPULATION, cheats: 3, noise: 0.2 });
+  const earnings = simulate({ cheats: 3, noise: 0.2 }, { epochs: 80 });
   const each = (group: string) => {
     const one = earnings.find((candidate) => candidate.group === group);
     return one === undefined ? Number.NaN : one.minerShare / one.miners;
@@ -89,19 +92,51 @@ test('cheats with a twentieth of the quality earn below a fifth of an honest min
   assert.ok(each('cheats') < each('honest miners') / 5, `${each('cheats')} of ${each('honest miners')}`);
 });
 
+test('groups out of a file run as they say, with what is left out as documented', () => {
+  const groups = readGroups({
+    validators: [
+      { group: 'honest', count: 6, stake: 70, does: 'judge' },
+      { group: 'ring', stake: 20, does: 'favour' },
+      { group: 'friends', stake: 10, does: 'favour', whom: 'ring', weight: 0.5 },
+    ],
+    miners: [
+      { group: 'good', count: 8, quality: 1 },
+      { group: 'ring', count: 2, quality: 0 },
+    ],
+  });
+  const earnings = simulatePopulation(groups, { epochs: 16, seed: 3, parameters: {} });
+  const shareOf = (group: string) => earnings.find((one) => one.group === group)?.share ?? Number.NaN;
+  assert.equal(shareOf('ring'), 0);
+  assert.ok(shareOf('friends') > 0 && shareOf('friends') < 0.05 && shareOf('good') > 0.499);
+});
+
 test('a population that cannot be is refused with what is wrong', () => {
+  const isRefused = (run: () => unknown) =>
+    assert.throws(run, (error) => error instanceof MillraceError && error.code === 'bad-population' && error.actor === 'caller');
   for (const change of [
     { cabalStake: 0.7, silentStake: 0.4 },
     { noise: -1 },
     { honestValidators: 0 },
     { honestMiners: 600 },
-    { epochs: 0 },
-    { copyLag: 0.5 },
+    { copierStake: 0.1, copyLag: 0.5 },
+    { cabalStake: 0.1, cabalWeight: 2 },
   ]) {
-    assert.throws(
-      () => simulatePopulation({ ...DEFAULT_POPULATION, ...change }),
-      (error) => error instanceof MillraceError && error.code === 'bad-population',
-    );
+    isRefused(() => simulate(change));
+  }
+  isRefused(() => simulate({}, { epochs: 0 }));
+  const judge = { group: 'a', stake: 1, does: 'judge' };
+  for (const value of [
+    null,
+    {},
+    { validators: [], miners: [] },
+    { validators: [judge], miners: [{ group: 'b' }] },
+    { validators: [{ ...judge, does: 'dance' }], miners: [] },
+    { validators: [{ ...judge, extra: 1 }], miners: [] },
+    { validators: [{ ...judge, stake: '1' }], miners: [] },
+    { validators: [{ ...judge, group: '\u001b[31m' }], miners: [] },
+    { validators: [{ ...judge, count: 1e9 }], miners: [] },
+  ]) {
+    isRefused(() => readGroups(value));
   }
 });
 
