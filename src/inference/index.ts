@@ -35,3 +35,17 @@ export {
 export { simulateAttacks } from './simulation/attacks.ts';
 export { type PopulationGroups, readGroups } from './simulation/population-groups.ts';
 export { groupsOf, type SimulationRun, simulatePopulation } from './simulation/simulate-population.ts';
+export { type Beacon, fetchPulses, type LocalBeacon, openLocalBeacon, type PulseSource, QUICKNET } from './subnets/beacon.ts';
+export { decodeMetagraph, listSubnets, readMetagraph, readSubnet, readUids, type Subnet, type Uid } from './subnets/metagraph.ts';
+export { createOpinionAgent, type OpinionAgent, type OpinionAgentOptions, type OpinionWork } from './subnets/opinion-agent.ts';
+export {
+  burnForSubnet,
+  changeRules,
+  claimPermit,
+  closeEpochs,
+  createSubnet,
+  declareBeacon,
+  registerUid,
+} from './subnets/subnet-actions.ts';
+export { DEFAULT_SUBNET_RULES, epochParameters, type SubnetRules } from './subnets/subnet-rules.ts';
+export { decodeRow } from './subnets/weights-row.ts';

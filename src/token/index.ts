@@ -1,6 +1,7 @@
 export { type ChannelState, depositCollector, readChannel } from './channels.ts';
-export { allowTokens, type Sending, type TokenChoice, tokenAddress, tokenBalance } from './contract-call.ts';
+export { allowTokens, eventArgs, type Sending, type TokenChoice, tokenAddress, tokenBalance } from './contract-call.ts';
 export { type ExitTicket, finishExit, pendingExits, requestBackerExit, requestExit, type StakeExit } from './exits.ts';
+export { claimBackerIncome, claimOperatorIncome, distributeIncome, type Income, proposeTake, readIncome } from './income.ts';
 export {
   approveMeter,
   depositToRails,
