@@ -72,13 +72,13 @@ function checkSegment(view: DataView): void {
     throw cutOff(segment.end + segment.value, view.byteLength);
 }
 
-/** Chunks of RIFF: the one with the samples must be there whole. A stream's writer leaves all ones (or zero) where it did not know. */
+/** Chunks of RIFF: the one with the samples must be there whole. A stream's writer leaves zero, or some two gigabytes or more, where it did not know. */
 function checkRiff(view: DataView): void {
   for (let at = 12; at + 8 <= view.byteLength; ) {
     const name = view.getUint32(at);
     const size = view.getUint32(at + 4, true);
     if (name === 0x64617461) {
-      const isOpen = size === 0xffffffff || size === 0;
+      const isOpen = size >= 0x7fff_f000 || size === 0;
       if (!isOpen && at + 8 + size > view.byteLength) throw cutOff(at + 8 + size, view.byteLength);
       if (isOpen && at + 8 === view.byteLength) throw badAudio('there is no sound in it');
       return;
