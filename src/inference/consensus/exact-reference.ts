@@ -85,7 +85,7 @@ export function exactEpoch(input: EpochInput): ExactEpoch {
     row.map((weight, uid) => minus(weight, times(penalty, minus(weight, clipped[validator]?.[uid] as Fraction)))),
   );
   // Active stake is normalised from shares of 32 bits, of which few are left where little of all stake is active.
-  const ulps = (uids.length + 4) * 2 ** -31 * (1 + (activePart === 0 ? 0 : 1 / activePart));
+  const ulps = (uids.length + 4) * 2 ** -31 * (1 + 1 / activePart);
   const { bonds, earned, loss } =
     parameters.mode === 'yuma2'
       ? relativeBonds(input, { bought, active, inForce, ulps })
@@ -123,7 +123,7 @@ function activeShares(input: EpochInput): { active: Fraction[]; inForce: boolean
     const isActive = (input.lastUpdate[uid] as number) + parameters.activityCutoff >= input.now && !input.unrevealed[uid];
     return isActive && inForce[uid] ? stake : ZERO;
   });
-  return { active: shares(votes), inForce, activePart: toNumber(over(total(votes), total(capped))) };
+  return { active: shares(votes), inForce, activePart: total(votes).top === 0n ? 1 : toNumber(over(total(votes), total(capped))) };
 }
 
 function keptWeights(input: EpochInput, validator: number): Fraction[] {
