@@ -1,34 +1,18 @@
-import type { SparseRow } from '../consensus/epoch-input.ts';
 import { WHOLE } from './text-distance.ts';
 
-/** Entries of a row (contract `WeightsBoard`). */
-export const ROW_ENTRIES_MAX = 64;
 const U16 = 65_535n;
 const UID_MAX = 255;
 
 /**
- * Scores as a row of weights: the greatest becomes 65,535, the others are rounded down in proportion, the 64 largest are kept (of equal ones
- * the lower uid), uids ascend, and what comes to 0 is left out. Empty where nobody has a score: then nothing is committed.
+ * Scores in parts of 65,535 of the greatest, rounded down, so that a share too small for a part is none at all and nobody gains by rounding;
+ * the board's rows take them as they are (`weighScores`). Empty where nobody has a score: then nothing is committed.
  */
-export function weightsOf(scores: ReadonlyMap<number, bigint>): SparseRow {
+export function weightsDown(scores: ReadonlyMap<number, bigint>): Map<number, number> {
   const entries = [...scores].filter(([uid, score]) => score > 0n && Number.isInteger(uid) && uid >= 0 && uid <= UID_MAX);
-  entries.sort(([one, a], [other, b]) => (a === b ? one - other : a > b ? -1 : 1));
-  const greatest = entries[0]?.[1] ?? 0n;
-  return entries
-    .slice(0, ROW_ENTRIES_MAX)
-    .map(([uid, score]) => [uid, Number((score * U16) / greatest)] as const)
-    .filter(([, weight]) => weight > 0)
-    .sort(([one], [other]) => one - other);
-}
-
-/** A row as the board takes it: `uid:u16 weight:u16`, big-endian. */
-export function encodeWeights(row: SparseRow): Uint8Array {
-  const view = new DataView(new ArrayBuffer(4 * row.length));
-  row.forEach(([uid, weight], index) => {
-    view.setUint16(4 * index, uid);
-    view.setUint16(4 * index + 2, weight);
-  });
-  return new Uint8Array(view.buffer);
+  let greatest = 0n;
+  for (const [, score] of entries) if (score > greatest) greatest = score;
+  const weights = entries.map(([uid, score]) => [uid, Number((score * U16) / greatest)] as const);
+  return new Map(weights.filter(([, weight]) => weight > 0).sort(([one], [other]) => one - other));
 }
 
 /**
@@ -44,7 +28,7 @@ export function smoothScores(
   const whole = BigInt(WHOLE);
   const smoothed = new Map<number, bigint>();
   for (const [uid, fresh] of now) {
-    const old = options.reset.has(uid) ? 0n : (before.get(uid) ?? 0n);
+    const old = before.get(uid) ?? 0n;
     smoothed.set(uid, options.reset.has(uid) ? fresh : (old * (whole - speed) + fresh * speed) / whole);
   }
   return smoothed;
