@@ -78,7 +78,7 @@ function wordWriter(shape: TypedDataShape, type: string): WordWriter {
       into.set(hash(value as Record<string, unknown>), at);
     };
   }
-  if (type === 'string') return (value, into, at) => into.set(keccak_256(text.encode(expectString(value, type))), at);
+  if (type === 'string') return (value, into, at) => into.set(stringHash(expectString(value, type)), at);
   if (type === 'bytes') return (value, into, at) => into.set(keccak_256(hexBytes(value, type)), at);
   if (type === 'bool') {
     return (value, into, at) => {
@@ -92,6 +92,22 @@ function wordWriter(shape: TypedDataShape, type: string): WordWriter {
   const integer = /^(u?)int(\d*)$/.exec(type);
   if (integer !== null) return integerWriter(type, integer[1] === 'u', Number(integer[2] || 256));
   throw badTypedData(type, 'an EIP-712 type');
+}
+
+const STRING_HASHES_MAX = 1024;
+const SHORT_CHARACTERS = 64;
+const stringHashes = new Map<string, Uint8Array>();
+
+/** Short texts of messages repeat (kinds, names, units): their hashes are kept, as far as there is room. */
+function stringHash(value: string): Uint8Array {
+  const known = stringHashes.get(value);
+  if (known !== undefined) return known;
+  const hash = keccak_256(text.encode(value));
+  if (value.length <= SHORT_CHARACTERS) {
+    if (stringHashes.size >= STRING_HASHES_MAX) stringHashes.clear();
+    stringHashes.set(value, hash);
+  }
+  return hash;
 }
 
 function arrayWriter(shape: TypedDataShape, itemType: string, length: number | undefined): WordWriter {

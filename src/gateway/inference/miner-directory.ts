@@ -1,6 +1,6 @@
 import type http from 'node:http';
 import type { ReceiptDomain } from '../../chain/index.ts';
-import { type PeerAddress, peerFetch, pinnedAgent } from '../../connect/index.ts';
+import { peerFetch, pinnedAgent } from '../../connect/index.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import { type OfferedModel, readAll, readOffer, type SignedOffer, sendHttp, type TaskType } from '../../inference/index.ts';
 import type { Logger } from '../../log.ts';
@@ -199,13 +199,16 @@ function agentOf({ endpoint, transportKey }: MinerEntry, socketsMax: number): ht
   return endpoint.startsWith('https:') ? pinnedAgent({ endpoint, transportKey }, socketsMax) : undefined;
 }
 
-/** A request outside the hot path: tabs. */
-function reach(entry: MinerEntry, path: string, init: RequestInit): Promise<Response> {
+/** A request outside the hot path: tabs. @throws peer-unreachable, peer-timeout, peer-key-mismatch */
+async function reach(entry: MinerEntry, path: string, init: RequestInit): Promise<Response> {
   const { endpoint, transportKey } = entry;
-  if (!endpoint.startsWith('https:'))
-    return fetch(new URL(path, endpoint), { ...init, redirect: 'error', signal: AbortSignal.timeout(OFFER_MS * 4) });
-  const peer: PeerAddress = { endpoint, transportKey };
-  return peerFetch(peer, path, { method: init.method, headers: Object.fromEntries(new Headers(init.headers)), body: '' });
+  const headers = Object.fromEntries(new Headers(init.headers));
+  if (endpoint.startsWith('https:')) return peerFetch({ endpoint, transportKey }, path, { method: init.method, headers, body: '' });
+  try {
+    return await fetch(new URL(path, endpoint), { ...init, redirect: 'error', signal: AbortSignal.timeout(OFFER_MS * 4) });
+  } catch (cause) {
+    throw new MillraceError('peer-unreachable', { actor: 'peer', message: `${endpoint} did not answer`, values: { endpoint }, cause });
+  }
 }
 
 function mismatch(message: string): MillraceError {

@@ -13,7 +13,7 @@ import type { Logger } from '../../log.ts';
 import { type AnswerOutcome, askMiner, type MinerAnswer, type MinerRequest } from './ask-miner.ts';
 import { type Candidate, chooseMiners } from './choose-miners.ts';
 import type { KnownMiner, MinerDirectory } from './miner-directory.ts';
-import type { TabLease } from './miner-purse.ts';
+import type { MinerPurse, TabLease } from './miner-purse.ts';
 import type { Question } from './question.ts';
 
 /** How requests are sent to miners. */
@@ -40,6 +40,17 @@ export interface Routed {
 }
 
 const OUTPUT_GUESS = 64;
+/** Why a tab was not opened, as far as the miner is to blame. */
+const MINER_FAULTS: ReadonlySet<string> = new Set([
+  'tab-refused',
+  'payment-terms-unknown',
+  'payment-too-expensive',
+  'payment-malformed',
+  'channel-delay-too-long',
+  'peer-unreachable',
+  'peer-timeout',
+  'peer-key-mismatch',
+]);
 
 /** The miners for a question, best first. @throws unknown-model, no-miner, price-above-limit */
 export function findMiners(directory: MinerDirectory, question: Question, nowMs: number): Choosable[] {
@@ -112,7 +123,7 @@ export async function routeToMiner(
         return { ...(await tryMiner(chosen, asked, { codec: parts.codec, keep: from.keep })), chosen, attempts };
       } catch (thrown) {
         last = toMillraceError(thrown);
-        if (request.signal.aborted || last.code === 'miner-refused') throw last;
+        if (request.signal.aborted || last.code === 'miner-refused' || last.code === 'gateway-cannot-pay') throw last;
         if (last.code === 'tab-refused' && renewals === 0) continue;
         const retryAfterMs = typeof last.values.retryAfterMs === 'number' ? last.values.retryAfterMs : 0;
         chosen.miner.health(chosen.model.id).failed(performance.now(), retryAfterMs);
@@ -129,6 +140,23 @@ export async function routeToMiner(
   throw allFailed(question.model, attempts, last);
 }
 
+/** Money for a miner; what hinders this side from paying is no fault of the miner's, and no caller's business. */
+async function leaseFrom(purse: MinerPurse, price: bigint): Promise<TabLease> {
+  try {
+    return await purse.lease(price);
+  } catch (thrown) {
+    const error = toMillraceError(thrown);
+    if (MINER_FAULTS.has(error.code)) throw error;
+    throw new MillraceError('gateway-cannot-pay', {
+      actor: 'host',
+      message: `The gateway cannot pay a miner: ${error.message}`,
+      values: { reason: error.code },
+      hint: 'Check the balance of its wallet and the chain.',
+      cause: error,
+    });
+  }
+}
+
 async function tryMiner(
   { miner, model, price }: Choosable,
   request: MinerRequest,
@@ -139,7 +167,7 @@ async function tryMiner(
   health.inFlight += 1;
   let lease: TabLease | undefined;
   try {
-    if (price > 0n && miner.purse !== undefined) lease = await miner.purse.lease(price);
+    if (price > 0n && miner.purse !== undefined) lease = await leaseFrom(miner.purse, price);
     const answer = await askMiner({ miner, model, ...how }, request, lease);
     void answer.outcome.then(() => {
       health.inFlight -= 1;
@@ -200,7 +228,7 @@ function noMiner(model: string): MillraceError {
 function allFailed(model: string, attempts: number, last: MillraceError | undefined): MillraceError {
   return new MillraceError('no-miner', {
     actor: 'peer',
-    message: `${attempts} miners of ${model.slice(0, 80)} were asked and none answered: ${last?.message ?? ''}`,
+    message: `${attempts} miners of ${model.slice(0, 80)} were asked and none answered: ${last?.message.slice(0, 200) ?? ''}`,
     values: { attempts, lastCode: last?.code, retryAfterSeconds: 1 },
     hint: 'Try again in a moment; nothing was charged.',
   });

@@ -1,9 +1,12 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
+import { MillraceError } from '../../errors.ts';
 import type { ServingAnswer, ServingRequest } from './exchange.ts';
 
 /** Answers a request; never throws. */
 export type AnswerRequest = (request: ServingRequest) => Promise<ServingAnswer>;
 
+/** Why a request ends when its connection does. One object for all: the default reason is an exception with a stack of its own each time. */
+const CONNECTION_OVER = new MillraceError('request-aborted', { actor: 'caller', message: 'The connection of the caller is over' });
 /** Takes a slow reader's connection for dead. */
 const DRAIN_MS = 60_000;
 
@@ -16,7 +19,7 @@ export function listenerOf(answer: AnswerRequest): RequestListener {
 
 async function carry(incoming: IncomingMessage, outgoing: ServerResponse, answer: AnswerRequest): Promise<void> {
   const gone = new AbortController();
-  outgoing.once('close', () => gone.abort());
+  outgoing.once('close', () => gone.abort(CONNECTION_OVER));
   const url = incoming.url ?? '/';
   const at = url.indexOf('?');
   const answered = await answer({
@@ -64,7 +67,7 @@ function drained(outgoing: ServerResponse): Promise<void> {
 export function fetchOf(answer: AnswerRequest): (request: Request) => Promise<Response> {
   return async (request) => {
     const gone = new AbortController();
-    request.signal.addEventListener('abort', () => gone.abort(), { once: true });
+    request.signal.addEventListener('abort', () => gone.abort(CONNECTION_OVER), { once: true });
     const { pathname, search } = new URL(request.url);
     const answered = await answer({
       method: request.method,
@@ -90,13 +93,13 @@ function streamOf(body: AsyncIterable<string | Uint8Array>, gone: AbortControlle
       async pull(controller) {
         const { done, value } = await iterator.next();
         if (done === true) {
-          gone.abort();
+          gone.abort(CONNECTION_OVER);
           return controller.close();
         }
         controller.enqueue(typeof value === 'string' ? Buffer.from(value) : value);
       },
       async cancel() {
-        gone.abort();
+        gone.abort(CONNECTION_OVER);
         await iterator.return?.();
       },
     },

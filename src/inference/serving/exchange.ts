@@ -1,3 +1,4 @@
+import { IncomingMessage } from 'node:http';
 import { MillraceError } from '../../errors.ts';
 
 /** A request to a model server, whatever carried it. */
@@ -63,25 +64,20 @@ export async function readBody(request: ServingRequest, limits: { bytesMax: numb
   const declared = Number(request.headers['content-length'] ?? 0);
   if (declared > bytesMax) throw tooBig(bytesMax);
   let held = 0;
+  let size = 0;
   const chunks: Uint8Array[] = [];
-  let isLate = false;
-  const late = setTimeout(() => {
-    isLate = true;
-  }, BODY_MS);
+  const take = (chunk: Uint8Array): void => {
+    size += chunk.length;
+    if (size > bytesMax) throw tooBig(bytesMax);
+    // The pieces and the whole are there together for a moment.
+    if (!budget.take(2 * chunk.length)) throw busy();
+    held += 2 * chunk.length;
+    chunks.push(chunk);
+  };
   try {
-    let size = 0;
-    for await (const chunk of request.body) {
-      size += chunk.length;
-      if (size > bytesMax) throw tooBig(bytesMax);
-      if (isLate) throw bodyError('body-too-slow', `The body took longer than ${BODY_MS} ms`, BODY_MS);
-      // The pieces and the whole are there together for a moment.
-      if (!budget.take(2 * chunk.length)) throw busy();
-      held += 2 * chunk.length;
-      chunks.push(chunk);
-    }
+    await (request.body instanceof IncomingMessage ? takeFromServer(request.body, take) : takeAll(request.body, take));
     const bytes = chunks.length === 1 ? asBuffer(chunks[0] as Uint8Array) : Buffer.concat(chunks, size);
     budget.give(held - size);
-    held = size;
     let isHeld = true;
     return {
       bytes,
@@ -94,9 +90,47 @@ export async function readBody(request: ServingRequest, limits: { bytesMax: numb
     budget.give(held);
     if (error instanceof MillraceError) throw error;
     throw bodyError('body-cut', 'The connection ended before the whole body had come', undefined, error);
-  } finally {
-    clearTimeout(late);
   }
+}
+
+/** By events: for a body that is there at once, an iterator costs more than reading it. */
+function takeFromServer(body: IncomingMessage, take: (chunk: Uint8Array) => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const late = setTimeout(() => end(tooSlow()), BODY_MS);
+    const end = (error?: unknown) => {
+      clearTimeout(late);
+      body.off('data', onData);
+      body.off('end', end);
+      body.off('close', onClose);
+      if (error === undefined) return resolve();
+      body.pause();
+      reject(error);
+    };
+    const onClose = () => end(body.complete ? undefined : new TypeError('closed'));
+    const onData = (chunk: Uint8Array) => {
+      try {
+        take(chunk);
+      } catch (error) {
+        end(error);
+      }
+    };
+    body.on('data', onData);
+    body.on('end', end);
+    body.on('close', onClose);
+    body.on('error', () => {});
+  });
+}
+
+async function takeAll(body: AsyncIterable<Uint8Array>, take: (chunk: Uint8Array) => void): Promise<void> {
+  const lateMs = performance.now() + BODY_MS;
+  for await (const chunk of body) {
+    take(chunk);
+    if (performance.now() > lateMs) throw tooSlow();
+  }
+}
+
+function tooSlow(): MillraceError {
+  return bodyError('body-too-slow', `The body took longer than ${BODY_MS} ms`, BODY_MS);
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

@@ -29,6 +29,7 @@ const STATUS_OF_CODE: Record<string, number> = {
   'receiver-busy': 503,
   'model-unavailable': 503,
   'no-miner': 503,
+  'gateway-cannot-pay': 503,
   'engine-timeout': 504,
   'backend-timeout': 504,
   'no-backend': 501,

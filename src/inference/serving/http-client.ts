@@ -57,19 +57,19 @@ export function sendHttp(request: OutgoingRequest): Promise<http.IncomingMessage
 }
 
 /** The whole body of an answer. @throws answer-too-long, server-unreachable, server-timeout */
-export async function readAll(incoming: http.IncomingMessage, bytesMax: number): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  try {
-    for await (const chunk of incoming as AsyncIterable<Buffer>) {
+export function readAll(incoming: http.IncomingMessage, bytesMax: number): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    incoming.on('data', (chunk: Buffer) => {
       size += chunk.length;
-      if (size > bytesMax) throw tooLong(bytesMax);
-      chunks.push(chunk);
-    }
-  } catch (error) {
-    throw error instanceof MillraceError ? error : cutShort(error);
-  }
-  return chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, size);
+      if (size > bytesMax) incoming.destroy(tooLong(bytesMax));
+      else chunks.push(chunk);
+    });
+    incoming.on('end', () => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, size)));
+    incoming.on('error', (error) => reject(error instanceof MillraceError ? error : cutShort(error)));
+    incoming.on('close', () => reject(cutShort(new TypeError('the connection closed'))));
+  });
 }
 
 /** The `data` of server-sent events, in order; other fields and comments are left out. @throws as readAll; `bytesMax` is for one event */

@@ -9,40 +9,91 @@ export interface ServingMetrics {
 }
 
 const BUCKETS_MS = [10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000];
-const SERIES_MAX = 2000;
+const MODELS_MAX = 500;
+const CODES_MAX = 500;
+
+interface Histogram {
+  /** One for each bucket, not cumulative; the last is what is above all. */
+  counts: number[];
+  sumMs: number;
+}
+
+interface ModelSeries {
+  ended: Map<string, number>;
+  input: number;
+  output: number;
+  first: Histogram;
+  whole: Histogram;
+}
 
 /** Metrics of a role; labels are bounded in number, whatever callers send. */
 export function createServingMetrics(role: string): ServingMetrics {
-  const series = new Map<string, number>();
-  const add = (name: string, labels: string, value: number) => {
-    const key = `millrace_${role}_${name}${labels === '' ? '' : `{${labels}}`}`;
-    const known = series.get(key);
-    if (known === undefined && series.size >= SERIES_MAX) return;
-    series.set(key, (known ?? 0) + value);
-  };
-  const observe = (name: string, model: string, ms: number) => {
-    for (const bucket of BUCKETS_MS) if (ms <= bucket) add(`${name}_bucket`, `${model},le="${bucket / 1000}"`, 1);
-    add(`${name}_bucket`, `${model},le="+Inf"`, 1);
-    add(`${name}_sum`, model, ms / 1000);
-    add(`${name}_count`, model, 1);
+  const models = new Map<string, ModelSeries>();
+  const refusals = new Map<string, number>();
+  const histogram = (): Histogram => ({ counts: BUCKETS_MS.map(() => 0).concat(0), sumMs: 0 });
+  const fresh = (): ModelSeries => ({ ended: new Map(), input: 0, output: 0, first: histogram(), whole: histogram() });
+  const seriesOf = (model: string): ModelSeries => {
+    let known = models.get(model);
+    if (known === undefined) {
+      known = fresh();
+      if (models.size < MODELS_MAX) models.set(model, known);
+    }
+    return known;
   };
   return {
-    ended: (model, end) => add('requests_total', `model="${label(model)}",end="${end}"`, 1),
+    ended(model, end) {
+      const { ended } = seriesOf(model);
+      ended.set(end, (ended.get(end) ?? 0) + 1);
+    },
     units(model, { input, output }) {
-      add('input_units_total', `model="${label(model)}"`, input);
-      add('output_units_total', `model="${label(model)}"`, output);
+      const series = seriesOf(model);
+      series.input += input;
+      series.output += output;
     },
     latency(model, { ttftMs, totalMs }) {
-      observe('first_part_seconds', `model="${label(model)}"`, ttftMs);
-      observe('request_seconds', `model="${label(model)}"`, totalMs);
+      const series = seriesOf(model);
+      observe(series.first, ttftMs);
+      observe(series.whole, totalMs);
     },
-    refused: (code) => add('refusals_total', `code="${label(code)}"`, 1),
+    refused(code) {
+      if (refusals.has(code) || refusals.size < CODES_MAX) refusals.set(code, (refusals.get(code) ?? 0) + 1);
+    },
     text(gauges) {
-      const lines = [...series].map(([key, value]) => `${key} ${value}`);
+      const lines = [...models].flatMap(([model, series]) => modelLines(role, model, series));
+      for (const [code, count] of refusals) lines.push(`millrace_${role}_refusals_total{code="${label(code)}"} ${count}`);
       for (const [name, value] of Object.entries(gauges)) lines.push(`millrace_${role}_${name} ${value}`);
       return `${lines.join('\n')}\n`;
     },
   };
+}
+
+function observe(into: Histogram, ms: number): void {
+  const index = BUCKETS_MS.findIndex((bucket) => ms <= bucket);
+  const at = index === -1 ? BUCKETS_MS.length : index;
+  into.counts[at] = (into.counts[at] as number) + 1;
+  into.sumMs += ms;
+}
+
+function modelLines(role: string, model: string, series: ModelSeries): string[] {
+  const name = `model="${label(model)}"`;
+  const lines = [...series.ended].map(([end, count]) => `millrace_${role}_requests_total{${name},end="${label(end)}"} ${count}`);
+  lines.push(
+    `millrace_${role}_input_units_total{${name}} ${series.input}`,
+    `millrace_${role}_output_units_total{${name}} ${series.output}`,
+  );
+  for (const [noun, { counts, sumMs }] of [
+    ['first_part_seconds', series.first],
+    ['request_seconds', series.whole],
+  ] as const) {
+    let below = 0;
+    counts.forEach((count, index) => {
+      below += count;
+      const bound = index < BUCKETS_MS.length ? (BUCKETS_MS[index] as number) / 1000 : '+Inf';
+      lines.push(`millrace_${role}_${noun}_bucket{${name},le="${bound}"} ${below}`);
+    });
+    lines.push(`millrace_${role}_${noun}_sum{${name}} ${sumMs / 1000}`, `millrace_${role}_${noun}_count{${name}} ${below}`);
+  }
+  return lines;
 }
 
 function label(text: string): string {
