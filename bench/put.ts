@@ -2,7 +2,7 @@
 import { fork } from 'node:child_process';
 import { createHash, randomFillSync } from 'node:crypto';
 import { once } from 'node:events';
-import { createReadStream } from 'node:fs';
+import { createReadStream, createWriteStream } from 'node:fs';
 import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import { createServer, request } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -23,10 +23,7 @@ else await measureAll();
 /** What a plain server does with an upload: writes it to disk and flushes it before it answers. */
 async function receivePlainly(path: string): Promise<void> {
   const server = createServer(async (incoming, response) => {
-    const file = await open(path, 'w');
-    await pipeline(incoming, file.createWriteStream({ autoClose: false }));
-    await file.sync();
-    await file.close();
+    await pipeline(incoming, createWriteStream(path, { flush: true }));
     response.end();
   });
   server.listen(0, '127.0.0.1');
@@ -67,13 +64,14 @@ async function uploadPlainly(path: string, port: number): Promise<void> {
 async function measureAll(): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'millrace-bench-put-'));
   const sink = fork(import.meta.filename, ['sink', join(folder, 'sink')]);
+  const listening = once(sink, 'message');
   const market = await startTestMarket();
   try {
     const path = join(folder, 'source');
     const file = await open(path, 'w');
     for (let i = 0; i < SIZE_MIB; i += 1) await file.write(randomFillSync(new Uint8Array(MIB)));
     await file.close();
-    const [{ port }] = (await once(sink, 'message')) as [{ port: number }];
+    const [{ port }] = (await listening) as [{ port: number }];
     await measure('plain HTTP upload, flushed to disk', sink.pid, () => uploadPlainly(path, port));
     await measure('SHA-256 of the file', undefined, () => pipeline(createReadStream(path, { highWaterMark: MIB }), createHash('sha256')));
     const provider = await startProviderProcess(market, 1);
