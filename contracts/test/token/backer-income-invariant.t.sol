@@ -87,7 +87,7 @@ contract IncomeHandler is Test {
         (uint256 own,) = vault.ownStake(id);
         for (uint256 i; i < actors.length; ++i) {
             uint256 shares = vault.sharesOf(id, actors[i]);
-            if (shares == 0) continue;
+            if (shares == 0 || pool.activeAssets == 0) continue;
             uint256 toBackers =
                 (uint256(amount) - uint256(amount) * income.takeBpsOf(id) / 10_000) * pool.activeAssets / (own + pool.activeAssets);
             fairMost[id][actors[i]] += toBackers * shares / pool.activeShares + 1;

@@ -257,6 +257,29 @@ contract BackerIncomeTest is TokenFixture {
         assertLt(before - gasleft(), 500_000);
     }
 
+    function testGas_income() public {
+        backStake(operatorId, other, 100e18);
+        pay(100e18);
+        token.mint(backer, 100e18);
+        vm.startPrank(backer);
+        token.approve(address(vault), 100e18);
+        vm.warp(block.timestamp + 60);
+        uint256 held = vault.back(operatorId, 100e18);
+        vm.snapshotGasLastCall("BackerIncome", "StakeVault.back through the hook, first time");
+        vm.stopPrank();
+        vm.warp(block.timestamp + 60);
+        paid.mint(address(this), 100e18);
+        paid.approve(address(income), 100e18);
+        income.distribute(operatorId, address(paid), 100e18);
+        vm.snapshotGasLastCall("BackerIncome", "distribute");
+        vm.prank(backer);
+        vault.requestBackerExit(operatorId, held);
+        vm.snapshotGasLastCall("BackerIncome", "StakeVault.requestBackerExit through the hook");
+        vm.prank(backer);
+        income.claim(operatorId, address(paid), backer);
+        vm.snapshotGasLastCall("BackerIncome", "claim");
+    }
+
     /// Any stakes, any income: nobody gets more than its part, and no more than a unit for each holder is lost to rounding.
     function testFuzz_partsAreFair(uint96 own, uint96 one, uint96 two, uint96 amount) public {
         (one, two) = (uint96(bound(one, 1, 1e27)), uint96(bound(two, 1, 1e27)));
