@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { Run } from './context.ts';
+import { registerInferenceCommands } from './inference-commands.ts';
 import { registerSimulateCommand } from './simulate-command.ts';
 
 /** Adds every command with its options, help and examples. The code of a command is loaded when it runs. */
@@ -13,6 +14,7 @@ export function registerCommands(program: Command, run: Run): void {
   registerProviderCommands(program, run);
   registerWalletCommands(program, run);
   registerFounderCommands(program, run);
+  registerInferenceCommands(program, run);
   registerSimulateCommand(program, run);
 }
 

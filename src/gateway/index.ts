@@ -1,5 +1,7 @@
-/** HTTP for programs and people of this machine: an S3 endpoint, and web links to public content. */
+/** HTTP for programs and people: an S3 endpoint, web links to public content, and OpenAI's API in front of all miners. */
 
+export { type InferenceServer, startInferenceServer } from './inference/inference-server.ts';
+export { minersOfNetwork } from './inference/network-miners.ts';
 export { openS3Keys } from './s3-keys.ts';
 export { exportS3Index, keysPath, restoreS3Index, s3Status, startS3Server } from './s3-server.ts';
 export { createStorageNetwork } from './storage-network.ts';

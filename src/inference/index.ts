@@ -15,7 +15,7 @@ export { readJsonObject } from './serving/call.ts';
 export { type AnswerRequest, fetchOf, listenerOf } from './serving/carriers.ts';
 export { type ByteBudget, createByteBudget, readBody, type ServingAnswer, type ServingRequest } from './serving/exchange.ts';
 export { badRequest, errorObject, failureAnswer } from './serving/failure.ts';
-export { readAll, sendHttp } from './serving/http-client.ts';
+export { type ChunkQueue, createChunkQueue, readAll, sendHttp } from './serving/http-client.ts';
 export { createServingMetrics, type ServingMetrics } from './serving/metrics.ts';
 export { createMiner, type Miner, type MinerLimits, type MinerOptions, REPLAY_HEADER, RETENTION_HEADER } from './serving/miner.ts';
 export type { MinerModel } from './serving/miner-model.ts';
@@ -23,6 +23,7 @@ export { type OfferedModel, readOffer, type SignedOffer } from './serving/offer.
 export { type BackendLimits, type BackendOptions, createOpenAiBackend } from './serving/openai-backend.ts';
 export { type ModelPrice, priceUp } from './serving/price.ts';
 export { createInferenceReceipts, type InferenceReceipt, RECEIPT_HEADER, type SignedReceipt, verifyReceipt } from './serving/receipt.ts';
+export { inferenceReceiptDomain } from './serving/receipt-domain.ts';
 export { createTill, type Sale, type Till } from './serving/till.ts';
 export {
   attackTable,
@@ -36,6 +37,7 @@ export { simulateAttacks } from './simulation/attacks.ts';
 export { type PopulationGroups, readGroups } from './simulation/population-groups.ts';
 export { groupsOf, type SimulationRun, simulatePopulation } from './simulation/simulate-population.ts';
 export { type Beacon, fetchPulses, type LocalBeacon, openLocalBeacon, type PulseSource, QUICKNET } from './subnets/beacon.ts';
+export { type Concentration, concentrationOf, type Resemblance, resemblances } from './subnets/concentration.ts';
 export { decodeMetagraph, listSubnets, readMetagraph, readSubnet, readUids, type Subnet, type Uid } from './subnets/metagraph.ts';
 export { createOpinionAgent, type OpinionAgent, type OpinionAgentOptions, type OpinionWork } from './subnets/opinion-agent.ts';
 export {

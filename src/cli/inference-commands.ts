@@ -1,0 +1,49 @@
+import type { Command } from 'commander';
+import type { Run } from './context.ts';
+
+/** Adds the commands of the inference network with their options, help and examples. */
+export function registerInferenceCommands(program: Command, run: Run): void {
+  program
+    .command('ask <question>')
+    .description('ask a language model of the network; - reads the question from standard input')
+    .option('--model <name>', 'which model (default: the first that is served)')
+    .option('--max-tokens <count>', 'how long the answer may be', '128')
+    .option('--seed <number>', 'the same seed, the same answer')
+    .addHelpText('after', '\nExamples:\n  millrace ask "Call me"\n  millrace ask - --json < question.txt')
+    .action(run(async (context, question: never, options: never) => (await import('./ask.ts')).ask(context, question, options)));
+  program
+    .command('recognize <file>')
+    .description('what is in a picture: objects, or text with --task ocr; spoken commands with --task command')
+    .option('--task <task>', 'detection, ocr, command or activity', 'detection')
+    .option('--model <name>', 'which model (default: any of the task)')
+    .addHelpText('after', '\nExamples:\n  millrace recognize photo.jpg\n  millrace recognize letter.png --task ocr')
+    .action(run(async (context, path: never, options: never) => (await import('./recognize.ts')).recognize(context, path, options)));
+  program
+    .command('say <text>')
+    .description('let a voice of the network read a text aloud into a WAV file')
+    .option('-o, --output <path>', 'where to', 'out.wav')
+    .option('--voice <name>', 'which voice', 'alloy')
+    .option('--model <name>', 'which model (default: the first that is served)')
+    .addHelpText('after', '\nExample:\n  millrace say "The mill turns." -o mill.wav')
+    .action(run(async (context, text: never, options: never) => (await import('./say.ts')).say(context, text, options)));
+  program
+    .command('embed <texts...>')
+    .description('texts as vectors; without --json how near each is to the first')
+    .option('--model <name>', 'which model (default: the first that is served)')
+    .addHelpText('after', '\nExample:\n  millrace embed "a broken generator" "the power unit failed" "chocolate cake"')
+    .action(run(async (context, texts: never, options: never) => (await import('./embed.ts')).embed(context, texts, options)));
+  program
+    .command('models')
+    .description('the models that are served, by whom and at what price')
+    .action(run(async (context) => (await import('./models.ts')).models(context)));
+  const subnet = program.command('subnet').description('markets of models, judged by validators');
+  subnet
+    .command('list')
+    .description('all subnets')
+    .action(run(async (context) => (await import('./subnet.ts')).subnetList(context)));
+  subnet
+    .command('show <id>')
+    .description('the metagraph, weights, concentration of stake, and who could decide alone')
+    .addHelpText('after', '\nExample:\n  millrace subnet show 1')
+    .action(run(async (context, id: never) => (await import('./subnet.ts')).subnetShow(context, id)));
+}

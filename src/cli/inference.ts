@@ -1,0 +1,142 @@
+import { join } from 'node:path';
+import { MillraceError } from '../errors.ts';
+import { type InferenceServer, minersOfNetwork, startInferenceServer } from '../gateway/index.ts';
+import { createInferenceReceipts, inferenceReceiptDomain, verifyReceipt } from '../inference/index.ts';
+import { createPayer } from '../token/index.ts';
+import { formatAmount } from '../units.ts';
+import type { CommandContext } from './context.ts';
+import { openSender } from './sending.ts';
+
+/** A gateway of this command, paid from the wallet of this data folder. */
+export interface OwnGateway {
+  /** `http://127.0.0.1:port`, open to this machine while the command runs. */
+  url: string;
+  server: InferenceServer;
+  /** One line about an answer, for people. */
+  told(account: AnswerAccount): string;
+  /** What an answer cost and who vouches for it, checked. @throws bad-receipt, receipt-mismatch, no-receipt */
+  account(encoded: string | undefined | null): AnswerAccount;
+  /** Sends one request. @throws the error that the gateway answered with */
+  send(path: string, init: { body: NonNullable<RequestInit['body']>; type: string }): Promise<Response>;
+}
+
+/** What an answer cost and who vouches for it. Money in base units. */
+export interface AnswerAccount {
+  receiptId: string;
+  model: string;
+  modelRoot: string;
+  operatorId: bigint;
+  miner: string;
+  evidence: string;
+  profile: string;
+  inputUnits: bigint;
+  outputUnits: bigint;
+  unit: string;
+  price: bigint;
+  ttftMs: number;
+  receipt: string;
+}
+
+/** A channel with a miner is filled for at most so many requests ahead: what is not used can be had back after the channel's delay. */
+const DEPOSIT_REQUESTS = 4n;
+const STOP_MS = 500;
+
+/**
+ * Runs `work` beside a gateway to the network's miners, which pays them by vouchers from this wallet.
+ * @throws no-network, not-running, key-in-use, no-miner, and what the work throws
+ */
+export async function withOwnGateway<T>(context: CommandContext, work: (gateway: OwnGateway) => Promise<T>): Promise<T> {
+  const { client, manifest, signer, sender, folder, log } = await openSender(context);
+  const closing: (() => Promise<void> | void)[] = [() => sender.close()];
+  try {
+    const channels = join(folder.client, 'channels');
+    const payer = await createPayer({ client, signer, sender, folder: channels, depositRequests: DEPOSIT_REQUESTS });
+    closing.push(() => payer.close());
+    const domain = inferenceReceiptDomain(client);
+    const server = await startInferenceServer({
+      folder: join(folder.client, 'inference'),
+      port: 0,
+      domain,
+      miners: () => minersOfNetwork(client),
+      payer,
+      token: client.address('networkToken'),
+      now: () => client.now(),
+      isOpen: true,
+      log,
+    });
+    closing.push(() => server.stop(STOP_MS));
+    const url = `http://${server.host}:${server.port}`;
+    const codec = createInferenceReceipts(domain);
+    return await work({
+      url,
+      server,
+      told: (account) => accountText(account, manifest.tokens.network?.symbol ?? 'tokens'),
+      account: (encoded) => accountOf(verifyReceipt(codec, encoded ?? throwNoReceipt(), {}).receipt, encoded as string),
+      send: (path, { body, type }) => send(`${url}${path}`, { body, type, signal: context.signal }),
+    });
+  } finally {
+    for (const close of closing.reverse()) await close();
+  }
+}
+
+function accountText(account: AnswerAccount, symbol: string): string {
+  const seconds = account.ttftMs < 1000 ? `${account.ttftMs} ms` : `${(account.ttftMs / 1000).toFixed(1)} s`;
+  const cost = `${formatAmount(account.price, 18)} ${symbol}`;
+  return `${account.model} at operator ${account.operatorId}: ${cost}, ${account.outputUnits} ${account.unit} out, first after ${seconds}; evidence: ${account.evidence}; receipt ${account.receiptId.slice(0, 18)}…`;
+}
+
+async function send(url: string, init: { body: NonNullable<RequestInit['body']>; type: string; signal: AbortSignal }): Promise<Response> {
+  const response = await fetch(url, { method: 'POST', body: init.body, headers: { 'content-type': init.type }, signal: init.signal });
+  if (response.ok) return response;
+  const text = await response.text();
+  throw failureOf(response.status, text);
+}
+
+interface ErrorAnswer {
+  error?: { message?: string; code?: string; millrace?: { actor?: string; hint?: string; values?: Record<string, unknown> } };
+}
+
+/** The gateway's error, as the command's own. */
+function failureOf(status: number, text: string): MillraceError {
+  let error: ErrorAnswer['error'];
+  try {
+    ({ error } = JSON.parse(text) as ErrorAnswer);
+  } catch {
+    error = undefined;
+  }
+  const { actor, hint, values = {} } = error?.millrace ?? {};
+  const known = actor === 'caller' || actor === 'chain' || actor === 'host' || actor === 'bug' ? actor : 'peer';
+  return new MillraceError('request-not-answered', {
+    actor: status === 404 || status === 400 ? 'caller' : known,
+    message: error?.message ?? `The gateway answered ${status}`,
+    values: { ...values, status, reason: error?.code ?? '' },
+    hint: hint ?? 'See which models are served: millrace models.',
+  });
+}
+
+function throwNoReceipt(): never {
+  throw new MillraceError('no-receipt', {
+    actor: 'peer',
+    message: 'The answer came without a receipt: nothing says who made it and what it cost',
+    hint: 'Ask again; the miner that did this is ranked lower.',
+  });
+}
+
+function accountOf(receipt: ReturnType<typeof verifyReceipt>['receipt'], encoded: string): AnswerAccount {
+  const { subject, inputs, outputs, evidence, profile } = receipt;
+  return {
+    receiptId: inputs.receiptId,
+    model: subject.model,
+    modelRoot: subject.modelRoot,
+    operatorId: subject.operatorId,
+    miner: subject.miner,
+    evidence,
+    profile,
+    inputUnits: inputs.units,
+    outputUnits: outputs.units,
+    unit: outputs.unit,
+    price: outputs.price,
+    ttftMs: Number(outputs.ttftUs) / 1000,
+    receipt: encoded,
+  };
+}

@@ -1,0 +1,114 @@
+import { hexToBytes } from 'viem';
+import type { ChainClient } from '../chain/index.ts';
+import { MillraceError } from '../errors.ts';
+import {
+  concentrationOf,
+  decodeRow,
+  listSubnets,
+  readSubnet,
+  readUids,
+  resemblances,
+  type SparseRow,
+  type Subnet,
+} from '../inference/index.ts';
+import { formatAmount } from '../units.ts';
+import type { CommandContext } from './context.ts';
+import { table } from './output.ts';
+import { openSession } from './session.ts';
+
+const U16 = 65_535;
+const SHOWN_PAIRS = 5;
+/** Above this two rows are called alike: honest validators that measure the same miners differ by more. */
+const ALIKE = 0.999;
+
+/** All subnets: task, owner, places, price of the next uid, share of the emission. */
+export async function subnetList(context: CommandContext): Promise<void> {
+  const { client, manifest } = await openSession(context);
+  const items = await listSubnets(client);
+  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  context.output.result({ items: items.map((item) => ({ ...item, beacon: item.beacon.label })), unit, next: null }, () => {
+    if (items.length === 0) return 'There is no subnet yet. `millrace up --with inference` makes one for text, image and voice.';
+    const rows = items.map((item) => [
+      String(item.subnetId),
+      item.kind,
+      String(item.uidCount),
+      `${item.tempoSeconds} s`,
+      String(item.epoch),
+      `${formatAmount(item.registrationPrice, 18)} ${unit}`,
+      `${(item.emissionShareMillionths / 10_000).toFixed(2)} %`,
+      item.beacon.label,
+    ]);
+    return table(['subnet', 'task', 'uids', 'epoch of', 'now', 'next uid costs', 'emission', 'beacon'], rows);
+  });
+}
+
+/** One subnet: its metagraph, the weights last opened, how stake is concentrated, and who could decide alone or says the same. */
+export async function subnetShow(context: CommandContext, id: string): Promise<void> {
+  const { client, manifest } = await openSession(context);
+  const subnet = await readSubnet(client, subnetIdOf(id));
+  const uids = await readUids(client, subnet.subnetId);
+  const { epoch, rows } = await lastOpinions(client, subnet);
+  const stakes = new Map(uids.filter(({ hasPermit }) => hasPermit).map(({ operatorId, stake }) => [operatorId, stake]));
+  const concentration = concentrationOf(stakes, subnet.rules.kappa / U16);
+  const alike = resemblances(rows).filter(({ likeness }) => likeness > 0);
+  const weights = [...rows].map(([uid, row]) => ({ uid, row }));
+  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const value = {
+    ...subnet,
+    beacon: subnet.beacon.label,
+    unit,
+    uids,
+    weightsOfEpoch: epoch,
+    weights,
+    concentration,
+    alike: alike.slice(0, SHOWN_PAIRS),
+  };
+  context.output.result(value, () => {
+    const lines = uids.map((uid) => [
+      String(uid.uid),
+      String(uid.operatorId),
+      formatAmount(uid.stake, 18),
+      uid.hasPermit ? 'yes' : 'no',
+      (uid.incentive / U16).toFixed(4),
+      (uid.dividends / U16).toFixed(4),
+      rowText(rows.get(uid.uid)),
+    ]);
+    const share = `${(concentration.coalitionShare * 100).toFixed(1)} %`;
+    const copies = alike.filter(({ likeness }) => likeness > ALIKE);
+    return [
+      `Subnet ${subnet.subnetId} (${subnet.kind}), epoch ${subnet.epoch} of ${subnet.tempoSeconds} s, mode ${subnet.rules.mode}, beacon: ${subnet.beacon.label}`,
+      table(['uid', 'operator', `stake (${unit})`, 'permit', 'incentive', 'dividends', `weights of epoch ${epoch ?? '–'}`], lines),
+      `Stake: Herfindahl index ${concentration.herfindahl.toFixed(3)}; operators ${concentration.coalition.join(', ') || 'none'} together have ${share} and could decide alone.`,
+      copies.length === 0
+        ? 'No two validators said the same.'
+        : `The same weights: ${copies.map(({ uids: [one, other] }) => `${one} and ${other}`).join('; ')} (copied, agreed on, or one operator).`,
+    ].join('\n');
+  });
+}
+
+/** The newest epoch with opened weights, and the rows by uid. */
+async function lastOpinions(client: ChainClient, subnet: Subnet): Promise<{ epoch: bigint | undefined; rows: Map<number, SparseRow> }> {
+  const delay = BigInt(subnet.rules.revealDelayEpochs);
+  for (let back = delay; back <= delay + 2n && subnet.epoch >= back; back += 1n) {
+    const epoch = subnet.epoch - back;
+    const events = await client.events({ name: 'weightsBoard', event: 'Revealed', args: { subnetId: subnet.subnetId, epoch } });
+    if (events.length > 0) return { epoch, rows: new Map(events.map(({ args }) => [args.uid, decodeRow(hexToBytes(args.row)) ?? []])) };
+  }
+  return { epoch: undefined, rows: new Map() };
+}
+
+function rowText(row: SparseRow | undefined): string {
+  if (row === undefined) return '';
+  const sum = row.reduce((total, [, weight]) => total + weight, 0);
+  return row.map(([uid, weight]) => `${uid}:${((weight * 100) / sum).toFixed(0)}%`).join(' ');
+}
+
+function subnetIdOf(text: string): bigint {
+  if (/^[1-9]\d{0,17}$/.test(text)) return BigInt(text);
+  throw new MillraceError('bad-option', {
+    actor: 'caller',
+    message: `Got subnet "${text.slice(0, 40)}", expected its number`,
+    values: { got: text.slice(0, 40) },
+    hint: '`millrace subnet list` shows them.',
+  });
+}
