@@ -7,6 +7,7 @@ import {Checkpoints} from "@openzeppelin/contracts/utils/structs/Checkpoints.sol
 import {IOperators} from "../chain/IOperators.sol";
 import {IRandomness} from "../chain/IRandomness.sol";
 import {IModule} from "../chain/IRegistry.sol";
+import {Shuffle} from "../chain/Shuffle.sol";
 import {IRails} from "../token/IRails.sol";
 import {IStakeVault} from "../token/IStakeVault.sol";
 import {ICheckers} from "./ICheckers.sol";
@@ -16,6 +17,7 @@ import {IStorageMarket} from "./IStorageMarket.sol";
 /// @notice Money: the fees of open requests are this contract's account at Rails. Seats lock stake and are never slashed.
 contract Checkers is ICheckers, IModule, EIP712 {
     using Checkpoints for Checkpoints.Trace208;
+    using Shuffle for Shuffle.Order;
 
     /// Seats looked at in one draw: those that have left or belong to the provider are passed over.
     uint256 private constant STEPS_MAX = 128;
@@ -235,29 +237,16 @@ contract Checkers is ICheckers, IModule, EIP712 {
         uint256 population = _counts.upperLookup(uint48(d.openedAt - 1));
         uint256 seed = uint256(keccak256(abi.encode("checkers", randomness.valueOf(market.activationSeedTime(dealId)), dealId)));
         address owner = operators.ownerOf(d.operatorId);
-        uint256 steps = population < STEPS_MAX ? population : STEPS_MAX;
-        uint256[] memory places = new uint256[](steps); // a shuffle that is not written out: what was put where
-        uint256[] memory values = new uint256[](steps);
+        Shuffle.Order memory order = Shuffle.begin(seed, population, STEPS_MAX);
         found = new uint64[](_config.drawn);
         uint256 count;
-        for (uint256 step; step < steps && count < found.length; ++step) {
-            places[step] = step + uint256(keccak256(abi.encode(seed, step))) % (population - step);
-            uint256 picked = _valueAt(places, values, places[step], step);
-            values[step] = _valueAt(places, values, step, step);
-            uint64 seatId = uint64(picked + 1);
+        while (count < found.length && !order.isDone()) {
+            uint64 seatId = uint64(order.next() + 1);
             if (_isEligible(seatId, d, owner)) found[count++] = seatId;
         }
         assembly ("memory-safe") {
             mstore(found, count)
         }
-    }
-
-    /// What stands at `place` after the first `steps` swaps.
-    function _valueAt(uint256[] memory places, uint256[] memory values, uint256 place, uint256 steps) private pure returns (uint256) {
-        for (uint256 i = steps; i > 0; --i) {
-            if (places[i - 1] == place) return values[i - 1];
-        }
-        return place;
     }
 
     function _isEligible(uint64 seatId, IStorageMarket.Deal memory d, address owner) private view returns (bool) {
