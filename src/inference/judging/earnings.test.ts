@@ -22,7 +22,9 @@ function gainOf(own: bigint, rest: readonly { paid: bigint; quality: number }[],
   const total = [...shares.shares.values()].reduce((sum, share) => sum + share, shares.rest);
   assert.equal(total, SHARE_WHOLE);
   assert.ok(shares.rest >= 0n);
-  const row = weighScores(weightsDown(placeRest(shares, sink ? { sink: 200 } : { idlers: earners.map(({ uid }) => uid) })));
+  const row = weighScores(
+    weightsDown(placeRest(shares, sink ? { sink: 200 } : { idlers: new Map(earners.map(({ uid, quality }) => [uid, quality])) })),
+  );
   const sum = row.reduce((whole, [, weight]) => whole + BigInt(weight), 0n);
   const mine = BigInt(row.find(([uid]) => uid === 0)?.[1] ?? 0);
   return (sum === 0n ? 0n : (emissionValue * mine) / sum) - (own * FEE_BPS) / BPS;

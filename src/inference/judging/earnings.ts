@@ -2,8 +2,8 @@ import { WHOLE } from './text-distance.ts';
 
 /** What is known of a miner's paid work since the beginning, base units of the network's token. Both only grow. */
 export interface PaidWork {
-  /** Prices of all paid receipts that the miner signed. */
-  receipted: bigint;
+  /** Prices of all paid receipts that the miner signed, where they are known: what was paid for something else does not count. */
+  receipted?: bigint;
   /** Fees burnt on what the miner was paid in channels, as the chain says. */
   burnt: bigint;
   /** Of these, what earlier epochs have counted already. */
@@ -16,11 +16,11 @@ const BPS = 10_000n;
 const MILLIONTHS = BigInt(WHOLE);
 
 /**
- * What a miner may earn in this epoch: nine tenths of the fees that were burnt on paid requests and not counted before. It is bounded by both
- * what receipts and what the chain show, so that neither receipts without money nor money without requests earn. Never negative.
+ * What a miner may earn in this epoch: nine tenths of the fees that were burnt on paid requests and not counted before. It is bounded by what
+ * the chain shows and, where receipts are known, by these, so that neither receipts without money nor money without requests earn. Never negative.
  */
 export function earnedDown({ receipted, burnt, counted }: PaidWork, feeBps: bigint): { earned: bigint; counted: bigint } {
-  const proven = min((receipted * feeBps) / BPS, burnt);
+  const proven = receipted === undefined ? burnt : min((receipted * feeBps) / BPS, burnt);
   const fresh = proven > counted ? proven - counted : 0n;
   return { earned: (fresh * EARN_SHARE) / MILLIONTHS, counted: counted + fresh };
 }
@@ -61,13 +61,17 @@ export function shareEmissionDown(earners: readonly Earner[], emissionValue: big
 }
 
 /**
- * Where the rest goes: to the subnet's sink, a uid that nobody can claim for; in a subnet without one in equal parts to all miners that pass
- * their gates, so that a payment of one's own moves none of it.
+ * Where the rest goes: to the subnet's sink, a uid that nobody can claim for; in a subnet without one to the owners whose miners pass their gates,
+ * in proportion to quality alone, so that a payment of one's own moves none of it. Rounded down.
  */
-export function placeRest({ shares, rest }: EmissionShares, to: { sink: number } | { idlers: readonly number[] }): Map<number, bigint> {
+export function placeRest(
+  { shares, rest }: EmissionShares,
+  to: { sink: number } | { idlers: ReadonlyMap<number, number> },
+): Map<number, bigint> {
   const placed = new Map(shares);
-  const uids = 'sink' in to ? [to.sink] : to.idlers;
-  for (const uid of uids) placed.set(uid, (placed.get(uid) ?? 0n) + rest / BigInt(uids.length));
+  const parts = 'sink' in to ? new Map([[to.sink, WHOLE]]) : to.idlers;
+  const whole = [...parts.values()].reduce((sum, part) => sum + BigInt(part), 0n);
+  for (const [uid, part] of parts) if (part > 0) placed.set(uid, (placed.get(uid) ?? 0n) + (rest * BigInt(part)) / whole);
   return placed;
 }
 

@@ -34,7 +34,8 @@ export interface ReplayVerdict {
   outcome: 'confirmed' | 'refuted' | 'unproven';
   evidence: EvidenceClass;
   /**
-   * `same-output`, `near-output`; `other-output`, `other-witness`, `other-answer` (it signed the right digest and said something else),
+   * `same-output`, `near-output`, `unlike-bits` (the right answer, but neither digest nor witness are those of this kind of processor);
+   * `other-output`, `other-witness`, `other-answer` (it signed the right digest and said something else),
    * `inflated-count`, `unreadable-answer`; and why nothing is proven.
    */
   reason: string;
@@ -108,6 +109,8 @@ function judge({ sample, receipt, call, result, model }: Rerun): ReplayVerdict {
       return isExact ? refuted('other-output', receipt, isExact) : unproven('not-comparable', receipt);
     }
     if (distance > (model.distanceMax ?? EXACT_DISTANCE_MAX)) return { ...refuted('other-output', receipt, isExact), distance };
+    // The same answer from other bits: another kind of processor, or somebody who passed the question on. The witness could have told.
+    if (isExact && inputs.witnessNonce !== NO_BYTES) return { ...unproven('unlike-bits', receipt), distance };
   } else {
     const hasWitness = inputs.witnessNonce !== NO_BYTES && result.witness !== undefined;
     if (hasWitness && result.witness?.digest !== outputs.witness) return refuted('other-witness', receipt, isExact);

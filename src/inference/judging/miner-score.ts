@@ -1,0 +1,75 @@
+import type { ReplayVerdict } from './replay.ts';
+import { type GateVerdict, judgeService, type ServiceLimits, type ServiceSample } from './service-levels.ts';
+import { WHOLE } from './text-distance.ts';
+
+/** What a validator has seen of one miner since its last commit. */
+export interface MinerRecord {
+  service: ServiceSample[];
+  /** Own probes and users' requests that were run again. */
+  verdicts: { outcome: ReplayVerdict['outcome']; reason: string }[];
+  /** Answers measured by a known truth, millionths. */
+  qualities: number[];
+}
+
+/** What a miner must keep to earn. */
+export interface ScoreLimits extends ServiceLimits {
+  /** Refuted answers of all that were proven one way or the other, millionths. */
+  refutedMax: number;
+  /** One refuted answer is an accident; so many are none. */
+  refutedMin: number;
+  /** Mean quality, millionths. */
+  qualityMin: number;
+  /** Below so many judged answers quality says nothing. */
+  judgedMin: number;
+  /** What a miner earns of its share, millionths, whose answers are right and whose bits never are those of the exact model: it may be a proxy. */
+  unlikeRate: number;
+}
+
+/** A miner's quality, and what each gate says. */
+export interface MinerScore {
+  /** Millionths; 0 where a gate failed, whole where nothing is known: what is unproven never punishes. */
+  quality: number;
+  service: GateVerdict;
+  honesty: GateVerdict;
+  goodness: GateVerdict;
+  /** It cheated, as far as this validator can prove: it is not forgiven gradually. */
+  isCaught: boolean;
+  /** Counts behind the verdicts, for people. */
+  counts: { requests: number; confirmed: number; refuted: number; unproven: number; judged: number };
+}
+
+/** Nothing seen yet. */
+export function emptyRecord(): MinerRecord {
+  return { service: [], verdicts: [], qualities: [] };
+}
+
+/**
+ * Judges a miner by what was seen. A confirmed answer is whole, a refuted one nothing, a measured one what it measures; their mean, squared, is
+ * the quality, so that a model half as good earns a quarter. All integers.
+ */
+export function scoreMiner(record: MinerRecord, limits: ScoreLimits): MinerScore {
+  const { verdict: service } = judgeService(record.service, limits);
+  const of = (outcome: ReplayVerdict['outcome']) => record.verdicts.filter((verdict) => verdict.outcome === outcome).length;
+  const [confirmed, refuted, unproven] = [of('confirmed'), of('refuted'), of('unproven')];
+  const proven = confirmed + refuted;
+  const isCaught = refuted >= limits.refutedMin && refuted * WHOLE > limits.refutedMax * proven;
+  const honesty: GateVerdict = isCaught ? 'failed' : proven < limits.judgedMin ? 'unproven' : 'passed';
+  const judged = proven + record.qualities.length;
+  const sum = confirmed * WHOLE + record.qualities.reduce((total, quality) => total + quality, 0);
+  const mean = judged === 0 ? WHOLE : Math.floor(sum / judged);
+  const goodness: GateVerdict = judged < limits.judgedMin ? 'unproven' : mean >= limits.qualityMin ? 'passed' : 'failed';
+  const isFailed = [service, honesty, goodness].includes('failed');
+  const reasons = record.verdicts.map(({ reason }) => reason);
+  const unlike = reasons.filter((reason) => reason === 'unlike-bits').length;
+  const rate = unlike >= limits.judgedMin && !reasons.includes('same-output') ? limits.unlikeRate : WHOLE;
+  const squared = judged < limits.judgedMin ? WHOLE : Math.floor((mean * mean) / WHOLE);
+  const quality = isFailed ? 0 : Math.floor((squared * rate) / WHOLE);
+  return {
+    quality,
+    service,
+    honesty,
+    goodness,
+    isCaught,
+    counts: { requests: record.service.length, confirmed, refuted, unproven, judged },
+  };
+}
