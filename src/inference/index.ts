@@ -10,6 +10,7 @@ export type {
   SparseRow,
   YumaMode,
 } from './consensus/epoch-input.ts';
+export { type EngineSet, type EngineSetOptions, openEngineSet } from './engines/embedded-engines.ts';
 export type { TaskType } from './engines/engine.ts';
 export { readJsonObject } from './serving/call.ts';
 export { type AnswerRequest, fetchOf, listenerOf } from './serving/carriers.ts';

@@ -4,6 +4,9 @@ import type { Hex } from 'viem';
 import type { ReceiptCodec } from '../../chain/index.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import {
+  type ChunkQueue,
+  createChunkQueue,
+  errorObject,
   type InferenceReceipt,
   type OfferedModel,
   RECEIPT_HEADER,
@@ -158,17 +161,17 @@ interface StreamContext {
 
 async function streamOf(incoming: IncomingMessage, context: StreamContext): Promise<MinerAnswer> {
   const { request } = context;
-  const iterator = incoming[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+  const queue = createChunkQueue(incoming);
   const late = setTimeout(() => incoming.destroy(minerFailed('its first part did not come in time')), request.firstPartMs);
   const onGone = () => incoming.destroy();
   request.signal.addEventListener('abort', onGone, { once: true });
   const first: Buffer[] = [];
   try {
     for (let isThere = false; !isThere; ) {
-      const { done, value } = await iterator.next();
-      if (done === true) break;
-      first.push(value);
-      isThere = firstPartIn(first.length === 1 ? value : Buffer.concat(first));
+      const chunk = await queue.take();
+      if (chunk === undefined) break;
+      first.push(chunk);
+      isThere = firstPartIn(first.length === 1 ? chunk : Buffer.concat(first));
     }
   } catch (error) {
     throw request.signal.aborted ? toMillraceError(request.signal.reason) : minerFailed(toMillraceError(error).message);
@@ -180,7 +183,7 @@ async function streamOf(incoming: IncomingMessage, context: StreamContext): Prom
   const outcome = new Promise<AnswerOutcome>((resolve) => {
     finish = resolve;
   });
-  const parts = pump({ first, iterator, incoming, context, ttftMs, finish });
+  const parts = pump({ first, queue, incoming, context, ttftMs, finish });
   // A stream that nobody reads to its end has an end all the same.
   incoming.once('close', () => {
     request.signal.removeEventListener('abort', onGone);
@@ -200,13 +203,13 @@ function firstPartIn(data: Buffer): boolean {
 
 async function* pump(from: {
   first: Buffer[];
-  iterator: AsyncIterator<Buffer>;
+  queue: ChunkQueue;
   incoming: IncomingMessage;
   context: StreamContext;
   ttftMs: number;
   finish: (outcome: AnswerOutcome) => void;
 }): AsyncGenerator<Buffer> {
-  const { iterator, incoming, context, ttftMs, finish } = from;
+  const { queue, incoming, context, ttftMs, finish } = from;
   const tail = createStreamTail();
   const kept: Buffer[] = [];
   let passedBytes = 0;
@@ -223,9 +226,9 @@ async function* pump(from: {
       if (passed.length > 0) yield passed;
     }
     for (;;) {
-      const { done, value } = await iterator.next();
-      if (done === true) break;
-      const passed = feed(value);
+      const chunk = await queue.take();
+      if (chunk === undefined) break;
+      const passed = feed(chunk);
       if (passed.length > 0) yield passed;
     }
     const rest = tail.rest();
@@ -235,7 +238,8 @@ async function* pump(from: {
     if (!context.request.signal.aborted) {
       const failure = minerFailed(toMillraceError(error).message);
       finish({ ...cutOutcome(ttftMs, passedBytes), fault: failure });
-      throw failure;
+      // A stream that breaks ends with an error event, not with silence.
+      yield Buffer.from(`data: ${JSON.stringify(errorObject(failure))}\n\n`);
     }
   } finally {
     if (isComplete) {

@@ -8,7 +8,6 @@ import {
   createInferenceReceipts,
   createServingMetrics,
   createTill,
-  errorObject,
   failureAnswer,
   type InferenceReceipt,
   priceUp,
@@ -189,7 +188,10 @@ class Gateway implements InferenceGateway {
       if (found !== undefined) return json(found);
     }
     if (path === '/v1/key') return json(showKey(this.#callerOf(request).key));
-    if (path.startsWith('/v1/receipts/')) return json(await this.#options.receipts.find(path.slice('/v1/receipts/'.length)));
+    if (path.startsWith('/v1/receipts/')) {
+      const isKnown = this.#callerOf(request).name !== 'payer';
+      return json(await this.#options.receipts.find(path.slice('/v1/receipts/'.length), isKnown));
+    }
     if (path === '/healthz') return json({ status: 'ok', miners: [...this.#options.directory.all()].length });
     if (path === '/metrics') return { status: 200, headers: { 'content-type': 'text/plain; version=0.0.4' }, body: this.metrics() };
     const message = `Nothing is served at ${path.slice(0, 128)}`;
@@ -244,15 +246,15 @@ class Gateway implements InferenceGateway {
     const isWhole = typeof answer.body === 'string' || answer.body instanceof Uint8Array;
     if (answer.status === 200 && isWhole) this.#idempotent.keep(key, answer);
     else if (answer.status !== 200) this.#idempotent.drop(key);
-    else answer.body = this.#keptStream(key, answer);
+    else answer.body = this.#keptStream(key, answer, answer.body as AsyncIterable<string | Uint8Array>);
   }
 
-  async *#keptStream(key: string, answer: ServingAnswer): AsyncGenerator<string | Uint8Array> {
+  async *#keptStream(key: string, answer: ServingAnswer, body: AsyncIterable<string | Uint8Array>): AsyncGenerator<string | Uint8Array> {
     const { status, headers } = answer;
     const pieces: Uint8Array[] = [];
     let isWhole = false;
     try {
-      for await (const piece of answer.body as AsyncIterable<string | Uint8Array>) {
+      for await (const piece of body) {
         pieces.push(typeof piece === 'string' ? Buffer.from(piece) : piece);
         yield piece;
       }
@@ -291,7 +293,7 @@ class Gateway implements InferenceGateway {
       return {
         status: 200,
         headers: { 'content-type': routed.answer.contentType, 'cache-control': 'no-store', ...sale.headers, ...operatorHeader(routed) },
-        body: honestStream(parts as AsyncGenerator<Buffer>),
+        body: parts as AsyncGenerator<Buffer>,
       };
     } catch (error) {
       await sale.settle(0n);
@@ -404,15 +406,6 @@ function lesser(left: bigint, right: bigint): bigint {
 
 function greater(left: bigint, right: bigint): bigint {
   return left > right ? left : right;
-}
-
-/** A stream that breaks ends with an error event, not with silence. */
-async function* honestStream(parts: AsyncGenerator<Buffer>): AsyncGenerator<Uint8Array | string> {
-  try {
-    yield* parts;
-  } catch (error) {
-    yield `data: ${JSON.stringify(errorObject(toMillraceError(error)))}\n\n`;
-  }
 }
 
 function operatorHeader({ chosen }: Routed): Record<string, string> {

@@ -22,8 +22,8 @@ export interface KeptReceipt {
 export interface ReceiptBook {
   /** Keeps a receipt; on the disk within a moment. */
   add(receipt: KeptReceipt): void;
-  /** @throws receipt-unknown */
-  find(id: string): Promise<KeptReceipt>;
+  /** One of the last few thousand, or where `deep` any: one such search at a time. @throws receipt-unknown */
+  find(id: string, deep: boolean): Promise<KeptReceipt>;
   readonly count: number;
   flush(): Promise<void>;
   close(): Promise<void>;
@@ -34,6 +34,7 @@ const FILE_BYTES_MAX = 64 << 20;
 const FILES_MAX = 64;
 const RECENT_MAX = 4096;
 const WAITING_MAX = 100_000;
+const ID = /^0x[0-9a-f]{64}$/;
 
 /** Opens the receipts in a folder: files of one JSON object a line, the oldest of 64 removed when a new one begins. */
 export async function openReceiptBook(folder: string, log: Logger): Promise<ReceiptBook> {
@@ -46,7 +47,15 @@ export async function openReceiptBook(folder: string, log: Logger): Promise<Rece
   let count = 0;
   let turn: Promise<void> = Promise.resolve();
   let timer: NodeJS.Timeout | undefined;
+  let searching: Promise<unknown> = Promise.resolve();
 
+  const findInFiles = async (id: string): Promise<KeptReceipt | undefined> => {
+    for (const name of (await names()).reverse()) {
+      const found = await findInFile(join(folder, name), id);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  };
   const begin = async (): Promise<FileHandle> => {
     await file?.close();
     const old = await names();
@@ -93,11 +102,13 @@ export async function openReceiptBook(folder: string, log: Logger): Promise<Rece
       if (waiting.length < WAITING_MAX) waiting.push(receipt);
       timer ??= setTimeout(() => void flush(), FLUSH_MS);
     },
-    async find(id) {
+    async find(id, deep) {
       const known = recent.get(id);
       if (known !== undefined) return known;
-      for (const name of (await names()).reverse()) {
-        const found = await findInFile(join(folder, name), id);
+      if (deep && ID.test(id)) {
+        const search = searching.then(() => findInFiles(id));
+        searching = search.catch(() => {});
+        const found = await search;
         if (found !== undefined) return found;
       }
       throw new MillraceError('receipt-unknown', {

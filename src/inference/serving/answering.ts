@@ -44,12 +44,9 @@ const STREAM_HEADERS = { 'content-type': 'text/event-stream; charset=utf-8', 'ca
 /** Without a count from the engine (the caller went away), input is counted as four bytes for each token. */
 const BYTES_PER_UNIT = 4;
 
-let receipts = 0n;
-const idPrefix = randomBytes(24).toString('hex');
-
-function nextReceiptId(): Hex {
-  receipts += 1n;
-  return `0x${idPrefix}${receipts.toString(16).padStart(16, '0')}`;
+/** Nobody can guess another's receipt from its own. */
+function drawReceiptId(): Hex {
+  return `0x${randomBytes(32).toString('hex')}`;
 }
 
 /** Runs a request's model and answers with a signed receipt; whatever happens, the sale is settled and everything is released. */
@@ -62,7 +59,7 @@ class RunningWork {
   readonly name: AnswerName;
   readonly #parts: AnsweringParts;
   readonly #work: Work;
-  readonly #receiptId = nextReceiptId();
+  readonly #receiptId = drawReceiptId();
   readonly #startedMs = performance.now();
   readonly #abort = new AbortController();
   #firstMs = 0;

@@ -72,26 +72,100 @@ export function readAll(incoming: http.IncomingMessage, bytesMax: number): Promi
   });
 }
 
-/** The `data` of server-sent events, in order; other fields and comments are left out. @throws as readAll; `bytesMax` is for one event */
-export async function* readEvents(incoming: http.IncomingMessage, bytesMax: number): AsyncGenerator<string> {
+/**
+ * Gives `onData` the `data` of each server-sent event as it comes; other fields and comments are left out. Stops at `[DONE]`.
+ * @throws as readAll, and what `onData` throws; `bytesMax` is for one event
+ */
+export function eachEvent(incoming: http.IncomingMessage, bytesMax: number, onData: (data: string) => void): Promise<void> {
   let rest = '';
-  incoming.setEncoding('utf8');
-  try {
-    for await (const chunk of incoming as unknown as AsyncIterable<string>) {
-      rest += chunk;
-      let from = 0;
-      for (let end = rest.indexOf('\n', from); end !== -1; end = rest.indexOf('\n', from)) {
-        const isCr = end > from && rest.charCodeAt(end - 1) === 13;
-        const line = rest.slice(from, isCr ? end - 1 : end);
-        from = end + 1;
-        if (line.startsWith('data:')) yield line.charCodeAt(5) === 32 ? line.slice(6) : line.slice(5);
-      }
-      rest = rest.slice(from);
-      if (rest.length > bytesMax) throw tooLong(bytesMax);
+  const take = (chunk: string): boolean => {
+    rest = rest === '' ? chunk : rest + chunk;
+    let from = 0;
+    for (let end = rest.indexOf('\n'); end !== -1; end = rest.indexOf('\n', from)) {
+      const line = rest.slice(from, end > from && rest.charCodeAt(end - 1) === 13 ? end - 1 : end);
+      from = end + 1;
+      if (!line.startsWith('data:')) continue;
+      const data = line.charCodeAt(5) === 32 ? line.slice(6) : line.slice(5);
+      if (data === '[DONE]') return true;
+      onData(data);
     }
-  } catch (error) {
-    throw error instanceof MillraceError ? error : cutShort(error);
-  }
+    rest = rest.slice(from);
+    if (rest.length > bytesMax) throw tooLong(bytesMax);
+    return false;
+  };
+  return new Promise((resolve, reject) => {
+    let isOver = false;
+    incoming.setEncoding('utf8');
+    incoming.on('data', (chunk: string) => {
+      if (isOver) return;
+      try {
+        isOver = take(chunk);
+        if (isOver) resolve();
+      } catch (error) {
+        isOver = true;
+        reject(error);
+        incoming.destroy();
+      }
+    });
+    incoming.on('end', () => resolve());
+    incoming.on('error', (error) => reject(error instanceof MillraceError ? error : cutShort(error)));
+    incoming.on('close', () => reject(cutShort(new TypeError('the connection closed'))));
+  });
+}
+
+/** A body as it comes, all that is there at a time; the sender is held back while much of it waits. */
+export interface ChunkQueue {
+  /** What has come; undefined at the end. @throws server-unreachable, server-timeout */
+  take(): Promise<Buffer | undefined>;
+}
+
+const QUEUE_BYTES_MAX = 256 << 10;
+
+/** The body of an answer as a queue: cheaper than an iterator, and pieces that wait together are handed on together. */
+export function createChunkQueue(incoming: http.IncomingMessage): ChunkQueue {
+  let chunks: Buffer[] = [];
+  let held = 0;
+  let isOver = false;
+  let failure: unknown;
+  let wake: (() => void) | undefined;
+  const rouse = () => {
+    const waiting = wake;
+    wake = undefined;
+    waiting?.();
+  };
+  const end = (error?: unknown) => {
+    if (isOver) return;
+    isOver = true;
+    failure = error;
+    rouse();
+  };
+  incoming.on('data', (chunk: Buffer) => {
+    chunks.push(chunk);
+    held += chunk.length;
+    if (held > QUEUE_BYTES_MAX) incoming.pause();
+    rouse();
+  });
+  incoming.on('end', () => end());
+  incoming.on('error', (error) => end(error instanceof MillraceError ? error : cutShort(error)));
+  incoming.on('close', () => end(cutShort(new TypeError('the connection closed'))));
+  return {
+    async take() {
+      if (chunks.length === 0 && !isOver) {
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+      if (chunks.length === 0) {
+        if (failure !== undefined) throw failure;
+        return undefined;
+      }
+      const taken = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, held);
+      chunks = [];
+      held = 0;
+      if (incoming.isPaused()) incoming.resume();
+      return taken;
+    },
+  };
 }
 
 function unreachable(url: URL, cause: unknown): MillraceError {

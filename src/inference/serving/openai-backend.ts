@@ -20,7 +20,7 @@ import type {
   TranscriptionResult,
 } from '../engines/engine.ts';
 import { chatBody, createChatReader, readCompletion } from './backend-chat.ts';
-import { readAll, readEvents, sendHttp } from './http-client.ts';
+import { eachEvent, readAll, sendHttp } from './http-client.ts';
 import { unpackPcm } from './wav.ts';
 
 /** A model behind an OpenAI-compatible URL: llama.cpp, Ollama, vLLM and others. */
@@ -126,10 +126,7 @@ class OpenAiBackend implements Engine {
     const answer = await this.#send('chat/completions', { type: 'application/json', bytes: body }, signal);
     if (onPart === undefined) return readCompletion(await this.#json(answer));
     const reader = createChatReader(onPart);
-    for await (const data of readEvents(answer, EVENT_BYTES_MAX)) {
-      if (data === '[DONE]') break;
-      reader.take(data);
-    }
+    await eachEvent(answer, EVENT_BYTES_MAX, (data) => reader.take(data));
     return reader.end();
   }
 

@@ -1,0 +1,285 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, beforeEach, test } from 'node:test';
+import { openTransportIdentity, startPeerServer } from '../../connect/index.ts';
+import {
+  createInferenceReceipts,
+  createMiner,
+  fetchOf,
+  listenerOf,
+  type Miner,
+  RECEIPT_HEADER,
+  verifyReceipt,
+} from '../../inference/index.ts';
+import { type ForeignBackend, startForeignBackend } from '../../inference/serving/foreign-backend.ts';
+import { backendModels, startTestMiner, TEST_DOMAIN, type TestMiner } from '../../inference/serving/miner-fixture.ts';
+import { silentLogger } from '../../log.ts';
+import type { ReplaySample } from './inference-gateway.ts';
+import { type InferenceServer, startInferenceServer } from './inference-server.ts';
+import type { MinerEntry } from './miner-directory.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'millrace-failover-'));
+const codec = createInferenceReceipts(TEST_DOMAIN);
+const nowSeconds = () => BigInt(Math.floor(Date.now() / 1000));
+const chatBody = (more: object = {}) => JSON.stringify({ model: 'mill-chat', messages: [{ role: 'user', content: 'why?' }], ...more });
+const samples: ReplaySample[] = [];
+let backend: ForeignBackend;
+let honest: TestMiner;
+let gateway: InferenceServer;
+let entries: MinerEntry[] = [];
+const closing: (() => Promise<unknown>)[] = [];
+
+before(async () => {
+  backend = await startForeignBackend();
+  honest = await startTestMiner({ models: free(backend.url), operatorId: 1n });
+  const root = backendModels(backend.url)[0]?.engine.card.root as `0x${string}`;
+  gateway = await startInferenceServer({
+    folder,
+    port: 0,
+    domain: TEST_DOMAIN,
+    miners: async () => entries,
+    now: nowSeconds,
+    isOpen: true,
+    tokenizers: new Map([[root, (text: string) => text.split(' ').length]]),
+    onSample: (sample) => samples.push(sample),
+    rules: { firstPartMs: 2000 },
+    log: silentLogger,
+  });
+});
+after(async () => {
+  await gateway.stop(100);
+  await honest.stop();
+  for (const close of closing) await close();
+  await backend.stop();
+  rmSync(folder, { recursive: true, force: true });
+});
+beforeEach(async () => {
+  // Forgets what was learnt of miners in the test before.
+  entries = [];
+  await gateway.directory.refresh();
+});
+
+function free(url: string) {
+  return backendModels(url, 16).map((model) => ({
+    ...model,
+    price: { ...model.price, inputPerMillion: 0n, outputPerMillion: 0n, perRequest: 0n },
+  }));
+}
+
+function entryOf(url: string, uid: number, operatorId: bigint): MinerEntry {
+  return { uid, operatorId, endpoint: url, transportKey: '', rank: 1 };
+}
+
+/** A miner that does what `cheat` makes of it. */
+async function startCheat(operatorId: bigint, cheat: (miner: Miner) => Server): Promise<string> {
+  const inner = await startTestMiner({ models: free(backend.url), operatorId });
+  const server = cheat(inner.miner);
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  closing.push(async () => {
+    server.closeAllConnections();
+    server.close();
+    await inner.stop();
+  });
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+/** Asks for the cheat first. */
+async function askFirst(url: string, operatorId: bigint, more: object = {}, headers: Record<string, string> = {}) {
+  entries = [entryOf(url, 2, operatorId), entryOf(honest.url, 1, 1n)];
+  await gateway.directory.refresh();
+  const body = chatBody({ provider: { order: [`operator-${operatorId}`] }, ...more });
+  const answer = await fetch(`http://127.0.0.1:${gateway.port}/v1/chat/completions`, {
+    method: 'POST',
+    body,
+    headers: { 'content-type': 'application/json', ...headers },
+  });
+  return { answer, text: await answer.text(), requestHash: `0x${createHash('sha256').update(body).digest('hex')}` as const };
+}
+
+test('a miner that fails, is busy, or breaks before the first part is passed over; the next one answers', async () => {
+  const failures: ((response: import('node:http').ServerResponse) => void)[] = [
+    (response) => response.writeHead(500).end('{}'),
+    (response) => response.writeHead(429, { 'retry-after': '3' }).end('{}'),
+    (response) => response.destroy(),
+    (response) => response.writeHead(200, { 'content-type': 'text/event-stream' }).end('data: {"error":{"message":"no"}}\n\n'),
+    (response) => void response.writeHead(200, { 'content-type': 'text/event-stream' }).write(': waiting\n\n'),
+  ];
+  for (const [index, fail] of failures.entries()) {
+    const operatorId = BigInt(10 + index);
+    const url = await startCheat(operatorId, (miner) => {
+      const listen = listenerOf((request) => miner.answer(request));
+      return createServer((request, response) => (request.method === 'POST' ? fail(response) : listen(request, response)));
+    });
+    const { answer, text, requestHash } = await askFirst(url, operatorId, { stream: index > 2 });
+    assert.equal(answer.status, 200, `${index} ${text}`);
+    assert.equal(answer.headers.get('millrace-operator'), '1');
+    const encoded = answer.headers.get(RECEIPT_HEADER) ?? /: millrace-receipt (\S+)/.exec(text)?.[1];
+    verifyReceipt(codec, encoded as string, { miner: honest.signer.address, requestHash });
+    const known = [...gateway.directory.all()].find(({ entry }) => entry.operatorId === operatorId);
+    assert.equal(known?.health('mill-chat').isOpen(performance.now()), false);
+  }
+});
+
+test('a miner that dies in the middle of a stream leaves an honest error, no receipt, and is left alone', async () => {
+  const url = await startCheat(20n, (miner) => {
+    const listen = listenerOf((request) => miner.answer(request));
+    return createServer((request, response) => {
+      if (request.method !== 'POST') return listen(request, response);
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write('data: {"choices":[{"index":0,"delta":{"content":"the"}}]}\n\n', () => setTimeout(() => response.destroy(), 20));
+    });
+  });
+  const { answer, text } = await askFirst(url, 20n, { stream: true });
+  assert.equal(answer.status, 200);
+  assert.match(text, /"content":"the"[\s\S]*data: \{"error":[\s\S]*miner-failed/);
+  assert.doesNotMatch(text, /millrace-receipt/);
+});
+
+test('an answer that is not the one that was signed costs nothing, has no receipt, and ends the miner’s traffic', async () => {
+  const url = await startCheat(21n, (miner) =>
+    createServer(
+      listenerOf(async (request) => {
+        const answer = await miner.answer(request);
+        return typeof answer.body === 'string' && request.method === 'POST'
+          ? { ...answer, body: answer.body.replace('the mill', 'the sun') }
+          : answer;
+      }),
+    ),
+  );
+  const { answer, text } = await askFirst(url, 21n);
+  assert.match(text, /the sun turns/);
+  assert.equal(answer.headers.get(RECEIPT_HEADER), null);
+  assert.equal(answer.headers.get('millrace-cost'), '0');
+  const again = await askFirst(url, 21n);
+  assert.equal(again.answer.headers.get('millrace-operator'), '21', 'the caller insists on its order');
+  const known = [...gateway.directory.all()].find(({ entry }) => entry.operatorId === 21n);
+  assert.equal(known?.health('mill-chat').isOpen(performance.now() + 3_000_000), false);
+});
+
+test('counts of tokens are checked by the model’s own tokenizer', async () => {
+  const inflating = await startForeignBackend({ inflateBy: 40 });
+  closing.push(() => inflating.stop());
+  const cheat = await startTestMiner({ models: free(inflating.url), operatorId: 22n });
+  closing.push(() => cheat.stop());
+  for (const stream of [false, true]) {
+    const { text } = await askFirst(cheat.url, 22n, { stream });
+    assert.match(text, /the/);
+  }
+  assert.match(gateway.metrics(), /millrace_gateway_requests_total/);
+  const known = [...gateway.directory.all()].find(({ entry }) => entry.operatorId === 22n);
+  assert.equal(known?.health('mill-chat').isOpen(performance.now() + 3_000_000), false);
+});
+
+test('a caller’s own mistake is answered by the first miner’s words, and nobody else is asked', async () => {
+  const before_ = backend.requests;
+  const { answer, text } = await askFirst(honest.url, 1n, { temperature: 9 });
+  assert.equal(answer.status, 400);
+  assert.match(text, /temperature/);
+  assert.equal(backend.requests, before_);
+});
+
+test('validators get what callers allow, and nothing under zero retention', async () => {
+  samples.length = 0;
+  await askFirst(honest.url, 1n);
+  assert.equal(samples.length, 0);
+  const { text } = await askFirst(honest.url, 1n, {}, { 'millrace-replay': 'allow' });
+  assert.equal(samples[0]?.answer.toString(), text);
+  const zero = await askFirst(honest.url, 1n, { provider: { zdr: true } }, { 'millrace-replay': 'allow' });
+  assert.equal(samples.length, 1);
+  const { receipt } = verifyReceipt(codec, zero.answer.headers.get(RECEIPT_HEADER) as string);
+  assert.deepEqual([receipt.inputs.zeroRetention, receipt.inputs.replayAllowed], [true, false]);
+});
+
+test('an idempotency key is answered once, streamed or not', async () => {
+  for (const stream of [false, true]) {
+    const before_ = backend.requests;
+    const headers = { 'idempotency-key': `again-${stream}` };
+    const one = await askFirst(honest.url, 1n, { stream }, headers);
+    const two = await askFirst(honest.url, 1n, { stream }, headers);
+    assert.equal(two.text, one.text);
+    assert.equal(two.answer.headers.get('idempotent-replayed'), 'true');
+    assert.equal(backend.requests, before_ + 1);
+  }
+});
+
+test('a miner behind pinned TLS is asked; one that shows another key is not', async () => {
+  const identity = await openTransportIdentity(join(folder, 'tls'));
+  const inner = createMiner({
+    operatorId: 30n,
+    signer: honest.signer,
+    domain: TEST_DOMAIN,
+    profile: 'dev',
+    models: free(backend.url),
+    now: nowSeconds,
+    log: silentLogger,
+  });
+  const server = await startPeerServer({ port: 0, identity, fetch: fetchOf((request) => inner.answer(request)) });
+  closing.push(
+    () => server.stop(10),
+    () => inner.stop(),
+  );
+  const endpoint = `https://127.0.0.1:${server.port}`;
+  for (const stream of [false, true]) {
+    entries = [{ uid: 3, operatorId: 30n, endpoint, transportKey: identity.transportKey, rank: 1 }];
+    await gateway.directory.refresh();
+    const answer = await fetch(`http://127.0.0.1:${gateway.port}/v1/chat/completions`, { method: 'POST', body: chatBody({ stream }) });
+    assert.match(await answer.text(), /the/);
+    assert.equal(answer.headers.get('millrace-operator'), '30');
+  }
+  entries = [{ uid: 3, operatorId: 30n, endpoint, transportKey: `0x${'11'.repeat(32)}`, rank: 1 }];
+  await gateway.directory.refresh();
+  assert.deepEqual([...gateway.directory.all()], []);
+});
+
+test('pages of other sites cannot spend the money of an open gateway', async () => {
+  const ask = async (headers: string) => {
+    const socket = connect(gateway.port, '127.0.0.1');
+    socket.end(`GET /v1/models HTTP/1.1\r\n${headers}\r\nConnection: close\r\n\r\n`);
+    let text = '';
+    for await (const chunk of socket) text += chunk;
+    return Number(text.slice(9, 12));
+  };
+  assert.equal(await ask('Host: 127.0.0.1'), 200);
+  assert.equal(await ask('Host: evil.example'), 403);
+  assert.equal(await ask('Host: 127.0.0.1\r\nOrigin: https://evil.example'), 403);
+  await assert.rejects(
+    startInferenceServer({
+      folder: join(folder, 'x'),
+      host: '0.0.0.0',
+      port: 0,
+      domain: TEST_DOMAIN,
+      miners: async () => [],
+      now: nowSeconds,
+      isOpen: true,
+      log: silentLogger,
+    }),
+    { code: 'open-gateway-exposed' },
+  );
+});
+
+test('a reader that takes nothing holds its stream back, and others are served meanwhile', async () => {
+  const long = await startForeignBackend({ words: 5_000 });
+  closing.push(() => long.stop());
+  const miner = await startTestMiner({ models: free(long.url).map((model) => ({ ...model, outputUnitsMax: 5_000 })), operatorId: 40n });
+  closing.push(() => miner.stop());
+  entries = [entryOf(miner.url, 4, 40n)];
+  await gateway.directory.refresh();
+  const before_ = process.memoryUsage().rss;
+  const sockets = Array.from({ length: 10 }, () => {
+    const socket = connect(gateway.port, '127.0.0.1');
+    socket.pause();
+    const body = chatBody({ stream: true, max_tokens: 5_000 });
+    socket.write(`POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+    return socket;
+  });
+  const quick = await fetch(`http://127.0.0.1:${gateway.port}/v1/chat/completions`, { method: 'POST', body: chatBody({ max_tokens: 3 }) });
+  assert.equal(quick.status, 200);
+  assert.ok(process.memoryUsage().rss - before_ < 300 << 20);
+  for (const socket of sockets) socket.destroy();
+  while (!miner.miner.metrics().includes('running_count 0')) await new Promise((resolve) => setTimeout(resolve, 10));
+});
