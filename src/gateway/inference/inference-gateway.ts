@@ -24,6 +24,7 @@ import type { Receiver } from '../../token/index.ts';
 import type { AnswerOutcome } from './ask-miner.ts';
 import type { CallerKey, CallerKeys } from './caller-keys.ts';
 import { createIdempotentAnswers, type IdempotentAnswers } from './idempotency.ts';
+import { listModels, showKey } from './listing.ts';
 import type { MinerDirectory } from './miner-directory.ts';
 import { type Question, readQuestion, taskOfPath } from './question.ts';
 import type { ReceiptBook } from './receipt-book.ts';
@@ -422,44 +423,6 @@ function idempotencyOf({ headers }: ServingRequest, caller: Caller): string | un
 function passedOn(error: MillraceError): ServingAnswer {
   const { status, body } = error.values;
   return { status: Number(status), headers: { 'content-type': 'application/json', 'cache-control': 'no-store' }, body: String(body) };
-}
-
-function listModels(directory: MinerDirectory): Record<string, unknown>[] {
-  const models = new Map<string, Record<string, unknown> & { millrace: { miners: number } }>();
-  for (const { signed } of directory.all()) {
-    for (const { id, task, root, unit, contextTokens, evidence, inputPerMillion, outputPerMillion, perRequest } of signed.offer.models) {
-      const known = models.get(id);
-      if (known !== undefined) {
-        known.millrace.miners += 1;
-        continue;
-      }
-      const price = {
-        unit,
-        inputPerMillion: inputPerMillion.toString(),
-        outputPerMillion: outputPerMillion.toString(),
-        perRequest: perRequest.toString(),
-      };
-      const millrace = { task, root, contextTokens: Number(contextTokens), evidence, price, miners: 1 };
-      models.set(id, { id, object: 'model', created: 0, owned_by: 'millrace', millrace });
-    }
-  }
-  return [...models.values()];
-}
-
-function showKey(key: CallerKey | undefined): Record<string, unknown> {
-  if (key === undefined) return { id: null };
-  const { id, name, spent, budget, periodSeconds, periodStart, requestsPerMinute, models, expiresAt } = key;
-  return {
-    id,
-    name,
-    spent: spent.toString(),
-    budget: budget?.toString(),
-    periodSeconds,
-    periodStart,
-    requestsPerMinute,
-    models,
-    expiresAt,
-  };
 }
 
 /** A page of another site in this machine's browser may send requests here; they would spend its owner's money. @throws foreign-page */

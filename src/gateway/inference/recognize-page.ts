@@ -65,7 +65,7 @@ $('form').addEventListener('submit', async (event) => {
     const query = new URLSearchParams({ model: $('model').value, score_min: $('score').value });
     const answer = await fetch('/v1/tasks/detection?' + query, { method: 'POST', body: file, headers: { 'content-type': file.type || 'application/octet-stream', ...auth() } });
     const found = await answer.json();
-    if (!answer.ok) throw new Error(found.error.message + (found.error.millrace?.hint ? ' ' + found.error.millrace.hint : ''));
+    if (!answer.ok) return fail(found.error.message + (found.error.millrace?.hint ? ' ' + found.error.millrace.hint : ''));
     show(answer, found);
     draw(await createImageBitmap(file, { imageOrientation: 'from-image' }), found);
   } catch (error) { fail(error.message); } finally { $('go').disabled = false; }
