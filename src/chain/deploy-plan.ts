@@ -94,6 +94,7 @@ export function createSteps({ profile, survey, deployer, allocations, stableToke
         ...(['storageMarket', 'possession', 'operators', 'stakeVault', 'rails', 'checkers', 'orderBatches'] as const).map(at),
       ],
     },
+    { name: 'jury', args: (at) => [profile.jury, ...(['operators', 'stakeVault', 'randomness'] as const).map(at)] },
     { name: 'channels', args: (at) => [at('networkToken'), profile.channels.feeBps] },
   ];
   if (stableToken === undefined) steps.push({ name: 'stableToken', args: () => [] });
@@ -102,7 +103,7 @@ export function createSteps({ profile, survey, deployer, allocations, stableToke
 
 /** The inference network's contracts (decision 0018). `inferenceToken` comes out of `subnetEmission`. */
 function inferenceSteps(profile: Profile): CreateStep[] {
-  const { inferenceToken, emissionShares, subnets, backerIncome } = profile;
+  const { inferenceToken, emissionShares, subnets, subnetEpochs, backerIncome, receiptCourt } = profile;
   return [
     { name: 'subnetEmission', args: (at) => [at('registry'), inferenceToken.name, inferenceToken.symbol] },
     { name: 'emissionShares', args: (at) => [at('registry'), at('subnetEmission'), emissionShares.halfLifeSeconds] },
@@ -115,6 +116,15 @@ function inferenceSteps(profile: Profile): CreateStep[] {
         backerIncome.takeDelaySeconds,
         ...(['registry', 'stakeVault', 'operators'] as const).map(at),
         (['inferenceToken', 'networkToken', 'stableToken'] as const).map(at),
+      ],
+    },
+    { name: 'receiptCourt', args: (at) => [receiptCourt, ...(['operators', 'stakeVault', 'rails', 'jury'] as const).map(at)] },
+    { name: 'yumaCore', args: () => [] },
+    {
+      name: 'subnetEpochs',
+      args: (at) => [
+        subnetEpochs,
+        ...(['registry', 'operators', 'subnets', 'weightsBoard', 'subnetEmission', 'yumaCore'] as const).map(at),
       ],
     },
   ];

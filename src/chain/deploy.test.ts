@@ -57,7 +57,7 @@ test('a network on the embedded chain is complete, sealed, and no key holds a po
     assert.equal(await client.read('registry', 'isSealed'), true);
     assert.deepEqual(
       await client.read('registry', 'slashers'),
-      (['storageMarket', 'checkers', 'orderBook'] as const).map((name) => client.address(name)),
+      (['storageMarket', 'checkers', 'orderBook', 'jury', 'receiptCourt'] as const).map((name) => client.address(name)),
     );
     assert.equal((await client.read('possession', 'config')).period, 300);
     assert.equal(await client.read('networkToken', 'balanceOf', [deployer.address]), 100_000_000n * 10n ** 18n);
@@ -76,7 +76,8 @@ test('a network on the embedded chain is complete, sealed, and no key holds a po
       'governor rules': 'timelock',
       'networkToken.mint': 'emission',
       'emission.mint (what the schedule says)': 'anyone',
-      'stakeVault.lock, stakeVault.slash': 'orderBook', // the last of three, see above
+      'stakeVault.lock, stakeVault.slash': 'receiptCourt', // the last of five, see above
+      'receiptCourt.rule': 'jury',
       'possession.insert, possession.remove': 'storageMarket',
       'storageMarket.open, storageMarket.extend': 'dealDesk',
       'storageMarket.open': 'orderBook',
@@ -84,7 +85,7 @@ test('a network on the embedded chain is complete, sealed, and no key holds a po
       'subnetEmission.issue (what the schedule says)': 'anyone',
       'subnetEmission.setShare': 'emissionShares',
       'subnetEmission.assign, emissionShares.burntFor, emissionShares.dissolved': 'subnets',
-      'subnetEmission.collect, subnets.record': 'nobody',
+      'subnetEmission.collect, subnets.record': 'subnetEpochs',
       'subnets.revokePermit': 'weightsBoard',
       'subnets.create (for its lock)': 'anyone',
       'backerIncome.addToken': 'timelock',
@@ -122,11 +123,13 @@ test('every profile is accepted by the contracts, and its withdrawal delay cover
     await client.read('registry', 'checkExposure');
     const delay = await client.read('stakeVault', 'withdrawalDelaySeconds');
     assert.equal(delay, profile.parameters['vault.withdrawalDelay']?.value);
-    const exposure = await client.read('storageMarket', 'exposureSeconds');
-    assert.ok(
-      (profile.parameters['vault.withdrawalDelay']?.min ?? 0n) >= exposure,
-      `${name}: a vote could lower the delay below ${exposure}`,
-    );
+    for (const slasher of ['storageMarket', 'jury', 'receiptCourt'] as const) {
+      const exposure = await client.read(slasher, 'exposureSeconds');
+      assert.ok(
+        (profile.parameters['vault.withdrawalDelay']?.min ?? 0n) >= exposure,
+        `${name}: a vote could lower the delay below the ${exposure} of ${slasher}`,
+      );
+    }
     assert.ok(profile.governor.timelockDelaySeconds < delay, `${name}: stakers could not leave before a decision takes effect`);
   }
   await assert.rejects(deployNetwork(deployOptions(anvil.rpcUrl, { profile: 'production' })), { code: 'allocations-missing' });
@@ -162,8 +165,8 @@ test('a deployment that is killed again and again ends with one network and crea
     }
     assert.equal(kills, 4);
     const manifest = readManifest(join(folder, 'network.json'));
-    // 22 contracts, 25 names in the registry, one seal
-    assert.equal(await own.public.getTransactionCount({ address: deployer.address }), 48);
+    // 26 contracts, 29 names in the registry, one seal
+    assert.equal(await own.public.getTransactionCount({ address: deployer.address }), 56);
     await connectChain({ rpcUrl: own.rpcUrl, manifest });
   } finally {
     await own.stop();

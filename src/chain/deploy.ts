@@ -40,7 +40,7 @@ export interface DeployOptions extends RandomnessDeclaration {
 }
 
 /** Modules whose names may slash stake. */
-const SLASHERS: readonly string[] = ['storageMarket', 'checkers', 'orderBook'];
+const SLASHERS: readonly string[] = ['storageMarket', 'checkers', 'orderBook', 'jury', 'receiptCourt'];
 
 /**
  * Puts all contracts of a network on a chain, seals the registry, checks that no plain account holds a power, and writes the signed

@@ -1,6 +1,7 @@
 import { type Address, type Hex, keccak256, parseAbiItem, toHex, zeroAddress, zeroHash } from 'viem';
 import { MillraceError } from '../errors.ts';
 import type { ChainClient } from './client.ts';
+import type { ModuleName } from './contracts.generated.ts';
 import { chainError } from './errors.ts';
 import { loadProfile } from './profile.ts';
 
@@ -78,12 +79,13 @@ export async function checkPowers(client: ChainClient): Promise<Power[]> {
 
 /** Powers over the inference network; a subnet's own rules are its owner's, within bounds that nobody can change. */
 async function inferencePowers(client: ChainClient, timelock: Address): Promise<[string, Address | null, HolderKind?][]> {
-  const [minter, shares, subnets, board, settling] = await Promise.all([
+  const [minter, shares, subnets, board, settling, jury] = await Promise.all([
     client.read('inferenceToken', 'minter'),
     registered(client, 'emissionShares'),
     registered(client, 'subnets'),
     registered(client, 'weightsBoard'),
-    'subnetEpochs' in client.manifest.modules ? registered(client, 'subnetEpochs') : null,
+    registered(client, 'subnetEpochs'),
+    client.read('receiptCourt', 'jury'),
   ]);
   return [
     ['inferenceToken.mint', minter],
@@ -94,6 +96,7 @@ async function inferencePowers(client: ChainClient, timelock: Address): Promise<
     ['subnets.revokePermit', board],
     ['subnets.create (for its lock)', null, 'anyone'],
     ['backerIncome.addToken', timelock],
+    ['receiptCourt.rule', jury],
   ];
 }
 
@@ -113,7 +116,7 @@ async function timelockRoles(client: ChainClient): Promise<[string, Address | nu
   return [...found.values()];
 }
 
-function registered(client: ChainClient, name: string): Promise<Address> {
+function registered(client: ChainClient, name: ModuleName): Promise<Address> {
   return client.read('registry', 'get', [toHex(name, { size: 32 })]);
 }
 

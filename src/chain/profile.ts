@@ -117,8 +117,35 @@ export interface Profile {
     priceFirst: bigint;
     barEpochs: number;
   };
+  /** `ISubnetEpochs.Config`. */
+  subnetEpochs: { windowBps: number; windowMinSeconds: number; bondMin: bigint; resetEpochs: number };
   /** `BackerIncome`: what operators keep unless they say otherwise, and how long they say it before. */
   backerIncome: { takeBps: number; takeDelaySeconds: bigint };
+  /** `IJury.Config`; `voteFee` in the chain's own coin. */
+  jury: {
+    seatStake: bigint;
+    penalty: bigint;
+    voteFee: bigint;
+    votes: number;
+    appealsMax: number;
+    leaveSeconds: number;
+    drawDelay: number;
+    seedQuantum: number;
+    drawSeconds: number;
+    commitSeconds: number;
+    revealSeconds: number;
+    appealSeconds: number;
+  };
+  /** `IReceiptCourt.Config`. */
+  receiptCourt: {
+    bond: bigint;
+    slash: bigint;
+    caseBond: bigint;
+    rewardMax: bigint;
+    rewardBps: number;
+    challengeBps: number;
+    leaveSeconds: number;
+  };
   /** As in ICheckers.Config. */
   checkers: {
     seatStake: bigint;
