@@ -11,7 +11,13 @@ export type {
   YumaMode,
 } from './consensus/epoch-input.ts';
 export { type EngineSet, type EngineSetOptions, openEngineSet } from './engines/embedded-engines.ts';
-export type { TaskType } from './engines/engine.ts';
+export type { Engine, TaskType } from './engines/engine.ts';
+export { type EvidenceEntry, type EvidenceQuery, evidenceEpochs, readEvidence } from './judging/evidence.ts';
+export { type GatewayKey, gatewayAccount, ownAccount, type ProbeAccount } from './judging/probe-accounts.ts';
+export { createProbeStock } from './judging/probe-stock.ts';
+export { NOBODY } from './judging/seat-survey.ts';
+export { type SubnetJudge, startSubnetJudge } from './judging/subnet-judge.ts';
+export { textProgram } from './language/text-generator.ts';
 export { readJsonObject } from './serving/call.ts';
 export { type AnswerRequest, fetchOf, listenerOf } from './serving/carriers.ts';
 export { type ByteBudget, createByteBudget, readBody, type ServingAnswer, type ServingRequest } from './serving/exchange.ts';

@@ -7,6 +7,7 @@ import { developmentSigner, openKeystore, readManifest, type Signer } from '../c
 import { exitCodeOf, MillraceError, toMillraceError } from '../errors.ts';
 import { createLogger, type LogLevel } from '../log.ts';
 import { countExternalMemory } from '../memory.ts';
+import type { InferenceSettings } from './inference-settings.ts';
 import { nodeSocket } from './network-folder.ts';
 import { startNode } from './node.ts';
 import { type RelaySettings, relayedBy } from './relay-settings.ts';
@@ -24,6 +25,9 @@ export interface NodeProcessOptions {
   quotaBytes: string;
   ask?: AskSettings;
   relay?: RelaySettings;
+  inference?: InferenceSettings;
+  /** The network's folder on this machine. */
+  dataFolder?: string;
   /** `none`, `auto` or numbers of operators. */
   relayedBy?: string;
   key: { developmentIndex: number } | { keystore: string; passwordFile: string };

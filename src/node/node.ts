@@ -3,6 +3,7 @@ import { connectChain, createSender, type Manifest, type Signer } from '../chain
 import { openTransportIdentity, startPeerServer } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import type { InferenceSettings } from './inference-settings.ts';
 import { answerRequest } from './node-answer.ts';
 import { isDraining, startNodeControl } from './node-control.ts';
 import { directEndpointOf, startReachRole } from './reach-role.ts';
@@ -32,6 +33,10 @@ export interface NodeOptions {
   relay?: RelaySettings;
   /** How a retriever sells; defaults for what is absent. */
   retriever?: RetrieverSettings;
+  /** How a miner serves and a validator judges; defaults for what is absent. */
+  inference?: InferenceSettings;
+  /** The network's folder on this machine, where nodes share what is large; default: the node's own. */
+  dataFolder?: string;
   /** `https://host:port` where others reach it, for a node that is on no chain. */
   endpoint?: string;
   /** By whom the node lets itself be relayed when it has no inbound port; `none` when absent. */
@@ -88,6 +93,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
         ask: options.ask,
         relay: options.relay,
         retriever: options.retriever,
+        inference: options.inference,
+        dataFolder: options.dataFolder ?? folder,
         endpoint: options.endpoint,
         identity,
       };

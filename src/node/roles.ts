@@ -1,11 +1,14 @@
 import type { TransportIdentity } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
+import type { InferenceSettings } from './inference-settings.ts';
+import { startMinerRole } from './miner-role.ts';
 import { startCheckerRole, startMatcherRole, startWatcherRole } from './order-roles.ts';
 import { metricLines, startRelayRole } from './relay-role.ts';
 import type { RelaySettings } from './relay-settings.ts';
 import { type RetrieverSettings, startRetrieverRole } from './retriever-role.ts';
 import type { Role, RoleContext } from './role.ts';
 import { type AskSettings, storagePolicy } from './storage-policy.ts';
+import { startValidatorRole } from './validator-role.ts';
 
 /** What `startRole` gives a role besides its context. */
 export type RoleStart = RoleContext & {
@@ -13,6 +16,9 @@ export type RoleStart = RoleContext & {
   ask?: AskSettings;
   relay?: RelaySettings;
   retriever?: RetrieverSettings;
+  inference?: InferenceSettings;
+  /** The network's folder on this machine. */
+  dataFolder: string;
   /** Where others reach the node, when the chain does not say it. */
   endpoint?: string;
   identity: TransportIdentity;
@@ -27,6 +33,8 @@ const ROLES: Record<string, (context: RoleStart) => Promise<Role>> = {
   checker: startCheckerRole,
   watcher: startWatcherRole,
   retriever: startRetrieverRole,
+  miner: startMinerRole,
+  validator: startValidatorRole,
 };
 
 /** Whether a role works with a key that belongs to no operator. */

@@ -10,6 +10,8 @@ export interface JudgedMiner {
   marks: readonly string[];
   /** Paths of the API that its models are asked at; empty while its offer is not known. */
   paths: readonly string[];
+  /** The model that is asked for at a path. */
+  models?: Readonly<Record<string, string>>;
   /** Fees burnt so far on what it was paid, base units of the network's token. */
   burnt: bigint;
 }

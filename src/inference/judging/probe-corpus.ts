@@ -40,7 +40,10 @@ const KEPT = 0.5;
  * open seed is drawn anew, numbers that set how words are drawn stay. What is no JSON text (images, sounds) is left as it is: its bytes are
  * taken from the corpus, which is large enough that a repetition is what users do as well.
  */
-export function varyRequest(request: CorpusRequest, sentences: string[], random: SeededRandom): CorpusRequest {
+export function varyRequest(
+  request: CorpusRequest,
+  { sentences, model, random }: { sentences: string[]; model: string | undefined; random: SeededRandom },
+): CorpusRequest {
   if (!request.contentType.startsWith('application/json')) return request;
   const body = JSON.parse(request.body.toString('utf8')) as Record<string, unknown>;
   const vary = (text: string) => recombine(text, sentences, random);
@@ -51,6 +54,7 @@ export function varyRequest(request: CorpusRequest, sentences: string[], random:
       message.role === 'user' && typeof message.content === 'string' ? { ...message, content: vary(message.content) } : message,
     );
   }
+  if (typeof body.model === 'string' && model !== undefined) body.model = model;
   if (typeof body.seed === 'number') body.seed = random.integer(0, 2 ** 31);
   return { ...request, body: Buffer.from(JSON.stringify(body)) };
 }

@@ -8,6 +8,8 @@ export interface ProbeTarget {
   uid: number;
   /** Paths of the models that it serves. */
   paths: readonly string[];
+  /** By path: the name that is put where users name a model. */
+  models?: Readonly<Record<string, string>>;
 }
 
 /** A hidden challenge: to the miner a request like any other. */
@@ -60,7 +62,7 @@ function planTarget(target: ProbeTarget, options: PlanOptions): PlannedProbe[] {
     const account = pickWeighted(options.accounts, random.fraction());
     let dueMs = startWithin(session, window, random);
     for (const request of session.requests) {
-      const { path, contentType, body } = varyRequest(request, sentences, random);
+      const { path, contentType, body } = varyRequest(request, { sentences, model: target.models?.[request.path], random });
       dueMs += jitterGap(request.gapMs, random);
       const id = createHash('sha256').update(seed).update(`|${target.uid}|${probes.length}`).digest('hex').slice(0, 32);
       probes.push({ id, uid: target.uid, dueMs, account, path, contentType, body, headers: headersOf(corpus, random.fraction()) });

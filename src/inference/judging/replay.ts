@@ -76,7 +76,7 @@ export async function replayRequest(sample: AnsweredRequest, options: ReplayOpti
     if (call === undefined) return unproven('not-understood', receipt);
     if (inputs.witnessNonce !== NO_BYTES) call.request.witness = { nonce: inputs.witnessNonce, operator: subject.miner };
     const result = await model.engine.run(call.request, { signal: options.signal });
-    return judge({ sample, receipt, call, result, model });
+    return judge({ sample, receipt, call, result, model, isTrusted: options.isOwn === true || isSelfContained(sample) });
   } catch (error) {
     return unproven(`not-run: ${toMillraceError(error).code}`, receipt);
   }
@@ -88,9 +88,11 @@ interface Rerun {
   call: Call;
   result: EngineResult;
   model: JudgedModel;
+  /** All of the request is known to be what the miner was asked. */
+  isTrusted: boolean;
 }
 
-function judge({ sample, receipt, call, result, model }: Rerun): ReplayVerdict {
+function judge({ sample, receipt, call, result, model, isTrusted }: Rerun): ReplayVerdict {
   const { outputs, inputs } = receipt;
   const isSame = outputs.outputDigest === result.outputDigest;
   const isExact = model.engine.card.determinism === 'exact';
@@ -103,7 +105,7 @@ function judge({ sample, receipt, call, result, model }: Rerun): ReplayVerdict {
   const distance = distanceOf(answer, ownContent(call, result, receipt));
   if (!isSame) {
     // What stands in the query is not under the receipt's hash: whoever brought the sample may have changed it.
-    if (!isSelfContained(sample)) return { ...unproven('query-not-signed', receipt), distance };
+    if (!isTrusted) return { ...unproven('query-not-signed', receipt), distance };
     if (!isDetermined(model, call)) return { ...unproven('not-comparable', receipt), distance };
     if (distance === undefined) {
       return isExact ? refuted('other-output', receipt, isExact) : unproven('not-comparable', receipt);
@@ -114,8 +116,7 @@ function judge({ sample, receipt, call, result, model }: Rerun): ReplayVerdict {
   } else {
     const hasWitness = inputs.witnessNonce !== NO_BYTES && result.witness !== undefined;
     if (hasWitness && result.witness?.digest !== outputs.witness) return refuted('other-witness', receipt, isExact);
-    if (distance !== undefined && distance > 0 && isSelfContained(sample))
-      return { ...refuted('other-answer', receipt, isExact), distance };
+    if (distance !== undefined && distance > 0 && isTrusted) return { ...refuted('other-answer', receipt, isExact), distance };
   }
   const inflatedBy = Number(outputs.units) - Math.ceil(result.usage.output);
   if (isSame && inflatedBy > 0) return { ...refuted('inflated-count', receipt, isExact), inflatedBy, distance };

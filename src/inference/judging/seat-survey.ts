@@ -1,0 +1,102 @@
+import { type Address, getAddress } from 'viem';
+import type { ChainClient, ReceiptDomain } from '../../chain/index.ts';
+import { peerFetch } from '../../connect/index.ts';
+import { toMillraceError } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
+import type { TaskType } from '../engines/engine.ts';
+import { type Offer, readOffer } from '../serving/offer.ts';
+import { readUids, type Uid } from '../subnets/metagraph.ts';
+import type { JudgedMiner } from './judging-ports.ts';
+
+/** A uid that serves: where it is reached, and what it offers. */
+export interface Seat extends JudgedMiner {
+  endpoint: string;
+  transportKey: string;
+  /** Undefined while nobody could read it. */
+  offer: Offer | undefined;
+}
+
+/** A subnet's uids as a validator sees them. */
+export interface Survey {
+  seats: Seat[];
+  /** The uid whose operator's beneficiary is nobody: the lowest, where there are several. */
+  sink: number | undefined;
+}
+
+/** Whose tokens nobody can move: an operator with this beneficiary is a subnet's sink. */
+export const NOBODY: Address = getAddress('0x000000000000000000000000000000000000dead');
+/** Where models of a task are asked. */
+export const PATH_OF_TASK: Record<TaskType, string> = {
+  chat: '/v1/chat/completions',
+  embedding: '/v1/embeddings',
+  detection: '/v1/tasks/detection',
+  ocr: '/v1/tasks/ocr',
+  speech: '/v1/audio/speech',
+  transcription: '/v1/audio/transcriptions',
+  activity: '/v1/tasks/activity',
+  command: '/v1/tasks/command',
+  moderation: '/v1/moderations',
+};
+
+const OFFER_MS = 5_000;
+const OFFER_BYTES_MAX = 1 << 20;
+const AT_ONCE = 16;
+
+/**
+ * Who holds which uid of a subnet, whose they are, what they serve (their offers, signed) and what was burnt on their payments. Validators that
+ * serve nothing are seats without an offer. A seat whose offer cannot be read keeps its last one, so that it is probed and found silent.
+ * @throws chain-unreachable
+ */
+export async function surveySeats(
+  client: ChainClient,
+  options: { subnetId: bigint; domain: ReceiptDomain; before: ReadonlyMap<string, Seat>; log: Logger },
+): Promise<Survey> {
+  const uids = (await readUids(client, options.subnetId)).filter(({ operatorId }) => operatorId !== 0n);
+  const now = await client.now();
+  const survey: Survey = { seats: [], sink: undefined };
+  for (let from = 0; from < uids.length; from += AT_ONCE) {
+    const seats = await Promise.all(uids.slice(from, from + AT_ONCE).map((uid) => surveySeat(client, uid, { ...options, now })));
+    for (const { seat, isSink } of seats) {
+      if (!isSink) survey.seats.push(seat);
+      else survey.sink ??= seat.uid;
+    }
+  }
+  return survey;
+}
+
+async function surveySeat(
+  client: ChainClient,
+  { uid, operatorId, registeredAt }: Uid,
+  { domain, before, log, now }: { domain: ReceiptDomain; before: ReadonlyMap<string, Seat>; log: Logger; now: bigint },
+): Promise<{ seat: Seat; isSink: boolean }> {
+  const operator = await client.read('operators', 'operator', [operatorId]);
+  const { endpoint, transportKey, owner, beneficiary, nodeKey } = operator;
+  const isSink = beneficiary === NOBODY;
+  let offer = before.get(`${uid}|${operatorId}`)?.offer;
+  if (!isSink && endpoint.startsWith('https:')) {
+    try {
+      const read = await fetchOffer({ endpoint, transportKey }, domain, now);
+      if (read.operatorId === operatorId && read.miner.toLowerCase() === nodeKey.toLowerCase()) offer = read;
+    } catch (error) {
+      log.debug('offer-not-read', { uid, reason: toMillraceError(error).message.slice(0, 200) });
+    }
+  }
+  const models = Object.fromEntries((offer?.models ?? []).map(({ task, id }) => [PATH_OF_TASK[task], id]));
+  const paths = Object.keys(models);
+  const receiver = offer?.receiver ?? nodeKey;
+  const burnt = await client.read('channels', 'feesBurntOf', [receiver]);
+  // One machine, owner, purse: one miner, however many uids. Hosts are not told apart by port.
+  const marks = [`owner ${owner}`, `purse ${beneficiary}`, `purse ${receiver}`, `key ${transportKey}`];
+  return { seat: { uid, operatorId, registeredAt, marks, paths, models, burnt, endpoint, transportKey, offer }, isSink };
+}
+
+async function fetchOffer(peer: { endpoint: string; transportKey: string }, domain: ReceiptDomain, now: bigint): Promise<Offer> {
+  const signal = AbortSignal.timeout(OFFER_MS);
+  const response = await peerFetch(peer, '/v1/inference/offer', { signal, headersTimeoutMs: OFFER_MS, idleTimeoutMs: OFFER_MS });
+  let text = '';
+  for await (const chunk of response.body ?? []) {
+    text += Buffer.from(chunk).toString('utf8');
+    if (text.length > OFFER_BYTES_MAX) break;
+  }
+  return readOffer(domain, text, now).offer;
+}

@@ -1,0 +1,169 @@
+import { join } from 'node:path';
+import type { Hex } from 'viem';
+import type { ChainClient, Sender } from '../../chain/index.ts';
+import { toMillraceError } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
+import { createInferenceReceipts } from '../serving/receipt.ts';
+import { inferenceReceiptDomain } from '../serving/receipt-domain.ts';
+import { readSubnet, type Subnet } from '../subnets/metagraph.ts';
+import { createOpinionAgent } from '../subnets/opinion-agent.ts';
+import { claimPermit } from '../subnets/subnet-actions.ts';
+import type { JudgingPorts, ShownRequest } from './judging-ports.ts';
+import type { ProbeAccount } from './probe-accounts.ts';
+import type { JudgedModel } from './replay.ts';
+import { type Seat, surveySeats } from './seat-survey.ts';
+import { type JudgingRules, openValidator, type Validator, type ValidatorOptions } from './validator.ts';
+
+/** A validator's place in a subnet, and what it works with. */
+export interface SubnetJudgeOptions {
+  client: ChainClient;
+  /** Of the operator's node key. */
+  sender: Sender;
+  subnetId: bigint;
+  uid: number;
+  folder: string;
+  modelOf: (root: Hex) => JudgedModel | undefined;
+  stock: ValidatorOptions['stock'];
+  accounts: readonly ProbeAccount[];
+  /** What one token of the inference network is worth, base units of the network's token. */
+  emissionPrice: bigint;
+  rules?: Partial<JudgingRules>;
+  /** Closes and settles epochs that are due; what fails is tried again in the next round. */
+  settle?: () => Promise<void>;
+  log: Logger;
+}
+
+/** A validator that works. */
+export interface SubnetJudge {
+  /** Takes requests of users that a gateway shows, and how many paid ones there were in all. Bounded: the oldest are dropped. */
+  show(requests: readonly ShownRequest[], paid: number): void;
+  status(): Record<string, unknown>;
+  stop(): Promise<void>;
+}
+
+const ROUND_MS = 2_000;
+const SURVEY_MS = 30_000;
+const SHOWN_MAX = 256;
+const BLOCK_SECONDS = 12n;
+const TOKEN = 10n ** 18n;
+const MILLIONTHS = 1_000_000n;
+/** 41 %: half of what the owner's 11,796 parts of 65,535 leave. */
+const MINERS_PARTS = 53_739n;
+const ALL_PARTS = 131_070n;
+const BPS = 10_000n;
+
+/** Starts judging a subnet: discovers its miners, probes them, runs requests again, commits and opens weights; goes on after every failure. */
+export async function startSubnetJudge(options: SubnetJudgeOptions): Promise<SubnetJudge> {
+  const { client, accounts, log } = options;
+  const feeBps = await client.read('channels', 'feeBps');
+  const world = createWorld(options);
+  const validator = openValidator({
+    folder: options.folder,
+    ports: world.ports,
+    codec: createInferenceReceipts(inferenceReceiptDomain(client)),
+    modelOf: options.modelOf,
+    stock: options.stock,
+    accounts: accounts.map(({ weight }) => weight),
+    rules: { ...options.rules, feeBps: feeBps < BPS ? feeBps : 0n },
+    log,
+  });
+  return startRounds(validator, world, options);
+}
+
+function startRounds(validator: Validator, world: World, { subnetId, uid }: SubnetJudgeOptions): SubnetJudge {
+  const over = new AbortController();
+  const running = validator.run(over.signal, ROUND_MS);
+  return {
+    show: world.show,
+    status: () => ({ subnetId: subnetId.toString(), uid, ...validator.status() }),
+    async stop() {
+      over.abort();
+      await running;
+    },
+  };
+}
+
+interface World {
+  ports: JudgingPorts;
+  show: SubnetJudge['show'];
+}
+
+function createWorld(options: SubnetJudgeOptions): World {
+  const { client, subnetId, uid, sender, folder, accounts, log } = options;
+  const agent = createOpinionAgent({ client, sender, subnetId, uid, folder: join(folder, 'opinions'), log });
+  const domain = inferenceReceiptDomain(client);
+  const shown: ShownRequest[] = [];
+  let paid = 0;
+  let seats = new Map<string, Seat>();
+  let sink: number | undefined;
+  let subnet: Subnet | undefined;
+  let surveyedMs = Number.NEGATIVE_INFINITY;
+
+  const survey = async (epoch: bigint) => {
+    const isFresh = performance.now() - surveyedMs < SURVEY_MS && subnet?.epoch === epoch;
+    if (isFresh) return;
+    subnet = await readSubnet(client, subnetId);
+    const found = await surveySeats(client, { subnetId, domain, before: seats, log });
+    seats = new Map(found.seats.map((seat) => [`${seat.uid}|${seat.operatorId}`, seat]));
+    sink = found.sink;
+    surveyedMs = performance.now();
+    await holdPermit(options, subnet);
+  };
+  const ports: JudgingPorts = {
+    async look() {
+      const now = await client.now();
+      const epoch = await client.read('subnets', 'epochAt', [subnetId, now]);
+      await survey(epoch);
+      const { genesis, tempoSeconds } = subnet as Subnet;
+      const startsAt = genesis + epoch * BigInt(tempoSeconds);
+      // Its own uid is not judged: a validator has no say on itself.
+      const miners = [...seats.values()].filter((seat) => seat.uid !== uid && seat.offer !== undefined);
+      const emissionValue = await emissionValueOf(client, subnet as Subnet, options.emissionPrice);
+      return { now, epoch, startsAt, endsAt: startsAt + BigInt(tempoSeconds), miners, sink, emissionValue };
+    },
+    async ask(probe, miner, signal) {
+      const seat = seats.get(`${miner.uid}|${miner.operatorId}`);
+      const account = accounts[probe.account] ?? accounts[0];
+      if (seat === undefined || account === undefined) return { outcome: 'excused', code: 'no-account' };
+      return account.send(probe, seat, signal);
+    },
+    async takeShown() {
+      const taken = { requests: shown.splice(0), paid };
+      paid = 0;
+      return taken;
+    },
+    async commit(weights) {
+      await agent.commit(weights);
+    },
+    async tend() {
+      await agent.tend();
+      await options.settle?.();
+    },
+  };
+  return {
+    ports,
+    show(requests, count) {
+      paid += count;
+      shown.push(...requests);
+      shown.splice(0, Math.max(0, shown.length - SHOWN_MAX));
+    },
+  };
+}
+
+/** What the miners' part of one epoch's emission is worth. */
+async function emissionValueOf(client: ChainClient, { tempoSeconds, emissionShareMillionths }: Subnet, price: bigint): Promise<bigint> {
+  const rate = await client.read('subnetEmission', 'rateAt', [await client.read('subnetEmission', 'issued')]);
+  const emission = (rate * BigInt(tempoSeconds) * BigInt(emissionShareMillionths)) / (BLOCK_SECONDS * MILLIONTHS);
+  return (((emission * MINERS_PARTS) / ALL_PARTS) * price) / TOKEN;
+}
+
+/** Takes a free permit where the uid has none: until the first settlement, and after a bar. */
+async function holdPermit({ client, subnetId, uid, sender, log }: SubnetJudgeOptions, { epoch }: Subnet): Promise<void> {
+  const permits = await client.read('subnets', 'permitsAt', [subnetId, epoch]);
+  if (((permits >> BigInt(uid)) & 1n) === 1n) return;
+  try {
+    await claimPermit({ sender, subnetId, uid });
+  } catch (error) {
+    log.info('no-permit', { subnetId, uid, reason: toMillraceError(error).code });
+  }
+}
