@@ -54,6 +54,7 @@ export {
   closeEpochs,
   createSubnet,
   declareBeacon,
+  ensurePermit,
   registerUid,
 } from './subnets/subnet-actions.ts';
 export { DEFAULT_SUBNET_RULES, epochParameters, type SubnetRules } from './subnets/subnet-rules.ts';

@@ -4,10 +4,10 @@ import type { Logger } from '../../log.ts';
 import type { Engine, ModelCard } from './engine.ts';
 import { createEngine, type EngineLimits } from './engine-host.ts';
 import type { EngineProgram } from './engine-process.ts';
+import { shareEngine } from './engine-socket.ts';
 import { cardOf } from './model-card.ts';
 import { fetchModel } from './model-store.ts';
 import { EMBEDDED_MODELS, type ModelEntry } from './models.ts';
-import { shareEngine } from './shared-engine.ts';
 
 /** The engines of one data folder; each is shared by all who ask for it, in this process and in others of the same user. */
 export interface EngineSet {

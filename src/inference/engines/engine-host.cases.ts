@@ -1,10 +1,14 @@
 /** A kernel for tests of the host: it does what the text of the request says. */
+import { randomUUID } from 'node:crypto';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { EmbeddingRequest, EmbeddingResult } from './engine.ts';
 import type { OpenKernel } from './kernel.ts';
 
 const hoard: Buffer[] = [];
+
+/** Another in each process; process numbers begin anew in each sandbox. */
+const NAME = randomUUID();
 
 /** Opens nothing; the texts are commands. */
 export const openKernel: OpenKernel = async () => ({
@@ -18,7 +22,7 @@ export const openKernel: OpenKernel = async () => ({
     if (command === 'stream') for (const word of argument.split(' ')) onPart({ type: 'text', text: word, tokens: 1 });
     if (command === 'environment') said = Object.keys(process.env).sort().join(' ');
     if (command === 'network') said = await tryNetwork();
-    if (command === 'pid') said = String(process.pid);
+    if (command === 'name') said = NAME;
     return {
       task: 'embedding',
       vectors: [Float32Array.from(Buffer.from(said))],

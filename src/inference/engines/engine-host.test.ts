@@ -1,28 +1,23 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Engine, ModelCard } from './engine.ts';
-import { createEngine, type EngineLimits } from './engine-host.ts';
+import type { Engine } from './engine.ts';
+import type { EngineLimits } from './engine-host.ts';
 import { findIsolation } from './engine-sandbox.ts';
-import { shareEngine } from './shared-engine.ts';
+import { createObedientEngine } from './engine-socket.cases.ts';
+import { shareEngine } from './engine-socket.ts';
 
-const CARD: ModelCard = {
-  id: 'obedient',
-  task: 'embedding',
-  root: `0x${'ab'.repeat(32)}`,
-  licence: 'none',
-  limits: [],
-  determinism: 'exact',
-};
 const open: Engine[] = [];
 after(() => Promise.all(open.map((engine) => engine.close())));
 
 function start(limits: Partial<EngineLimits> = {}): Engine {
-  const kernel = join(import.meta.dirname, 'engine-host.cases.ts');
-  const engine = createEngine({ card: CARD, kernel, files: async () => [] }, { limits });
+  const engine = createObedientEngine(limits);
   open.push(engine);
   return engine;
 }
@@ -63,7 +58,7 @@ describe('an engine in its process', () => {
     const engine = start({ requestTimeoutMs: 1_500 });
     await engine.warm();
     await assert.rejects(order(engine, ['spin']), { code: 'engine-timeout' });
-    assert.match(await order(engine, ['pid']), /^\d+$/);
+    assert.match(await order(engine, ['name']), /^[0-9a-f-]{36}$/);
   });
 
   it('that takes too much memory ends with a typed error, and this process does not grow', async () => {
@@ -76,9 +71,9 @@ describe('an engine in its process', () => {
     const engine = start();
     await assert.rejects(order(engine, ['die']), { code: 'engine-failed' });
     assert.equal(engine.state(), 'failed');
-    await assert.rejects(order(engine, ['pid']), { code: 'engine-failed' });
+    await assert.rejects(order(engine, ['name']), { code: 'engine-failed' });
     while (engine.state() === 'failed') await sleep(50);
-    assert.match(await order(engine, ['pid']), /^\d+$/);
+    assert.match(await order(engine, ['name']), /^[0-9a-f-]{36}$/);
   });
 
   it('takes no more requests than its queue holds, and none of another task or size', async () => {
@@ -101,16 +96,16 @@ describe('an engine in its process', () => {
 
   it('lets a caller leave, while waiting and at work, and kills work that does not listen', async () => {
     const engine = start({ abortGraceMs: 300 });
-    const pid = await order(engine, ['pid']);
+    const name = await order(engine, ['name']);
     const first = new AbortController();
     const working = order(engine, ['wait', '60000'], first.signal);
     const second = new AbortController();
-    const waiting = order(engine, ['pid'], second.signal);
+    const waiting = order(engine, ['name'], second.signal);
     second.abort();
     await assert.rejects(waiting, { code: 'request-aborted' });
     first.abort();
     await assert.rejects(working);
-    assert.equal(await order(engine, ['pid']), pid);
+    assert.equal(await order(engine, ['name']), name);
     const third = new AbortController();
     const spinning = order(engine, ['spin'], third.signal);
     third.abort();
@@ -121,14 +116,31 @@ describe('an engine in its process', () => {
     const folder = mkdtempSync(join(tmpdir(), 'millrace-engines-test-'));
     const [one, other] = [shareEngine(start(), folder), shareEngine(start(), folder)];
     open.push(one, other);
-    const pid = await order(one, ['pid']);
-    assert.equal(await order(other, ['pid']), pid);
+    const name = await order(one, ['name']);
+    assert.equal(await order(other, ['name']), name);
     await assert.rejects(order(other, ['die']), { code: 'engine-failed' });
     const left = new AbortController();
     setTimeout(() => left.abort(), 50);
     await assert.rejects(order(other, ['wait', '60000'], left.signal));
     await one.close();
-    assert.notEqual(await order(other, ['pid']), pid);
+    assert.notEqual(await order(other, ['name']), name);
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  it('is shared between processes; when its holder is killed in the middle of a request, that request is answered all the same', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'millrace-engines-test-'));
+    const holder = spawn(process.execPath, [join(import.meta.dirname, 'engine-socket.cases.ts'), folder], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const [line] = (await once(createInterface({ input: holder.stdout }), 'line')) as [string];
+    const engine = shareEngine(start(), folder);
+    open.push(engine);
+    assert.equal(await order(engine, ['name']), line);
+    const slow = order(engine, ['wait', '400']);
+    await sleep(100);
+    holder.kill('SIGKILL');
+    await slow;
+    assert.notEqual(await order(engine, ['name']), line);
     rmSync(folder, { recursive: true, force: true });
   });
 });

@@ -14,7 +14,10 @@ export const TASK_TYPES: readonly TaskType[] = [
   'moderation',
 ];
 
-/** How re-execution compares: bit for bit, within a tolerance, or not at all (a foreign backend). */
+/**
+ * How re-execution compares: bit for bit on one kind of processor (`agreement` tells how near it is on another), within a tolerance, or not at
+ * all (a foreign backend).
+ */
 export type Determinism = 'exact' | 'tolerant' | 'none';
 
 /** What anyone may know of a model before choosing it. */

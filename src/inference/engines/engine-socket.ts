@@ -13,7 +13,11 @@ import { checkRequest } from './request-limits.ts';
 type Frame = { type: 'part'; part: EnginePart } | { type: 'done'; result: EngineResult } | { type: 'failed'; error: SentError };
 
 const FRAME_BYTES_MAX = 256 << 20;
-const TRIES = 3;
+const TRIES = 4;
+const PAUSE_MS = 50;
+
+/** The holder died, or is closing down. */
+const GONE = new Set(['engine-lost', 'engine-closed']);
 
 /**
  * One engine for all processes of this user that use the same folder of models: whoever needs it first runs it and listens on a Unix socket (a
@@ -23,11 +27,12 @@ const TRIES = 3;
 export function shareEngine(local: Engine, modelsFolder: string): Engine {
   const socketPath = socketFor(local.card.root, modelsFolder);
   let holding: { server: Server; lock: FolderLock } | undefined;
+  let attempt: Promise<boolean> | undefined;
+  let isServed = false;
   let isClosed = false;
 
   /** True when this process runs the engine. */
   const tryHold = async (): Promise<boolean> => {
-    if (holding !== undefined) return true;
     let lock: FolderLock;
     try {
       lock = lockFolder(`${socketPath}.held`);
@@ -43,18 +48,31 @@ export function shareEngine(local: Engine, modelsFolder: string): Engine {
     holding = { server, lock };
     return true;
   };
+  const isHolder = async (): Promise<boolean> => {
+    if (holding !== undefined) return true;
+    attempt ??= tryHold().finally(() => {
+      attempt = undefined;
+    });
+    return attempt;
+  };
 
   const run = async <Request extends EngineRequest>(request: Request, options: RunOptions): Promise<ResultOf<Request>> => {
     checkRequest(request, local.card);
-    for (let attempt = 0; ; attempt += 1) {
-      if (isClosed || (await tryHold())) return local.run(request, options);
+    let hasParts = false;
+    const onPart = (part: EnginePart) => {
+      hasParts = true;
+      options.onPart?.(part);
+    };
+    for (let tries = 1; ; tries += 1) {
+      if (isClosed || (await isHolder())) return local.run(request, options);
       try {
-        return (await ask(socketPath, request, options)) as ResultOf<Request>;
+        const result = (await ask(socketPath, request, { ...options, onPart })) as ResultOf<Request>;
+        isServed = true;
+        return result;
       } catch (error) {
-        // The holder has gone, or is just coming up: look again who holds it.
-        const isLost = (error as MillraceError).code === 'engine-lost';
-        if (!isLost || attempt + 1 >= TRIES) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 50 * (attempt + 1)));
+        // The holder has gone, or is just coming up: look again who holds it. What has begun to arrive is not begun anew.
+        if (!GONE.has((error as MillraceError).code) || hasParts || tries >= TRIES) throw error;
+        await new Promise((resolve) => setTimeout(resolve, PAUSE_MS * tries));
       }
     }
   };
@@ -62,9 +80,9 @@ export function shareEngine(local: Engine, modelsFolder: string): Engine {
   return {
     card: local.card,
     run,
-    state: () => (holding === undefined ? 'warm' : local.state()),
+    state: () => (holding === undefined && isServed ? 'warm' : local.state()),
     async warm() {
-      if (await tryHold()) await local.warm();
+      if (await isHolder()) await local.warm();
     },
     async close() {
       isClosed = true;
