@@ -5,6 +5,7 @@ import {YumaBondRows} from "./YumaBondRows.sol";
 import {YumaBonds} from "./YumaBonds.sol";
 import {YumaColumns} from "./YumaColumns.sol";
 import {YumaNumbers} from "./YumaNumbers.sol";
+import {YumaPairs} from "./YumaPairs.sol";
 import {YumaStakes} from "./YumaStakes.sol";
 import {YumaFrame, YumaInput, YumaMode, YumaResult} from "./YumaTypes.sol";
 
@@ -38,19 +39,23 @@ library Yuma {
         f.spareAt = YumaNumbers.zeros(SPARE_WORDS);
         YumaStakes.weigh(f, input.parameters, input.time);
         YumaColumns.open(f);
-        YumaColumns.load(f, weights, bonds);
+        bool isRelative = input.parameters.mode == YumaMode.Yuma2;
+        YumaColumns.load(f, weights, isRelative ? bonds : bonds[0:0]);
         (f.consensusAt, f.trustAt) = (YumaNumbers.zeros(f.count), YumaNumbers.zeros(f.count));
         f.rankAt = YumaNumbers.zeros(f.count);
         YumaColumns.agree(f);
         f.incentiveAt = _copy(f.rankAt, f.count);
         YumaNumbers.normalise(f.incentiveAt, f.count);
         f.gainAt = YumaNumbers.zeros(f.count);
-        YumaBondRows.open(f);
         YumaBonds.setSpeed(f, input.parameters, previous);
-        if (input.parameters.mode == YumaMode.Yuma2) YumaBonds.growShares(f);
-        else YumaBonds.growPairs(f);
+        if (isRelative) {
+            YumaBondRows.open(f);
+            YumaBonds.growShares(f);
+            result.bonds = YumaBondRows.close(f, input.parameters.bondRowCap);
+        } else {
+            result.bonds = YumaPairs.grow(f, bonds, input.parameters.bondRowCap);
+        }
         YumaNumbers.normalise(f.gainAt, f.count);
-        result.bonds = YumaBondRows.close(f, input.parameters.bondRowCap);
         _fill(result, f);
         _pay(result, f, input.totalEmission);
     }

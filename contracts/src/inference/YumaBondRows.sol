@@ -10,7 +10,7 @@ library YumaBondRows {
     uint256 private constant MARKS = 0x0001000000010000000100000001000000010000000100000001000000010000;
     uint256 private constant UNITS = 0x0000000100000001000000010000000100000001000000010000000100000001;
 
-    /// @notice Makes room for them: each as long as it can get, and zeros for two words behind it.
+    /// @notice Makes room for them: each as long as it can get, and zeros for four words behind it.
     function open(YumaFrame memory f) internal pure {
         f.outAt = YumaNumbers.zeros(f.count);
         (uint256 set, uint256 out, uint256 size) = (f.permits & f.inForce, f.outAt, _size(f));
@@ -50,20 +50,14 @@ library YumaBondRows {
             uint256 length = end - row;
             if (cap != 0 && length > cap << 2) {
                 length = cap << 2;
-                _cut(row, end, cap, to + 4);
+                cut(row, end, cap, to + 4);
             } else {
                 assembly ("memory-safe") {
                     mcopy(add(to, 4), row, length)
                 }
             }
             if (length != 0) {
-                assembly ("memory-safe") {
-                    // The header, and the bytes that are behind it.
-                    mstore8(to, 0)
-                    mstore8(add(to, 1), uid)
-                    mstore8(add(to, 2), shr(10, length))
-                    mstore8(add(to, 3), shr(2, length))
-                }
+                writeHead(to, uid, length);
                 to += 4 + length;
             }
             row += size;
@@ -75,14 +69,24 @@ library YumaBondRows {
         }
     }
 
-    /// @dev Bytes of room for a row.
-    function _size(YumaFrame memory f) private pure returns (uint256) {
-        return (f.count << 2) + 64;
+    /// @notice Writes the header of a row of `length` bytes before it.
+    function writeHead(uint256 to, uint256 uid, uint256 length) internal pure {
+        assembly ("memory-safe") {
+            mstore8(to, 0)
+            mstore8(add(to, 1), uid)
+            mstore8(add(to, 2), shr(10, length))
+            mstore8(add(to, 3), shr(2, length))
+        }
     }
 
-    /// @dev Copies the `cap` largest, of equal ones those with the lower uid: finds the least value that is kept by halving, sixteen entries
+    /// @dev Bytes of room for a row.
+    function _size(YumaFrame memory f) private pure returns (uint256) {
+        return (f.count << 2) + 128;
+    }
+
+    /// @notice Copies the `cap` largest, of equal ones those with the lower uid: finds the least value that is kept by halving, sixteen entries
     /// at a time. The row is followed by zeros for two words.
-    function _cut(uint256 row, uint256 end, uint256 cap, uint256 to) private pure {
+    function cut(uint256 row, uint256 end, uint256 cap, uint256 to) internal pure {
         (uint256 least, uint256 above) = (1, 0x10000);
         while (above - least > 1) {
             uint256 middle = (least + above) >> 1;
@@ -110,10 +114,12 @@ library YumaBondRows {
         assembly ("memory-safe") {
             // Each lane of 32 bits gets bit 16 where its value is large enough.
             let lift := mul(sub(0x10000, value), UNITS)
+            let values := VALUES
+            let marks := MARKS
             for {} lt(row, end) { row := add(row, 64) } {
                 found := add(
-                    add(found, and(add(and(mload(row), VALUES), lift), MARKS)),
-                    and(add(and(mload(add(row, 32)), VALUES), lift), MARKS)
+                    add(found, and(add(and(mload(row), values), lift), marks)),
+                    and(add(and(mload(add(row, 32)), values), lift), marks)
                 )
             }
             found := shr(224, mul(shr(16, found), UNITS))

@@ -4,29 +4,10 @@ pragma solidity ^0.8.26;
 import {YumaNumbers} from "./YumaNumbers.sol";
 import {YumaConsensusMode, YumaFrame, YumaMode, YumaParameters} from "./YumaTypes.sol";
 
-/// @title How bonds follow weights, and what they earn (decision 0019, steps 8 and 9). Bonds in cells become Q32 on the way.
+/// @title At which speed bonds follow weights, and bonds relative to a column (Yuma 2; decision 0019, steps 8 and 9).
 library YumaBonds {
     uint256 private constant ONE = 0x100000000;
     uint256 private constant STEPS = 128;
-
-    /// @notice Bonds of pairs (Yuma 3), each at the same speed or at its own (liquid alpha).
-    function growPairs(YumaFrame memory f) internal pure {
-        uint256 first = f.spareAt;
-        for (uint256 j; j < f.count; ++j) {
-            (uint256 cells, uint256 end) = _column(f, j);
-            if (cells == end) continue;
-            (uint256 last, uint256 sum) = f.speedsAt == 0 ? _growAlike(f, j, cells, end) : _growLiquid(f, j, cells, end);
-            _share(f, j, first, last, sum);
-        }
-        (uint256 gain, uint256 active, uint256 n) = (f.gainAt, f.activeAt, f.count);
-        assembly ("memory-safe") {
-            for { let end := add(gain, shl(5, n)) } lt(gain, end) { gain := add(gain, 32) } {
-                let x := mload(gain)
-                if x { mstore(gain, shr(32, mul(x, mload(active)))) }
-                active := add(active, 32)
-            }
-        }
-    }
 
     /// @notice Bonds relative to the column, with stake in them (Yuma 2).
     function growShares(YumaFrame memory f) internal pure {
@@ -96,92 +77,6 @@ library YumaBonds {
         }
     }
 
-    /// @dev Lists bond:Q32 << 64 | uid of a column in the spare room.
-    function _growAlike(YumaFrame memory f, uint256 j, uint256 cells, uint256 end) private pure returns (uint256 to, uint256 sum) {
-        uint256 consensus;
-        assembly ("memory-safe") {
-            consensus := mload(add(mload(add(f, 0x160)), shl(5, j)))
-        }
-        (uint256 penalty, uint256 speed) = (f.penalty, f.speed);
-        to = f.spareAt;
-        assembly ("memory-safe") {
-            let stay := sub(ONE, speed)
-            for {} lt(cells, end) { cells := add(cells, 8) } {
-                let cell := shr(192, mload(cells))
-                let weight := shr(25, cell)
-                if gt(weight, consensus) {
-                    weight := sub(weight, shr(32, add(mul(penalty, sub(weight, consensus)), 0xffffffff)))
-                }
-                let bond := and(shr(9, cell), 0xffff)
-                if bond { bond := shr(32, mul(stay, div(shl(32, bond), 0xffff))) }
-                bond := add(shr(32, mul(speed, weight)), bond)
-                sum := add(sum, bond)
-                mstore(to, or(shl(64, bond), and(cell, 0x1ff)))
-                to := add(to, 32)
-            }
-        }
-    }
-
-    /// @dev As `_growAlike`, where each pair has its own speed.
-    function _growLiquid(YumaFrame memory f, uint256 j, uint256 cells, uint256 end) private pure returns (uint256 to, uint256 sum) {
-        uint256 consensus;
-        uint256 judge;
-        assembly ("memory-safe") {
-            consensus := mload(add(mload(add(f, 0x160)), shl(5, j)))
-            judge := mload(add(mload(add(f, 0x2a0)), shl(5, j)))
-        }
-        uint256 speeds = f.speedsAt;
-        to = f.spareAt;
-        assembly ("memory-safe") {
-            for {} lt(cells, end) { cells := add(cells, 8) } {
-                let cell := shr(192, mload(cells))
-                let weight := shr(25, cell)
-                if gt(weight, consensus) {
-                    weight := sub(weight, shr(32, add(mul(mload(add(f, 0x240)), sub(weight, consensus)), 0xffffffff)))
-                }
-                let bond := div(shl(32, and(shr(9, cell), 0xffff)), 0xffff)
-                // How far it is sold, or how far above consensus it is bought.
-                let speed := sub(bond, weight)
-                if iszero(lt(weight, bond)) { speed := mul(gt(weight, judge), sub(weight, judge)) }
-                {
-                    let at := add(speeds, shl(5, shr(25, speed)))
-                    let from := mload(at)
-                    speed := add(from, shr(25, mul(and(speed, 0x1ffffff), sub(mload(add(at, 32)), from))))
-                }
-                bond := add(shr(32, mul(speed, weight)), shr(32, mul(sub(ONE, speed), bond)))
-                sum := add(sum, bond)
-                mstore(to, or(shl(64, bond), and(cell, 0x1ff)))
-                to := add(to, 32)
-            }
-        }
-    }
-
-    /// @dev Shares a miner's incentive out by bonds, and appends the bonds to the rows that are stored.
-    function _share(YumaFrame memory f, uint256 j, uint256 from, uint256 end, uint256 sum) private pure {
-        assembly ("memory-safe") {
-            let incentive := mload(add(mload(add(f, 0x1c0)), shl(5, j)))
-            let gain := mload(add(f, 0x1e0))
-            let out := mload(add(f, 0x200))
-            j := shl(240, j)
-            for {} lt(from, end) { from := add(from, 32) } {
-                let bond := mload(from)
-                let row := shl(5, and(bond, 0x1ff))
-                bond := shr(64, bond)
-                if incentive {
-                    let p := add(gain, row)
-                    mstore(p, add(mload(p), shr(32, mul(div(shl(32, bond), sum), incentive))))
-                }
-                row := add(out, row)
-                bond := shr(32, mul(bond, 0xffff))
-                let at := mload(row)
-                if mul(bond, at) {
-                    mstore(at, or(j, shl(224, bond)))
-                    mstore(row, add(at, 4))
-                }
-            }
-        }
-    }
-
     /// @dev Lists weight times stake:Q32 << 64 | bond:u16 << 16 | uid of a column in the spare room; returns the column's sums of both.
     function _weigh(YumaFrame memory f, uint256 j, uint256 cells, uint256 end)
         private
@@ -233,7 +128,8 @@ library YumaBonds {
         }
     }
 
-    /// @dev As `_share`, for bonds that are divided by the column's sum first, and stored as parts of the greatest.
+    /// @dev Shares a miner's incentive out by bonds divided by the column's sum, and appends them, as parts of the greatest, to the rows that
+    /// are stored.
     function _shareRelative(YumaFrame memory f, uint256 j, uint256 from, uint256 end, uint256 sum, uint256 greatest) private pure {
         greatest = YumaNumbers.div(greatest, sum);
         assembly ("memory-safe") {

@@ -11,7 +11,8 @@ import {YumaFrame} from "./YumaTypes.sol";
 /// the rest of the word with which its last cell is written.
 library YumaColumns {
     uint256 private constant NOBODY = 0x1ff;
-    uint256 private constant END = 0x10000; // above any uid
+    uint256 private constant LIST_END = 0xffff; // as YumaPairs.END
+    uint256 internal constant END = 0x10000; // above any uid
 
     error RowsCutShort(uint256 position, uint256 length);
     error RowsNotAscending(uint256 uid, uint256 least);
@@ -52,22 +53,23 @@ library YumaColumns {
         f.kept = kept;
     }
 
-    /// @notice Puts the rows in force into the columns, validator by validator: weights masked and normalised, bonds without those that are
-    /// forgotten.
+    /// @notice Puts the rows in force into the columns, validator by validator: weights masked and normalised, bonds (where they are grown
+    /// by columns) without those that are forgotten.
     function load(YumaFrame memory f, bytes calldata weights, bytes calldata bonds) internal pure {
+        f.listAt = YumaNumbers.zeros(f.count);
         uint256 from;
         uint256 bondsFrom;
-        (uint256 uid, uint256 to) = _row(weights, 0, 0);
-        (uint256 bondsUid, uint256 bondsTo) = _row(bonds, 0, 0);
+        (uint256 uid, uint256 to) = nextRow(weights, 0, 0);
+        (uint256 bondsUid, uint256 bondsTo) = nextRow(bonds, 0, 0);
         while (uid != END || bondsUid != END) {
             if (uid <= bondsUid) {
-                if (uid < f.count && (f.inForce >> uid) & 1 == 1) _addWeights(f, uid, weights[from + 4:to]);
+                if ((f.inForce & f.uids) >> uid & 1 == 1) _addWeights(f, uid, weights[from + 4:to]);
                 from = to;
-                (uid, to) = _row(weights, from, uid + 1);
+                (uid, to) = nextRow(weights, from, uid + 1);
             } else {
-                if (bondsUid < f.count && (f.inForce >> bondsUid) & 1 == 1) _addBonds(f, bondsUid, bonds[bondsFrom + 4:bondsTo]);
+                if ((f.inForce & f.uids) >> bondsUid & 1 == 1) _addBonds(f, bondsUid, bonds[bondsFrom + 4:bondsTo]);
                 bondsFrom = bondsTo;
-                (bondsUid, bondsTo) = _row(bonds, bondsFrom, bondsUid + 1);
+                (bondsUid, bondsTo) = nextRow(bonds, bondsFrom, bondsUid + 1);
             }
         }
     }
@@ -86,9 +88,10 @@ library YumaColumns {
         }
     }
 
+    /// @notice Reads the header of a row.
     /// @return uid validator of the row at `at`, or END
     /// @return to where it ends
-    function _row(bytes calldata rows, uint256 at, uint256 least) private pure returns (uint256 uid, uint256 to) {
+    function nextRow(bytes calldata rows, uint256 at, uint256 least) internal pure returns (uint256 uid, uint256 to) {
         if (at == rows.length) return (END, at);
         assembly ("memory-safe") {
             to := shr(224, calldataload(add(rows.offset, at)))
@@ -99,8 +102,10 @@ library YumaColumns {
         if (uid < least) revert RowsNotAscending(uid, least);
     }
 
-    /// @dev Copies the entries that count to f.spareAt.
-    function _mask(YumaFrame memory f, uint256 row, bytes calldata entries) private pure returns (uint256 end, uint256 sum) {
+    /// @dev Lists the entries that count in new memory.
+    /// @return first of the list
+    /// @return end of it, where there is room for a word
+    function _mask(YumaFrame memory f, uint256 row, bytes calldata entries) private pure returns (uint256 first, uint256 end, uint256 sum) {
         bool ordered;
         assembly ("memory-safe") {
             let uids := mload(add(f, 0x20))
@@ -114,7 +119,8 @@ library YumaColumns {
                 time := and(shr(88, time), 0xffffffffff)
                 if and(iszero(iszero(committed)), lt(committed, time)) { time := committed }
             }
-            end := mload(add(f, 0x220))
+            first := mload(0x40)
+            end := first
             let least := 0
             let disorder := 0
             let from := entries.offset
@@ -130,20 +136,26 @@ library YumaColumns {
                 }
             }
             ordered := iszero(disorder)
+            mstore(0x40, add(end, 32))
         }
         if (!ordered) revert UidsNotAscending(row);
     }
 
     function _addWeights(YumaFrame memory f, uint256 row, bytes calldata entries) private pure {
-        (uint256 end, uint256 sum) = _mask(f, row, entries);
+        (uint256 p, uint256 end, uint256 sum) = _mask(f, row, entries);
         assembly ("memory-safe") {
+            mstore(add(mload(add(f, 0x380)), shl(5, row)), p)
+            mstore(end, shl(64, LIST_END))
             let next := mload(add(f, 0x100))
-            for { let p := mload(add(f, 0x220)) } lt(p, end) { p := add(p, 32) } {
-                let entry := mload(p)
-                let column := add(next, shl(5, shr(16, entry)))
-                let cell := mload(column)
-                mstore(cell, shl(192, or(shl(25, div(shl(32, and(entry, 0xffff)), sum)), row)))
-                mstore(column, add(cell, 8))
+            for {} lt(p, end) { p := add(p, 32) } {
+                let weight := mload(p)
+                let uid := shr(16, weight)
+                weight := div(shl(32, and(weight, 0xffff)), sum)
+                mstore(p, or(shl(64, uid), weight))
+                uid := add(next, shl(5, uid))
+                let cell := mload(uid)
+                mstore(cell, shl(192, or(shl(25, weight), row)))
+                mstore(uid, add(cell, 8))
             }
         }
     }

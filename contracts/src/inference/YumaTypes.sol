@@ -88,4 +88,6 @@ struct YumaFrame {
     uint256 roomAt; // 0x320 the rows that are stored, one after another with room to grow
     uint256 uids; // 0x340 all of them
     uint256 kept; // 0x360 those that were there at the last epoch: bonds to others are forgotten
+    uint256 listAt; // 0x380 of each uid: its weights as they count, uid << 64 | weight:Q32, and 0xffff << 64 behind them; 0: none
+    uint256 sumAt; // 0x3a0 of each column: sum of its new bonds, where it has incentive
 }
