@@ -68,7 +68,9 @@ export function readAll(incoming: http.IncomingMessage, bytesMax: number): Promi
     });
     incoming.on('end', () => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, size)));
     incoming.on('error', (error) => reject(error instanceof MillraceError ? error : cutShort(error)));
-    incoming.on('close', () => reject(cutShort(new TypeError('the connection closed'))));
+    incoming.on('close', () => {
+      if (!incoming.readableEnded) reject(connectionClosed());
+    });
   });
 }
 
@@ -109,7 +111,9 @@ export function eachEvent(incoming: http.IncomingMessage, bytesMax: number, onDa
     });
     incoming.on('end', () => resolve());
     incoming.on('error', (error) => reject(error instanceof MillraceError ? error : cutShort(error)));
-    incoming.on('close', () => reject(cutShort(new TypeError('the connection closed'))));
+    incoming.on('close', () => {
+      if (!incoming.readableEnded) reject(connectionClosed());
+    });
   });
 }
 
@@ -147,7 +151,9 @@ export function createChunkQueue(incoming: http.IncomingMessage): ChunkQueue {
   });
   incoming.on('end', () => end());
   incoming.on('error', (error) => end(error instanceof MillraceError ? error : cutShort(error)));
-  incoming.on('close', () => end(cutShort(new TypeError('the connection closed'))));
+  incoming.on('close', () => {
+    if (!isOver) end(connectionClosed());
+  });
   return {
     async take() {
       if (chunks.length === 0 && !isOver) {
@@ -187,6 +193,10 @@ function timeout(url: URL, limitMs: number): MillraceError {
 
 function tooLong(limit: number): MillraceError {
   return new MillraceError('answer-too-long', { actor: 'peer', message: `The answer is longer than ${limit} bytes`, values: { limit } });
+}
+
+function connectionClosed(): MillraceError {
+  return cutShort(new TypeError('the connection closed'));
 }
 
 function cutShort(cause: unknown): MillraceError {
