@@ -1,0 +1,242 @@
+import { MillraceError } from '../errors.ts';
+
+/** What a job may use at most. Every engine enforces every one of them, or refuses jobs of strangers. */
+export interface JobLimits {
+  /** Memory of all its processes together, with what it writes to its folders where these lie in memory. */
+  memoryBytes: number;
+  /** Processor time per second of time: 1 is one core, 0.5 half of one. */
+  cpus: number;
+  /** Processes and threads at one time. */
+  processes: number;
+  /** All that it writes: artefacts and `/tmp` together. */
+  diskBytes: number;
+  /** Seconds from its start until it is killed. */
+  wallSeconds: number;
+  /** Standard output and standard error together. */
+  outputBytes: number;
+}
+
+/** Something to run: a command in an image, or in the software of this machine, with a folder to read and a folder to write. */
+export interface Job {
+  /** Digest of an image that was imported (`sha256:…`); left out: the software of this machine (bubblewrap only). */
+  image?: string;
+  /** Program and arguments. */
+  argv: readonly string[];
+  /** The whole environment, but for PATH, HOME, LANG and TMPDIR, which stand unless given. */
+  env?: Readonly<Record<string, string>>;
+  /** Seen by the job as `/input`, read-only. */
+  inputFolder?: string;
+  /** Where its artefacts are put, each under its CID; left out: what it writes to `/output` is dropped. */
+  artefactFolder?: string;
+  limits: JobLimits;
+  /** `foreign`: written by somebody whom the owner of this machine does not know. */
+  trust: 'own' | 'foreign';
+}
+
+/**
+ * How a job ended. `completed`: exit code 0. `failed`: another exit code. `signalled`: a signal that no limit explains. The others name the
+ * limit that was hit by a job that did not complete; `cancelled` is the caller's own wish, `artefacts-refused` a forbidden kind or size of file.
+ */
+export type JobReason =
+  | 'completed'
+  | 'failed'
+  | 'signalled'
+  | 'memory-exceeded'
+  | 'processes-exceeded'
+  | 'disk-exceeded'
+  | 'wall-exceeded'
+  | 'output-exceeded'
+  | 'artefacts-refused'
+  | 'cancelled';
+
+/** What a job used, as its engine measured it; undefined where the engine cannot tell. */
+export interface JobUsage {
+  wallMs: number;
+  cpuMs: number | undefined;
+  /** The most memory that it held at one time. */
+  memoryBytesPeak: number | undefined;
+  /** How often a new process was refused. */
+  processesRefused: number | undefined;
+  outputBytes: number;
+}
+
+/** A file that a job left in `/output`, named by its content. */
+export interface Artefact {
+  /** Relative to `/output`, parts joined by `/`. */
+  path: string;
+  /** CIDv1, raw, SHA-256 of the whole file. */
+  cid: string;
+  sizeBytes: number;
+}
+
+/** What came of a job. */
+export interface JobResult {
+  reason: JobReason;
+  /** Undefined when a signal ended it. */
+  exitCode: number | undefined;
+  /** Number of the signal that ended it. */
+  signal: number | undefined;
+  usage: JobUsage;
+  artefacts: Artefact[];
+  /** More about the reason, for people: what was refused, which limit. */
+  detail: string | undefined;
+}
+
+/** A piece of what a job printed. */
+export interface JobLog {
+  stream: 'stdout' | 'stderr';
+  bytes: Uint8Array;
+}
+
+/** Who watches a job. */
+export interface RunOptions {
+  /** Called for each piece, in order per stream, until the limit of output. */
+  onLog?: (piece: JobLog) => void;
+  /** Ends the job; its result says `cancelled`. */
+  signal?: AbortSignal;
+}
+
+/** What an engine can hold to on this machine. */
+export interface ExecutorReport {
+  engine: string;
+  version: string;
+  /** Whether jobs of strangers are taken: every limit is enforceable. */
+  takesForeign: boolean;
+  /** What is missing for that, each with how to mend it. */
+  missing: { what: string; fix: string }[];
+  /** How each promise is kept here, for people. */
+  isolation: string[];
+}
+
+/** Something that runs jobs. One suite, `executor.cases.ts`, holds for every engine. */
+export interface Executor {
+  readonly engine: 'bubblewrap' | 'wasm' | 'docker';
+  /** What it can hold to here; tried with a real job, once. */
+  inspect(): Promise<ExecutorReport>;
+  /**
+   * Takes an image from a file (a tar archive of a root file system; for `wasm` a module), without any registry; the same file twice is one.
+   * @returns its digest, `sha256:…`
+   * @throws bad-image
+   */
+  importImage(path: string): Promise<string>;
+  /**
+   * Runs a job to its end, whatever that is; the machine is as before when the promise settles.
+   * @throws bad-job, image-unknown, foreign-job-refused, sandbox-failed
+   */
+  run(job: Job, options?: RunOptions): Promise<JobResult>;
+  /** Ends all its jobs and removes what it left. */
+  close(): Promise<void>;
+}
+
+const NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
+const ARGUMENT_BYTES_MAX = 64 << 10;
+const BOUNDS: Record<keyof JobLimits, { least: number; greatest: number }> = {
+  memoryBytes: { least: 4 << 20, greatest: 2 ** 42 },
+  cpus: { least: 0.01, greatest: 1024 },
+  processes: { least: 1, greatest: 1 << 20 },
+  diskBytes: { least: 4096, greatest: 2 ** 44 },
+  wallSeconds: { least: 0.01, greatest: 31 * 86_400 },
+  outputBytes: { least: 0, greatest: 2 ** 32 },
+};
+
+/**
+ * Refuses a job that no engine could run as it stands.
+ * @throws bad-job
+ */
+export function checkJob(job: Job): void {
+  for (const [name, { least, greatest }] of Object.entries(BOUNDS) as [keyof JobLimits, { least: number; greatest: number }][]) {
+    const value = job.limits[name];
+    if (!(value >= least && value <= greatest)) throw badJob(`limits.${name} is ${value}, allowed are ${least} to ${greatest}`);
+  }
+  const words = [...job.argv, ...Object.values(job.env ?? {})];
+  if (job.argv.length === 0 || job.argv[0] === '') throw badJob('argv names no program');
+  if (words.some((word) => word.includes('\0'))) throw badJob('argv or env holds a zero byte');
+  if (words.reduce((sum, word) => sum + Buffer.byteLength(word) + 1, 0) > ARGUMENT_BYTES_MAX) {
+    throw badJob(`argv and env have more than ${ARGUMENT_BYTES_MAX} bytes; put them into a file of the input`);
+  }
+  const name = Object.keys(job.env ?? {}).find((each) => !NAME.test(each));
+  if (name !== undefined) throw badJob(`env holds the name ${JSON.stringify(name.slice(0, 80))}`);
+  if (job.image !== undefined && !/^sha256:[0-9a-f]{64}$/.test(job.image))
+    throw badJob('image is no digest of the form sha256:<64 hex digits>');
+}
+
+/** The environment of a job: its own above what every job has. */
+export function environmentOf(job: Job): Record<string, string> {
+  return { PATH: '/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin', HOME: '/tmp', TMPDIR: '/tmp', LANG: 'C.UTF-8', ...job.env };
+}
+
+/** The typed error of a job that did not complete; undefined for one that did. */
+export function errorOfResult(result: JobResult): MillraceError | undefined {
+  if (result.reason === 'completed') return undefined;
+  const { reason, exitCode, signal, detail } = result;
+  return new MillraceError('job-ended', {
+    actor: 'caller',
+    message: `The job did not complete: ${reason}${detail === undefined ? '' : ` (${detail})`}`,
+    values: { reason, exitCode, signal, wallMs: Math.round(result.usage.wallMs), memoryBytesPeak: result.usage.memoryBytesPeak },
+    hint: HINTS[reason],
+  });
+}
+
+const HINTS: Record<Exclude<JobReason, 'completed'>, string> = {
+  failed: 'Read the log of the job: its own program ended with that exit code.',
+  signalled: 'Read the log of the job: its own program was ended by that signal.',
+  'memory-exceeded': 'Ask for more memory, or let the job use less; what it writes counts as memory too.',
+  'processes-exceeded': 'Ask for more processes, or let the job start fewer.',
+  'disk-exceeded': 'Ask for more disk, or let the job write less.',
+  'wall-exceeded': 'Ask for more time.',
+  'output-exceeded': 'Write to a file in /output instead of printing.',
+  'artefacts-refused': 'Leave plain files with plain names in /output: no links, devices, sockets or files larger than the limit.',
+  cancelled: 'Run it again when it is wanted.',
+};
+
+/** @throws foreign-job-refused when the engine cannot hold to every limit on this machine. */
+export function refuseForeign(report: ExecutorReport): MillraceError {
+  return new MillraceError('foreign-job-refused', {
+    actor: 'host',
+    message: `This machine cannot hold a stranger's job to its limits with ${report.engine}: ${report.missing.map(({ what }) => what).join('; ')}`,
+    values: { engine: report.engine, missing: report.missing.map(({ what }) => what) },
+    hint: report.missing.map(({ fix }) => fix).join(' '),
+  });
+}
+
+/** A job that cannot be run as it stands. */
+export function badJob(reason: string): MillraceError {
+  return new MillraceError('bad-job', {
+    actor: 'caller',
+    message: `The job cannot be run: ${reason}`,
+    values: { reason },
+    hint: 'Correct the specification of the job.',
+  });
+}
+
+/** An image that this engine does not have. */
+export function imageUnknown(image: string, engine: string): MillraceError {
+  return new MillraceError('image-unknown', {
+    actor: 'caller',
+    message: `The engine ${engine} has no image ${image}`,
+    values: { image, engine },
+    hint: 'Import the image first; images are known by their digest alone.',
+  });
+}
+
+/** A file that is no image for this engine. */
+export function badImage(reason: string, cause?: unknown): MillraceError {
+  return new MillraceError('bad-image', {
+    actor: 'caller',
+    message: `The image cannot be used: ${reason}`,
+    values: { reason },
+    hint: 'Give a plain tar archive of a root file system (docker export, debootstrap), or a WebAssembly module.',
+    cause,
+  });
+}
+
+/** The engine itself failed, not the job. */
+export function sandboxFailed(engine: string, reason: string, cause?: unknown): MillraceError {
+  return new MillraceError('sandbox-failed', {
+    actor: 'host',
+    message: `The engine ${engine} could not run the job: ${reason}`,
+    values: { engine, reason },
+    hint: 'Run "millrace doctor"; the job was not run and may go to another machine.',
+    cause,
+  });
+}
