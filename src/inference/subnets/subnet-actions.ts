@@ -98,3 +98,25 @@ export function kindWord(kind: string): Hex {
     values: { bytes },
   });
 }
+
+/**
+ * Sees to it that a uid may judge: claims a free permit when it has none. To be called once in each epoch: a settlement takes permits from
+ * those whose stake was not there yet.
+ * @returns whether the uid has a permit now; false while no seat is free, the stake is too small, or the uid is barred
+ */
+export async function ensurePermit(client: ChainClient, options: Sending & { subnetId: bigint; uid: number }): Promise<boolean> {
+  const { subnetId, uid } = options;
+  const hasPermit = async () => {
+    const epoch = await client.read('subnets', 'epochAt', [subnetId, await client.now()]);
+    return (((await client.read('subnets', 'permitsAt', [subnetId, epoch])) >> BigInt(uid)) & 1n) === 1n;
+  };
+  if (await hasPermit()) return true;
+  try {
+    await claimPermit(options);
+  } catch (error) {
+    const code = error instanceof MillraceError ? error.code : '';
+    if (['no-seat-free', 'stake-too-small', 'barred-until', 'already-permitted'].includes(code)) return hasPermit();
+    throw error;
+  }
+  return true;
+}

@@ -2,10 +2,19 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { after, before, test } from 'node:test';
 import { hexToBytes, keccak256, toHex } from 'viem';
-import { claimBackerIncome, distributeIncome, readIncome } from '../../token/index.ts';
+import { claimBackerIncome, depositStake, distributeIncome, readIncome } from '../../token/index.ts';
 import { fetchPulses, openLocalBeacon } from './beacon.ts';
 import { decodeMetagraph, listSubnets, readMetagraph, readSubnet, readUids } from './metagraph.ts';
-import { burnForSubnet, changeRules, claimPermit, closeEpochs, createSubnet, declareBeacon, registerUid } from './subnet-actions.ts';
+import {
+  burnForSubnet,
+  changeRules,
+  claimPermit,
+  closeEpochs,
+  createSubnet,
+  declareBeacon,
+  ensurePermit,
+  registerUid,
+} from './subnet-actions.ts';
 import { startTestSubnet, type TestOperator, type TestSubnet, TOKEN } from './subnet-fixture.ts';
 import { DEFAULT_SUBNET_RULES } from './subnet-rules.ts';
 import { decodeRow } from './weights-row.ts';
@@ -121,6 +130,17 @@ test('a validator that was killed after its commit opens it from its disk; one t
   assert.deepEqual(expired, [{ epoch, uids: [second.uid] }]);
   const events = await client.events({ name: 'weightsBoard', event: 'CommitExpired', args: { subnetId, epoch } });
   assert.equal(events.length, 1);
+});
+
+test('a permit is taken where one is free and earned, and not elsewhere', async () => {
+  const { client, subnetId } = subnet;
+  assert.equal(await ensurePermit(client, { sender: first.sender, subnetId, uid: first.uid }), true);
+  assert.equal(await ensurePermit(client, { sender: miner.sender, subnetId, uid: miner.uid }), false);
+  const late = await subnet.join();
+  await depositStake(client, { sender: subnet.faucet, operatorId: late.operatorId, amount: TOKEN });
+  await subnet.chain.warp(2);
+  assert.equal(await ensurePermit(client, { sender: late.sender, subnetId, uid: late.uid }), true);
+  await assert.rejects(ensurePermit(client, { sender: late.sender, subnetId: 99n, uid: 0 }), { code: 'unknown-subnet' });
 });
 
 test('nobody commits to nothing, nor for somebody else', async () => {
