@@ -91,7 +91,7 @@ interface IJury is IArbitrator {
     event SeatsUnlocked(uint64 indexed operatorId, uint256 amount);
     event RoundOpened(uint256 indexed disputeId, uint8 round, uint16 votes, uint48 seedTime, address refundTo);
     event JuryDrawn(uint256 indexed disputeId, uint8 round, uint64[] jurors, uint16[] votes, uint48 commitUntil, uint48 revealUntil);
-    event JuryNotDrawn(uint256 indexed disputeId, uint8 round, uint256 got, uint256 needed);
+    event JuryNotDrawn(uint256 indexed disputeId, uint8 round, uint16 votes);
     event VoteCommitted(uint256 indexed disputeId, uint8 round, uint64 indexed operatorId);
     event VoteRevealed(uint256 indexed disputeId, uint8 round, uint64 indexed operatorId, uint256 ruling);
     event VoteStruck(uint256 indexed disputeId, uint8 round, uint64 indexed operatorId, address reporter);
@@ -131,7 +131,8 @@ interface IJury is IArbitrator {
     /// @notice Anyone, `leaveSeconds` after the last seat was left or lost: all that backs neither a seat nor an open vote.
     function unlock(uint64 operatorId) external;
 
-    /// @notice Anyone, once the seed is fixed and within `drawSeconds` of its time: draws the jury of the present round.
+    /// @notice Anyone, once the seed is fixed and within `drawSeconds` of its time: draws the jury of the present round. Refused while too many
+    /// jurors have all of their stake behind other votes; it may be tried again until the time is over.
     function draw(uint256 disputeId) external;
     /// @notice Anyone: ends a round whose jury was not drawn in time.
     function expire(uint256 disputeId) external;

@@ -54,7 +54,9 @@ contract Jury is JurySeats, IModule {
     constructor(Config memory c, IOperators operators_, IStakeVault stakeVault_, IRandomness randomness_)
         JurySeats(operators_, stakeVault_)
     {
-        if (c.penalty == 0 || c.penalty > c.seatStake) revert BadConfig("penalty", c.penalty, c.seatStake);
+        if (c.penalty == 0 || c.penalty > c.seatStake) {
+            revert BadConfig("penalty", c.penalty, c.seatStake);
+        }
         if (c.voteFee > type(uint96).max) revert BadConfig("voteFee", c.voteFee, type(uint96).max);
         if (c.votes < 3 || c.votes % 2 == 0) revert BadConfig("votes", c.votes, 3);
         if (_votesIn(c.votes, c.appealsMax) > VOTES_MAX) revert BadConfig("appealsMax", c.appealsMax, VOTES_MAX);
@@ -119,7 +121,7 @@ contract Jury is JurySeats, IModule {
         uint256 seed = uint256(keccak256(abi.encode("jury", randomness.valueOf(c.seedTime), disputeId, c.round)));
         Round storage r = _rounds[disputeId][c.round];
         Draw memory d = _drawVotes(seed, c.openedAt, r.votes, _excluded(c.parties, c.accounts));
-        if (d.drawn < r.votes) return _endUndrawn(disputeId, c, r, d.drawn);
+        if (d.drawn < r.votes) revert TooFewJurors(d.drawn, r.votes);
         uint256 count;
         for (uint256 i; i < d.count; ++i) {
             if (d.votes[i] == 0) continue;
@@ -142,17 +144,14 @@ contract Jury is JurySeats, IModule {
     }
 
     /// @inheritdoc IJury
+    /// @dev The fee goes back; what was the ruling before (at first: refused) is final.
     function expire(uint256 disputeId) external {
         Dispute storage c = _inPhase(disputeId, Phase.Drawing);
         uint256 until = uint256(c.seedTime) + _config.drawSeconds;
         if (block.timestamp < until) revert TooEarly(disputeId, until, block.timestamp);
-        _endUndrawn(disputeId, c, _rounds[disputeId][c.round], 0);
-    }
-
-    /// The fee goes back; what was the ruling before (at first: refused) is final.
-    function _endUndrawn(uint256 disputeId, Dispute storage c, Round storage r, uint256 drawn) private {
+        Round storage r = _rounds[disputeId][c.round];
         r.settled = true;
-        emit JuryNotDrawn(disputeId, c.round, drawn, r.votes);
+        emit JuryNotDrawn(disputeId, c.round, r.votes);
         _returnFee(disputeId, c.round, r);
         (c.phase, c.appealUntil) = (Phase.Ruled, uint48(block.timestamp));
         emit RoundRuled(disputeId, c.round, false, c.ruling, c.appealUntil);

@@ -19,11 +19,7 @@ library JuryTerms {
         }
     }
 
-    function decode(bytes calldata terms)
-        internal
-        pure
-        returns (address refundTo, uint64[] memory parties, address[] memory accounts)
-    {
+    function decode(bytes calldata terms) internal pure returns (address refundTo, uint64[] memory parties, address[] memory accounts) {
         if (terms.length == 0) return (refundTo, parties, accounts);
         if (terms.length < HEAD_BYTES) revert IJury.BadTerms(terms.length, HEAD_BYTES);
         refundTo = address(bytes20(terms[:20]));

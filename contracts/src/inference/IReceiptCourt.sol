@@ -91,7 +91,9 @@ interface IReceiptCourt {
     event KeyReplaced(uint64 indexed operatorId, address indexed oldKey, address indexed newKey, uint256 oldUntil);
     event Left(uint64 indexed operatorId, uint48 unlocksAt);
     event Unlocked(uint64 indexed operatorId, uint256 amount);
-    event Convicted(uint64 indexed operatorId, bytes32 indexed receiptId, Offence offence, address indexed reporter, uint256 amount, uint256 reward);
+    event Convicted(
+        uint64 indexed operatorId, bytes32 indexed receiptId, Offence offence, address indexed reporter, uint256 amount, uint256 reward
+    );
     event Challenged(uint256 indexed disputeId, uint64 indexed operatorId, bytes32 indexed receiptId, address challenger);
     event CaseClosed(uint256 indexed disputeId, uint64 indexed operatorId, uint256 ruling);
 

@@ -38,7 +38,9 @@ library ReceiptDigest {
     /// and how the answer ended are left out: an honest miner may word them twice.
     function claimHash(IReceiptCourt.Receipt calldata r) internal pure returns (bytes32) {
         bytes32 asked = keccak256(
-            abi.encode(r.subject.modelRoot, r.inputs.requestHash, r.inputs.units, r.inputs.outputUnitsMax, r.inputs.channelId, r.inputs.voucher)
+            abi.encode(
+                r.subject.modelRoot, r.inputs.requestHash, r.inputs.units, r.inputs.outputUnitsMax, r.inputs.channelId, r.inputs.voucher
+            )
         );
         return keccak256(
             abi.encode(

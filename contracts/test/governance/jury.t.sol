@@ -219,9 +219,12 @@ contract JuryTest is JuryFixture {
         assertEq(coinsOf(payer), 5);
     }
 
-    function testFuzz_termsAreReadAsTheyWereWrittenOrRefused(bytes calldata junk, address refundTo, uint64[3] calldata p, address[2] calldata a)
-        public
-    {
+    function testFuzz_termsAreReadAsTheyWereWrittenOrRefused(
+        bytes calldata junk,
+        address refundTo,
+        uint64[3] calldata p,
+        address[2] calldata a
+    ) public {
         (uint64[] memory parties, address[] memory accounts) = (new uint64[](3), new address[](2));
         for (uint256 i; i < 3; ++i) {
             parties[i] = p[i];
@@ -396,26 +399,27 @@ contract JuryTest is JuryFixture {
         jury.settle(id, 0);
     }
 
-    function test_jurorsWhoCannotBackAVoteAnyMoreMakeTheDisputeRefusedNotSmaller() public {
+    function test_jurorsWhoCannotBackAVoteAnyMoreAreNotDrawnUntilTheyCan() public {
         addJurors(3);
         uint256 id = open(termsOfNobody());
-        // ten more disputes take all that their stake backs: five votes a seat
-        uint256[] memory others = new uint256[](5);
+        uint256[] memory others = new uint256[](5); // all that a seat backs
         for (uint256 i; i < 5; ++i) {
             others[i] = open("");
             draw(others[i]);
         }
         assertEq(jury.juror(1).openVotes, 5);
-        vm.expectEmit(address(jury));
-        emit IJury.JuryNotDrawn(id, 0, 0, 3);
+        vm.expectRevert(abi.encodeWithSelector(IJury.TooFewJurors.selector, 0, 3));
         jury.draw(id);
-        jury.execute(id);
-        assertEq(arbitrable.ruled(), 1);
-        assertEq(arbitrable.rulingOf(id), 0);
-        assertEq(coinsOf(payer), 3 * FEE);
+        vm.expectRevert(abi.encodeWithSelector(IJury.TooFewJurors.selector, 0, 3));
+        arbitrable.open{value: 3 * FEE}(2, "");
         // what backs open votes stays locked, however long ago the seat was left
         vm.prank(makeAddr("juror 1"));
         jury.leave(1, 1);
+        voteAll(others[0], 1);
+        toFinal(others[0]);
+        jury.settle(others[0], 0);
+        jury.draw(id);
+        assertEq(jury.juror(1).openVotes, 5);
         vm.warp(block.timestamp + 10 days);
         vm.expectRevert(abi.encodeWithSelector(IJury.NothingToUnlock.selector, 1));
         jury.unlock(1);
@@ -523,6 +527,40 @@ contract JuryTest is JuryFixture {
         assertEq(paid, 3 * FEE);
         assertEq(token.balanceOf(address(jury)), shared);
         assertLe(shared, (supply - token.totalSupply()));
+    }
+
+    /// forge-config: default.fuzz.runs = 40
+    /// A stranger with any arguments, while one dispute is being voted on: no coin, no lock, no vote and no seat changes.
+    function testFuzz_aStrangerChangesNothing(uint256 id, uint64 operatorId, uint32 count, uint256 ruling, bytes32 salt) public {
+        addJurors(3);
+        uint256 open_ = open("");
+        uint64[] memory list = draw(open_);
+        commit(open_, list[0], 1);
+        (id, operatorId) = (id % 3, uint64(bound(operatorId, 0, 4)));
+        if (salt == SALT) salt = 0;
+        bytes32 before = keccak256(abi.encode(jury.dispute(open_), jury.roundOf(open_, 0), jury.juror(operatorId), address(jury).balance));
+        uint256 locked = vault.lockedBy(address(jury));
+        bytes[] memory calls = new bytes[](12);
+        calls[0] = abi.encodeCall(IJury.enrol, (operatorId, count));
+        calls[1] = abi.encodeCall(IJury.leave, (operatorId, count));
+        calls[2] = abi.encodeCall(IJury.unlock, (operatorId));
+        calls[3] = abi.encodeCall(IJury.draw, (id));
+        calls[4] = abi.encodeCall(IJury.expire, (id));
+        calls[5] = abi.encodeCall(IJury.commit, (id, salt));
+        calls[6] = abi.encodeCall(IJury.strike, (id, operatorId, ruling, salt));
+        calls[7] = abi.encodeCall(IJury.reveal, (id, operatorId, ruling, salt));
+        calls[8] = abi.encodeCall(IJury.close, (id));
+        calls[9] = abi.encodeCall(IJury.execute, (id));
+        calls[10] = abi.encodeCall(IJury.settle, (id, uint8(count)));
+        calls[11] = abi.encodeCall(IArbitrator.appeal, (id, ""));
+        vm.startPrank(makeAddr("stranger"));
+        for (uint256 i; i < calls.length; ++i) {
+            (bool done,) = address(jury).call(calls[i]);
+            assertFalse(done);
+        }
+        vm.stopPrank();
+        assertEq(keccak256(abi.encode(jury.dispute(open_), jury.roundOf(open_, 0), jury.juror(operatorId), address(jury).balance)), before);
+        assertEq(vault.lockedBy(address(jury)), locked);
     }
 
     function test_anAccountThatRefusesCoinsHarmsNobodyElse() public {
