@@ -65,6 +65,7 @@ interface ISubnetEpochs is IIncomeSource {
         uint256 finalFrom,
         Result result
     );
+    /// `result` is empty where a proposal waited: anybody computes it from what the chain has logged.
     event Settled(uint64 indexed subnetId, uint64 indexed epoch, address indexed by, bytes32 root, Result result);
     event ProposalRefuted(
         uint64 indexed subnetId, uint64 indexed epoch, address indexed proposer, address challenger, uint256 reward, uint256 burnt

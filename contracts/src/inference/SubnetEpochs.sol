@@ -93,9 +93,15 @@ contract SubnetEpochs is ISubnetEpochs {
         Decision memory d = _decisions[subnetId];
         if (d.root != 0 && d.proposer == address(0)) revert AlreadyDecided(subnetId, epoch, d.root);
         (uint256 total,) = stakesOf(subnetId, epoch);
-        root = _run(subnetId, epoch, total, evidence);
+        Result memory result = _compute(subnetId, epoch, total, evidence);
+        root = rootOf(keccak256(result.payments), keccak256(result.ranks), keccak256(result.state));
         _decisions[subnetId] = Decision(root, address(0), uint64(block.timestamp), 0, uint128(total));
-        if (d.root != 0) _resolve(subnetId, epoch, d, d.root == root);
+        if (d.root != 0) {
+            // What was proposed is logged already, or the challenger has computed what is right: a dispute must be cheap.
+            _resolve(subnetId, epoch, d, d.root == root);
+            delete result;
+        }
+        emit Settled(subnetId, epoch, msg.sender, root, result);
     }
 
     /// @dev The epoch can be decided: it is the next one, closed, its reveals are over, and its rows are kept until `until`.
@@ -142,12 +148,6 @@ contract SubnetEpochs is ISubnetEpochs {
         obligations -= bond - reward;
         emit ProposalRefuted(subnetId, epoch, proposer, msg.sender, reward, bond - reward);
         ERC20Burnable(address(token)).burn(bond - reward);
-    }
-
-    function _run(uint64 subnetId, uint64 epoch, uint256 total, Evidence calldata evidence) private returns (bytes32 root) {
-        Result memory result = _compute(subnetId, epoch, total, evidence);
-        root = rootOf(keccak256(result.payments), keccak256(result.ranks), keccak256(result.state));
-        emit Settled(subnetId, epoch, msg.sender, root, result);
     }
 
     function _compute(uint64 subnetId, uint64 epoch, uint256 total, Evidence calldata evidence)

@@ -8,7 +8,6 @@ import {YumaFrame} from "./YumaTypes.sol";
 library YumaBondRows {
     uint256 private constant VALUES = 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff;
     uint256 private constant MARKS = 0x0001000000010000000100000001000000010000000100000001000000010000;
-    uint256 private constant UNITS = 0x0000000100000001000000010000000100000001000000010000000100000001;
 
     /// @notice Makes room for them: each as long as it can get, and zeros for four words behind it.
     function open(YumaFrame memory f) internal pure {
@@ -84,45 +83,57 @@ library YumaBondRows {
         return (f.count << 2) + 128;
     }
 
-    /// @notice Copies the `cap` largest, of equal ones those with the lower uid: finds the least value that is kept by halving, sixteen entries
-    /// at a time. The row is followed by zeros for two words.
+    /// @notice Copies the `cap` largest, of equal ones those with the lower uid. The row is longer, and followed by zeros for four words.
     function cut(uint256 row, uint256 end, uint256 cap, uint256 to) internal pure {
-        (uint256 least, uint256 above) = (1, 0x10000);
-        while (above - least > 1) {
-            uint256 middle = (least + above) >> 1;
-            if (_countFrom(row, end, middle) < cap) above = middle;
-            else least = middle;
-        }
-        uint256 ties = cap - _countFrom(row, end, least + 1);
+        (uint256 least, uint256 ties) = _leastKept(row, end, cap);
         assembly ("memory-safe") {
+            let more := sub(least, 1)
             for {} lt(row, end) { row := add(row, 4) } {
                 let word := mload(row)
                 let value := and(shr(224, word), 0xffff)
-                if lt(value, least) { continue }
-                if eq(value, least) {
-                    if iszero(ties) { continue }
-                    ties := sub(ties, 1)
+                if gt(value, more) {
+                    if eq(value, least) {
+                        // When there are enough of them, their value is too small from here on.
+                        ties := sub(ties, 1)
+                        if iszero(ties) { more := least }
+                    }
+                    mstore(to, word)
+                    to := add(to, 4)
                 }
-                mstore(to, word)
-                to := add(to, 4)
             }
         }
     }
 
-    /// @return found how many entries of a row have at least `value`
-    function _countFrom(uint256 row, uint256 end, uint256 value) private pure returns (uint256 found) {
+    /// @return least the greatest value that at least `cap` entries reach, found by halving, 32 entries at a time
+    /// @return ties how many entries of that value are kept
+    function _leastKept(uint256 row, uint256 end, uint256 cap) private pure returns (uint256 least, uint256 ties) {
+        uint256 above = 0x10000;
+        ties = cap;
         assembly ("memory-safe") {
-            // Each lane of 32 bits gets bit 16 where its value is large enough.
-            let lift := mul(sub(0x10000, value), UNITS)
             let values := VALUES
             let marks := MARKS
-            for {} lt(row, end) { row := add(row, 64) } {
-                found := add(
-                    add(found, and(add(and(mload(row), values), lift), marks)),
-                    and(add(and(mload(add(row, 32)), values), lift), marks)
-                )
+            for {} gt(above, add(least, 1)) {} {
+                let middle := shr(1, add(least, above))
+                // Each lane of 32 bits gets bit 16 where its value is large enough.
+                let found := 0
+                let lift := sub(marks, mul(middle, shr(16, marks)))
+                for { let p := row } lt(p, end) { p := add(p, 128) } {
+                    found := add(
+                        add(
+                            add(found, and(add(and(mload(p), values), lift), marks)),
+                            and(add(and(mload(add(p, 32)), values), lift), marks)
+                        ),
+                        add(and(add(and(mload(add(p, 64)), values), lift), marks), and(add(and(mload(add(p, 96)), values), lift), marks))
+                    )
+                }
+                found := shr(224, mul(shr(16, found), shr(16, marks)))
+                switch lt(found, cap)
+                case 0 { least := middle }
+                default {
+                    above := middle
+                    ties := sub(cap, found)
+                }
             }
-            found := shr(224, mul(shr(16, found), UNITS))
         }
     }
 }

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.26;
+
+import {ISubnetEpochs} from "../../src/inference/ISubnetEpochs.sol";
+import {ISubnets} from "../../src/inference/ISubnets.sol";
+import {SubnetBase} from "../../src/inference/SubnetBase.sol";
+import {EpochsFixture} from "./epochs-fixture.sol";
+
+/// @notice Gas of settling over the real contracts, for contracts/.gas-snapshot: every validator has revealed a full row in two epochs
+/// one after the other; the second is settled, with the bonds of the first.
+contract EpochsGasTest is EpochsFixture {
+    uint256 private constant DISPUTE_GAS_MAX = 15_000_000;
+
+    struct Shape {
+        uint256 validators;
+        uint256 uids;
+        uint256 entries;
+        bool hostile; // bonds on other uids than weights, every column as long as can be, weights in the dearest order
+    }
+
+    uint64 private epoch;
+
+    function subnetsConfig() internal view override returns (SubnetBase.Config memory c) {
+        c = super.subnetsConfig();
+        c.uidsMax = 256;
+        c.priceMax = 2e18;
+    }
+
+    function prepare(Shape memory s, ISubnets.Yuma mode) private {
+        ISubnets.Hyperparameters memory h = rules();
+        (h.mode, h.maxValidators, h.optimistic, h.revealDelayEpochs) = (mode, 64, true, 1);
+        vm.warp(block.timestamp + 1 days);
+        vm.prank(creator);
+        subnets.setHyperparameters(subnetId, h);
+        warpToEpoch(present() + 1);
+        for (uint256 i; i < s.uids; ++i) {
+            (uint64 operatorId,) = joinSubnet(string.concat("u", vm.toString(i)));
+            if (i < s.validators) depositStake(operatorId, address(this), 20e18 + i * 1e15);
+        }
+        vm.warp(block.timestamp + 1);
+        for (uint16 i; i < s.validators; ++i) {
+            subnets.claimPermit(subnetId, i);
+        }
+        warpToEpoch(present() + 2);
+        closeThrough(present() - 1);
+        epoch = present();
+        commitAll(s, 1);
+        warpToEpoch(epoch + 1);
+        commitAll(s, 2);
+        openAll(s, epoch, 1);
+        warpToEpoch(epoch + 2);
+        openAll(s, epoch + 1, 2);
+        warpToEpoch(epoch + 3);
+        closeThrough(epoch + 1);
+        finish(epoch++);
+    }
+
+    function commitAll(Shape memory s, uint256 round) private {
+        vm.warp(block.timestamp + 1);
+        for (uint16 v; v < s.validators; ++v) {
+            commitRow(v, rowFor(s, v, round), SALT);
+        }
+    }
+
+    function openAll(Shape memory s, uint64 which, uint256 round) private {
+        bytes memory all;
+        for (uint16 v; v < s.validators; ++v) {
+            bytes memory shown = rowFor(s, v, round);
+            openRow(which, v, shown, SALT);
+            all = bytes.concat(all, packed(v, shown));
+        }
+        rowsOfEpoch[which] = all;
+    }
+
+    function rowFor(Shape memory s, uint256 v, uint256 round) private pure returns (bytes memory shown) {
+        uint256 step = s.uids / s.entries;
+        for (uint256 p; p < s.entries; ++p) {
+            uint256 uid = s.hostile ? round * 64 + p : p * step + v % step;
+            uint256 weight = s.hostile ? 65_535 - v * 900 - p * 3 : 1 + uint256(keccak256(abi.encode(round, v, p))) % 65_535;
+            if (p == v % s.entries) weight = 65_535;
+            shown = bytes.concat(shown, abi.encodePacked(uint16(uid), uint16(weight)));
+        }
+    }
+
+    function measure(Shape memory s, string memory name) private {
+        prepare(s, ISubnets.Yuma.Yuma3);
+        ISubnetEpochs.Evidence memory evidence = evidenceOf(epoch);
+        settlement.settle(subnetId, epoch, evidence);
+        vm.snapshotGasLastCall("SubnetEpochs", string.concat("settle direct, constant alpha, ", name));
+    }
+
+    function testGas_direct_16_64_34() public {
+        measure(Shape(16, 64, 34, false), "16 x 64, 34 entries");
+    }
+
+    function testGas_direct_16_64_64() public {
+        measure(Shape(16, 64, 64, false), "16 x 64, 64 entries");
+    }
+
+    function testGas_direct_64_256_34() public {
+        measure(Shape(64, 256, 34, false), "64 x 256, 34 entries");
+    }
+
+    function testGas_direct_64_256_64() public {
+        measure(Shape(64, 256, 64, false), "64 x 256, 64 entries");
+    }
+
+    function testGas_dispute_liquid() public {
+        dispute(ISubnets.Yuma.Yuma3Liquid, "liquid alpha");
+    }
+
+    function testGas_dispute_yuma2() public {
+        dispute(ISubnets.Yuma.Yuma2, "Yuma 2");
+    }
+
+    /// A proposal that pays one unit wrongly, refuted at full caps with bonds rotated; then all that follows.
+    function dispute(ISubnets.Yuma mode, string memory name) private {
+        prepare(Shape(64, 256, 64, true), mode);
+        ISubnetEpochs.Evidence memory evidence = evidenceOf(epoch);
+        ISubnetEpochs.Result memory wrong = resultOf(epoch);
+        wrong.ranks[40] = bytes1(uint8(wrong.ranks[40]) ^ 1);
+        proposeEpoch(epoch, wrong);
+        vm.snapshotGasLastCall("SubnetEpochs", string.concat("propose, 64 x 256, 64 entries, ", name));
+        vm.prank(challenger);
+        settlement.settle(subnetId, epoch, evidence);
+        uint256 used = vm.snapshotGasLastCall("SubnetEpochs", string.concat("dispute, worst hostile case, ", name));
+        assertLe(used, DISPUTE_GAS_MAX);
+        assertGt(settlement.owedTo(challenger), 0);
+        assertEq(settlement.decisionOf(subnetId).proposer, address(0));
+    }
+
+    function testGas_afterwards() public {
+        prepare(Shape(64, 256, 34, false), ISubnets.Yuma.Yuma3Liquid);
+        ISubnetEpochs.Result memory result = resultOf(epoch);
+        proposeEpoch(epoch, result);
+        vm.snapshotGasLastCall("SubnetEpochs", "propose, 64 x 256, 34 entries");
+        vm.warp(block.timestamp + TEMPO);
+        bytes32 hash = keccak256(result.state);
+        settlement.finalize(subnetId, epoch, result.payments, result.ranks, hash);
+        vm.snapshotGasLastCall("SubnetEpochs", "finalize, 256 uids");
+        settlement.credit(subnetId, epoch, result.payments, only(2));
+        vm.snapshotGasLastCall("SubnetEpochs", "credit one uid");
+        creditAll(epoch, result);
+        vm.snapshotGasLastCall("SubnetEpochs", "credit 256 uids, most for the first time");
+        settlement.release(1);
+        vm.snapshotGasLastCall("SubnetEpochs", "release a validator's dividends");
+        settlement.payMiner(130);
+        vm.snapshotGasLastCall("SubnetEpochs", "payMiner");
+    }
+}
