@@ -6,8 +6,8 @@ import type { OpenKernel } from './kernel.ts';
 import { openTensorGraph } from './tensor-graph.ts';
 import { bytesOf, createWitnessRecord, digestOutputs } from './witness.ts';
 
-/** A command is only taken for heard from this probability on. */
-const CHANCE_MIN = 0.5;
+/** A command is only taken for heard from this probability on, and when it is likelier than "none of these". */
+const CHANCE_MIN = 0.35;
 
 /** Opens the command recogniser: Google's speech embedding, and the head that this project trained. */
 export const openKernel: OpenKernel = async ({ card, read }) => {
@@ -27,7 +27,7 @@ export const openKernel: OpenKernel = async ({ card, read }) => {
       const best = scores[0];
       return {
         task: 'command',
-        command: best !== undefined && best.score >= CHANCE_MIN ? best.label : undefined,
+        command: best !== undefined && best.score >= Math.max(CHANCE_MIN, chances[labels.length] as number) ? best.label : undefined,
         scores,
         usage: { unit: 'milliseconds', input: Math.round((1000 * samples.length) / HEARING_RATE_HZ), output: 0 },
         outputDigest: digestOutputs([
