@@ -148,6 +148,7 @@ contract SubnetPlacesTest is SubnetsFixture {
         assertEq(uid, 7);
     }
 
+    /// forge-config: default.fuzz.runs = 24
     function testFuzz_pruningFollowsTheRule(uint16[8] memory incentives, uint8 wait) public {
         fill();
         warpToEpoch(3 + uint64(wait) % 8);
@@ -333,6 +334,7 @@ contract SubnetPlacesTest is SubnetsFixture {
     }
 
     /// Whenever an epoch is closed, and whatever happened since: the same bytes.
+    /// forge-config: default.fuzz.runs = 24
     function testFuzz_closingLateChangesNothing(uint256 seed, uint8 actions) public {
         for (uint256 i; i < 8; ++i) {
             joinValidatorOrNot(i, seed);
