@@ -10,14 +10,14 @@ export type RetrieverSettings = { [name in keyof typeof RETRIEVER_DEFAULTS]?: st
 /** A retriever that sets nothing: money in tokens, sizes with units. Prices are for one GiB. */
 export const RETRIEVER_DEFAULTS = {
   retrievalPrice: '0.02',
-  retrievalChunk: '1MiB',
+  retrievalChunk: '4160KiB',
   retrievalCache: '1GiB',
   retrievalOriginPrice: '0.02',
   retrievalOriginBudget: '1',
 } as const;
 
 const DECIMALS = 18;
-const CHUNK_MAX = 2n << 20n;
+const CHUNK_MAX = 16n << 20n;
 const CLAIM_INTERVAL_SECONDS = 300;
 const ANNOUNCE_SECONDS = 1800;
 
@@ -77,7 +77,7 @@ export function retrieverPolicy(settings: RetrieverSettings = {}) {
   if (chunkBytes < 1n || chunkBytes > CHUNK_MAX) {
     throw new MillraceError('bad-retriever-setting', {
       actor: 'caller',
-      message: `Got retrievalChunk ${given.retrievalChunk}, expected 1B to 2MiB`,
+      message: `Got retrievalChunk ${given.retrievalChunk}, expected 1B to 16MiB`,
       values: { got: given.retrievalChunk },
       hint: 'A greater chunk puts more of your buyers’ money at risk at once.',
     });

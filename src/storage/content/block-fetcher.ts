@@ -3,12 +3,16 @@ import { type Clock, systemClock } from '../../clock.ts';
 import { MillraceError } from '../../errors.ts';
 import { BLOCK_BYTES_MAX, isBlockOf, isIdentity } from './block.ts';
 import { createCarScanner } from './car.ts';
+import { type Leaf, takeChunk } from './run-chunk.ts';
 
 /** A holder of content: any HTTP trustless gateway. `fetch` may pin the holder's key; without it the global one is used. */
 export interface ContentSource {
   url: string;
-  /** Paid by the answer: asked for single blocks, and told by a header of that name how many bytes are expected, where that is known. */
-  chunked?: { expectedBytesHeader: string };
+  /**
+   * Paid by the answer: asked for single blocks and for CARs of at most `bytesMax`, one after the other, and told by a header of that
+   * name how many bytes are expected, where that is known.
+   */
+  chunked?: { expectedBytesHeader: string; bytesMax: number };
   /** Asked only when no other source is left. */
   isReserve?: boolean;
   fetch?: (url: string, init: { headers: Record<string, string>; signal: AbortSignal }) => Promise<Response>;
@@ -43,7 +47,7 @@ export interface LeafRun {
   file: CID;
   from: number;
   to: number;
-  leaves: { cid: CID; bytes: number }[];
+  leaves: Leaf[];
 }
 
 /** Fetches verified blocks from several sources, each request from the one with the least to do. */
@@ -70,6 +74,8 @@ const NOT_AGAIN: ReadonlySet<string> = new Set([
   'payment-too-expensive',
   'price-over-budget',
 ]);
+/** A whole answer that was paid for and is not what was asked for is a lie; unpaid, it may be a mishap. */
+const WRONG_FOR_MONEY: ReadonlySet<string> = new Set(['bad-car', 'source-incomplete']);
 const REST_MS = 250;
 /** Blocks kept because they are asked for more than once: nodes of a file, and the leaf that holds a header. */
 const RECENT_MAX = 8;
@@ -144,9 +150,12 @@ export function createBlockFetcher(options: {
     async run(run) {
       // Leaves that one source brought before it failed are not fetched, or paid, again.
       const found = await Promise.all(run.leaves.map(({ cid }) => recent.get(cid.toString())?.catch(() => undefined)));
-      return attempt(run.file.toString(), (source) =>
-        source.source.chunked === undefined ? fetchRun(source, run, limits, signal) : fetchLeaves(source, run, found, limits, signal),
-      );
+      return attempt(run.file.toString(), async (source) => {
+        const { chunked } = source.source;
+        if (chunked === undefined) await fetchCar(source, { ...run, found }, limits, signal);
+        else await fetchChunks({ source, bytesMax: chunked.bytesMax }, { leaves: run.leaves, found }, limits, signal);
+        return found as Uint8Array[];
+      });
     },
     report: () => sources.map(({ url, bytes, lied, failures, lastError }) => ({ url, bytes, lied, failures, lastError })),
   };
@@ -163,7 +172,7 @@ function note(source: Source, error: unknown, nowMs: number, refused: Set<Source
   source.failures += 1;
   source.failuresInRow += 1;
   source.restUntilMs = nowMs + REST_MS * 2 ** source.failuresInRow;
-  if (code === 'bad-block') source.lied = true;
+  if (code === 'bad-block' || (source.source.chunked !== undefined && WRONG_FOR_MONEY.has(code))) source.lied = true;
   if (NOT_AGAIN.has(code)) source.failuresInRow = Number.POSITIVE_INFINITY;
 }
 
@@ -192,40 +201,69 @@ async function fetchBlock(
   return bytes;
 }
 
-/** The leaves of a run one by one, each verified before the next is paid for. */
-async function fetchLeaves(
-  source: Source,
-  run: LeafRun,
-  found: (Uint8Array | undefined)[],
-  limits: FetchLimits,
-  signal?: AbortSignal,
-): Promise<Uint8Array[]> {
-  for (const [index, leaf] of run.leaves.entries()) found[index] ??= await fetchBlock(source, leaf, limits, signal);
-  return found as Uint8Array[];
+/** What is wanted of a file: leaves in order, each with a place for its bytes. */
+interface Wanted {
+  leaves: Leaf[];
+  found: (Uint8Array | undefined)[];
 }
 
-/** One CAR of the blocks that hold a byte range; every block is verified and the leaves must be the expected ones. */
-async function fetchRun(source: Source, run: LeafRun, limits: FetchLimits, signal?: AbortSignal): Promise<Uint8Array[]> {
-  const wanted = new Map<string, Uint8Array | undefined>(run.leaves.map(({ cid }) => [cid.toString(), undefined]));
+/** The leaves of a run by as few answers as `bytesMax` allows, each verified before the next is paid for. What came stays in `found`. */
+async function fetchChunks(
+  { source, bytesMax }: { source: Source; bytesMax: number },
+  { leaves, found }: Wanted,
+  limits: FetchLimits,
+  signal?: AbortSignal,
+): Promise<void> {
+  for (let at = 0; at < leaves.length; at += 1) {
+    if (found[at] !== undefined) continue;
+    const end = found.findIndex((block, index) => index > at && block !== undefined);
+    const chunk = takeChunk(leaves.slice(at, end === -1 ? undefined : end), bytesMax);
+    const [first] = chunk.leaves as [Leaf];
+    if (chunk.leaves.length === 1) {
+      found[at] = await fetchBlock(source, first, limits, signal);
+      continue;
+    }
+    const { cid: file, start } = first.parent;
+    const from = first.start - start;
+    const to = from + chunk.leaves.reduce((sum, { bytes }) => sum + bytes, 0);
+    const part = new Array<Uint8Array | undefined>(chunk.leaves.length).fill(undefined);
+    try {
+      await fetchCar(source, { file, from, to, leaves: chunk.leaves, found: part, expectedBytes: chunk.carBytes }, limits, signal);
+    } finally {
+      for (const [index, block] of part.entries()) found[at + index] = block;
+    }
+  }
+}
+
+/** One CAR of the blocks that hold a byte range; every block is verified as it comes and the leaves must be the expected ones. */
+async function fetchCar(
+  source: Source,
+  wanted: Wanted & { file: CID; from: number; to: number; expectedBytes?: number },
+  limits: FetchLimits,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { file, from, to, leaves, found, expectedBytes } = wanted;
+  const places = new Map<string, number[]>();
+  for (const [index, { cid }] of leaves.entries()) places.set(cid.toString(), [...(places.get(cid.toString()) ?? []), index]);
   const scanner = createCarScanner(({ cid, bytes }) => {
-    const key = cid.toString();
-    if (wanted.has(key)) wanted.set(key, Uint8Array.from(bytes));
+    const known = places.get(cid.toString())?.filter((index) => found[index] === undefined) ?? [];
+    if (known.length === 0) return;
+    const own = new Uint8Array(bytes);
+    for (const index of known) found[index] = own;
   });
-  const path = `/ipfs/${run.file}?format=car&dag-scope=entity&entity-bytes=${run.from}:${run.to - 1}`;
-  const bytesMax = run.to - run.from + 8 * BLOCK_BYTES_MAX;
+  const path = `/ipfs/${file}?format=car&dag-scope=entity&entity-bytes=${from}:${to - 1}`;
+  const bytesMax = to - from + 8 * BLOCK_BYTES_MAX;
   const accept = 'application/vnd.ipld.car; version=1; order=dfs; dups=y';
-  for await (const chunk of download(source, { path, accept, bytesMax }, limits, signal)) scanner.write(chunk);
+  for await (const chunk of download(source, { path, accept, bytesMax, expectedBytes }, limits, signal)) scanner.write(chunk);
   scanner.finish();
-  const found = run.leaves.map(({ cid }) => wanted.get(cid.toString()));
   const missing = found.filter((block) => block === undefined).length;
   if (missing > 0) {
     throw new MillraceError('source-incomplete', {
       actor: 'peer',
-      message: `${source.url} did not send ${missing} of ${found.length} blocks of ${run.file}`,
+      message: `${source.url} did not send ${missing} of ${found.length} blocks of ${file}`,
       values: { url: source.url, missing, expected: found.length },
     });
   }
-  return found as Uint8Array[];
 }
 
 /** The body of an answer, with time-outs for the headers, for each silence and for the whole, and a limit of bytes. */

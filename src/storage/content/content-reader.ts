@@ -3,6 +3,7 @@ import { MillraceError } from '../../errors.ts';
 import { DAG_PB, decodeUnixfs, RAW, type UnixfsNode } from './block.ts';
 import type { BlockFetcher, LeafRun } from './block-fetcher.ts';
 import { checkRelativePath } from './manifest-sealed.ts';
+import type { LeafParent } from './run-chunk.ts';
 import { isShardName, shardPrefixLength } from './unixfs-walk.ts';
 
 /** A file or folder found in a public UnixFS tree. */
@@ -90,17 +91,19 @@ async function* unitsOf(fetcher: Pick<BlockFetcher, 'block' | 'run'>, file: CID,
     run = { file, from: run.to, to: run.to, leaves: [] };
     return unit;
   };
-  async function* visit(cid: CID, start: number, size: number, depth: number): AsyncGenerator<Unit> {
+  async function* visit(cid: CID, start: number, size: number, parent?: LeafParent): AsyncGenerator<Unit> {
+    const depth = parent === undefined ? 0 : parent.depth + 1;
     if (start >= span.to || (start + size <= span.from && size > 0)) return;
-    if (depth > 0 && cid.code === RAW) {
+    if (parent !== undefined && cid.code === RAW) {
       if (run.leaves.length > 0 && (run.to !== start || run.to - run.from + size > RUN_BYTES)) yield flush();
       if (run.leaves.length === 0) run.from = start;
-      run.leaves.push({ cid, bytes: size });
+      run.leaves.push({ cid, bytes: size, start, parent });
       run.to = start + size;
       return;
     }
     if (depth > DEPTH_MAX) throw wrongSize(cid, depth, DEPTH_MAX);
-    const node = await fetchNode(fetcher, cid);
+    const block = await fetcher.block(cid);
+    const node = decodeUnixfs(cid, block);
     if (node.kind !== 'file') throw notAFile(cid, node.kind);
     if (depth > 0 && node.fileSize !== size) throw wrongSize(cid, node.fileSize, size);
     if (node.data.length > 0) {
@@ -110,12 +113,13 @@ async function* unitsOf(fetcher: Pick<BlockFetcher, 'block' | 'run'>, file: CID,
       run = { file, from: start + node.data.length, to: start + node.data.length, leaves: [] };
     }
     let position = start + node.data.length;
+    const own: LeafParent = { cid, start, bytes: block.length, depth };
     for (const link of node.links) {
-      yield* visit(link.cid, position, link.fileBytes, depth + 1);
+      yield* visit(link.cid, position, link.fileBytes, own);
       position += link.fileBytes;
     }
   }
-  yield* visit(file, 0, Number.POSITIVE_INFINITY, 0);
+  yield* visit(file, 0, Number.POSITIVE_INFINITY);
   if (run.leaves.length > 0) yield flush();
 }
 

@@ -7,16 +7,22 @@ import { type ByteSpan, resolvePath, type WalkedBlock, walkDag } from '../conten
 import { type CarRequest, type GatewayRequest, parseGatewayRequest } from './gateway-request.ts';
 import type { StoredPiece } from './piece-store.ts';
 import { problemResponse } from './problem.ts';
+import { checkLeaves, planSpan, readPlan } from './span-plan.ts';
 
 /** What the gateway serves from; a piece store fits. */
 export interface GatewaySource {
   block(cid: CID): Promise<Uint8Array | undefined>;
+  /** Whether a block is to be had; absent where that is only known by reading it. */
+  hasBlock?(cid: CID): Promise<boolean>;
   pieceOfContent(cid: CID): StoredPiece | undefined;
   piece(root: Hex): StoredPiece | undefined;
   readPayload(root: Hex, range?: { start: number; end: number }): AsyncIterable<Uint8Array>;
 }
 
 const IMMUTABLE = 'public, max-age=29030400, immutable';
+const NOTHING = new Uint8Array();
+/** Blocks up to this size go out together with what precedes them in a CAR; greater ones are not copied for it. */
+const SMALL_BYTES = 64 << 10;
 
 /**
  * A trustless gateway over stored pieces: `/ipfs/{cid}[/path]` as raw block or CAR (`format` or `Accept`, `dag-scope`,
@@ -98,6 +104,14 @@ async function serveCar(input: {
     headers.set('content-length', String(piece.rawSize));
     return new Response(streamOf(store.readPayload(piece.root)), { headers });
   }
+  const hasBlock = store.hasBlock?.bind(store);
+  const isPlannable = hasBlock !== undefined && way.length === 0 && car.dups === 'y';
+  const plan = isPlannable && span !== undefined ? await planSpan({ root, target }, span, getBlock) : undefined;
+  if (isPlannable && plan !== undefined) {
+    await checkLeaves(plan, hasBlock, notHere);
+    headers.set('content-length', String(plan.carBytes));
+    return new Response(streamOf(carBytes(root, readPlan(plan, getBlock))), { headers });
+  }
   const blocks = carBlocks(way, walkDag(target, { scope, span, getBlock }), car.dups === 'n');
   return new Response(streamOf(carBytes(root, blocks)), { headers });
 }
@@ -133,11 +147,18 @@ async function* carBlocks(way: WalkedBlock[], walk: AsyncIterable<WalkedBlock>, 
 }
 
 async function* carBytes(root: CID, blocks: AsyncIterable<WalkedBlock>): AsyncGenerator<Uint8Array> {
-  yield encodeCarHeader(root);
+  let head: Uint8Array = encodeCarHeader(root);
   for await (const { cid, bytes } of blocks) {
     if (cid.multihash.code === 0) continue; // an identity CID carries its own bytes
-    yield Buffer.concat([encodeSectionPrefix(cid, bytes.length), bytes]);
+    const start = Buffer.concat([head, encodeSectionPrefix(cid, bytes.length)]);
+    head = NOTHING;
+    if (bytes.length <= SMALL_BYTES) yield Buffer.concat([start, bytes]);
+    else {
+      yield start;
+      yield bytes;
+    }
   }
+  if (head.length > 0) yield head;
 }
 
 /** Bytes of the file that `entity-bytes` asks for; negative numbers count from the end, `to` is inclusive. */

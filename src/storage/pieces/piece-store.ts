@@ -74,6 +74,7 @@ interface Held {
 }
 
 const TREES_OPEN_MAX = 64;
+const LOCATED_MAX = 512;
 
 /**
  * Opens a provider's piece store. Whatever was acknowledged before a crash is there; leftovers of unfinished commits are
@@ -123,12 +124,21 @@ export async function openPieceStore(options: PieceStoreOptions): Promise<PieceS
   };
   const newIngest = (root: Hex) => createPieceIngest({ treePath: pathOf(root, 'tree'), indexPath: pathOf(root, 'index'), folder: pieces });
 
+  /** Where blocks were found a moment ago: an answer asks for each twice, whether it is here and then for its bytes. */
+  const located = new Map<string, { root: Hex; offset: number; length: number }>();
   const locate = async (cid: CID): Promise<{ root: Hex; offset: number; length: number } | undefined> => {
     const digest = Buffer.from(cid.multihash.digest);
     if (digest.length !== 32) return undefined;
+    const key = digest.toString('latin1');
+    const known = located.get(key);
+    if (known !== undefined && held.has(known.root)) return known;
     for (const { piece, prefixes } of held.values()) {
       const at = await findInIndex(pathOf(piece.root, 'index'), prefixes, digest);
-      if (at !== undefined) return { root: piece.root, ...at };
+      if (at === undefined) continue;
+      const place = { root: piece.root, ...at };
+      if (located.size >= LOCATED_MAX) located.delete(located.keys().next().value as string);
+      located.set(key, place);
+      return place;
     }
     return undefined;
   };

@@ -26,7 +26,7 @@ export interface Announcement {
   transportKey: Hex;
   /** A binding offer until `expiry`: price of 2^30 bytes served. */
   pricePerGib: bigint;
-  /** The most bytes that one payment buys, so the most that either side can lose. */
+  /** The most bytes that one payment buys, so the most that either side can lose. At most 16 MiB. */
   chunkBytes: bigint;
   /** Root CIDs of what it holds; it answers for every block below them, and may answer for more. */
   cids: string[];
@@ -39,7 +39,15 @@ export interface SignedAnnouncement {
 }
 
 /** Limits that every announcement keeps. */
-export const ANNOUNCEMENT_LIMITS = { cids: 100, cidBytes: 64, endpointBytes: 200, lifetimeSeconds: 86_400n, skewSeconds: 300n } as const;
+export const ANNOUNCEMENT_LIMITS = {
+  cids: 100,
+  cidBytes: 64,
+  endpointBytes: 200,
+  lifetimeSeconds: 86_400n,
+  skewSeconds: 300n,
+  /** What one payment may buy at most, so what may be lost at most, whatever a seller says. */
+  chunkBytes: 16n << 20n,
+} as const;
 
 /** The name of our protocol in records of the Delegated Routing V1 HTTP API. */
 export const PROTOCOL = 'millrace-retrieval';
@@ -121,7 +129,10 @@ export function readAnnouncement(domain: StorageDomain, value: unknown, now: big
   }
   if (url.origin.length > ANNOUNCEMENT_LIMITS.endpointBytes) throw badAnnouncement('endpoint', 'a long one', 'at most 200 characters');
   if (announcement.cids.length > ANNOUNCEMENT_LIMITS.cids) throw badAnnouncement('cids', 'more', `at most ${ANNOUNCEMENT_LIMITS.cids}`);
-  if (announcement.chunkBytes === 0n) throw badAnnouncement('chunkBytes', '0', 'at least 1');
+  const { chunkBytes } = announcement;
+  if (chunkBytes === 0n || chunkBytes > ANNOUNCEMENT_LIMITS.chunkBytes) {
+    throw badAnnouncement('chunkBytes', chunkBytes.toString(), `1 to ${ANNOUNCEMENT_LIMITS.chunkBytes}`);
+  }
   if (expiry <= now) throw badAnnouncement('expiry', expiry.toString(), `after now, ${now}`);
   if (issuedAt > now + ANNOUNCEMENT_LIMITS.skewSeconds) throw badAnnouncement('issuedAt', issuedAt.toString(), `at most ${now} and some`);
   if (expiry > issuedAt + ANNOUNCEMENT_LIMITS.lifetimeSeconds) {

@@ -3,6 +3,7 @@ import type { ChainClient } from '../../chain/index.ts';
 import { type PeerAddress, peerFetch } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Payer } from '../../token/index.ts';
+import { BLOCK_BYTES_MAX } from '../content/block.ts';
 import { type ContentSource, createBlockFetcher, type FetchLimits } from '../content/block-fetcher.ts';
 import { listOperators } from '../market/chain-view.ts';
 import { type Candidate, CHOICE_LIMITS, chooseSellers } from './choose.ts';
@@ -10,6 +11,9 @@ import { findCandidates, sample } from './holdings.ts';
 import { type Budget, createPaidFetch, EXPECTED_BYTES, type PaidFetch } from './paid-fetch.ts';
 import { CHUNK_BYTES } from './paywall.ts';
 import type { PeerRecords } from './peer-records.ts';
+
+/** A retriever may have to fetch the blocks of a chunk first. */
+const HEADERS_MS = 20_000;
 
 /** A seller as a source, and what was paid to it. */
 export interface SellerSource {
@@ -21,19 +25,30 @@ export interface SellerSource {
 /** Time-outs for sources whose answers are paid one after the other: each waits for those before it. */
 export const PAID_LIMITS: FetchLimits = { headersMs: 120_000, idleMs: 15_000, bytesPerSecondMin: 16 << 10, failuresMax: 4 };
 
+/** Whose money is spent, and how much of it one payment may put at risk: sellers with a greater chunk are asked for less at once. */
+export interface Paying {
+  payer: Payer;
+  budget: Budget;
+  /** Default: that of a seller of ours. A single block is bought whatever this is. */
+  chunkBytesMax?: number;
+}
+
 /** A seller as a source over TLS pinned to its key; one that costs something is paid by `payer`. */
-export function sellerSource(candidate: Candidate, paying: { payer: Payer; budget: Budget } | undefined, isReserve = false): SellerSource {
+export function sellerSource(candidate: Candidate, paying: Paying | undefined, isReserve = false): SellerSource {
   const peer: PeerAddress = { endpoint: candidate.endpoint, transportKey: candidate.transportKey };
   const plain: NonNullable<ContentSource['fetch']> = (url, { headers, signal }) => {
     const { pathname, search } = new URL(url);
-    return peerFetch(peer, pathname + search, { headers, signal, headersTimeoutMs: 10_000, idleTimeoutMs: 10_000 });
+    return peerFetch(peer, pathname + search, { headers, signal, headersTimeoutMs: HEADERS_MS, idleTimeoutMs: 10_000 });
   };
   if (candidate.pricePerGib === 0n || paying === undefined) {
     return { candidate, source: { url: candidate.endpoint, fetch: plain, isReserve }, paid: undefined };
   }
-  const { holder, pricePerGib, chunkBytes } = candidate;
+  const { holder, pricePerGib } = candidate;
+  const bytesMax = Math.min(Number(candidate.chunkBytes), paying.chunkBytesMax ?? CHUNK_BYTES);
+  // Nothing smaller than a block can be verified.
+  const chunkBytes = BigInt(Math.max(bytesMax, BLOCK_BYTES_MAX));
   const paid = createPaidFetch({ payer: paying.payer, fetch: plain, terms: { holder, pricePerGib, chunkBytes, budget: paying.budget } });
-  const chunked = { expectedBytesHeader: EXPECTED_BYTES };
+  const chunked = { expectedBytesHeader: EXPECTED_BYTES, bytesMax };
   return { candidate, source: { url: candidate.endpoint, fetch: paid.fetch, chunked, isReserve }, paid };
 }
 

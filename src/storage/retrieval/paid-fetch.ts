@@ -5,6 +5,7 @@ import { MillraceError, toMillraceError } from '../../errors.ts';
 import { PAYMENT_REQUIRED, PAYMENT_SIGNATURE, type Payer, type Payment, type PaymentOutcome } from '../../token/index.ts';
 import type { ContentSource } from '../content/block-fetcher.ts';
 import { priceOfBytes } from './announcement.ts';
+import { CONTINUE_FROM } from './paywall.ts';
 
 type SourceFetch = NonNullable<ContentSource['fetch']>;
 
@@ -131,37 +132,78 @@ export function createPaidFetch(options: { payer: Payer; fetch: SourceFetch; ter
     terms.budget.left -= amount;
   };
 
-  /** The whole answer to one payment; asked for again, with the same voucher, when it is cut. */
-  const buy = async (url: string, init: Parameters<SourceFetch>[1]): Promise<Response> => {
+  /** The answer to one payment; asked for again, with the same voucher, when it is cut, and continued where it was. */
+  const buy = async (url: string, init: Parameters<SourceFetch>[1], free: () => void): Promise<Response> => {
     const key = `r_${randomBytes(12).toString('hex')}`;
-    const tries = { made: 0, unanswered: undefined as Unanswered | undefined };
-    for (;;) {
-      tries.made += 1;
-      try {
-        const { response, paying } = await exchange(url, init, key);
-        if (paying === undefined) return response;
-        const { payment, before } = paying;
-        const body = await readWhole(response, Number(terms.chunkBytes)).catch((error) => {
-          payment.abandon();
-          throw new Unanswered(payment.amount, error);
-        });
-        const outcome = await finish(payment, response);
-        if (outcome.kind !== 'charged') throw new Unanswered(payment.amount, unaccounted(url));
-        settle(url, outcome.chargedCumulative - before, body.length);
-        return new Response(oneChunk(body), { status: response.status, headers: response.headers });
-      } catch (error) {
-        await mayRetry(url, init.signal, tries, error);
+    const tries: Tries = { made: 0, unanswered: undefined };
+    const ask = async (taken: number): Promise<Exchange> => {
+      const continued = taken === 0 ? init : { ...init, headers: { ...init.headers, [CONTINUE_FROM]: String(taken) } };
+      for (;;) {
+        tries.made += 1;
+        try {
+          return await exchange(url, continued, key);
+        } catch (error) {
+          await mayRetry(url, init.signal, tries, error);
+        }
       }
+    };
+    const first = await ask(0);
+    if (first.paying === undefined) {
+      free();
+      return first.response;
     }
+    let { response, paying } = first as PaidExchange;
+    let reader = readerOf(response, 0, Number(terms.chunkBytes));
+    const again = async (error: unknown): Promise<void> => {
+      paying.payment.abandon();
+      await mayRetry(url, init.signal, tries, new Unanswered(paying.payment.amount, error));
+      const next = await ask(reader.taken());
+      if (next.paying === undefined) throw unaccounted(url);
+      ({ response, paying } = next as PaidExchange);
+      reader = readerOf(response, reader.taken(), Number(terms.chunkBytes));
+    };
+    /** The next bytes; undefined when all have come and are accounted for. */
+    const next = async (): Promise<Uint8Array | undefined> => {
+      for (;;) {
+        try {
+          const bytes = await reader.next();
+          if (bytes !== undefined) return bytes;
+        } catch (error) {
+          await again(error);
+          continue;
+        }
+        const outcome = await finish(paying.payment, response);
+        if (outcome.kind === 'charged') settle(url, outcome.chargedCumulative - paying.before, reader.taken());
+        else await mayRetry(url, init.signal, { ...tries, made: TRIES_MAX }, new Unanswered(paying.payment.amount, unaccounted(url)));
+        return undefined;
+      }
+    };
+    const stream = new ReadableStream<Uint8Array>(
+      {
+        async pull(controller) {
+          const bytes = await next().catch((error) => {
+            free();
+            throw error;
+          });
+          if (bytes !== undefined) return controller.enqueue(bytes);
+          free();
+          controller.close();
+        },
+        cancel() {
+          // Whoever reads has seen enough: what came is not what was paid for, or is not wanted any more.
+          reader.cancel();
+          paying.payment.abandon();
+          lose(paying.payment.amount);
+          free();
+        },
+      },
+      { highWaterMark: 0 },
+    );
+    return new Response(stream, { status: response.status, headers: response.headers });
   };
 
   /** Returns when the same voucher may be sent again, else counts the money as lost. @throws what ended it */
-  const mayRetry = async (
-    url: string,
-    signal: AbortSignal,
-    tries: { made: number; unanswered: Unanswered | undefined },
-    error: unknown,
-  ): Promise<void> => {
+  const mayRetry = async (url: string, signal: AbortSignal, tries: Tries, error: unknown): Promise<void> => {
     if (error instanceof Unanswered) tries.unanswered = error;
     const { unanswered } = tries;
     if (unanswered === undefined) throw error;
@@ -195,9 +237,10 @@ export function createPaidFetch(options: { payer: Payer; fetch: SourceFetch; ter
       try {
         init.signal.throwIfAborted();
         if (record.lost > 0n) throw dropped(url, record.lost);
-        return await buy(url, init);
-      } finally {
+        return await buy(url, init, free);
+      } catch (error) {
         free();
+        throw error;
       }
     },
   };
@@ -209,45 +252,47 @@ interface Exchange {
   paying: { payment: Payment; before: bigint } | undefined;
 }
 
+type PaidExchange = Exchange & { paying: NonNullable<Exchange['paying']> };
+
+interface Tries {
+  made: number;
+  unanswered: Unanswered | undefined;
+}
+
 function finish(payment: Payment, { status, headers }: Response): Promise<PaymentOutcome> {
   return payment.finish({ status, header: (name) => headers.get(name) });
 }
 
-/** A body of bounded size, none of whose parts may be long in coming. */
-async function readWhole(response: Response, bytesMax: number): Promise<Uint8Array> {
-  if (response.body === null) return new Uint8Array();
-  const reader = (response.body as ReadableStream<Uint8Array>).getReader();
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  let isLate = false;
-  const timer = setTimeout(() => {
-    isLate = true;
-    reader.cancel().catch(() => {});
-  }, IDLE_MS);
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (isLate) throw new DOMException(`Nothing came for ${IDLE_MS} ms`, 'TimeoutError');
-      if (done) return chunks.length === 1 ? (chunks[0] as Uint8Array) : Buffer.concat(chunks, size);
-      timer.refresh();
-      size += value.length;
-      if (size > bytesMax) throw new RangeError(`More than ${bytesMax} bytes`);
-      chunks.push(value);
-    }
-  } finally {
-    clearTimeout(timer);
-    reader.cancel().catch(() => {});
-  }
-}
-
-/** A stream of bytes that are there: a Response made of the bytes themselves would copy them. */
-function oneChunk(bytes: Uint8Array): ReadableStream<Uint8Array> {
-  return new ReadableStream({
-    start(controller) {
-      if (bytes.length > 0) controller.enqueue(bytes);
-      controller.close();
+/** Reads a body on from what was taken of an earlier one: of bounded size in all, and none of its parts may be long in coming. */
+function readerOf(response: Response, takenBefore: number, bytesMax: number) {
+  const reader = (response.body as ReadableStream<Uint8Array> | null)?.getReader();
+  let position = response.headers.get(CONTINUE_FROM) === String(takenBefore) ? takenBefore : 0;
+  let taken = takenBefore;
+  const cancel = (): void => void reader?.cancel().catch(() => {});
+  return {
+    taken: () => taken,
+    cancel,
+    /** The next bytes that were not taken; undefined at the end. */
+    async next(): Promise<Uint8Array | undefined> {
+      for (;;) {
+        let isLate = false;
+        const timer = setTimeout(() => {
+          isLate = true;
+          cancel();
+        }, IDLE_MS);
+        const { done, value } = (await reader?.read().finally(() => clearTimeout(timer))) ?? { done: true, value: undefined };
+        if (isLate) throw new DOMException(`Nothing came for ${IDLE_MS} ms`, 'TimeoutError');
+        if (done && position < taken) throw new RangeError(`Got ${position} bytes, ${taken} before`);
+        if (done) return undefined;
+        position += value.length;
+        if (position > bytesMax) throw new RangeError(`More than ${bytesMax} bytes`);
+        if (position <= taken) continue;
+        const fresh = value.subarray(Math.max(0, value.length - (position - taken)));
+        taken = position;
+        return fresh;
+      }
     },
-  });
+  };
 }
 
 /** A payment was sent, and its bytes did not come. */

@@ -70,7 +70,7 @@ export async function fundedKey(market: TestMarket, tokens = 1000n): Promise<{ s
 export async function startSeller(
   market: TestMarket,
   contents: BuiltContent[],
-  options: { pricePerGib?: bigint; intercept?: (request: Request, paywall: Paywall) => Promise<Response> } = {},
+  options: { pricePerGib?: bigint; chunkBytes?: number; intercept?: (request: Request, paywall: Paywall) => Promise<Response> } = {},
 ): Promise<TestSeller> {
   count += 1;
   const folder = join(market.folder, `seller-${count}`);
@@ -86,7 +86,8 @@ export async function startSeller(
     sender,
   });
   const gateway = createTrustlessGateway({ store });
-  const paywall = createPaywall({ gateway, receiver, pricePerGib: options.pricePerGib ?? TEST_PRICE, log: market.log });
+  const { pricePerGib = TEST_PRICE, chunkBytes } = options;
+  const paywall = createPaywall({ gateway, receiver, pricePerGib, chunkBytes, log: market.log });
   const server = await startPeerServer({
     port: 0,
     identity: await openTransportIdentity(folder),
@@ -128,17 +129,18 @@ export async function startBuyer(market: TestMarket, options: Partial<PayerOptio
 export function paidSource(
   buyer: TestBuyer,
   seller: TestSeller,
-  options: { budget?: Budget; pricePerGib?: bigint } = {},
+  options: { budget?: Budget; pricePerGib?: bigint; chunkBytesMax?: number } = {},
 ): { source: ContentSource; paid: PaidFetch } {
+  const bytesMax = options.chunkBytesMax ?? CHUNK_BYTES;
   const paid = createPaidFetch({
     payer: buyer.payer,
     fetch: (url, init) => fetch(url, init),
     terms: {
       holder: seller.signer.address,
       pricePerGib: options.pricePerGib ?? TEST_PRICE,
-      chunkBytes: BigInt(CHUNK_BYTES),
+      chunkBytes: BigInt(bytesMax),
       budget: options.budget ?? { left: 100n * TOKEN },
     },
   });
-  return { source: { url: seller.url, fetch: paid.fetch, chunked: { expectedBytesHeader: EXPECTED_BYTES } }, paid };
+  return { source: { url: seller.url, fetch: paid.fetch, chunked: { expectedBytesHeader: EXPECTED_BYTES, bytesMax } }, paid };
 }

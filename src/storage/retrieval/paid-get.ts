@@ -2,12 +2,11 @@ import type { Hex } from 'viem';
 import type { ChainClient, Signer } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Payer } from '../../token/index.ts';
-import { parseCid } from '../content/block.ts';
+import { LEAF_BYTES, parseCid } from '../content/block.ts';
 import type { ContentSource, FetchLimits, SourceReport } from '../content/block-fetcher.ts';
 import { type Candidate, CHOICE_LIMITS, chooseSellers } from './choose.ts';
 import { addReports, findCandidates, publishReport } from './holdings.ts';
 import { PAID_LIMITS, type SellerSource, sellerSource } from './origin.ts';
-import { CHUNK_BYTES } from './paywall.ts';
 import type { PeerRecords } from './peer-records.ts';
 import { signReport } from './report.ts';
 
@@ -65,12 +64,14 @@ export async function choosePaidSources(input: {
   records: PeerRecords;
   /** The most that the retrieval may cost, base units; sellers from whom the whole would cost more are not asked. */
   budget: bigint;
+  /** The most bytes that one payment may buy, so that may be lost to a seller that cheats; less than a seller's chunk, if wanted. */
+  chunkBytesMax?: number;
   signal?: AbortSignal;
 }): Promise<PaidSources> {
   const { client, cid, payer, records } = input;
   const { candidates: found, sizeBytes = 0n } = await findCandidates(client, parseCid(cid), { signal: input.signal });
   const candidates = payer === undefined ? found : await addReports(client, found, input.signal);
-  const leastBytes = sizeBytes > BigInt(CHUNK_BYTES) ? sizeBytes : BigInt(CHUNK_BYTES);
+  const leastBytes = sizeBytes > BigInt(LEAF_BYTES) ? sizeBytes : BigInt(LEAF_BYTES);
   const pricePerGibMax = payer === undefined ? 0n : (input.budget << 30n) / leastBytes;
   const choice = chooseSellers({
     candidates,
@@ -88,7 +89,7 @@ export async function choosePaidSources(input: {
   const first = isPaidLast ? choice.first.filter(({ pricePerGib }) => pricePerGib === 0n) : choice.first;
   const reserve = [...choice.first.filter((each) => !first.includes(each)), ...choice.reserve];
   const budget = { left: input.budget };
-  const paying = payer === undefined ? undefined : { payer, budget };
+  const paying = payer === undefined ? undefined : { payer, budget, chunkBytesMax: input.chunkBytesMax };
   const sellers = [...first.map((each) => sellerSource(each, paying)), ...reserve.map((each) => sellerSource(each, paying, true))];
   const startedAt = performance.now();
   return {

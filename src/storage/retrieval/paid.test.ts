@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { openTransportIdentity, startPeerServer } from '../../connect/index.ts';
 import { PAYMENT_SIGNATURE } from '../../token/index.ts';
+import { LEAF_BYTES } from '../content/block.ts';
 import type { BuiltContent } from '../content/content.ts';
 import { retrieve } from '../content/retrieve.ts';
 import { startTestMarket, type TestMarket, TOKEN } from '../market/market-fixture.ts';
@@ -12,7 +13,7 @@ import { priceOfBytes } from './announcement.ts';
 import { CHOICE_LIMITS, chooseSellers } from './choose.ts';
 import { sellerSource } from './origin.ts';
 import { buildRandom, paidSource, startBuyer, startSeller, TEST_PRICE, type TestBuyer, type TestSeller } from './paid-fixture.ts';
-import { CHUNK_BYTES, type Paywall } from './paywall.ts';
+import { CHUNK_BYTES, CONTINUE_FROM, type Paywall } from './paywall.ts';
 import { openPeerRecords } from './peer-records.ts';
 
 const CHUNK_PRICE = priceOfBytes(TEST_PRICE, BigInt(CHUNK_BYTES));
@@ -32,11 +33,22 @@ after(async () => {
   for (const seller of sellers) await seller.stop();
   await market.stop();
 });
-async function seller(intercept?: (request: Request, paywall: Paywall) => Promise<Response>): Promise<TestSeller> {
-  const started = await startSeller(market, [content], { intercept });
+async function seller(intercept?: (request: Request, paywall: Paywall) => Promise<Response>, chunkBytes?: number): Promise<TestSeller> {
+  const started = await startSeller(market, [content], { intercept, chunkBytes });
   sellers.push(started);
   return started;
 }
+/** Takes the money and sends nothing. */
+const stealing = async (request: Request, paywall: Paywall): Promise<Response> => {
+  const answer = await paywall.fetch(request);
+  if (!isPaid(request) || answer.status !== 200) return answer;
+  await answer.arrayBuffer(); // it books the charge
+  return new Response(new ReadableStream({ start: (stream) => stream.error(new Error('cut')) }), {
+    status: 200,
+    headers: answer.headers,
+  });
+};
+const isCar = (answer: Response) => answer.headers.get('content-type')?.includes('ipld.car') === true;
 const isPaid = (request: Request) => request.headers.has(PAYMENT_SIGNATURE);
 const outputPath = () => join(market.folder, randomBytes(6).toString('hex'));
 const chargedBy = ({ receiver }: TestSeller) => [...receiver.channels()].reduce((sum, channel) => sum + channel.charged, 0n);
@@ -60,18 +72,40 @@ test('a paid retrieval costs its bytes and no more, and both sides agree on the 
   const { paidRequests, creditedBytes } = honest.paywall.counts();
   assert.ok(sum - priceOfBytes(TEST_PRICE, BigInt(paidBytes)) <= BigInt(paidRequests));
   assert.equal(creditedBytes, 0);
+  // The root, the leaf in which a sealed content would have its header, and the other leaves by one answer.
+  assert.equal(paidRequests, 3);
+});
+
+test('who insists on less, buyer or seller, makes the loss smaller: a payment buys a block', async () => {
+  for (const [ofSeller, ofBuyer] of [
+    [LEAF_BYTES, CHUNK_BYTES],
+    [CHUNK_BYTES, LEAF_BYTES],
+  ] as const) {
+    const honest = await seller(undefined, ofSeller);
+    const thief = await seller(stealing, ofSeller);
+    const chunkBytesMax = Math.min(ofSeller, ofBuyer);
+    const [bad, good] = [paidSource(buyer, thief, { chunkBytesMax }), paidSource(buyer, honest, { chunkBytesMax })];
+    const path = outputPath();
+    await retrieve({ cid: content.cid, sources: [bad.source, good.source], output: { path } });
+    assert.deepEqual(await readFile(path), bytes);
+    assert.ok(bad.paid.record().lost <= priceOfBytes(TEST_PRICE, BigInt(LEAF_BYTES)));
+    assert.equal(good.paid.record().lost, 0n);
+    assert.ok(honest.paywall.counts().paidRequests >= 6, 'one for each leaf');
+  }
+});
+
+test('whatever a seller announces, no more than the buyer’s own chunk is paid at once', async () => {
+  const candidate = { hasDeal: false, reported: { served: 0, failed: 0 }, pricePerGib: TEST_PRICE, transportKey: '0x' } as const;
+  const seen = [1n, BigInt(LEAF_BYTES), 1n << 60n].map((chunkBytes) => {
+    const holder = `0x${'11'.repeat(20)}` as const;
+    const paying = { payer: buyer.payer, budget: { left: 1n } };
+    return sellerSource({ ...candidate, holder, endpoint: 'https://192.0.2.1:9000', chunkBytes }, paying).source.chunked?.bytesMax;
+  });
+  assert.deepEqual(seen, [1, LEAF_BYTES, CHUNK_BYTES]);
 });
 
 test('a seller that takes money and sends nothing gets one chunk, and the retrieval succeeds elsewhere', async () => {
-  const thief = await seller(async (request, paywall) => {
-    const answer = await paywall.fetch(request);
-    if (!isPaid(request) || answer.status !== 200) return answer;
-    await answer.arrayBuffer(); // it books the charge
-    return new Response(new ReadableStream({ start: (stream) => stream.error(new Error('cut')) }), {
-      status: 200,
-      headers: answer.headers,
-    });
-  });
+  const thief = await seller(stealing);
   const honest = await seller();
   const [bad, good] = [paidSource(buyer, thief), paidSource(buyer, honest)];
   const path = outputPath();
@@ -103,6 +137,32 @@ test('a seller that sends garbage for money gets one chunk and is not asked agai
   assert.ok(signedFor(liar, buyer) <= CHUNK_PRICE);
 });
 
+test('a seller that turns to garbage in the middle of a chunk gets that chunk, and the blocks before are not bought again', async () => {
+  let spoilt = 0;
+  const liar = await seller(async (request, paywall) => {
+    const answer = await paywall.fetch(request);
+    if (!isPaid(request) || answer.status !== 200 || !isCar(answer)) return answer;
+    spoilt += 1;
+    const sold = Buffer.from(await answer.arrayBuffer());
+    sold.fill(0, 2_500_000);
+    return new Response(sold, { status: 200, headers: answer.headers });
+  });
+  const honest = await seller();
+  const [bad, good] = [paidSource(buyer, liar), paidSource(buyer, honest)];
+  const path = outputPath();
+  const { sources } = await retrieve({
+    cid: content.cid,
+    sources: [bad.source, { ...good.source, isReserve: true }],
+    output: { path },
+  });
+  assert.deepEqual(await readFile(path), bytes);
+  assert.equal(sources[0]?.lied, true);
+  assert.equal(spoilt, 1);
+  assert.ok(bad.paid.record().lost <= CHUNK_PRICE);
+  // The liar's first leaf and two more were sound.
+  assert.ok(good.paid.record().paidBytes < bytes.length - 3 * LEAF_BYTES + 2000, `${good.paid.record().paidBytes}`);
+});
+
 test('a seller that asks more than its quote, or charges more than was sent, is paid at most one chunk', async () => {
   const dear = await startSeller(market, [content], { pricePerGib: TEST_PRICE * 2n });
   sellers.push(dear);
@@ -116,16 +176,21 @@ test('a seller that asks more than its quote, or charges more than was sent, is 
 
 test('a connection that is cut once is asked again with the same voucher, and nothing is paid twice', async () => {
   let cuts = 0;
+  let cutBytes = 0;
+  const continued: (string | null)[] = [];
   const flaky = await seller(async (request, paywall) => {
     const answer = await paywall.fetch(request);
-    if (!isPaid(request) || answer.status !== 200 || Number(answer.headers.get('content-length')) < 500_000 || cuts > 0) return answer;
+    if (!isPaid(request) || answer.status !== 200 || !isCar(answer)) return answer;
+    continued.push(answer.headers.get(CONTINUE_FROM));
+    if (cuts > 0) return answer;
     cuts += 1;
+    cutBytes = Number(answer.headers.get('content-length'));
     const reader = (answer.body as ReadableStream<Uint8Array>).getReader();
     let sent = 0;
     const body = new ReadableStream<Uint8Array>({
       async pull(stream) {
         const { value } = await reader.read();
-        if (value !== undefined && sent === 0) {
+        if (value !== undefined && sent < 1_500_000) {
           sent += value.length;
           stream.enqueue(value);
           return;
@@ -144,16 +209,20 @@ test('a connection that is cut once is asked again with the same voucher, and no
   assert.equal(cuts, 1);
   assert.equal(paid.record().lost, 0n);
   assert.equal(chargedBy(flaky), paid.record().paid);
-  assert.equal(flaky.paywall.counts().creditedBytes, CHUNK_BYTES);
+  assert.ok(cutBytes > 4_000_000 && cutBytes <= CHUNK_BYTES);
+  assert.equal(flaky.paywall.counts().creditedBytes, cutBytes);
+  const [atFirst, then, ...more] = continued;
+  assert.deepEqual([atFirst, more], [null, []]);
+  assert.ok(Number(then) >= 256 << 10, `continued where it was, at ${then}`);
   const { paidBytes } = paid.record();
   assert.ok(paidBytes >= bytes.length && paidBytes < bytes.length * 1.01, 'every byte was paid once');
   await other.stop();
 });
 
 test('a buyer that cuts every answer pays for what it took, but for one', async () => {
-  const honest = await seller();
+  const honest = await seller(undefined, LEAF_BYTES);
   const cutter = await startBuyer(market);
-  const leaves = [0, 1, 2].map((part) => `bytes=${part * CHUNK_BYTES}-${(part + 1) * CHUNK_BYTES - 1}`);
+  const leaves = [0, 1, 2].map((part) => `bytes=${part * LEAF_BYTES}-${(part + 1) * LEAF_BYTES - 1}`);
   const url = `${honest.url}/piece/${content.piece.cidV2}`;
   for (const range of leaves) {
     const asked = await fetch(url, { headers: { range } });
@@ -168,7 +237,7 @@ test('a buyer that cuts every answer pays for what it took, but for one', async 
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
   const { paidBytes, creditedBytes } = honest.paywall.counts();
-  assert.ok(creditedBytes <= CHUNK_BYTES * 1.7 && paidBytes >= 700_000, `${paidBytes} paid, ${creditedBytes} credited`);
+  assert.ok(creditedBytes <= LEAF_BYTES * 1.7 && paidBytes >= 700_000, `${paidBytes} paid, ${creditedBytes} credited`);
   await cutter.stop();
 });
 
@@ -226,10 +295,10 @@ test('overdrawn, replayed, foreign and malformed vouchers get a 402 with a code,
 
 test('nothing is bought beyond the budget, and what came is kept', async () => {
   const honest = await seller();
-  const budget = { left: CHUNK_PRICE * 2n };
+  const budget = { left: CHUNK_PRICE / 2n };
   const { source, paid } = paidSource(buyer, honest, { budget });
   await assert.rejects(retrieve({ cid: content.cid, sources: [source], output: { path: outputPath() } }), { code: 'content-unavailable' });
-  assert.ok(paid.record().paid <= CHUNK_PRICE * 2n);
+  assert.ok(paid.record().paid > 0n && paid.record().paid <= CHUNK_PRICE / 2n);
   assert.ok(budget.left >= 0n);
 });
 

@@ -3,10 +3,18 @@ import type { Logger } from '../../log.ts';
 import { type Credit, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, type PaymentOffer, type Receiver } from '../../token/index.ts';
 import { BLOCK_BYTES_MAX } from '../content/block.ts';
 import { problemResponse } from '../pieces/problem.ts';
-import { priceOfBytes } from './announcement.ts';
+import { ANNOUNCEMENT_LIMITS, priceOfBytes } from './announcement.ts';
 
-/** Bytes that one payment buys at most, unless a seller says otherwise: a leaf of a file that this network made. */
-export const CHUNK_BYTES = 1 << 20;
+/**
+ * Bytes that one payment buys at most, unless a seller says otherwise: a CAR of four leaves of a file that this network made, with the
+ * node above them.
+ */
+export const CHUNK_BYTES: number = (4 << 20) + (64 << 10);
+/**
+ * A header by which a buyer says how much of this answer it has from an earlier one that was cut. A seller that goes on there says so by
+ * the same header. It is no part of what is paid for, and changes no price.
+ */
+export const CONTINUE_FROM = 'millrace-continue-from';
 
 /** What a paid gateway has done since it started. */
 export interface PaywallCounts {
@@ -43,7 +51,8 @@ const OWN_FAULTS: ReadonlySet<string> = new Set([
 /**
  * Puts a trustless gateway behind HTTP 402 (x402 v2, `batch-settlement`). One payment is for one answer of at most `chunkBytes`, so
  * neither side can lose more than that: nothing is sent before the voucher that covers it is on the disk, and what the other side
- * does not take is not charged. The price is that of the bytes of the answer. Greater answers are refused with a hint.
+ * does not take is not charged. The price is that of the bytes of the answer, known from its `content-length` before they are read.
+ * Greater answers are refused with a hint.
  */
 export function createPaywall(options: {
   gateway: (request: Request) => Promise<Response>;
@@ -54,24 +63,17 @@ export function createPaywall(options: {
   log: Logger;
 }): Paywall {
   const { gateway, receiver, pricePerGib, log } = options;
-  const chunkBytes = Math.min(options.chunkBytes ?? CHUNK_BYTES, BLOCK_BYTES_MAX);
+  const chunkBytes = Math.min(options.chunkBytes ?? CHUNK_BYTES, Number(ANNOUNCEMENT_LIMITS.chunkBytes));
   const counts: PaywallCounts = { paidRequests: 0, paidBytes: 0, creditedBytes: 0, earned: 0n, refusedPayments: 0 };
   const cuts = createCutAllowance();
   let answers = 0;
 
-  const sell = async (request: Request): Promise<Response> => {
-    const response = await gateway(request);
-    if (response.body === null || (response.status !== 200 && response.status !== 206)) return response;
-    const body = await readUpTo(response.body, chunkBytes);
-    const offer: PaymentOffer = { amount: priceOfBytes(pricePerGib, BigInt(body.length)), resource: { url: resourceOf(request) } };
-    const headers = new Headers(response.headers);
-    headers.set('content-length', String(body.length));
-    if (offer.amount === 0n) return new Response(body as Uint8Array<ArrayBuffer>, { status: response.status, headers });
+  /** The credit for a payment, or the answer that says why there is none. */
+  const charge = async (request: Request, offer: PaymentOffer): Promise<Credit | Response> => {
     const header = request.headers.get(PAYMENT_SIGNATURE);
     if (header === null) return demand(receiver, offer, undefined);
-    let credit: Credit;
     try {
-      credit = await receiver.accept(header, offer);
+      return await receiver.accept(header, offer);
     } catch (error) {
       const { code, message } = toMillraceError(error);
       if (OWN_FAULTS.has(code)) throw error;
@@ -79,10 +81,33 @@ export function createPaywall(options: {
       log.info('payment-refused', { code, reason: message });
       return demand(receiver, offer, error);
     }
+  };
+
+  const sell = async (request: Request): Promise<Response> => {
+    const response = await gateway(request);
+    if (response.body === null || (response.status !== 200 && response.status !== 206)) return response;
+    const { body, length } = await measured(response, chunkBytes);
+    const offer: PaymentOffer = { amount: priceOfBytes(pricePerGib, BigInt(length)), resource: { url: resourceOf(request) } };
+    const headers = new Headers(response.headers);
+    headers.set('content-length', String(length));
+    if (offer.amount === 0n) return new Response(body, { status: response.status, headers });
+    const credit = await charge(request, offer).catch(async (error) => {
+      await body.cancel();
+      throw error;
+    });
+    if (credit instanceof Response) {
+      await body.cancel();
+      return credit;
+    }
     headers.set(PAYMENT_RESPONSE, credit.header);
     headers.set('access-control-expose-headers', PAYMENT_RESPONSE);
     headers.set('cache-control', 'private, no-store'); // bytes are public, the receipt is not
-    return new Response(metered({ body, credit, pricePerGib, counts, cuts, log }), { status: response.status, headers });
+    const from = continuedFrom(request, length);
+    if (from > 0) {
+      headers.set(CONTINUE_FROM, String(from));
+      headers.set('content-length', String(length - from));
+    }
+    return new Response(metered({ body, length, from, credit, pricePerGib, counts, cuts, log }), { status: response.status, headers });
   };
 
   return {
@@ -127,7 +152,34 @@ function demand(receiver: Receiver, offer: PaymentOffer, refusal: unknown): Resp
   return new Response(answer.body, { status: 402, headers: all });
 }
 
-async function readUpTo(body: ReadableStream<Uint8Array>, bytesMax: number): Promise<Uint8Array> {
+/** Where a buyer that has part of an answer wants to go on; 0 for the beginning. */
+function continuedFrom(request: Request, length: number): number {
+  const asked = request.headers.get(CONTINUE_FROM) ?? '';
+  const from = /^[0-9]{1,9}$/.test(asked) ? Number(asked) : 0;
+  return from < length ? from : 0;
+}
+
+/** A body and its length, which the gateway told; what it did not measure is read, up to the greatest block. @throws answer-too-big */
+async function measured({ headers, body }: Response, bytesMax: number): Promise<{ body: ReadableStream<Uint8Array>; length: number }> {
+  const stream = body as ReadableStream<Uint8Array>;
+  const told = headers.get('content-length');
+  if (told !== null) {
+    const length = Number(told);
+    if (length <= bytesMax) return { body: stream, length };
+    await stream.cancel();
+    throw tooBig(bytesMax);
+  }
+  const chunks = await readUpTo(stream, Math.min(bytesMax, BLOCK_BYTES_MAX));
+  const source = new ReadableStream<Uint8Array>({
+    start(controller) {
+      for (const chunk of chunks) controller.enqueue(chunk);
+      controller.close();
+    },
+  });
+  return { body: source, length: chunks.reduce((sum, { length }) => sum + length, 0) };
+}
+
+async function readUpTo(body: ReadableStream<Uint8Array>, bytesMax: number): Promise<Uint8Array[]> {
   const chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of body) {
@@ -135,49 +187,77 @@ async function readUpTo(body: ReadableStream<Uint8Array>, bytesMax: number): Pro
     if (size > bytesMax) throw tooBig(bytesMax); // leaving the loop cancels the stream
     chunks.push(chunk);
   }
-  return chunks.length === 1 ? (chunks[0] as Uint8Array) : Buffer.concat(chunks, size);
+  return chunks;
 }
 
-/** The body, a slice at a time as the other side takes it; the rest is given back when the other side goes away. */
-function metered(answer: {
-  body: Uint8Array;
+/** An answer that was paid for. */
+interface PaidAnswer {
+  body: ReadableStream<Uint8Array>;
+  length: number;
+  /** The other side has what precedes. */
+  from: number;
   credit: Credit;
   pricePerGib: bigint;
   counts: PaywallCounts;
   cuts: CutAllowance;
   log: Logger;
-}): ReadableStream<Uint8Array> {
-  const { body, credit, pricePerGib, counts, cuts, log } = answer;
-  let sent = 0;
-  const settle = async (): Promise<void> => {
-    // Part of a block is of no use to an honest buyer: it pays for none of it, as long as that does not become a habit.
-    const isFree = sent < body.length && cuts.take(credit.channelId);
-    const price = isFree ? 0n : priceOfBytes(pricePerGib, BigInt(sent));
-    if (sent === body.length) cuts.paid(credit.channelId);
-    const kept = lesser(price, credit.charged);
-    counts.paidRequests += 1;
-    counts.paidBytes += isFree ? 0 : sent;
-    counts.creditedBytes += isFree ? body.length : body.length - sent;
-    counts.earned += kept;
-    await credit.settle(kept);
+}
+
+/** The body, a slice at a time as the other side takes it; the rest is given back when either side cannot go on. */
+function metered(answer: PaidAnswer): ReadableStream<Uint8Array> {
+  const { length, from, credit, log } = answer;
+  const source = answer.body.getReader();
+  let held: Uint8Array = new Uint8Array();
+  let read = 0;
+  let sent = from;
+  const nextSlice = async (): Promise<Uint8Array> => {
+    while (held.length === 0) {
+      const { done, value } = await source.read();
+      if (done || read + value.length > length) throw brokenAnswer(read, length);
+      held = value.subarray(Math.max(0, Math.min(value.length, from - read)));
+      read += value.length;
+    }
+    const slice = held.subarray(0, SLICE_BYTES);
+    held = held.subarray(slice.length);
+    return slice;
   };
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
-        const slice = body.subarray(sent, sent + SLICE_BYTES);
+        const slice = await nextSlice().catch(async (error) => {
+          log.warn('paid-answer-failed', { sent, bytes: length, channelId: credit.channelId, reason: toMillraceError(error).message });
+          await source.cancel().catch(() => {});
+          await settle(answer, sent);
+          throw error;
+        });
         sent += slice.length;
-        if (sent === body.length) await settle();
+        if (sent === length) await settle(answer, sent);
         controller.enqueue(slice);
-        if (sent === body.length) controller.close();
+        if (sent === length) controller.close();
       },
       async cancel() {
-        if (sent === body.length) return;
-        log.info('paid-answer-cut', { sent, bytes: body.length, channelId: credit.channelId });
-        await settle();
+        if (sent === length) return;
+        log.info('paid-answer-cut', { sent, bytes: length, channelId: credit.channelId });
+        await source.cancel().catch(() => {});
+        await settle(answer, sent);
       },
     },
     { highWaterMark: 0 },
   );
+}
+
+/** Books what came of an answer, of which the other side has the first `sent` bytes. */
+async function settle({ length, credit, pricePerGib, counts, cuts }: PaidAnswer, sent: number): Promise<void> {
+  // Part of a block is of no use to an honest buyer: it pays for none of it, as long as that does not become a habit.
+  const isFree = sent < length && cuts.take(credit.channelId);
+  const price = isFree ? 0n : priceOfBytes(pricePerGib, BigInt(sent));
+  if (sent === length) cuts.paid(credit.channelId);
+  const kept = lesser(price, credit.charged);
+  counts.paidRequests += 1;
+  counts.paidBytes += isFree ? 0 : sent;
+  counts.creditedBytes += isFree ? length : length - sent;
+  counts.earned += kept;
+  await credit.settle(kept);
 }
 
 /** Which channels may have a cut answer free: one at first, and one more after every 16 that they paid in full. */
@@ -214,6 +294,15 @@ function tooBig(limit: number): MillraceError {
     message: `The answer is longer than ${limit} bytes, the most that one payment buys here`,
     values: { limit },
     hint: 'Ask by parts: single blocks with format=raw, or entity-bytes; /piece takes ranges.',
+  });
+}
+
+function brokenAnswer(read: number, length: number): MillraceError {
+  return new MillraceError('answer-broken', {
+    actor: 'host',
+    message: `An answer of ${length} bytes broke off, or went on, at byte ${read}`,
+    values: { read, length },
+    hint: 'What was not sent is not charged. Ask again, or another holder.',
   });
 }
 

@@ -7,11 +7,12 @@ import { startTestMarket, type TestMarket, TOKEN, until } from '../market/market
 import { rewardsOf } from '../rewards/rewards.ts';
 import { createPaidFetch, EXPECTED_BYTES } from './paid-fetch.ts';
 import { fundedKey, startBuyer } from './paid-fixture.ts';
+import { CHUNK_BYTES } from './paywall.ts';
 import { type Retriever, type RetrieverPolicy, startRetriever } from './retriever.ts';
 
 const POLICY: RetrieverPolicy = {
   pricePerGib: 1_000n * TOKEN,
-  chunkBytes: 1 << 20,
+  chunkBytes: CHUNK_BYTES,
   cacheBytes: 64 << 20,
   claimIntervalSeconds: 300,
   originPricePerGibMax: TOKEN,
@@ -37,7 +38,11 @@ async function sellOnce(cid: string, key: Awaited<ReturnType<typeof fundedKey>>)
   const buyer = await startBuyer(market, { depositRequests: 1000n, depositMax: 100n * TOKEN });
   const terms = { holder: key.signer.address, pricePerGib: POLICY.pricePerGib, chunkBytes: BigInt(POLICY.chunkBytes) };
   const paidFetch = createPaidFetch({ payer: buyer.payer, fetch: globalThis.fetch, terms: { ...terms, budget: { left: 100n * TOKEN } } });
-  const source = { url: `http://127.0.0.1:${server.port}`, fetch: paidFetch.fetch, chunked: { expectedBytesHeader: EXPECTED_BYTES } };
+  const source = {
+    url: `http://127.0.0.1:${server.port}`,
+    fetch: paidFetch.fetch,
+    chunked: { expectedBytesHeader: EXPECTED_BYTES, bytesMax: POLICY.chunkBytes },
+  };
   await retrieve({ cid, sources: [source], output: { path: join(market.folder, 'got') } });
   await buyer.stop();
   return {

@@ -10,12 +10,13 @@ import { startTestMarket, type TestMarket, type TestNode, TOKEN } from '../marke
 import { findCandidates } from './holdings.ts';
 import { createPaidFetch, EXPECTED_BYTES } from './paid-fetch.ts';
 import { fundedKey, startBuyer, type TestBuyer } from './paid-fixture.ts';
+import { CHUNK_BYTES } from './paywall.ts';
 import { openPeerRecords } from './peer-records.ts';
 import { type Retriever, type RetrieverPolicy, startRetriever } from './retriever.ts';
 
 const POLICY: RetrieverPolicy = {
   pricePerGib: TOKEN / 7n,
-  chunkBytes: 1 << 20,
+  chunkBytes: CHUNK_BYTES,
   cacheBytes: 64 << 20,
   claimIntervalSeconds: 300,
   originPricePerGibMax: TOKEN,
@@ -109,7 +110,7 @@ async function readThrough(running: Running, records: ReturnType<typeof openPeer
     terms: { holder: running.holder, pricePerGib: POLICY.pricePerGib, chunkBytes: BigInt(POLICY.chunkBytes), budget: { left: TOKEN } },
   });
   const path = join(market.folder, randomBytes(6).toString('hex'));
-  const source = { url, fetch: paid.fetch, chunked: { expectedBytesHeader: EXPECTED_BYTES } };
+  const source = { url, fetch: paid.fetch, chunked: { expectedBytesHeader: EXPECTED_BYTES, bytesMax: POLICY.chunkBytes } };
   const { sources } = await retrieve({ cid: content.cid, sources: [source], output: { path } });
   const [{ bytes, failures, lied } = { bytes: 0, failures: 0, lied: false }] = sources;
   records.note([{ holder: running.holder, endpoint: url, bytes, failures, lied, milliseconds: 1, ...paid.record() }]);

@@ -136,8 +136,9 @@ export async function startRetriever(options: RetrieverOptions): Promise<Retriev
     fetching.set(key, running);
     return running;
   };
+  const hasBlock = async (cid: CID): Promise<boolean> => cache.has(cid) || (await block(cid)).length >= 0;
   const gateway = createTrustlessGateway({
-    store: { block, pieceOfContent: () => undefined, piece: () => undefined, readPayload: () => emptyBody() },
+    store: { block, hasBlock, pieceOfContent: () => undefined, piece: () => undefined, readPayload: () => emptyBody() },
   });
   const paywall = createPaywall({ gateway, receiver, pricePerGib: policy.pricePerGib, chunkBytes: policy.chunkBytes, log });
   const reports = createReportBook(client, receiver.codec);
