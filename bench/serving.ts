@@ -176,7 +176,7 @@ function percentile(values: number[], share: number): number {
 }
 
 function print(name: string, text: string): void {
-  process.stdout.write(`${name.padEnd(46)} ${text}\n`);
+  process.stdout.write(`${name.padEnd(52)} ${text}\n`);
 }
 
 /**
@@ -250,19 +250,32 @@ try {
   const network = { rpcUrl: chain.url, manifest: chain.manifest };
   const miner = await startPart('miner', { ...network, backend: backend.url, index: 0 });
   const slowMiner = await startPart('miner', { ...network, backend: slow.url, index: 1 });
-  const gateway = await startPart('gateway', { ...network, miners: [miner], name: 'fast' });
+  const gateway = await startPart('gateway', { ...network, miners: [miner], name: 'tls' });
+  const plainGateway = await startPart('gateway', {
+    ...network,
+    miners: [{ ...miner, url: miner.url.replace('https:', 'http:'), transportKey: '' }],
+    name: 'plain',
+  });
   const slowGateway = await startPart('gateway', { ...network, miners: [slowMiner], name: 'slow' });
   const portkey = await startPortkey();
   const keyed = (part: Part): Record<string, string> => ({ authorization: `Bearer ${part.key}` });
   const portkeyHeaders = (url: string) => ({ 'x-portkey-provider': 'openai', 'x-portkey-custom-host': url, authorization: 'Bearer none' });
   const bare: Target = { name: 'backend alone', url: backend.url, headers: {}, parts: { backend: backend.pid } };
   const ours: Target = {
-    name: 'millrace',
+    name: 'millrace, pinned TLS to the miner',
     url: `${gateway.url}/v1`,
     headers: keyed(gateway),
     parts: { gateway: gateway.pid, miner: miner.pid },
   };
-  const targets = [ours];
+  // Portkey reaches the backend over plain HTTP: the same way for the same way.
+  const plain: Target = {
+    ...ours,
+    name: 'millrace, plain HTTP to the miner',
+    url: `${plainGateway.url}/v1`,
+    headers: keyed(plainGateway),
+    parts: { gateway: plainGateway.pid, miner: miner.pid },
+  };
+  const targets = [ours, plain];
   if (typeof portkey === 'string') print('portkey left out', portkey);
   else targets.push({ name: PORTKEY, url: portkey.url, headers: portkeyHeaders(backend.url), parts: { gateway: portkey.pid } });
   for (const stream of [false, true]) await measureThroughput(targets, stream);
@@ -273,7 +286,7 @@ try {
     headers: keyed(slowGateway),
     parts: { gateway: slowGateway.pid, miner: slowMiner.pid },
   });
-  if (typeof portkey !== 'string') await measureStreams({ ...(targets[1] as Target), headers: portkeyHeaders(slow.url) });
+  if (typeof portkey !== 'string') await measureStreams({ ...(targets[2] as Target), headers: portkeyHeaders(slow.url) });
   gateway.child.stdin?.end();
   const [line] = (await once(createInterface({ input: gateway.child.stdout as NodeJS.ReadableStream }), 'line')) as [string];
   print('millrace, receipts kept and money paid', line);

@@ -69,7 +69,7 @@ async function startMiner(): Promise<void> {
 }
 
 async function startGateway(): Promise<void> {
-  const { client, signer, sender, token } = await connect(argument.name === 'fast' ? 2 : 3);
+  const { client, signer, sender, token } = await connect({ tls: 2, slow: 3, plain: 5 }[argument.name] as number);
   const folder = join(argument.root, `gateway-${argument.name}`);
   const payer = await createPayer({ client, signer, sender, folder: join(folder, 'payer'), depositMax: 9n * 10n ** 10n });
   const gateway = await startInferenceServer({
