@@ -9,6 +9,8 @@ export type AnswerRequest = (request: ServingRequest) => Promise<ServingAnswer>;
 const CONNECTION_OVER = new MillraceError('request-aborted', { actor: 'caller', message: 'The connection of the caller is over' });
 /** Takes a slow reader's connection for dead. */
 const DRAIN_MS = 60_000;
+const DISCARD_MS = 2_000;
+const DISCARDED_BYTES_MAX = 16 << 20;
 
 /** Carries requests of a Node HTTP server. */
 export function listenerOf(answer: AnswerRequest): RequestListener {
@@ -31,10 +33,15 @@ async function carry(incoming: IncomingMessage, outgoing: ServerResponse, answer
     signal: gone.signal,
   });
   // An answer before the body was read ends the connection, else the rest would be read as the next request.
-  if (!incoming.complete) outgoing.setHeader('connection', 'close');
+  const isEarly = !incoming.complete;
+  if (isEarly) outgoing.setHeader('connection', 'close');
   if (typeof answered.body === 'string' || answered.body instanceof Uint8Array) {
     outgoing.writeHead(answered.status, { ...answered.headers, 'content-length': Buffer.byteLength(answered.body) });
-    outgoing.end(incoming.method === 'HEAD' ? undefined : answered.body);
+    if (isEarly && answered.body.length > 0) {
+      outgoing.write(answered.body);
+      await discard(incoming);
+      outgoing.end();
+    } else outgoing.end(incoming.method === 'HEAD' ? undefined : answered.body);
     return;
   }
   outgoing.writeHead(answered.status, answered.headers);
@@ -43,6 +50,27 @@ async function carry(incoming: IncomingMessage, outgoing: ServerResponse, answer
     if (!outgoing.write(chunk)) await drained(outgoing);
   }
   outgoing.end();
+}
+
+/** Reads on for a moment: a connection that is closed with bytes unread is reset, and its caller would never see the answer. */
+function discard(incoming: IncomingMessage): Promise<void> {
+  return new Promise((resolve) => {
+    let bytes = 0;
+    const done = () => {
+      clearTimeout(timer);
+      incoming.off('data', count);
+      resolve();
+    };
+    const count = (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes > DISCARDED_BYTES_MAX) done();
+    };
+    const timer = setTimeout(done, DISCARD_MS);
+    incoming.on('data', count);
+    incoming.once('end', done);
+    incoming.once('close', done);
+    incoming.resume();
+  });
 }
 
 /** Waits until the caller has taken what was written; one that takes nothing for a minute is cut. */
