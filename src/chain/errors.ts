@@ -29,6 +29,7 @@ const HINTS: Record<string, string> = {
   'release-frozen': 'Wait until the open dispute is decided.',
   'rotation-too-early': 'Wait until the rotation delay is over.',
   'time-not-reached': 'Wait until the chain has passed that time.',
+  'too-few-jurors': 'Wait until more operators hold seats, or until votes of other disputes are settled.',
 };
 
 interface AbiInput {
