@@ -1,5 +1,5 @@
 import { peerFetch } from '../../connect/index.ts';
-import { toMillraceError } from '../../errors.ts';
+import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Payer } from '../../token/index.ts';
 import { priceUp } from '../serving/price.ts';
 import type { ProbeOutcome } from './judging-ports.ts';
@@ -22,9 +22,8 @@ export interface GatewayKey {
   weight?: number;
 }
 
-/** A tab holds so many requests of the price of the one that opens it, as gateways' tabs do. */
-const TAB_REQUESTS = 16n;
-const TAB_MS = 60_000;
+/** A tab holds so many requests, as those of `millrace ask` do. */
+const TAB_REQUESTS = 256n;
 
 /**
  * An account at a gateway: the miner sees the gateway's channel and nothing else. The wish for one miner goes in a header that the gateway keeps
@@ -42,66 +41,68 @@ export function gatewayAccount({ url, key, weight = 1 }: GatewayKey): ProbeAccou
   };
 }
 
-/** The account of somebody who runs a gateway of their own, as `millrace ask` does: a channel with each miner, and a tab that a voucher pays. */
+/**
+ * The account of somebody who asks with a gateway of their own, as `millrace ask` does: a channel with each miner; for each question a tab that a
+ * voucher pays, ended with the answer.
+ */
 export function ownAccount(payer: Payer, options: { weight?: number; amountMax: bigint }): ProbeAccount {
-  const tabs = new Map<bigint, Tab>();
   return {
     weight: options.weight ?? 1,
     async send(probe, seat, signal) {
-      let tab: Tab | undefined;
+      let tab: string | undefined;
       try {
-        tab = await tabFor(seat, probe, { payer, tabs, amountMax: options.amountMax });
+        tab = await openTab(seat, probe, { payer, amountMax: options.amountMax });
       } catch (error) {
         return { outcome: 'excused', code: toMillraceError(error).code };
       }
-      const via = ((url: URL, init: RequestInit) =>
-        peerFetch(seat, new URL(url).pathname, {
-          method: init.method,
-          headers: Object.fromEntries(new Headers(init.headers)),
-          body: init.body as Uint8Array,
-          signal: init.signal ?? undefined,
-        })) as typeof fetch;
-      const headers: Record<string, string> = tab === undefined ? {} : { 'millrace-tab': tab.token };
-      const outcome = await sendProbe(probe, { url: seat.endpoint, headers, fetch: via }, signal);
+      const headers: Record<string, string> = tab === undefined ? {} : { 'millrace-tab': tab };
+      const outcome = await sendProbe(probe, { url: seat.endpoint, headers, fetch: fetchOfPeer(seat) }, signal);
+      if (tab !== undefined) await endTab(seat, tab);
       // Here nothing stands between: who does not answer is silent by itself.
-      if (outcome.code === 'gateway-unreachable') return { ...outcome, outcome: 'failed', code: 'miner-unreachable' };
-      if (outcome.outcome !== 'ok') tabs.delete(seat.operatorId);
-      return outcome;
+      return outcome.code === 'gateway-unreachable' ? { ...outcome, outcome: 'failed', code: 'miner-unreachable' } : outcome;
     },
-    async close() {
-      await payer.close();
-    },
+    close: () => payer.close(),
   };
 }
 
-interface Tab {
-  token: string;
-  left: bigint;
-  openedMs: number;
+/** `fetch` that reaches one seat over TLS pinned to its key, whatever host a URL names. */
+function fetchOfPeer(seat: Seat): typeof fetch {
+  return (async (to: string | URL, init: RequestInit = {}) => {
+    const { pathname, search } = new URL(to, seat.endpoint);
+    const headers = Object.fromEntries(new Headers(init.headers));
+    const body = (init.body ?? '') as Uint8Array | string;
+    return peerFetch(seat, `${pathname}${search}`, { method: init.method, headers, body, signal: init.signal ?? undefined });
+  }) as typeof fetch;
 }
 
-async function tabFor(
+async function openTab(
   seat: Seat,
   probe: PlannedProbe,
-  { payer, tabs, amountMax }: { payer: Payer; tabs: Map<bigint, Tab>; amountMax: bigint },
-): Promise<Tab | undefined> {
+  { payer, amountMax }: { payer: Payer; amountMax: bigint },
+): Promise<string | undefined> {
   const dearest = priceOf(seat, probe);
   if (dearest === 0n) return undefined;
-  const known = tabs.get(seat.operatorId);
-  if (known !== undefined && known.left >= dearest && performance.now() - known.openedMs < TAB_MS) {
-    known.left -= dearest;
-    return known;
+  if (dearest > amountMax) {
+    throw new MillraceError('price-above-limit', {
+      actor: 'peer',
+      message: `A request may cost ${dearest} at uid ${seat.uid}, at most ${amountMax} is paid for a probe`,
+      values: { uid: seat.uid, price: dearest, limit: amountMax },
+    });
   }
-  const wanted = dearest * TAB_REQUESTS;
-  const amount = wanted > amountMax && dearest <= amountMax ? amountMax : wanted;
-  const send = ((path: string, init?: RequestInit) =>
-    peerFetch(seat, path, { method: init?.method, headers: Object.fromEntries(new Headers(init?.headers)), body: '' })) as typeof fetch;
-  const response = await payer.fetch(`/v1/inference/tabs?amount=${amount}`, { amountMax: amount, init: { method: 'POST' }, fetch: send });
-  const { tab: token } = (await response.json()) as { tab?: unknown };
-  if (typeof token !== 'string') return undefined;
-  const tab = { token, left: amount - dearest, openedMs: performance.now() };
-  tabs.set(seat.operatorId, tab);
-  return tab;
+  const amount = dearest * TAB_REQUESTS < amountMax ? dearest * TAB_REQUESTS : amountMax;
+  const path = `/v1/inference/tabs?amount=${amount}`;
+  const response = await payer.fetch(path, { amountMax: amount, init: { method: 'POST' }, fetch: fetchOfPeer(seat) });
+  const { tab } = (await response.json()) as { tab?: unknown };
+  return typeof tab === 'string' ? tab : undefined;
+}
+
+async function endTab(seat: Seat, tab: string): Promise<void> {
+  try {
+    const response = await fetchOfPeer(seat)('/v1/inference/tabs', { method: 'DELETE', headers: { 'millrace-tab': tab } });
+    await response.arrayBuffer();
+  } catch {
+    // It ends by itself when nobody uses it.
+  }
 }
 
 /** The most that a probe can cost, by the miner's own offer. */

@@ -30,6 +30,8 @@ export interface SubnetJudgeOptions {
   rules?: Partial<JudgingRules>;
   /** Closes and settles epochs that are due; what fails is tried again in the next round. */
   settle?: () => Promise<void>;
+  /** Between two rounds, milliseconds. Default 2,000. */
+  roundMs?: number;
   log: Logger;
 }
 
@@ -70,9 +72,9 @@ export async function startSubnetJudge(options: SubnetJudgeOptions): Promise<Sub
   return startRounds(validator, world, options);
 }
 
-function startRounds(validator: Validator, world: World, { subnetId, uid }: SubnetJudgeOptions): SubnetJudge {
+function startRounds(validator: Validator, world: World, { subnetId, uid, roundMs = ROUND_MS }: SubnetJudgeOptions): SubnetJudge {
   const over = new AbortController();
-  const running = validator.run(over.signal, ROUND_MS);
+  const running = validator.run(over.signal, roundMs);
   return {
     show: world.show,
     status: () => ({ subnetId: subnetId.toString(), uid, ...validator.status() }),
