@@ -1,4 +1,4 @@
-import { accessSync, constants, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { systemClock } from '../clock.ts';
 import { sandboxFailed } from './executor.ts';
@@ -163,12 +163,7 @@ function createVersion1(bases: Record<'memory' | 'pids' | 'cpu' | 'cpuacct', str
   }
   return {
     entrances: folders.map((folder) => join(folder, 'cgroup.procs')),
-    usage: () => ({
-      cpuMs: whole(readText(at('cpuacct', 'cpuacct.usage')), 1e6),
-      memoryBytesPeak: whole(readText(at('memory', 'memory.max_usage_in_bytes'))),
-      memoryKills: field(readText(at('memory', 'memory.oom_control')), 'oom_kill'),
-      processesRefused: field(readText(at('pids', 'pids.events')), 'max'),
-    }),
+    usage: () => usageVersion1({ memory: join(bases.memory, name), pids: join(bases.pids, name), cpuacct: join(bases.cpuacct, name) }),
     kill: () => killAll(folders[0] as string),
     remove,
   };
@@ -186,17 +181,46 @@ function createVersion2(folder: string, limits: CgroupLimits): JobCgroup {
     removeQuietly(folder);
     throw sandboxFailed('cgroup', `no control group with limits could be made: ${(error as Error).message}`, error);
   }
-  const read = (file: string) => readText(join(folder, file));
   return {
     entrances: [join(folder, 'cgroup.procs')],
-    usage: () => ({
-      cpuMs: field(read('cpu.stat'), 'usage_usec') / 1000,
-      memoryBytesPeak: whole(read('memory.peak')),
-      memoryKills: field(read('memory.events'), 'oom_kill'),
-      processesRefused: field(read('pids.events'), 'max'),
-    }),
+    usage: () => usageVersion2(folder),
     kill: () => killAll(folder),
     remove: () => removeGroups([folder]),
+  };
+}
+
+function usageVersion1(folders: Record<'memory' | 'pids' | 'cpuacct', string>): CgroupUsage {
+  return {
+    cpuMs: whole(readText(join(folders.cpuacct, 'cpuacct.usage')), 1e6),
+    memoryBytesPeak: whole(readText(join(folders.memory, 'memory.max_usage_in_bytes'))),
+    memoryKills: field(readText(join(folders.memory, 'memory.oom_control')), 'oom_kill'),
+    processesRefused: field(readText(join(folders.pids, 'pids.events')), 'max'),
+  };
+}
+
+function usageVersion2(folder: string): CgroupUsage {
+  const read = (file: string) => readText(join(folder, file));
+  return {
+    cpuMs: field(read('cpu.stat'), 'usage_usec') / 1000,
+    memoryBytesPeak: whole(read('memory.peak')),
+    memoryKills: field(read('memory.events'), 'oom_kill'),
+    processesRefused: field(read('pids.events'), 'max'),
+  };
+}
+
+/** What the control groups that a process is in have counted, for as long as they exist; `undefined` afterwards. */
+export function watchCgroupsOf(pid: number, mount = '/sys/fs/cgroup'): () => CgroupUsage | undefined {
+  const lines = readText(`/proc/${pid}/cgroup`).split('\n');
+  const pathOf = (controller: string) => lines.find((line) => line.split(':')[1]?.split(',').includes(controller))?.split(':')[2];
+  const [memory, pids, cpuacct] = ['memory', 'pids', 'cpuacct'].map(pathOf);
+  const only = lines.find((line) => line.startsWith('0::'))?.slice(3);
+  const isVersion1 = memory !== undefined && pids !== undefined && cpuacct !== undefined;
+  const folders = isVersion1
+    ? { memory: join(mount, 'memory', memory), pids: join(mount, 'pids', pids), cpuacct: join(mount, 'cpuacct', cpuacct) }
+    : undefined;
+  return () => {
+    if (folders !== undefined) return existsSync(folders.memory) ? usageVersion1(folders) : undefined;
+    return only !== undefined && existsSync(join(mount, only)) ? usageVersion2(join(mount, only)) : undefined;
   };
 }
 

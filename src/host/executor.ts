@@ -111,7 +111,7 @@ export interface ExecutorReport {
 /** Something that runs jobs. One suite, `executor.cases.ts`, holds for every engine. */
 export interface Executor {
   readonly engine: 'bubblewrap' | 'wasm' | 'docker';
-  /** What it can hold to here; tried with a real job, once. */
+  /** What it can hold to here; found out once. */
   inspect(): Promise<ExecutorReport>;
   /**
    * Takes an image from a file (a tar archive of a root file system; for `wasm` a module), without any registry; the same file twice is one.

@@ -41,14 +41,7 @@ export class ImageStore {
     const temporary = join(this.#folder, `${ownerTag()}-${digest.slice(7, 23)}-${performance.now().toString().replace('.', '')}`);
     try {
       await mkdir(temporary, { mode: 0o755 });
-      let [bytes, entries] = [0, 0];
-      for await (const entry of readTarEntries(path)) {
-        bytes += entry.sizeBytes;
-        entries += 1;
-        if (bytes > this.#limits.unpackedBytesMax) throw badImage(`it unpacks to more than ${this.#limits.unpackedBytesMax} bytes`);
-        if (entries > this.#limits.entriesMax) throw badImage(`it has more than ${this.#limits.entriesMax} entries`);
-        await place(temporary, entry);
-      }
+      for await (const entry of limitedEntries(path, this.#limits)) await place(temporary, entry);
       for (const name of MOUNT_POINTS) await makeFolders(temporary, [name]);
       await chmod(temporary, 0o755);
       await rename(temporary, this.#path(digest));
@@ -72,6 +65,26 @@ export class ImageStore {
   #path(digest: string): string {
     return join(this.#folder, digest.replace('sha256:', ''));
   }
+}
+
+async function* limitedEntries(path: string, limits: ImageLimits): AsyncGenerator<TarEntry> {
+  let [bytes, entries] = [0, 0];
+  for await (const entry of readTarEntries(path)) {
+    bytes += entry.sizeBytes;
+    entries += 1;
+    if (bytes > limits.unpackedBytesMax) throw badImage(`it unpacks to more than ${limits.unpackedBytesMax} bytes`);
+    if (entries > limits.entriesMax) throw badImage(`it has more than ${limits.entriesMax} entries`);
+    partsOf(entry.path);
+    yield entry;
+  }
+}
+
+/**
+ * Reads an archive to its end, for an engine that unpacks it itself and knows no limits.
+ * @throws bad-image
+ */
+export async function checkArchive(path: string, limits: Partial<ImageLimits> = {}): Promise<void> {
+  for await (const _ of limitedEntries(path, { ...DEFAULT_LIMITS, ...limits }));
 }
 
 /** `sha256:…` of a file. */

@@ -135,6 +135,7 @@ export class SandboxExecutor implements Executor {
       const pid = await status.started;
       if (pid !== undefined && !status.hasEnded()) holder.kill(0) && process.kill(pid, 'SIGKILL');
       await cgroup?.kill();
+      setTimeout(() => holder.kill('SIGKILL'), END_PATIENCE_MS).unref();
     };
     watch.attend({
       stdout: holder.stdout as Readable,

@@ -1,0 +1,389 @@
+import { execFile } from 'node:child_process';
+import { createReadStream, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statfsSync } from 'node:fs';
+import { lstat, readdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { promisify } from 'node:util';
+import Docker from 'dockerode';
+import { collectArtefacts } from './artefacts.ts';
+import { type CgroupUsage, watchCgroupsOf } from './cgroup.ts';
+import {
+  badImage,
+  badJob,
+  checkJob,
+  type Executor,
+  type ExecutorReport,
+  environmentOf,
+  imageUnknown,
+  type Job,
+  type JobResult,
+  type RunOptions,
+  refuseForeign,
+  sandboxFailed,
+} from './executor.ts';
+import { checkArchive, digestOf, type ImageLimits } from './image-store.ts';
+import { JobWatch } from './job-watch.ts';
+import { ownerIsGone, ownerTag } from './owner-tag.ts';
+import { dockerFilter } from './seccomp-filter.ts';
+
+/** Settings of an engine that speaks the Docker Engine API. */
+export interface DockerOptions {
+  /** Of Docker or Podman on this machine; found when left out. */
+  socketPath?: string;
+  /** A runtime that the engine knows, like `runsc` (gVisor); its default when left out. */
+  runtime?: string;
+  imageLimits?: Partial<ImageLimits>;
+}
+
+const run = promisify(execFile);
+
+const OWNER_LABEL = 'millrace.owner';
+const REPOSITORY = 'localhost/millrace';
+const JOB_UID_FIRST = 1_900_000_000;
+const JOB_UIDS = 1 << 24;
+const CALL_TIMEOUT_MS = 60_000;
+const BUILD_TIMEOUT_MS = 15 * 60_000;
+const MOUNT_TIMEOUT_MS = 5_000;
+const BUILD_MEMORY_BYTES = 2 ** 31;
+const NOT_FOUND = 404;
+/** What a shell answers when there is no such program. */
+const NO_PROGRAM = 127;
+
+/** The sockets at which an engine of this machine answers, the first that is there; `DOCKER_HOST` first. */
+export function findDockerSocket(env: NodeJS.ProcessEnv = process.env): string | undefined {
+  const named = env.DOCKER_HOST?.startsWith('unix://') ? [env.DOCKER_HOST.slice('unix://'.length)] : [];
+  const own = env.XDG_RUNTIME_DIR === undefined ? [] : [`${env.XDG_RUNTIME_DIR}/docker.sock`, `${env.XDG_RUNTIME_DIR}/podman/podman.sock`];
+  return [...named, '/run/docker.sock', '/var/run/docker.sock', '/run/podman/podman.sock', ...own].find((path) => existsSync(path));
+}
+
+/**
+ * Containers through the Docker Engine API, of Docker or of Podman, on this machine. Images come from files, never from a registry, and are
+ * known by the digest of the file. Whoever may speak to the socket rules the machine: the node that does is to be its owner's.
+ */
+export class DockerExecutor implements Executor {
+  readonly engine = 'docker';
+  readonly #docker: Docker;
+  readonly #options: DockerOptions;
+  readonly #stop = new AbortController();
+  readonly #running = new Set<Promise<unknown>>();
+  #report: Promise<ExecutorReport> | undefined;
+  #base: string | undefined;
+  #count = 0;
+
+  constructor(options: DockerOptions = {}) {
+    this.#options = options;
+    this.#docker = new Docker({ socketPath: options.socketPath ?? findDockerSocket() ?? '/run/docker.sock' });
+  }
+
+  inspect(): Promise<ExecutorReport> {
+    this.#report ??= this.#inspect();
+    return this.#report;
+  }
+
+  async importImage(path: string): Promise<string> {
+    await checkArchive(path, this.#options.imageLimits);
+    const digest = await digestOf(path);
+    if ((await this.#imageId(digest)) !== undefined) return digest;
+    const progress = await this.#call(this.#docker.importImage(createReadStream(path), { repo: REPOSITORY, tag: tagOf(digest) }));
+    await this.#follow(progress as NodeJS.ReadableStream);
+    if ((await this.#imageId(digest)) === undefined) throw badImage('the engine did not take the archive');
+    return digest;
+  }
+
+  /**
+   * Builds an image out of a context (a tar archive with a Dockerfile), without network and without a registry: `FROM scratch`, or from an image
+   * that was imported, as `localhost/millrace:<hex digits of its digest>`.
+   * @returns the digest of the context, by which jobs name the image
+   * @throws bad-image
+   */
+  async buildImage(contextPath: string): Promise<string> {
+    await checkArchive(contextPath, this.#options.imageLimits);
+    const digest = await digestOf(contextPath);
+    const stream = await this.#call(
+      this.#docker.buildImage(contextPath, {
+        t: `${REPOSITORY}:${tagOf(digest)}`,
+        networkmode: 'none',
+        pull: undefined,
+        memory: BUILD_MEMORY_BYTES,
+        memswap: BUILD_MEMORY_BYTES,
+        forcerm: true,
+      }),
+    );
+    await this.#follow(stream);
+    return digest;
+  }
+
+  async run(job: Job, options: RunOptions = {}): Promise<JobResult> {
+    checkJob(job);
+    if (job.image === undefined) throw badJob('a container names its image');
+    if (job.trust === 'foreign') {
+      const report = await this.inspect();
+      if (!report.takesForeign) throw refuseForeign(report);
+    }
+    const image = await this.#imageId(job.image);
+    if (image === undefined) throw imageUnknown(job.image, this.engine);
+    const running = this.#run(job, image, options);
+    this.#running.add(running);
+    return await running.finally(() => this.#running.delete(running));
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await Promise.allSettled(this.#running);
+    if (this.#base !== undefined) rmSync(this.#base, { recursive: true, force: true });
+  }
+
+  async #run(job: Job, image: string, options: RunOptions): Promise<JobResult> {
+    const disk = await this.#makeDisk(job.limits.diskBytes);
+    const watch = new JobWatch(job.limits, options, this.#stop.signal);
+    let container: Docker.Container | undefined;
+    try {
+      container = await this.#call(
+        this.#docker.createContainer(containerOf(job, { image, disk: disk.folder, runtime: this.#options.runtime })),
+      );
+      return await this.#attend({ job, container, watch, disk });
+    } finally {
+      watch.end();
+      await container?.remove({ force: true, v: true }).catch(() => {});
+      await disk.remove();
+    }
+  }
+
+  async #attend(parts: { job: Job; container: Docker.Container; watch: JobWatch; disk: Disk }): Promise<JobResult> {
+    const { job, container, watch, disk } = parts;
+    const stream = await this.#call(container.attach({ stream: true, stdout: true, stderr: true }));
+    const [stdout, stderr] = [new PassThrough(), new PassThrough()];
+    this.#docker.modem.demuxStream(stream, stdout, stderr);
+    const closeBoth = () => {
+      stdout.end();
+      stderr.end();
+    };
+    stream.once('end', closeBoth).once('error', closeBoth).once('close', closeBoth);
+    const waiting = container.wait({ condition: 'next-exit' });
+    waiting.catch(() => {});
+    let usage: CgroupUsage | undefined;
+    let read: () => CgroupUsage | undefined = () => undefined;
+    const sample = () => {
+      usage = read() ?? usage;
+      return usage;
+    };
+    const fault = await this.#call(container.start()).then(
+      () => undefined,
+      (error: Error) => error,
+    );
+    if (fault !== undefined) {
+      closeBoth();
+      if (!/executable file not found|no such file or directory|permission denied/i.test(fault.message)) {
+        throw sandboxFailed(this.engine, fault.message, fault);
+      }
+      const collect = async () => ({ artefacts: [], refused: `the program cannot be started: ${job.argv[0]?.slice(0, 80)}` });
+      watch.attend({ stdout, stderr, kill: () => {} });
+      return await watch.conclude({ code: NO_PROGRAM, usage: undefined, isDiskFull: false, collect });
+    }
+    read = watchCgroupsOf((await this.#call(container.inspect())).State.Pid);
+    sample();
+    watch.attend({
+      stdout,
+      stderr,
+      kill: () => {
+        sample();
+        void container.kill().catch(() => {});
+      },
+      isOutOfMemory: () => (sample()?.memoryKills ?? 0) > 0,
+      isDiskFull: disk.isOver,
+    });
+    const { StatusCode: code } = (await waiting) as { StatusCode: number };
+    const { State: state } = await this.#call(container.inspect());
+    const kills = Math.max(usage?.memoryKills ?? 0, state.OOMKilled ? 1 : 0);
+    const measured = { cpuMs: usage?.cpuMs, memoryBytesPeak: usage?.memoryBytesPeak, processesRefused: usage?.processesRefused ?? 0 };
+    const collect = () => collectArtefacts(join(disk.folder, 'output'), job.artefactFolder, job.limits.diskBytes);
+    return await watch.conclude({ code, usage: { ...measured, memoryKills: kills }, isDiskFull: disk.isFull(), collect });
+  }
+
+  /** A memory file system of hard size where this process may mount one (as root); else a folder that is measured five times a second. */
+  async #makeDisk(sizeBytes: number): Promise<Disk> {
+    this.#base ??= await makeBase();
+    this.#count += 1;
+    const folder = join(this.#base, String(this.#count));
+    mkdirSync(folder, { mode: 0o711 });
+    const isMounted = process.getuid?.() === 0;
+    const options = `size=${sizeBytes},nr_inodes=${Math.max(256, Math.ceil(sizeBytes / 4096))},mode=0711,nosuid,nodev`;
+    if (isMounted) await run('mount', ['-t', 'tmpfs', '-o', options, 'millrace', folder], { timeout: MOUNT_TIMEOUT_MS });
+    for (const name of ['output', 'tmp']) await run('mkdir', ['-m', '1777', join(folder, name)], { timeout: MOUNT_TIMEOUT_MS });
+    let size = 0;
+    const isFull = () => {
+      if (!isMounted) return size > sizeBytes;
+      const { bavail, ffree } = statfsSync(folder);
+      return bavail === 0 || ffree === 0;
+    };
+    return {
+      folder,
+      isFull,
+      isOver: () => {
+        if (!isMounted) void sizeOf(folder).then((found) => (size = found));
+        return !isMounted && isFull();
+      },
+      remove: async () => {
+        if (isMounted) await run('umount', ['-l', folder], { timeout: MOUNT_TIMEOUT_MS }).catch(() => {});
+        rmSync(folder, { recursive: true, force: true });
+      },
+    };
+  }
+
+  async #imageId(digest: string): Promise<string | undefined> {
+    try {
+      return (await this.#call(this.#docker.getImage(`${REPOSITORY}:${tagOf(digest)}`).inspect())).Id;
+    } catch (error) {
+      if ((error as { statusCode?: number }).statusCode === NOT_FOUND) return undefined;
+      throw error;
+    }
+  }
+
+  async #inspect(): Promise<ExecutorReport> {
+    const report: ExecutorReport = { engine: this.engine, version: 'none', takesForeign: false, missing: [], isolation: [] };
+    const info = await this.#call(this.#docker.info()).catch((error: Error) => error);
+    if (info instanceof Error) {
+      report.missing.push({
+        what: `no engine answers (${info.message})`,
+        fix: 'Start Docker or Podman, and let this user speak to its socket.',
+      });
+      return report;
+    }
+    report.version = `${info.ServerVersion} (API ${(await this.#call(this.#docker.version())).ApiVersion})`;
+    const security: string[] = info.SecurityOptions ?? [];
+    const lacks = [
+      [info.MemoryLimit, 'limits of memory'],
+      [info.PidsLimit, 'limits of processes'],
+      [info.CpuCfsQuota ?? info.CPUCfsQuota, 'limits of processors'],
+      [security.some((each) => each.includes('seccomp')) || this.#options.runtime === 'runsc', 'filters of system calls'],
+    ].filter(([isThere]) => isThere !== true);
+    for (const [, what] of lacks)
+      report.missing.push({ what: `the engine has no ${what}`, fix: 'Give the engine control groups and a kernel with seccomp.' });
+    const { runtime } = this.#options;
+    if (runtime !== undefined && info.Runtimes?.[runtime] === undefined) {
+      report.missing.push({
+        what: `the engine has no runtime ${runtime}`,
+        fix: `Install it and name it in the engine's settings (--add-runtime ${runtime}=…).`,
+      });
+    }
+    await this.#sweep();
+    const hasUsers = security.some((each) => /name=(userns|rootless)/.test(each));
+    report.isolation = [
+      'no network, no capabilities, no new privileges, a read-only root',
+      hasUsers
+        ? 'a user namespace of the engine'
+        : 'a user of its own that owns nothing; no user namespace (start the engine with --userns-remap for one)',
+      runtime === undefined ? 'the kernel of this machine, behind a filter of system calls' : `the runtime ${runtime}`,
+      process.getuid?.() === 0
+        ? 'everything written lies in a memory file system of the size of the disk limit'
+        : 'what is written is measured five times a second',
+    ];
+    report.takesForeign = report.missing.length === 0;
+    return report;
+  }
+
+  /** Containers of processes that were killed. */
+  async #sweep(): Promise<void> {
+    const containers = await this.#call(this.#docker.listContainers({ all: true, filters: JSON.stringify({ label: [OWNER_LABEL] }) }));
+    for (const { Id, Labels } of containers) {
+      if (ownerIsGone(Labels[OWNER_LABEL] ?? ''))
+        await this.#docker
+          .getContainer(Id)
+          .remove({ force: true, v: true })
+          .catch(() => {});
+    }
+  }
+
+  async #follow(stream: NodeJS.ReadableStream): Promise<void> {
+    const done = new Promise<void>((resolve, reject) => {
+      this.#docker.modem.followProgress(stream, (error, steps) => {
+        const fault = error?.message ?? (steps as { error?: string }[] | undefined)?.find((step) => step.error !== undefined)?.error;
+        if (fault === undefined) resolve();
+        else reject(badImage(fault.slice(0, 500), error ?? undefined));
+      });
+    });
+    await within(done, BUILD_TIMEOUT_MS);
+  }
+
+  #call<T>(answer: Promise<T>): Promise<T> {
+    return within(answer, CALL_TIMEOUT_MS);
+  }
+}
+
+interface Disk {
+  folder: string;
+  isFull(): boolean;
+  /** For disks without a hard size: whether it has grown beyond its limit. */
+  isOver(): boolean;
+  remove(): Promise<void>;
+}
+
+const tagOf = (digest: string) => digest.replace('sha256:', '');
+
+async function makeBase(): Promise<string> {
+  const prefix = 'millrace-docker-';
+  for (const name of readdirSync(tmpdir()).filter((each) => each.startsWith(prefix) && ownerIsGone(each.slice(prefix.length)))) {
+    const left = join(tmpdir(), name);
+    for (const each of readdirSync(left)) await run('umount', ['-l', join(left, each)], { timeout: MOUNT_TIMEOUT_MS }).catch(() => {});
+    rmSync(left, { recursive: true, force: true });
+  }
+  return mkdtempSync(join(tmpdir(), `${prefix}${ownerTag()}-`));
+}
+
+function containerOf(job: Job, place: { image: string; disk: string; runtime: string | undefined }): Docker.ContainerCreateOptions {
+  const { limits, argv } = job;
+  const user = JOB_UID_FIRST + Math.floor(Math.random() * JOB_UIDS);
+  const input = job.inputFolder === undefined ? [] : [`${job.inputFolder}:/input:ro`];
+  return {
+    Image: place.image,
+    Entrypoint: [argv[0] as string],
+    Cmd: argv.slice(1),
+    Env: Object.entries(environmentOf(job)).map(([name, value]) => `${name}=${value}`),
+    User: `${user}:${user}`,
+    WorkingDir: '/tmp',
+    Hostname: 'job',
+    NetworkDisabled: true,
+    Labels: { [OWNER_LABEL]: ownerTag() },
+    HostConfig: {
+      NetworkMode: 'none',
+      ReadonlyRootfs: true,
+      CapDrop: ['ALL'],
+      SecurityOpt: ['no-new-privileges', `seccomp=${JSON.stringify(dockerFilter())}`],
+      Memory: limits.memoryBytes,
+      MemorySwap: limits.memoryBytes,
+      NanoCpus: Math.round(limits.cpus * 1e9),
+      PidsLimit: limits.processes,
+      OomScoreAdj: 1000,
+      IpcMode: 'private',
+      ShmSize: limits.diskBytes,
+      Binds: [`${join(place.disk, 'output')}:/output:rw`, `${join(place.disk, 'tmp')}:/tmp:rw`, ...input],
+      LogConfig: { Type: 'none', Config: {} },
+      Ulimits: [
+        { Name: 'core', Soft: 0, Hard: 0 },
+        { Name: 'nofile', Soft: 4096, Hard: 4096 },
+        { Name: 'fsize', Soft: limits.diskBytes, Hard: limits.diskBytes },
+      ],
+      ...(place.runtime === undefined ? {} : { Runtime: place.runtime }),
+    },
+  };
+}
+
+/** Bytes that files take on the disk. */
+async function sizeOf(folder: string): Promise<number> {
+  let sum = 0;
+  for (const name of await readdir(folder).catch(() => [])) {
+    const path = join(folder, name);
+    const stats = await lstat(path).catch(() => undefined);
+    sum += stats?.isDirectory() ? await sizeOf(path) : (stats?.blocks ?? 0) * 512;
+  }
+  return sum;
+}
+
+async function within<T>(answer: Promise<T>, timeoutMs: number): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(sandboxFailed('docker', `the engine did not answer within ${timeoutMs} ms`)), timeoutMs);
+  });
+  return await Promise.race([answer, late]).finally(() => clearTimeout(timer));
+}
