@@ -76,7 +76,7 @@ test('the first use installs, says how much, and leaves standard output to the c
   const place = clone('first');
   const first = launch(join(place, 'millrace'), ['put', 'a b', '--json']);
   assert.deepEqual([first.status, first.said], [0, '["put","a b","--json"]']);
-  assert.match(first.told, /700 MB on disk, 250 MB to download/);
+  assert.match(first.told, /1,200 MB on disk, 470 MB to download/);
   const second = launch(join(place, 'millrace'), []);
   assert.deepEqual([second.status, second.told, installations(place)], [0, '', 1]);
 });
