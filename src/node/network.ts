@@ -14,6 +14,7 @@ import type { NetworkFolder, RunState } from './network-folder.ts';
 import type { NodeProcessOptions } from './node-process.ts';
 import { type KeptPart, keepRunning, type RunningPart } from './part.ts';
 import { developmentIndex, type LocalOperator, prepareNetwork } from './prepare.ts';
+import { nodeModels } from './prepare-inference.ts';
 import type { AskSettings } from './storage-policy.ts';
 
 /** How a network is run on this machine. */
@@ -89,7 +90,7 @@ export async function startNetwork(options: NetworkOptions): Promise<LocalNetwor
         index,
         operatorId: operatorId.toString(),
         endpoint,
-        roles: options.roles,
+        roles: rolesOf(options.roles),
       })),
       startedAt: new Date().toISOString(),
     };
@@ -182,7 +183,7 @@ async function startChain(options: NetworkOptions, parts: KeptPart[]): Promise<{
 
 async function prepareOperators(options: NetworkOptions, rpcUrl: string): Promise<LocalOperator[]> {
   const ports = await freePorts(options.nodePort, options.nodes, previousNodePorts(options.folder));
-  return prepareNetwork({ ...options, rpcUrl, embedded: options.rpcUrl === undefined, ports });
+  return prepareNetwork({ ...options, rpcUrl, embedded: options.rpcUrl === undefined, ports, withInference: hasInference(options.roles) });
 }
 
 /** Starts the nodes; when another program took a port in the meantime, they are published and started at other ports. */
@@ -220,7 +221,9 @@ function keepNode(options: NetworkOptions, rpcUrl: string, operator: LocalOperat
     folder: options.folder.node(operator.index),
     manifestPath: options.folder.manifest,
     rpcUrl,
-    roles: options.roles,
+    roles: rolesOf(options.roles),
+    dataFolder: options.folder.root,
+    inference: hasInference(options.roles) ? nodeModels(operator.index, options.nodes) : undefined,
     port: operator.port,
     quotaBytes: options.quotaBytes.toString(),
     ask: options.ask,
@@ -228,6 +231,15 @@ function keepNode(options: NetworkOptions, rpcUrl: string, operator: LocalOperat
     logFile: join(options.folder.logs, `${name}.log`),
   };
   return keepRunning({ name, log: options.log, logFile: given.logFile, start: () => spawnPart(options, name, NODE_PROCESS, given) });
+}
+
+/** `inference` stands for the roles that make a network of models. */
+function rolesOf(asked: readonly string[]): string[] {
+  return [...new Set(asked.flatMap((role) => (role === 'inference' ? ['miner', 'validator'] : [role])))];
+}
+
+function hasInference(asked: readonly string[]): boolean {
+  return asked.includes('inference');
 }
 
 /** Starts a part's process, or adopts the one that an earlier supervisor left. Options go by argument; they hold no secrets but the database's URL, which goes by standard input. */

@@ -19,6 +19,8 @@ export interface LocalOperator {
 
 /** Development accounts: 0 deploys and is the faucet, 1 is the client, then owner, node key and beneficiary of each node. */
 export const CLIENT_INDEX = 1;
+/** Owns the subnets of a development network; the next two are owner and node key of their sink. */
+const FOUNDER_INDEX = 2;
 const FIRST_NODE_INDEX = 10;
 const KEYS_PER_NODE = 3;
 const ONE_TOKEN = 10n ** 18n;
@@ -44,6 +46,8 @@ export async function prepareNetwork(options: {
   embedded: boolean;
   beacon?: Address;
   ports: readonly number[];
+  /** Subnets are made, and the operators get their uids. */
+  withInference?: boolean;
   log: Logger;
 }): Promise<LocalOperator[]> {
   const { folder, rpcUrl, log } = options;
@@ -74,9 +78,25 @@ export async function prepareNetwork(options: {
     });
     const operators: LocalOperator[] = [];
     for (const [position, port] of options.ports.entries()) operators.push(await prepareOperator(position + 1, port));
+    if (options.withInference === true) await prepareSubnets(operators);
     return operators;
   } finally {
     faucet.close();
+  }
+
+  async function prepareSubnets(operators: readonly LocalOperator[]): Promise<void> {
+    const { prepareInference } = await import('./prepare-inference.ts');
+    const [founder, sinkOwner] = [open(FOUNDER_INDEX), open(FOUNDER_INDEX + 1)];
+    const own = operators.map(({ index, operatorId }) => {
+      const first = FIRST_NODE_INDEX + (index - 1) * KEYS_PER_NODE;
+      return { owner: open(first), nodeKey: developmentSigner(first + 1, manifest.profile), operatorId };
+    });
+    try {
+      const sinkNodeKey = developmentSigner(FOUNDER_INDEX + 2, manifest.profile);
+      await prepareInference(client, { faucet, founder, sinkOwner, sinkNodeKey, operators: own });
+    } finally {
+      for (const sender of [founder, sinkOwner, ...own.map(({ owner }) => owner)]) sender.close();
+    }
   }
 
   async function prepareOperator(index: number, port: number): Promise<LocalOperator> {
