@@ -193,7 +193,8 @@ async function conclude(job: Job, { end, reason, wallMs, outputBytes }: WasmPart
   ];
   const found = limit.find(([holds]) => holds)?.[1] ?? 'completed';
   const signal = code > SIGNAL_BASE ? code - SIGNAL_BASE : undefined;
-  const artefacts = refused === undefined && job.artefactFolder !== undefined ? await keepFiles(end.files, job.artefactFolder) : [];
+  const isOwnEnd = ['completed', 'failed', 'signalled'].includes(found);
+  const artefacts = isOwnEnd && job.artefactFolder !== undefined ? await keepFiles(end.files, job.artefactFolder) : [];
   const said = refused === undefined ? detail : `the name ${JSON.stringify(refused.path.slice(0, 120))} is not plain UTF-8`;
   return { reason: found, exitCode: signal === undefined ? code : undefined, signal, usage, artefacts, detail: said };
 }
