@@ -49,9 +49,9 @@ library YumaBonds {
         }
     }
 
-    /// @dev The sigmoid at 129 points, and the last once more. e^(-k/128) by twelve terms of its series, its powers by multiplication.
+    /// @dev The sigmoid at 129 points, and with each, << 40, the step to the next. e^(-k/128) by twelve terms of its series, its powers by multiplication.
     function _speeds(uint256 steepness, uint256 low, uint256 high) private pure returns (uint256 first) {
-        first = YumaNumbers.zeros(STEPS + 2);
+        first = YumaNumbers.zeros(STEPS + 1);
         assembly ("memory-safe") {
             let x := div(shl(64, steepness), 12800)
             let factor := shl(64, 1)
@@ -66,7 +66,9 @@ library YumaBonds {
                 mstore(add(first, shl(5, add(64, step))), add(low, shr(32, mul(sub(ONE, share), range))))
                 power := shr(64, mul(power, factor))
             }
-            mstore(add(first, 4128), mload(add(first, 4096)))
+            for { let p := first } lt(p, add(first, 4096)) { p := add(p, 32) } {
+                mstore(p, or(mload(p), shl(40, sub(mload(add(p, 32)), mload(p)))))
+            }
         }
     }
 

@@ -23,7 +23,8 @@ library YumaPairs {
         uint256 rowEnd; // 0x20
         uint256 to; // 0x40 where the next stored row goes
         uint256 sharesAt; // 0x60 where the next bond with an incentive goes
-        uint256 cap;
+        uint256 cap; // 0x80
+        uint256 factsAt; // 0xa0 see _facts
     }
 
     /// @param cap greatest number of bonds stored of a row; 0: no limit
@@ -32,6 +33,7 @@ library YumaPairs {
         uint256 endsAt = YumaNumbers.zeros(f.count);
         Desk memory desk;
         desk.cap = cap;
+        desk.factsAt = _facts(f);
         uint256 room = (f.count << 2) + 128; // for one row
         assembly ("memory-safe") {
             mstore(desk, mload(0x40))
@@ -49,6 +51,21 @@ library YumaPairs {
             mstore(0x40, and(add(mload(add(desk, 0x60)), 63), not(31)))
         }
         _share(f, sharesAt, endsAt);
+    }
+
+    /// @return facts vector: what growing needs of each miner, consensus:Q32, judge:Q32 << 40, kept << 80, incentive is not 0 << 81
+    function _facts(YumaFrame memory f) private pure returns (uint256 facts) {
+        facts = YumaNumbers.zeros(f.count);
+        (uint256 n, uint256 consensusAt, uint256 incentiveAt, uint256 kept) = (f.count, f.consensusAt, f.incentiveAt, f.kept);
+        uint256 judgeAt = f.speedsAt == 0 ? consensusAt : f.judgeAt;
+        assembly ("memory-safe") {
+            for { let i := 0 } lt(i, n) { i := add(i, 1) } {
+                let step := shl(5, i)
+                let judged := or(mload(add(consensusAt, step)), shl(40, mload(add(judgeAt, step))))
+                let counts := or(shl(80, and(shr(i, kept), 1)), shl(81, gt(mload(add(incentiveAt, step)), 0)))
+                mstore(add(facts, step), or(judged, counts))
+            }
+        }
     }
 
     /// @param endsAt vector: of each uid where its bonds with an incentive end
@@ -107,6 +124,7 @@ library YumaPairs {
     /// @dev Grows the bonds of one row out of its weights and its old bonds, in order of uids; four words of zeros follow it.
     function _merge(YumaFrame memory f, Desk memory desk, uint256 list, uint256 at) private pure {
         assembly ("memory-safe") {
+            let facts := mload(add(desk, 0xa0))
             let out := mload(desk)
             let shares := mload(add(desk, 0x60))
             for {} 1 {} {
@@ -119,7 +137,7 @@ library YumaPairs {
                     list := add(list, 32)
                     weight := and(weight, 0xffffffffffffffff)
                     // The weight that makes bonds: above consensus the penalty is taken off.
-                    let limit := mload(add(mload(add(f, 0x160)), shl(5, uid)))
+                    let limit := and(mload(add(facts, shl(5, uid))), 0xffffffffff)
                     if gt(weight, limit) {
                         weight := sub(weight, shr(32, add(mul(mload(add(f, 0x240)), sub(weight, limit)), 0xffffffff)))
                     }
@@ -130,9 +148,10 @@ library YumaPairs {
                     bond := or(bond, IS_THERE)
                     weight := 0
                 }
+                let fact := mload(add(facts, shl(5, uid)))
                 if bond {
                     at := add(at, 4)
-                    bond := div(shl(32, mul(and(bond, 0xffff), and(shr(uid, mload(add(f, 0x360))), 1))), 0xffff)
+                    bond := div(shl(32, mul(and(bond, 0xffff), and(shr(80, fact), 1))), 0xffff)
                 }
                 let speed := mload(add(f, 0x280))
                 switch speed
@@ -141,15 +160,14 @@ library YumaPairs {
                     // How far it is sold, or how far above consensus it is bought.
                     let far := sub(bond, weight)
                     if iszero(lt(weight, bond)) {
-                        far := mload(add(mload(add(f, 0x2a0)), shl(5, uid)))
+                        far := and(shr(40, fact), 0xffffffffff)
                         far := mul(gt(weight, far), sub(weight, far))
                     }
-                    speed := add(speed, shl(5, shr(25, far)))
-                    far := mul(and(far, 0x1ffffff), sub(mload(add(speed, 32)), mload(speed)))
-                    speed := add(mload(speed), shr(25, far))
+                    speed := mload(add(speed, shl(5, shr(25, far))))
+                    speed := add(and(speed, 0xffffffffff), shr(25, mul(and(far, 0x1ffffff), shr(40, speed))))
                 }
                 bond := add(shr(32, mul(speed, weight)), shr(32, mul(sub(ONE, speed), bond)))
-                if mload(add(mload(add(f, 0x1c0)), shl(5, uid))) {
+                if shr(81, fact) {
                     mstore(shares, shl(192, or(shl(9, bond), uid)))
                     shares := add(shares, 8)
                     speed := add(mload(add(f, 0x3a0)), shl(5, uid))

@@ -80,7 +80,7 @@ struct YumaFrame {
     uint256 spareAt; // 0x220 room to work in: 576 words
     uint256 penalty; // 0x240 Q32
     uint256 speed; // 0x260 alpha where it is the same for all, Q32
-    uint256 speedsAt; // 0x280 table of 130 alphas under liquid alpha; 0: `speed` counts
+    uint256 speedsAt; // 0x280 table of 129 alphas under liquid alpha, and << 40 the step to the next; 0: `speed` counts
     uint256 judgeAt; // 0x2a0 consensus that liquid alpha compares with
     uint256 permits; // 0x2c0 new ones
     uint256 activeSet; // 0x2e0

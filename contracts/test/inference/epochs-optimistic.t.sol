@@ -194,8 +194,9 @@ contract EpochsOptimisticTest is EpochsFixture {
 
     function test_nobodyHoldsTheSubnetUpByProposingLies() public {
         for (uint256 i; i < 3; ++i) {
+            ISubnetEpochs.Result memory right = resultOf(epoch);
             proposeEpoch(epoch, lie());
-            ISubnetEpochs.Result memory right = settleEpoch(epoch, evidenceOf(epoch));
+            settleEpoch(epoch, evidenceOf(epoch));
             finalizeEpoch(epoch, right);
             epoch = judge();
             finish(epoch - 1);
