@@ -1,4 +1,20 @@
 export { type FolderLock, lockFolder } from '../lock.ts';
 export { identifyProcess, isRunning, type ProcessIdentity, signalProcess } from '../process-identity.ts';
 export { adoptProcess, type StartProcessOptions, type SupervisedProcess, startProcess, stopProcess } from './child.ts';
+export { DockerExecutor, type DockerOptions, findDockerSocket } from './docker-executor.ts';
+export {
+  type Artefact,
+  type Executor,
+  type ExecutorReport,
+  errorOfResult,
+  type Job,
+  type JobLimits,
+  type JobLog,
+  type JobReason,
+  type JobResult,
+  type JobUsage,
+  type RunOptions,
+} from './executor.ts';
 export { freeDiskBytes, type HostFact, inspectHost } from './facts.ts';
+export { SandboxExecutor, type SandboxOptions } from './sandbox-executor.ts';
+export { WasmExecutor } from './wasm-executor.ts';
