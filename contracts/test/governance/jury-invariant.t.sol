@@ -189,7 +189,9 @@ contract JuryInvariants is JuryFixture {
     }
 
     /// forge-config: default.invariant.runs = 4
+    /// forge-config: deep.invariant.runs = 200
     /// forge-config: default.invariant.depth = 48
+    /// forge-config: deep.invariant.depth = 64
     function invariant_theLawsOfTheJury() public view {
         _lawsOfMoney();
         _lawsOfLocks();

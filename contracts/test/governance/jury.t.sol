@@ -463,6 +463,7 @@ contract JuryTest is JuryFixture {
     }
 
     /// forge-config: default.fuzz.runs = 40
+    /// forge-config: deep.fuzz.runs = 2000
     /// A vote for each drawn seat; of any register, the drawn are seats of operators who had them, and never more than they had.
     function testFuzz_aJuryIsDrawnWholeFromSeatsTakenBefore(uint256 salt, uint8 countSeed, uint256 seatSeed) public {
         beacon.reseed(salt);
@@ -487,6 +488,7 @@ contract JuryTest is JuryFixture {
     }
 
     /// forge-config: default.fuzz.runs = 40
+    /// forge-config: deep.fuzz.runs = 2000
     /// Whatever the votes, the ruling is what more than half of the votes say, else 0, and all fees and penalties are accounted for.
     function testFuzz_theRulingIsThatOfTheMajority(uint256 salt, uint8[3] calldata choices, uint8 silent) public {
         beacon.reseed(salt);
@@ -530,6 +532,7 @@ contract JuryTest is JuryFixture {
     }
 
     /// forge-config: default.fuzz.runs = 40
+    /// forge-config: deep.fuzz.runs = 2000
     /// A stranger with any arguments, while one dispute is being voted on: no coin, no lock, no vote and no seat changes.
     function testFuzz_aStrangerChangesNothing(uint256 id, uint64 operatorId, uint32 count, uint256 ruling, bytes32 salt) public {
         addJurors(3);

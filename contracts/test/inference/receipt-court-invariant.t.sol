@@ -42,7 +42,7 @@ contract CourtHandler is ReceiptCourtFixture {
     function unlock(uint256 lot) external {
         IReceiptCourt.Miner memory m = court.miner(accused);
         if (m.unlocksAt == 0) return;
-        vm.warp(m.unlocksAt + lot % 100);
+        if (block.timestamp < m.unlocksAt) vm.warp(m.unlocksAt + lot % 100);
         if (m.openCases != 0) vm.expectRevert(abi.encodeWithSelector(IReceiptCourt.CasesOpen.selector, accused, m.openCases));
         else ++done["unlock"];
         court.unlock(accused);
@@ -94,7 +94,7 @@ contract CourtHandler is ReceiptCourtFixture {
         if (cases.length == 0) return;
         uint256 id = cases[lot % cases.length];
         for (uint256 i; i < cases.length && court.caseOf(id).closed; ++i) {
-            id = cases[(lot + i) % cases.length];
+            id = cases[(lot % cases.length + i) % cases.length];
         }
         if (court.caseOf(id).closed) return;
         if (block.timestamp >= uint256(jury.dispute(id).seedTime) + 600) {
@@ -143,7 +143,9 @@ contract ReceiptCourtInvariants is ReceiptCourtFixture {
     /// The court's account holds the bonds of open cases and nothing else, and no coins; a slash is at most SLASH for each punished receipt;
     /// who is bonded has its bond locked, who has open cases is not unlocked.
     /// forge-config: default.invariant.runs = 4
+    /// forge-config: deep.invariant.runs = 200
     /// forge-config: default.invariant.depth = 48
+    /// forge-config: deep.invariant.depth = 64
     function invariant_theLawsOfTheCourt() public view {
         uint256 open = handler.openCases();
         assertEq(rails.balanceOf(handler.stakeToken(), address(court)), open * CASE_BOND);

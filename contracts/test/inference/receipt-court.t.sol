@@ -159,6 +159,7 @@ contract ReceiptCourtTest is ReceiptCourtFixture {
     }
 
     /// forge-config: default.fuzz.runs = 64
+    /// forge-config: deep.fuzz.runs = 2000
     /// Whatever differs of what a receipt claims convicts; what does not differ, or differs in times and words alone, never does.
     function testFuzz_whatDiffersConvicts(uint8 field, uint64 difference) public {
         IReceiptCourt.Receipt memory one = receiptOf(accused, 1);
@@ -189,6 +190,7 @@ contract ReceiptCourtTest is ReceiptCourtFixture {
     }
 
     /// forge-config: default.fuzz.runs = 64
+    /// forge-config: deep.fuzz.runs = 2000
     /// Counts within the limits never convict, above them always.
     function testFuzz_countsAboveTheSignedLimitConvict(uint64 units, uint64 unitsMax, uint128 price, uint128 voucher) public {
         IReceiptCourt.Receipt memory r = receiptOf(accused, 1);
@@ -201,6 +203,7 @@ contract ReceiptCourtTest is ReceiptCourtFixture {
     }
 
     /// forge-config: default.fuzz.runs = 64
+    /// forge-config: deep.fuzz.runs = 2000
     /// Any change of a byte of a signature, or of a signed field, is refused.
     function testFuzz_aForgedReceiptConvictsNobody(uint8 place, uint8 flip, uint64 finishedAt) public {
         IReceiptCourt.Receipt memory r = receiptOf(accused, 1);
@@ -297,6 +300,7 @@ contract ReceiptCourtTest is ReceiptCourtFixture {
     }
 
     /// forge-config: default.fuzz.runs = 40
+    /// forge-config: deep.fuzz.runs = 2000
     /// A stranger with any arguments but good receipts: no bond, key or case changes.
     function testFuzz_aStrangerChangesNothing(uint64 operatorId, uint256 id, uint256 ruling, bytes calldata signature, uint64 units)
         public
