@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { hexToString, trim, zeroHash } from 'viem';
 import { type ChainClient, nodeKeyConsent, type Sender, type Signer } from '../chain/index.ts';
 import { createSubnet, DEFAULT_SUBNET_RULES, NOBODY, registerUid } from '../inference/index.ts';
@@ -11,6 +13,8 @@ export const MODALITIES = [
   { kind: 'voice', models: ['flite', 'silero-vad-v5', 'commands-en'] },
 ] as const;
 
+/** Photographs that come with the sources; validators vary them until users allow theirs. */
+const PHOTOGRAPHS = join(import.meta.dirname, '../../test/media');
 const TEMPO_SECONDS = 300;
 const ONE_TOKEN = 10n ** 18n;
 /** Locks of three subnets, and what uids cost while all nodes of a machine come at once. */
@@ -60,7 +64,10 @@ export async function prepareInference(client: ChainClient, keys: InferenceKeys)
 /** What a node of a development network serves: one modality each where there are three or more, all of them where there are fewer. */
 export function nodeModels(index: number, nodes: number): InferenceSettings {
   const own = nodes < MODALITIES.length ? MODALITIES : [MODALITIES[(index - 1) % MODALITIES.length] as (typeof MODALITIES)[number]];
-  return { inferenceModels: own.flatMap(({ models }) => models).join(',') };
+  return {
+    inferenceModels: own.flatMap(({ models }) => models).join(','),
+    ...(existsSync(PHOTOGRAPHS) ? { validatorImages: PHOTOGRAPHS } : {}),
+  };
 }
 
 async function ownSubnets(client: ChainClient, founder: Sender): Promise<Map<string, bigint>> {

@@ -1,6 +1,6 @@
 import type { AnswerContent } from './answer-content.ts';
 import { qualityOf } from './answer-quality.ts';
-import { percentile } from './service-levels.ts';
+import { percentile } from './serving-gates.ts';
 import { WHOLE } from './text-distance.ts';
 
 /** Fewer honest answers than this calibrate nothing. */

@@ -4,26 +4,26 @@ import fc from 'fast-check';
 import { findCopies, meansSomething } from './copied-answers.ts';
 import { calibrateThreshold } from './fingerprint.ts';
 import { groupByOwner, shareWithinGroups } from './identities.ts';
-import { DEFAULT_SERVICE_LIMITS, judgeService, percentile, type ServiceSample } from './service-levels.ts';
+import { DEFAULT_SERVING_LIMITS, judgeServing, percentile, type ServingSample } from './serving-gates.ts';
 import { inflationOf } from './token-recount.ts';
 import { smoothScores } from './weights.ts';
 
-const limits = { ...DEFAULT_SERVICE_LIMITS, successMin: 990_000, ttftMsMax: 500, samplesMin: 10 };
-const samples = (ok: number, failed: number, ttftMs = 100): ServiceSample[] => [
+const limits = { ...DEFAULT_SERVING_LIMITS, successMin: 990_000, ttftMsMax: 500, samplesMin: 10 };
+const samples = (ok: number, failed: number, ttftMs = 100): ServingSample[] => [
   ...Array.from({ length: ok }, () => ({ outcome: 'ok' as const, ttftMs })),
   ...Array.from({ length: failed }, () => ({ outcome: 'failed' as const })),
 ];
 
 test('availability and latency are judged exactly, from a least number of samples on; what is unproven never punishes', () => {
-  assert.equal(judgeService(samples(99, 1), limits).verdict, 'passed');
-  assert.equal(judgeService(samples(98, 2), limits).success, 'failed');
-  assert.equal(judgeService(samples(0, 9), limits).verdict, 'unproven');
-  assert.equal(judgeService(samples(0, 10), limits).verdict, 'failed');
-  assert.equal(judgeService([...samples(20, 0), ...samples(1, 0, 900)], limits).ttft, 'failed');
-  assert.equal(judgeService([...samples(100, 0), ...samples(1, 0, 900)], limits).ttft, 'passed');
+  assert.equal(judgeServing(samples(99, 1), limits).verdict, 'passed');
+  assert.equal(judgeServing(samples(98, 2), limits).success, 'failed');
+  assert.equal(judgeServing(samples(0, 9), limits).verdict, 'unproven');
+  assert.equal(judgeServing(samples(0, 10), limits).verdict, 'failed');
+  assert.equal(judgeServing([...samples(20, 0), ...samples(1, 0, 900)], limits).ttft, 'failed');
+  assert.equal(judgeServing([...samples(100, 0), ...samples(1, 0, 900)], limits).ttft, 'passed');
   const excused = Array.from({ length: 50 }, () => ({ outcome: 'excused' as const }));
-  assert.equal(judgeService([...samples(10, 0), ...excused], limits).verdict, 'passed');
-  assert.equal(judgeService(excused, limits).verdict, 'unproven');
+  assert.equal(judgeServing([...samples(10, 0), ...excused], limits).verdict, 'passed');
+  assert.equal(judgeServing(excused, limits).verdict, 'unproven');
 });
 
 test('a percentile is one of the values, rises with the share and does not know the order', () => {

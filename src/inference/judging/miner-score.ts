@@ -1,10 +1,10 @@
 import type { ReplayVerdict } from './replay.ts';
-import { type GateVerdict, judgeService, type ServiceLimits, type ServiceSample } from './service-levels.ts';
+import { type GateVerdict, judgeServing, type ServingLimits, type ServingSample } from './serving-gates.ts';
 import { WHOLE } from './text-distance.ts';
 
 /** What a validator has seen of one miner since its last commit. */
 export interface MinerRecord {
-  service: ServiceSample[];
+  serving: ServingSample[];
   /** Own probes and users' requests that were run again. */
   verdicts: { outcome: ReplayVerdict['outcome']; reason: string }[];
   /** Answers measured by a known truth, millionths. */
@@ -12,7 +12,7 @@ export interface MinerRecord {
 }
 
 /** What a miner must keep to earn. */
-export interface ScoreLimits extends ServiceLimits {
+export interface ScoreLimits extends ServingLimits {
   /** Refuted answers of all that were proven one way or the other, millionths. */
   refutedMax: number;
   /** One refuted answer is an accident; so many are none. */
@@ -29,7 +29,7 @@ export interface ScoreLimits extends ServiceLimits {
 export interface MinerScore {
   /** Millionths; 0 where a gate failed, whole where nothing is known: what is unproven never punishes. */
   quality: number;
-  service: GateVerdict;
+  serving: GateVerdict;
   honesty: GateVerdict;
   goodness: GateVerdict;
   /** It cheated, as far as this validator can prove: it is not forgiven gradually. */
@@ -40,7 +40,7 @@ export interface MinerScore {
 
 /** Nothing seen yet. */
 export function emptyRecord(): MinerRecord {
-  return { service: [], verdicts: [], qualities: [] };
+  return { serving: [], verdicts: [], qualities: [] };
 }
 
 /**
@@ -48,7 +48,7 @@ export function emptyRecord(): MinerRecord {
  * the quality, so that a model half as good earns a quarter. All integers.
  */
 export function scoreMiner(record: MinerRecord, limits: ScoreLimits): MinerScore {
-  const { verdict: service } = judgeService(record.service, limits);
+  const { verdict: serving } = judgeServing(record.serving, limits);
   const of = (outcome: ReplayVerdict['outcome']) => record.verdicts.filter((verdict) => verdict.outcome === outcome).length;
   const [confirmed, refuted, unproven] = [of('confirmed'), of('refuted'), of('unproven')];
   const proven = confirmed + refuted;
@@ -58,7 +58,7 @@ export function scoreMiner(record: MinerRecord, limits: ScoreLimits): MinerScore
   const sum = confirmed * WHOLE + record.qualities.reduce((total, quality) => total + quality, 0);
   const mean = judged === 0 ? WHOLE : Math.floor(sum / judged);
   const goodness: GateVerdict = judged < limits.judgedMin ? 'unproven' : mean >= limits.qualityMin ? 'passed' : 'failed';
-  const isFailed = [service, honesty, goodness].includes('failed');
+  const isFailed = [serving, honesty, goodness].includes('failed');
   const reasons = record.verdicts.map(({ reason }) => reason);
   const unlike = reasons.filter((reason) => reason === 'unlike-bits').length;
   const rate = unlike >= limits.judgedMin && !reasons.includes('same-output') ? limits.unlikeRate : WHOLE;
@@ -66,10 +66,10 @@ export function scoreMiner(record: MinerRecord, limits: ScoreLimits): MinerScore
   const quality = isFailed ? 0 : Math.floor((squared * rate) / WHOLE);
   return {
     quality,
-    service,
+    serving,
     honesty,
     goodness,
     isCaught,
-    counts: { requests: record.service.length, confirmed, refuted, unproven, judged },
+    counts: { requests: record.serving.length, confirmed, refuted, unproven, judged },
   };
 }

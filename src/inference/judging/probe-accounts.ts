@@ -5,7 +5,7 @@ import { priceUp } from '../serving/price.ts';
 import type { ProbeOutcome } from './judging-ports.ts';
 import { sendProbe } from './probe-carrier.ts';
 import type { PlannedProbe } from './probe-plan.ts';
-import type { Seat } from './seat-survey.ts';
+import { PATH_OF_TASK, type Seat } from './seat-survey.ts';
 
 /** An account that probes are sent from. */
 export interface ProbeAccount {
@@ -24,6 +24,9 @@ export interface GatewayKey {
 
 /** A tab holds so many requests, as those of `millrace ask` do. */
 const TAB_REQUESTS = 256n;
+const SLACK_UNITS = 1024n;
+/** No voice takes longer for a character, milliseconds. */
+const SPOKEN_MS_MAX = 1000n;
 
 /**
  * An account at a gateway: the miner sees the gateway's channel and nothing else. The wish for one miner goes in a header that the gateway keeps
@@ -106,12 +109,12 @@ async function endTab(seat: Seat, tab: string): Promise<void> {
 }
 
 /** The most that a probe can cost, by the miner's own offer. */
-function priceOf({ offer }: Seat, { body }: PlannedProbe): bigint {
-  const prices = (offer?.models ?? []).map((model) =>
-    priceUp(model, {
-      input: BigInt(body.length + 1024),
-      output: model.task === 'speech' ? BigInt(body.length) * 1000n : model.outputUnitsMax,
-    }),
-  );
+function priceOf({ offer }: Seat, { body, path }: PlannedProbe): bigint {
+  const size = BigInt(body.length);
+  const prices = (offer?.models ?? [])
+    .filter(({ task }) => PATH_OF_TASK[task] === path)
+    .map((model) =>
+      priceUp(model, { input: size + SLACK_UNITS, output: model.task === 'speech' ? size * SPOKEN_MS_MAX : model.outputUnitsMax }),
+    );
   return prices.sort((one, other) => (one < other ? -1 : 1)).at(-1) ?? 0n;
 }

@@ -8,6 +8,7 @@ import { callReaderOf } from '../serving/call-readers.ts';
 import { type InferenceReceipt, NO_BYTES, verifyReceipt } from '../serving/receipt.ts';
 import { type AnswerContent, contentOf, readAnswer, signedBytes } from './answer-content.ts';
 import { distanceOf, EXACT_DISTANCE_MAX } from './fingerprint.ts';
+import { inflationOf } from './token-recount.ts';
 
 /** A request that a miner answered, as its caller or the caller's gateway saw it. */
 export interface AnsweredRequest {
@@ -50,6 +51,8 @@ export interface ReplayVerdict {
 export interface ReplayOptions {
   codec: ReceiptCodec<InferenceReceipt>;
   modelOf: (root: Hex) => JudgedModel | undefined;
+  /** Declared tokenizers by model root: the number of tokens in a text. */
+  countTokens?: (root: Hex) => ((text: string) => number) | undefined;
   /** It is the validator's own request: neither leave nor a payment is needed to run it again. */
   isOwn?: boolean;
   signal: AbortSignal;
@@ -68,9 +71,10 @@ export async function replayRequest(sample: AnsweredRequest, options: ReplayOpti
     if (receipt.outputs.price === 0n || inputs.channelId === NO_BYTES) return unproven('not-paid', receipt);
   }
   const model = options.modelOf(subject.modelRoot);
-  if (model === undefined) return unproven('no-such-model-here', receipt);
+  const recounted = (reason: string) => recount(sample, receipt, { reason, count: options.countTokens?.(subject.modelRoot) });
+  if (model === undefined) return recounted('no-such-model-here');
   const { determinism } = model.engine.card;
-  if (determinism === 'none' || (determinism === 'tolerant' && model.distanceMax === undefined)) return unproven('not-comparable', receipt);
+  if (determinism === 'none' || (determinism === 'tolerant' && model.distanceMax === undefined)) return recounted('not-comparable');
   try {
     const call = await understand(sample, receipt, model);
     if (call === undefined) return unproven('not-understood', receipt);
@@ -150,6 +154,24 @@ async function understand(sample: AnsweredRequest, receipt: InferenceReceipt, mo
     // What the miner's offer limits output to stands in the receipt.
     modelFor: () => ({ card, outputUnitsMax: Math.max(1, Number(receipt.inputs.outputUnitsMax)) }),
   });
+}
+
+/** What is left where an answer cannot be made again: a chat's count that its text cannot have, by its tokenizer or else by its bytes. */
+function recount(
+  sample: AnsweredRequest,
+  receipt: InferenceReceipt,
+  { reason, count }: { reason: string; count: ((text: string) => number) | undefined },
+): ReplayVerdict {
+  if (receipt.outputs.unit !== 'tokens' || !/^\/v1\/(chat|responses)/.test(sample.path)) return unproven(reason, receipt);
+  try {
+    const type = answerTypeOf(sample);
+    const content = readAnswer('chat', type, signedBytes(type, sample.answer));
+    const text = content.task === 'chat' ? content.text : '';
+    const inflatedBy = inflationOf({ claimed: Number(receipt.outputs.units), text, count });
+    return inflatedBy > 0 ? { ...refuted('inflated-count', receipt, false), inflatedBy } : unproven(reason, receipt);
+  } catch {
+    return unproven(reason, receipt); // what cannot be read is judged where the model is known
+  }
 }
 
 /** What would have been answered here. Speech is packed as the caller asked for it, so that bytes can be compared. */

@@ -23,6 +23,17 @@ export interface Survey {
   sink: number | undefined;
 }
 
+/** How seats are surveyed. */
+export interface SurveyOptions {
+  subnetId: bigint;
+  /** The subnet's: models for other tasks are not judged in it. */
+  kind: string;
+  domain: ReceiptDomain;
+  /** What was found before, by `uid|operator`. */
+  before: ReadonlyMap<string, Seat>;
+  log: Logger;
+}
+
 /** Whose tokens nobody can move: an operator with this beneficiary is a subnet's sink. */
 export const NOBODY: Address = getAddress('0x000000000000000000000000000000000000dead');
 /** Where models of a task are asked. */
@@ -38,6 +49,12 @@ export const PATH_OF_TASK: Record<TaskType, string> = {
   moderation: '/v1/moderations',
 };
 
+/** What belongs to a subnet by its kind; a kind that is not here is a task, or everything. */
+const TASKS_OF_KIND: Record<string, readonly TaskType[]> = {
+  text: ['chat', 'embedding', 'moderation'],
+  image: ['detection', 'ocr'],
+  voice: ['speech', 'transcription', 'activity', 'command'],
+};
 const OFFER_MS = 5_000;
 const OFFER_BYTES_MAX = 1 << 20;
 const AT_ONCE = 16;
@@ -47,10 +64,7 @@ const AT_ONCE = 16;
  * serve nothing are seats without an offer. A seat whose offer cannot be read keeps its last one, so that it is probed and found silent.
  * @throws chain-unreachable
  */
-export async function surveySeats(
-  client: ChainClient,
-  options: { subnetId: bigint; domain: ReceiptDomain; before: ReadonlyMap<string, Seat>; log: Logger },
-): Promise<Survey> {
+export async function surveySeats(client: ChainClient, options: SurveyOptions): Promise<Survey> {
   const uids = (await readUids(client, options.subnetId)).filter(({ operatorId }) => operatorId !== 0n);
   const now = await client.now();
   const survey: Survey = { seats: [], sink: undefined };
@@ -67,7 +81,7 @@ export async function surveySeats(
 async function surveySeat(
   client: ChainClient,
   { uid, operatorId, registeredAt }: Uid,
-  { domain, before, log, now }: { domain: ReceiptDomain; before: ReadonlyMap<string, Seat>; log: Logger; now: bigint },
+  { domain, before, log, now, kind }: SurveyOptions & { now: bigint },
 ): Promise<{ seat: Seat; isSink: boolean }> {
   const operator = await client.read('operators', 'operator', [operatorId]);
   const { endpoint, transportKey, owner, beneficiary, nodeKey } = operator;
@@ -81,13 +95,20 @@ async function surveySeat(
       log.debug('offer-not-read', { uid, reason: toMillraceError(error).message.slice(0, 200) });
     }
   }
-  const models = Object.fromEntries((offer?.models ?? []).map(({ task, id }) => [PATH_OF_TASK[task], id]));
+  const fitting = (offer?.models ?? []).filter(({ task }) => isOfKind(kind, task));
+  const models = Object.fromEntries(fitting.map(({ task, id }) => [PATH_OF_TASK[task], id]));
   const paths = Object.keys(models);
   const receiver = offer?.receiver ?? nodeKey;
   const burnt = await client.read('channels', 'feesBurntOf', [receiver]);
   // One machine, owner, purse: one miner, however many uids. Hosts are not told apart by port.
   const marks = [`owner ${owner}`, `purse ${beneficiary}`, `purse ${receiver}`, `key ${transportKey}`];
   return { seat: { uid, operatorId, registeredAt, marks, paths, models, burnt, endpoint, transportKey, offer }, isSink };
+}
+
+function isOfKind(kind: string, task: TaskType): boolean {
+  const tasks = TASKS_OF_KIND[kind];
+  if (tasks !== undefined) return tasks.includes(task);
+  return kind === task || !Object.hasOwn(PATH_OF_TASK, kind);
 }
 
 async function fetchOffer(peer: { endpoint: string; transportKey: string }, domain: ReceiptDomain, now: bigint): Promise<Offer> {

@@ -105,7 +105,7 @@ function createWorld(options: SubnetJudgeOptions): World {
     const isFresh = performance.now() - surveyedMs < SURVEY_MS && subnet?.epoch === epoch;
     if (isFresh) return;
     subnet = await readSubnet(client, subnetId);
-    const found = await surveySeats(client, { subnetId, domain, before: seats, log });
+    const found = await surveySeats(client, { subnetId, kind: subnet.kind, domain, before: seats, log });
     seats = new Map(found.seats.map((seat) => [`${seat.uid}|${seat.operatorId}`, seat]));
     sink = found.sink;
     surveyedMs = performance.now();
@@ -119,7 +119,7 @@ function createWorld(options: SubnetJudgeOptions): World {
       const { genesis, tempoSeconds } = subnet as Subnet;
       const startsAt = genesis + epoch * BigInt(tempoSeconds);
       // Its own uid is not judged: a validator has no say on itself.
-      const miners = [...seats.values()].filter((seat) => seat.uid !== uid && seat.offer !== undefined);
+      const miners = [...seats.values()].filter((seat) => seat.uid !== uid && seat.paths.length > 0);
       const emissionValue = await emissionValueOf(client, subnet as Subnet, options.emissionPrice);
       return { now, epoch, startsAt, endsAt: startsAt + BigInt(tempoSeconds), miners, sink, emissionValue };
     },

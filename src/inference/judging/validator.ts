@@ -16,7 +16,7 @@ import { emptyRecord, type MinerRecord, type MinerScore, type ScoreLimits } from
 import type { CorpusSession, ProbeCorpus } from './probe-corpus.ts';
 import { type PlannedProbe, planProbes } from './probe-plan.ts';
 import { type AnsweredRequest, type JudgedModel, type ReplayVerdict, replayRequest } from './replay.ts';
-import { DEFAULT_SERVICE_LIMITS } from './service-levels.ts';
+import { DEFAULT_SERVING_LIMITS } from './serving-gates.ts';
 import { WHOLE } from './text-distance.ts';
 import { weighMiners } from './weigh-miners.ts';
 
@@ -60,7 +60,7 @@ export interface Validator {
 
 /** The rules where an operator sets no others. */
 export const DEFAULT_JUDGING_RULES: JudgingRules = {
-  ...DEFAULT_SERVICE_LIMITS,
+  ...DEFAULT_SERVING_LIMITS,
   refutedMax: 10_000,
   refutedMin: 2,
   qualityMin: 600_000,
@@ -202,7 +202,7 @@ class OpenValidator implements Validator {
     const { outcome, code, ttftMs, tpotUs, answered } = await this.#options.ports.ask(probe, miner, signal);
     if (this.#abort.signal.aborted) return;
     const record = this.#recordOf(probe.uid);
-    push(record.service, { outcome, ttftMs, tpotUs });
+    push(record.serving, { outcome, ttftMs, tpotUs });
     const verdict = answered === undefined ? undefined : await this.#judge(answered, { isOwn: true, uid: probe.uid, ttftMs });
     if (verdict !== undefined) push(record.verdicts, { outcome: verdict.outcome, reason: verdict.reason });
     this.#entries.push({

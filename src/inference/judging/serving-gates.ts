@@ -1,7 +1,7 @@
 import { WHOLE } from './text-distance.ts';
 
 /** One request of a validator to a miner, and how it went. Times in whole milliseconds. */
-export interface ServiceSample {
+export interface ServingSample {
   /** `ok`, or it failed by the miner's fault; `excused`: nobody can say (the gateway was down, the caller went away). */
   outcome: 'ok' | 'failed' | 'excused';
   ttftMs?: number;
@@ -10,7 +10,7 @@ export interface ServiceSample {
 }
 
 /** What a miner must keep to earn. Shares in millionths. */
-export interface ServiceLimits {
+export interface ServingLimits {
   /** Requests that must have gone well. */
   successMin: number;
   /** 99th percentiles. */
@@ -24,7 +24,7 @@ export interface ServiceLimits {
 export type GateVerdict = 'passed' | 'failed' | 'unproven';
 
 /** The gates of a miner's service. */
-export interface ServiceVerdict {
+export interface ServingVerdict {
   success: GateVerdict;
   ttft: GateVerdict;
   tpot: GateVerdict;
@@ -33,13 +33,13 @@ export interface ServiceVerdict {
 }
 
 /** The limits where a subnet says nothing else. */
-export const DEFAULT_SERVICE_LIMITS: ServiceLimits = { successMin: 800_000, ttftMsMax: 30_000, tpotUsMax: 2_000_000, samplesMin: 5 };
+export const DEFAULT_SERVING_LIMITS: ServingLimits = { successMin: 800_000, ttftMsMax: 30_000, tpotUsMax: 2_000_000, samplesMin: 5 };
 
 /**
  * Judges availability and latency, in integers: `success` is passed when ok · 10^6 ≥ successMin · counted. A percentile of n samples is the one
  * at place ⌈99 n / 100⌉ of the ascending order (nearest rank), so that no interpolation rounds.
  */
-export function judgeService(samples: readonly ServiceSample[], limits: ServiceLimits): ServiceVerdict {
+export function judgeServing(samples: readonly ServingSample[], limits: ServingLimits): ServingVerdict {
   const counted = samples.filter(({ outcome }) => outcome !== 'excused');
   const fine = counted.filter(({ outcome }) => outcome === 'ok');
   const success = gate(counted.length, limits, () => fine.length * WHOLE >= limits.successMin * counted.length);
@@ -64,12 +64,12 @@ export function percentile(values: readonly number[], share: number): number | u
   return [...values].sort((one, other) => one - other)[place - 1];
 }
 
-function percentileGate(values: readonly (number | undefined)[], max: number, limits: ServiceLimits): GateVerdict {
+function percentileGate(values: readonly (number | undefined)[], max: number, limits: ServingLimits): GateVerdict {
   const known = values.filter((value) => value !== undefined);
   return gate(known.length, limits, () => (percentile(known, 990_000) as number) <= max);
 }
 
-function gate(count: number, { samplesMin }: ServiceLimits, isKept: () => boolean): GateVerdict {
+function gate(count: number, { samplesMin }: ServingLimits, isKept: () => boolean): GateVerdict {
   if (count < Math.max(1, samplesMin)) return 'unproven';
   return isKept() ? 'passed' : 'failed';
 }
