@@ -54,7 +54,8 @@ const PATIENCE_MS = 240_000;
 export async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
   const deadline = performance.now() + PATIENCE_MS;
   while (!(await isSo())) {
-    if (performance.now() > deadline) throw new MillraceError('test-timeout', { actor: 'host', message: `Waited for ${PATIENCE_MS / 1000} s: ${what}` });
+    if (performance.now() > deadline)
+      throw new MillraceError('test-timeout', { actor: 'host', message: `Waited for ${PATIENCE_MS / 1000} s: ${what}` });
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
