@@ -47,8 +47,8 @@ export interface CgroupPlaces {
 
 const PERIOD_US = 100_000;
 const CONTROLLERS = ['memory', 'pids', 'cpu'] as const;
-const KILL_ROUNDS = 400;
-const KILL_PAUSE_MS = 5;
+const KILL_ROUNDS = 2_000;
+const KILL_PAUSE_MS = 1;
 
 /**
  * The control groups that this process may make: version 1 (one folder per controller) where memory is bound there, else version 2. As root

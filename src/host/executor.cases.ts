@@ -73,99 +73,118 @@ export function executorCases(name: string, open: () => Promise<ExecutorSubject>
     const artefactFolder = join(folder, 'artefacts');
     const inputFolder = join(folder, 'input');
     const service = createServer((socket) => socket.end('ESCAPED'));
-    let subject: ExecutorSubject;
-    let port = 0;
-    let neighbour: Neighbour;
-    const run = async (parts: Partial<Job> & Pick<Job, 'argv'>, limits: Partial<JobLimits> = {}) => {
-      const job: Job = { trust: 'foreign', inputFolder, artefactFolder, ...parts, limits: { ...LIMITS, ...limits } };
-      return await collect(subject.executor, job);
-    };
-
+    const place = { inputFolder, artefactFolder, port: 0 } as Place;
     before(async () => {
       mkdirSync(inputFolder);
       writeFileSync(join(inputFolder, 'name'), 'mill');
       await new Promise<void>((resolve) => service.listen(0, '127.0.0.1', resolve));
-      port = (service.address() as { port: number }).port;
-      subject = await open();
-      const report = await subject.executor.inspect();
+      place.port = (service.address() as { port: number }).port;
+      place.subject = await open();
+      const report = await place.subject.executor.inspect();
       assert.deepEqual(report.missing, []);
       assert.equal(report.takesForeign, true);
-      neighbour = startNeighbour(subject);
-      await neighbour.nextTick();
+      place.neighbour = startNeighbour(place.subject);
+      await place.neighbour.nextTick();
     });
     after(async () => {
-      const result = await neighbour?.end();
-      await subject?.executor.close();
+      const result = await place.neighbour?.end();
+      await place.subject?.executor.close();
       service.close();
       rmSync(folder, { recursive: true, force: true });
       assert.equal(result?.reason, 'cancelled', 'the neighbour ran to the end');
-      assert.deepEqual(subject.leftovers(), []);
+      assert.deepEqual(place.subject.leftovers(), []);
     });
 
-    test('a job reads its input, writes artefacts under their CIDs, prints on both streams, and its use is measured', async () => {
-      const { result, printed } = await run(subject.greet);
-      assert.equal(result.reason, 'completed', `${result.detail} ${printed.stderr}`);
-      assert.equal(result.exitCode, 0);
-      assert.deepEqual([printed.stdout.trim(), printed.stderr.trim()], ['out', 'err']);
-      const cid = cidOfDigest(createHash('sha256').update('hello mill').digest());
-      assert.deepEqual(result.artefacts, [{ path: 'deep/greeting', cid, sizeBytes: 10 }]);
-      assert.equal(readFileSync(join(artefactFolder, cid), 'utf8'), 'hello mill');
-      assert.ok(result.usage.wallMs > 0 && result.usage.outputBytes === 8);
-      assert.equal(errorOfResult(result), undefined);
-    });
-
-    test('an exit code comes out as it is, as a typed error', async () => {
-      const { result } = await run(subject.exitThree);
-      assert.deepEqual([result.reason, result.exitCode, result.signal], ['failed', 3, undefined]);
-      assert.equal(errorOfResult(result)?.code, 'job-ended');
-    });
-
-    test('what cannot be a job is refused with its value and limit', async () => {
-      const bad = async (parts: Partial<Job> & Pick<Job, 'argv'>, limits: Partial<JobLimits>, message: RegExp) =>
-        await assert.rejects(run({ ...subject.exitThree, ...parts }, limits), (error: Error) => message.test(error.message));
-      await bad({ argv: [] }, {}, /names no program/);
-      await bad({ argv: ['a\0b'] }, {}, /zero byte/);
-      await bad({ argv: ['x'], env: { 'a b': '' } }, {}, /env holds the name "a b"/);
-      await bad({ argv: ['x'] }, { memoryBytes: 1 }, /limits.memoryBytes is 1, allowed/);
-      await bad({ argv: ['x'] }, { wallSeconds: Number.NaN }, /limits.wallSeconds is NaN/);
-      await bad({ argv: ['x'], image: '../etc' }, {}, /no digest/);
-      await bad({ argv: ['x'], image: `sha256:${'0'.repeat(64)}` }, {}, /has no image/);
-    });
-
-    test('a job that nobody wants any more ends', async () => {
-      const abort = new AbortController();
-      const running = subject.executor.run(
-        { ...subject.tick, trust: 'foreign', limits: LIMITS },
-        { signal: abort.signal, onLog: () => abort.abort() },
-      );
-      assert.equal((await running).reason, 'cancelled');
-      assert.equal(
-        (await subject.executor.run({ ...subject.tick, trust: 'foreign', limits: LIMITS }, { signal: abort.signal })).reason,
-        'cancelled',
-      );
-    });
-
-    for (const attack of ATTACKS) {
-      test(`${attack}: contained and named, neighbour and host unharmed`, async (context) => {
-        const program = subject.attack(attack, port);
-        if (typeof program === 'string') return context.diagnostic(`nothing to attack with: ${program}`);
-        const { result, printed } = await run({ argv: program.argv, image: program.image }, program.limits);
-        const said = `${result.reason} ${result.exitCode} ${result.detail}\n${printed.stdout.slice(-2000)}${printed.stderr.slice(-2000)}`;
-        assert.doesNotMatch(printed.stdout + printed.stderr, /ESCAPED/, said);
-        assert.ok(program.reasons.includes(result.reason), said);
-        assert.equal(errorOfResult(result)?.values.reason, result.reason === 'completed' ? undefined : result.reason);
-        const printedBytes = printed.stdout.length + printed.stderr.length;
-        assert.ok(printedBytes <= (program.limits?.outputBytes ?? LIMITS.outputBytes), `${printedBytes} bytes printed`);
-        if (result.reason !== 'completed') assert.deepEqual(result.artefacts, []);
-        await neighbour.nextTick();
-        assert.deepEqual(
-          readdirSync(folder).filter((each) => each !== 'artefacts'),
-          ['input'],
-        );
-        assert.equal(readFileSync(join(inputFolder, 'name'), 'utf8'), 'mill');
-      });
-    }
+    plainCases(place);
+    abuseCases(place);
   });
+}
+
+/** What the tests of one engine have in common; filled before the first. */
+interface Place {
+  subject: ExecutorSubject;
+  neighbour: Neighbour;
+  inputFolder: string;
+  artefactFolder: string;
+  /** Of a service of this machine. */
+  port: number;
+}
+
+async function run(
+  { subject, inputFolder, artefactFolder }: Place,
+  parts: Partial<Job> & Pick<Job, 'argv'>,
+  limits: Partial<JobLimits> = {},
+) {
+  const job: Job = { trust: 'foreign', inputFolder, artefactFolder, ...parts, limits: { ...LIMITS, ...limits } };
+  return await collect(subject.executor, job);
+}
+
+function plainCases(place: Place): void {
+  test('a job reads its input, writes artefacts under their CIDs, prints on both streams, and its use is measured', async () => {
+    const { result, printed } = await run(place, place.subject.greet);
+    assert.equal(result.reason, 'completed', `${result.detail} ${printed.stderr}`);
+    assert.equal(result.exitCode, 0);
+    assert.deepEqual([printed.stdout.trim(), printed.stderr.trim()], ['out', 'err']);
+    const cid = cidOfDigest(createHash('sha256').update('hello mill').digest());
+    assert.deepEqual(result.artefacts, [{ path: 'deep/greeting', cid, sizeBytes: 10 }]);
+    assert.equal(readFileSync(join(place.artefactFolder, cid), 'utf8'), 'hello mill');
+    assert.ok(result.usage.wallMs > 0 && result.usage.outputBytes === 8);
+    assert.equal(errorOfResult(result), undefined);
+  });
+
+  test('an exit code comes out as it is, as a typed error', async () => {
+    const { result } = await run(place, place.subject.exitThree);
+    assert.deepEqual([result.reason, result.exitCode, result.signal], ['failed', 3, undefined]);
+    assert.equal(errorOfResult(result)?.code, 'job-ended');
+  });
+
+  test('what cannot be a job is refused with its value and limit', async () => {
+    const bad = async (parts: Partial<Job> & Pick<Job, 'argv'>, limits: Partial<JobLimits>, message: RegExp) =>
+      await assert.rejects(run(place, { ...place.subject.exitThree, ...parts }, limits), (error: Error) => message.test(error.message));
+    await bad({ argv: [] }, {}, /names no program/);
+    await bad({ argv: ['a\0b'] }, {}, /zero byte/);
+    await bad({ argv: ['x'], env: { 'a b': '' } }, {}, /env holds the name "a b"/);
+    await bad({ argv: ['x'] }, { memoryBytes: 1 }, /limits.memoryBytes is 1, allowed/);
+    await bad({ argv: ['x'] }, { wallSeconds: Number.NaN }, /limits.wallSeconds is NaN/);
+    await bad({ argv: ['x'], image: '../etc' }, {}, /no digest/);
+    await bad({ argv: ['x'], image: `sha256:${'0'.repeat(64)}` }, {}, /has no image/);
+  });
+
+  test('a job that nobody wants any more ends', async () => {
+    const abort = new AbortController();
+    const running = place.subject.executor.run(
+      { ...place.subject.tick, trust: 'foreign', limits: LIMITS },
+      { signal: abort.signal, onLog: () => abort.abort() },
+    );
+    assert.equal((await running).reason, 'cancelled');
+    assert.equal(
+      (await place.subject.executor.run({ ...place.subject.tick, trust: 'foreign', limits: LIMITS }, { signal: abort.signal })).reason,
+      'cancelled',
+    );
+  });
+}
+
+function abuseCases(place: Place): void {
+  for (const attack of ATTACKS) {
+    test(`${attack}: contained and named, neighbour and host unharmed`, async (context) => {
+      const program = place.subject.attack(attack, place.port);
+      if (typeof program === 'string') return context.diagnostic(`nothing to attack with: ${program}`);
+      const { result, printed } = await run(place, { argv: program.argv, image: program.image }, program.limits);
+      const said = `${result.reason} ${result.exitCode} ${result.detail}\n${printed.stdout.slice(-2000)}${printed.stderr.slice(-2000)}`;
+      assert.doesNotMatch(printed.stdout + printed.stderr, /ESCAPED/, said);
+      assert.ok(program.reasons.includes(result.reason), said);
+      assert.equal(errorOfResult(result)?.values.reason, result.reason === 'completed' ? undefined : result.reason);
+      const printedBytes = printed.stdout.length + printed.stderr.length;
+      assert.ok(printedBytes <= (program.limits?.outputBytes ?? LIMITS.outputBytes), `${printedBytes} bytes printed`);
+      if (result.reason !== 'completed') assert.deepEqual(result.artefacts, []);
+      await place.neighbour.nextTick();
+      assert.deepEqual(
+        readdirSync(join(place.inputFolder, '..')).filter((each) => each !== 'artefacts'),
+        ['input'],
+      );
+      assert.equal(readFileSync(join(place.inputFolder, 'name'), 'utf8'), 'mill');
+    });
+  }
 }
 
 async function collect(executor: Executor, job: Job): Promise<{ result: JobResult; printed: { stdout: string; stderr: string } }> {
