@@ -24,7 +24,15 @@ export { type ByteBudget, createByteBudget, readBody, type ServingAnswer, type S
 export { badRequest, errorObject, failureAnswer } from './serving/failure.ts';
 export { type ChunkQueue, createChunkQueue, readAll, sendHttp } from './serving/http-client.ts';
 export { createServingMetrics, type ServingMetrics } from './serving/metrics.ts';
-export { createMiner, type Miner, type MinerLimits, type MinerOptions, REPLAY_HEADER, RETENTION_HEADER } from './serving/miner.ts';
+export {
+  createMiner,
+  type Miner,
+  type MinerLimits,
+  type MinerOptions,
+  REPLAY_HEADER,
+  RETENTION_HEADER,
+  WITNESS_HEADER,
+} from './serving/miner.ts';
 export type { MinerModel } from './serving/miner-model.ts';
 export { type OfferedModel, readOffer, type SignedOffer } from './serving/offer.ts';
 export { type BackendLimits, type BackendOptions, createOpenAiBackend } from './serving/openai-backend.ts';

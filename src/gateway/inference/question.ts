@@ -30,6 +30,8 @@ const TASKS: Record<string, TaskType> = {
   '/v1/tasks/command': 'command',
 };
 const OPTIONAL_PARAMETERS = ['tools', 'response_format', 'logprobs', 'seed', 'frequency_penalty', 'presence_penalty', 'top_k'];
+/** The `provider` object as JSON. */
+const PROVIDER_HEADER = 'millrace-provider';
 /** No prompt is told from another by what follows. */
 const PREFIX_BYTES = 1024;
 /** Miners count a little above the bytes of a body: system words, a begin and an end for each message. */
@@ -58,7 +60,7 @@ export function readQuestion(request: ServingRequest, task: TaskType, bytes: Buf
     model: body.model ?? '',
     task,
     stream: body.stream === true,
-    policy: readProviderPolicy(body.provider),
+    policy: policyOf(request, body.provider),
     parameters: OPTIONAL_PARAMETERS.filter((name) => body[name] !== undefined && body[name] !== null),
     affinity: affinityOf(body, bytes),
     inputMax: (unit) => (unit === 'images' ? 1 : bytes.length + SLACK_UNITS * texts),
@@ -72,19 +74,26 @@ function readFormQuestion(request: ServingRequest, task: TaskType, bytes: Buffer
   const tail = bytes.length > FORM_HEAD_BYTES ? bytes.toString('latin1', Math.max(FORM_HEAD_BYTES, bytes.length - FORM_HEAD_BYTES)) : '';
   const field = /name="model"\r\n\r\n([^\r\n]{1,128})\r\n/;
   const model = (field.exec(head) ?? field.exec(tail))?.[1] ?? new URLSearchParams(request.query).get('model') ?? '';
-  return fileQuestion(task, bytes, model);
+  return fileQuestion(request, { task, bytes, model });
 }
 
 function readFileQuestion(request: ServingRequest, task: TaskType, bytes: Buffer): Question {
-  return fileQuestion(task, bytes, new URLSearchParams(request.query).get('model') ?? '');
+  return fileQuestion(request, { task, bytes, model: new URLSearchParams(request.query).get('model') ?? '' });
 }
 
-function fileQuestion(task: TaskType, bytes: Buffer, model: string): Question {
+/** The caller's wishes: in the body, or in a header that goes no further, for bodies that are files and for who does not want miners to know. */
+function policyOf(request: ServingRequest, provider: unknown): ProviderPolicy {
+  const text = request.headers[PROVIDER_HEADER];
+  if (text === undefined) return readProviderPolicy(provider);
+  return readProviderPolicy(readJsonObject(Buffer.from(text)));
+}
+
+function fileQuestion(request: ServingRequest, { task, bytes, model }: { task: TaskType; bytes: Buffer; model: string }): Question {
   return {
     model,
     task,
     stream: false,
-    policy: readProviderPolicy(undefined),
+    policy: policyOf(request, undefined),
     parameters: [],
     affinity: hashOf(bytes.subarray(-PREFIX_BYTES)),
     inputMax: (unit) => (unit === 'images' ? 1 : bytes.length),

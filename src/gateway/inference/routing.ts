@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import type { Hex } from 'viem';
 import type { ReceiptCodec } from '../../chain/index.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
@@ -8,6 +9,7 @@ import {
   REPLAY_HEADER,
   RETENTION_HEADER,
   type ServingRequest,
+  WITNESS_HEADER,
 } from '../../inference/index.ts';
 import type { Logger } from '../../log.ts';
 import { type AnswerOutcome, askMiner, type MinerAnswer, type MinerRequest } from './ask-miner.ts';
@@ -168,7 +170,7 @@ async function tryMiner(
   let lease: TabLease | undefined;
   try {
     if (price > 0n && miner.purse !== undefined) lease = await leaseFrom(miner.purse, price);
-    const answer = await askMiner({ miner, model, ...how }, request, lease);
+    const answer = await askMiner({ miner, model, ...how }, model.evidence === 'replayed' ? witnessed(request) : request, lease);
     void answer.outcome.then(() => {
       health.inFlight -= 1;
     });
@@ -195,6 +197,11 @@ export function noteOutcome({ chosen, lease, answer }: Routed, outcome: AnswerOu
   if (fault === undefined) return;
   if (fault.code === 'receipt-mismatch' || fault.code === 'bad-receipt') health.lied(nowMs);
   else health.failed(nowMs);
+}
+
+/** Asks for a digest of intermediate tensors that only who runs the model can give: in every request, so that validators' are not told apart. */
+function witnessed(request: MinerRequest): MinerRequest {
+  return { ...request, headers: { ...request.headers, [WITNESS_HEADER]: `0x${randomBytes(32).toString('hex')}` } };
 }
 
 function minerHeaders(request: ServingRequest, zeroRetention: boolean): Record<string, string> {

@@ -1,6 +1,8 @@
+import { randomBytes } from 'node:crypto';
 import { peerFetch } from '../../connect/index.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Payer } from '../../token/index.ts';
+import { WITNESS_HEADER } from '../serving/miner.ts';
 import { priceUp } from '../serving/price.ts';
 import type { ProbeOutcome } from './judging-ports.ts';
 import { sendProbe } from './probe-carrier.ts';
@@ -58,7 +60,7 @@ export function ownAccount(payer: Payer, options: { weight?: number; amountMax: 
       } catch (error) {
         return { outcome: 'excused', code: toMillraceError(error).code };
       }
-      const headers: Record<string, string> = tab === undefined ? {} : { 'millrace-tab': tab };
+      const headers = { ...(tab === undefined ? {} : { 'millrace-tab': tab }), ...witnessOf(seat, probe) };
       const outcome = await sendProbe(probe, { url: seat.endpoint, headers, fetch: fetchOfPeer(seat) }, signal);
       if (tab !== undefined) await endTab(seat, tab);
       // Here nothing stands between: who does not answer is silent by itself.
@@ -66,6 +68,12 @@ export function ownAccount(payer: Payer, options: { weight?: number; amountMax: 
     },
     close: () => payer.close(),
   };
+}
+
+/** As gateways do with every request to an exact model. */
+function witnessOf({ offer }: Seat, { path }: PlannedProbe): Record<string, string> {
+  const isExact = offer?.models.some(({ task, evidence }) => PATH_OF_TASK[task] === path && evidence === 'replayed') === true;
+  return isExact ? { [WITNESS_HEADER]: `0x${randomBytes(32).toString('hex')}` } : {};
 }
 
 /** `fetch` that reaches one seat over TLS pinned to its key, whatever host a URL names. */
