@@ -56,7 +56,7 @@ const median = (values: number[]) => values.sort((left, right) => left - right)[
 try {
   const paid = paidSource(buyer, seller);
   const ways: Record<string, ContentSource> = {
-    'paid, a voucher for a CAR of four leaves': paid.source,
+    'paid, a voucher for a CAR of up to 8 MiB': paid.source,
     'unpaid, the same requests': { url: free, chunked: paid.source.chunked },
     'unpaid, CARs of 8 MiB': { url: free },
     'paid, a voucher for each leaf': paidSource(buyer, seller, { chunkBytesMax: LEAF_BYTES }).source,

@@ -114,6 +114,7 @@ function registerFileCommands(program: Command, run: Run): void {
     .option('--path <path>', 'one file of a folder')
     .option('--grant <text>', 'a grant made by `millrace share`')
     .option('--max-price <tokens>', 'read from sellers too, for at most so much in all (default 0: only who gives it free)')
+    .option('--max-chunk <size>', 'most that one payment buys, so that a seller can cheat for (8256KiB; a block at least)')
     .addHelpText(
       'after',
       '\nExamples:\n  millrace get bafy… -o photo.jpg\n  millrace get bafy… -o photo.jpg --max-price 0.1\n  millrace get bafy… --path album/1.jpg -o -',

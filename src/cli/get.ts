@@ -1,6 +1,6 @@
 import { MillraceError } from '../errors.ts';
 import { contentOfGrant, openGrant, type Retrieval, retrieve, shareKeyOfWallet } from '../storage/index.ts';
-import { formatAmount, formatSize, parseAmount } from '../units.ts';
+import { formatAmount, formatSize, parseAmount, parseSize } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { openPaidSources } from './paid-sources.ts';
 import { openWallet } from './secrets.ts';
@@ -13,6 +13,7 @@ export interface GetCommandOptions {
   path?: string;
   grant?: string;
   maxPrice?: string;
+  maxChunk?: string;
 }
 
 /** Reads a content back from all its holders at once, verified block by block, and opens it with the wallet's key or a grant. */
@@ -33,7 +34,8 @@ export async function get(context: CommandContext, cid: string, options: GetComm
   const progress = output.progress('Reading');
   const startedAt = performance.now();
   const budget = parseAmount(options.maxPrice ?? '0', 18);
-  const paid = budget === 0n ? undefined : await openPaidSources(context, session, { cid, signer, budget });
+  const chunkBytesMax = options.maxChunk === undefined ? undefined : Number(parseSize(options.maxChunk));
+  const paid = budget === 0n ? undefined : await openPaidSources(context, session, { cid, signer, budget, chunkBytesMax });
   const shards =
     paid === undefined
       ? await openSources(session, cid, {

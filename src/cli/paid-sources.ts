@@ -23,10 +23,10 @@ const REPORT_MS = 3000;
 export async function openPaidSources(
   context: CommandContext,
   session: Session,
-  wanted: { cid: string; signer: Signer; budget: bigint },
+  wanted: { cid: string; signer: Signer; budget: bigint; chunkBytesMax?: number },
 ): Promise<OpenPaidSources | undefined> {
   const { client, folder } = session;
-  const { signer, budget, cid } = wanted;
+  const { signer, budget, cid, chunkBytesMax } = wanted;
   const sender = await takeSender(context, session, signer);
   const payer = await createPayer({
     client,
@@ -45,7 +45,7 @@ export async function openPaidSources(
   };
   try {
     const records = openPeerRecords(recordsPath(session));
-    const chosen = await choosePaidSources({ client, cid, payer, records, budget, signal: context.signal });
+    const chosen = await choosePaidSources({ client, cid, payer, records, budget, chunkBytesMax, signal: context.signal });
     return {
       ...chosen,
       async close(reports) {

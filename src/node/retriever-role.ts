@@ -10,7 +10,7 @@ export type RetrieverSettings = { [name in keyof typeof RETRIEVER_DEFAULTS]?: st
 /** A retriever that sets nothing: money in tokens, sizes with units. Prices are for one GiB. */
 export const RETRIEVER_DEFAULTS = {
   retrievalPrice: '0.02',
-  retrievalChunk: '4160KiB',
+  retrievalChunk: '8256KiB',
   retrievalCache: '1GiB',
   retrievalOriginPrice: '0.02',
   retrievalOriginBudget: '1',

@@ -51,6 +51,10 @@ test('an announcement survives JSON, and one changed field makes it nobody’s',
   }
   assert.throws(() => readAnnouncement({ ...domain, chainId: 1 }, json, NOW), { code: 'bad-announcement' });
   assert.throws(() => readAnnouncement(domain, json, NOW + 600n), { code: 'bad-announcement' });
+  for (const chunkBytes of [0n, (16n << 20n) + 1n]) {
+    const loose = announcementToJson(await announce(1, 'https://10.0.0.1:9000', { chunkBytes }));
+    assert.throws(() => readAnnouncement(domain, loose, NOW), { code: 'bad-announcement' });
+  }
   const long = announcementToJson(await announce(1, 'https://10.0.0.1:9000', { expiry: NOW + 100_000n }));
   assert.throws(() => readAnnouncement(domain, long, NOW), { code: 'bad-announcement' });
 });

@@ -6,10 +6,10 @@ import { problemResponse } from '../pieces/problem.ts';
 import { ANNOUNCEMENT_LIMITS, priceOfBytes } from './announcement.ts';
 
 /**
- * Bytes that one payment buys at most, unless a seller says otherwise: a CAR of four leaves of a file that this network made, with the
- * node above them.
+ * Bytes that one payment buys at most, unless a seller says otherwise: a CAR of eight leaves of a file that this network made, with the
+ * node above them: as much as is asked for at once where nothing is paid.
  */
-export const CHUNK_BYTES: number = (4 << 20) + (64 << 10);
+export const CHUNK_BYTES: number = (8 << 20) + (64 << 10);
 /**
  * A header by which a buyer says how much of this answer it has from an earlier one that was cut. A seller that goes on there says so by
  * the same header. It is no part of what is paid for, and changes no price.
