@@ -128,7 +128,7 @@ async function docker(): Promise<void> {
     print('docker: no engine answers on this machine');
     return;
   }
-  const executor = new DockerExecutor({ socketPath, runtime: process.env.MILLRACE_TEST_DOCKER_RUNTIME });
+  const executor = new DockerExecutor({ socketPath });
   const image = await executor.importImage(makeRootArchive(folder));
   const engine = new Docker({ socketPath });
   const bare = await measure(async () => {

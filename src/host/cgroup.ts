@@ -208,19 +208,37 @@ function usageVersion2(folder: string): CgroupUsage {
   };
 }
 
-/** What the control groups that a process is in have counted, for as long as they exist; `undefined` afterwards. */
-export function watchCgroupsOf(pid: number, mount = '/sys/fs/cgroup'): () => CgroupUsage | undefined {
+/** The control groups that another engine put a process into. */
+export interface WatchedCgroups {
+  /** What they have counted; undefined when they are gone. */
+  usage(): CgroupUsage | undefined;
+  /** Whether they hold it to no more than these; false where that cannot be seen. */
+  holdTo(limits: Pick<CgroupLimits, 'memoryBytes' | 'processes'>): boolean;
+}
+
+/** The control groups of a process, as another engine made them. */
+export function watchCgroupsOf(pid: number, mount = '/sys/fs/cgroup'): WatchedCgroups {
   const lines = readText(`/proc/${pid}/cgroup`).split('\n');
   const pathOf = (controller: string) => lines.find((line) => line.split(':')[1]?.split(',').includes(controller))?.split(':')[2];
-  const [memory, pids, cpuacct] = ['memory', 'pids', 'cpuacct'].map(pathOf);
-  const only = lines.find((line) => line.startsWith('0::'))?.slice(3);
-  const isVersion1 = memory !== undefined && pids !== undefined && cpuacct !== undefined;
-  const folders = isVersion1
-    ? { memory: join(mount, 'memory', memory), pids: join(mount, 'pids', pids), cpuacct: join(mount, 'cpuacct', cpuacct) }
-    : undefined;
-  return () => {
-    if (folders !== undefined) return existsSync(folders.memory) ? usageVersion1(folders) : undefined;
-    return only !== undefined && existsSync(join(mount, only)) ? usageVersion2(join(mount, only)) : undefined;
+  const [memory, pids, cpuacct] = ['memory', 'pids', 'cpuacct'].map((name) => {
+    const path = pathOf(name);
+    return path === undefined ? undefined : join(mount, name, path);
+  });
+  const isHeld = (file: string, most: number) => {
+    const text = readText(file).trim();
+    return /^\d+$/.test(text) && Number(text) <= most;
+  };
+  if (memory !== undefined && pids !== undefined && cpuacct !== undefined) {
+    return {
+      usage: () => (existsSync(memory) ? usageVersion1({ memory, pids, cpuacct }) : undefined),
+      holdTo: ({ memoryBytes, processes }) =>
+        isHeld(join(memory, 'memory.limit_in_bytes'), memoryBytes) && isHeld(join(pids, 'pids.max'), processes),
+    };
+  }
+  const only = join(mount, lines.find((line) => line.startsWith('0::'))?.slice(3) ?? 'none');
+  return {
+    usage: () => (existsSync(only) ? usageVersion2(only) : undefined),
+    holdTo: ({ memoryBytes, processes }) => isHeld(join(only, 'memory.max'), memoryBytes) && isHeld(join(only, 'pids.max'), processes),
   };
 }
 

@@ -12,7 +12,6 @@ import { ownerTag } from './owner-tag.ts';
 import { makeRootArchive } from './root-file-system.cases.ts';
 
 const socketPath = findDockerSocket();
-const runtime = process.env.MILLRACE_TEST_DOCKER_RUNTIME;
 const folder = mkdtempSync(join(tmpdir(), 'millrace-docker-test-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -26,14 +25,14 @@ const leftovers = () => [
 if (socketPath === undefined) {
   test('containers of Docker or Podman', (context) => context.skip(`${FOREIGN}no Docker Engine answers on this machine`));
 } else {
-  executorCases(`docker at ${socketPath}${runtime === undefined ? '' : ` with ${runtime}`}`, async () => {
-    const executor = new DockerExecutor({ socketPath, runtime });
+  executorCases(`docker at ${socketPath}`, async () => {
+    const executor = new DockerExecutor({ socketPath });
     const image = await executor.importImage(makeRootArchive(folder));
     return { executor, ...linuxPrograms(image), leftovers };
   });
 
   test('an image is built out of a context without any registry, and runs by the digest of the context', async () => {
-    const executor = new DockerExecutor({ socketPath, runtime });
+    const executor = new DockerExecutor({ socketPath });
     const base = await executor.importImage(makeRootArchive(folder));
     const context = join(folder, 'context');
     mkdirSync(context);

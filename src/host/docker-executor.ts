@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { promisify } from 'node:util';
 import Docker from 'dockerode';
+import { identifyProcess } from '../process-identity.ts';
 import { collectArtefacts } from './artefacts.ts';
 import { type CgroupUsage, watchCgroupsOf } from './cgroup.ts';
 import {
@@ -47,6 +48,8 @@ const BUILD_TIMEOUT_MS = 15 * 60_000;
 const MOUNT_TIMEOUT_MS = 5_000;
 const BUILD_MEMORY_BYTES = 2 ** 31;
 const NOT_FOUND = 404;
+/** What runc and crun say when the program itself is what is missing, not something of the machine. */
+const NO_SUCH_PROGRAM = /exec: "|exec(utable file)? `[^`]*`|executable file .* not found/i;
 /** What a shell answers when there is no such program. */
 const NO_PROGRAM = 127;
 
@@ -174,15 +177,23 @@ export class DockerExecutor implements Executor {
     );
     if (fault !== undefined) {
       closeBoth();
-      if (!/executable file not found|no such file or directory|permission denied/i.test(fault.message)) {
+      if (!NO_SUCH_PROGRAM.test(fault.message)) {
         throw sandboxFailed(this.engine, fault.message, fault);
       }
       const collect = async () => ({ artefacts: [], refused: `the program cannot be started: ${job.argv[0]?.slice(0, 80)}` });
       watch.attend({ stdout, stderr, kill: () => {} });
       return await watch.conclude({ code: NO_PROGRAM, usage: undefined, isDiskFull: false, collect });
     }
-    read = watchCgroupsOf((await this.#call(container.inspect())).State.Pid);
+    const { Pid: pid } = (await this.#call(container.inspect())).State;
+    const cgroups = watchCgroupsOf(pid);
+    const isHeld = cgroups.holdTo(job.limits);
+    if (isHeld) read = cgroups.usage;
     sample();
+    // One that has ended in between was held to its limits by nobody's word but the engine's; it is over.
+    if (job.trust === 'foreign' && !isHeld && identifyProcess(pid) !== undefined) {
+      const what = `${this.#options.runtime ?? 'the runtime'} did not put the job into control groups with its limits`;
+      throw refuseForeign({ ...(await this.inspect()), missing: [{ what, fix: 'Let the engine and its runtime use control groups.' }] });
+    }
     watch.attend({
       stdout,
       stderr,

@@ -87,9 +87,8 @@ export function executorCases(name: string, open: () => Promise<ExecutorSubject>
       await place.neighbour.nextTick();
     });
     after(async () => {
-      const result = await place.neighbour?.end();
-      await place.subject?.executor.close();
       service.close();
+      const result = await place.neighbour?.end().finally(() => place.subject.executor.close());
       rmSync(folder, { recursive: true, force: true });
       assert.equal(result?.reason, 'cancelled', 'the neighbour ran to the end');
       assert.deepEqual(place.subject.leftovers(), []);
