@@ -55,6 +55,7 @@ export { type Beacon, fetchPulses, type LocalBeacon, openLocalBeacon, type Pulse
 export { type Concentration, concentrationOf, type Resemblance, resemblances } from './subnets/concentration.ts';
 export { decodeMetagraph, listSubnets, readMetagraph, readSubnet, readUids, type Subnet, type Uid } from './subnets/metagraph.ts';
 export { createOpinionAgent, type OpinionAgent, type OpinionAgentOptions, type OpinionWork } from './subnets/opinion-agent.ts';
+export { createSettler, type Settler, type SettlerOptions } from './subnets/settler.ts';
 export {
   burnForSubnet,
   changeRules,

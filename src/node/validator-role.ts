@@ -103,8 +103,9 @@ async function judgeSubnet(
   { engines, accounts }: Looking,
   place: { subnetId: bigint; uid: number },
 ): Promise<SubnetJudge> {
-  const { createProbeStock, startSubnetJudge } = await import('../inference/index.ts');
-  const { client, sender, folder, inference, log } = context;
+  const { createProbeStock, createSettler, startSubnetJudge } = await import('../inference/index.ts');
+  const { client, sender, folder, inference, log, operatorId } = context;
+  const settler = createSettler({ client, sender, operatorId, log, subnetId: place.subnetId });
   const cards = engines.cards();
   const idOf = (task: string) => cards.find((card) => card.task === task)?.id;
   const engineFor = (task: string) => {
@@ -130,6 +131,7 @@ async function judgeSubnet(
     accounts,
     emissionPrice: parseAmount(validatorEmissionPrice, DECIMALS),
     rules: { probesPerMiner: countOf('validatorProbes', inference, 1000) },
+    settle: () => settler.tend(),
     log,
   });
 }
