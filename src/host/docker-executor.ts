@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { promisify } from 'node:util';
 import Docker from 'dockerode';
+import { systemClock } from '../clock.ts';
 import { identifyProcess } from '../process-identity.ts';
 import { collectArtefacts } from './artefacts.ts';
 import { type CgroupUsage, watchCgroupsOf } from './cgroup.ts';
@@ -48,6 +49,8 @@ const BUILD_TIMEOUT_MS = 15 * 60_000;
 const MOUNT_TIMEOUT_MS = 5_000;
 const BUILD_MEMORY_BYTES = 2 ** 31;
 const NOT_FOUND = 404;
+const LOOKS = 10;
+const LOOK_PAUSE_MS = 20;
 /** What runc and crun say when the program itself is what is missing, not something of the machine. */
 const NO_SUCH_PROGRAM = /exec: "|exec(utable file)? `[^`]*`|executable file .* not found/i;
 /** What a shell answers when there is no such program. */
@@ -185,12 +188,10 @@ export class DockerExecutor implements Executor {
       return await watch.conclude({ code: NO_PROGRAM, usage: undefined, isDiskFull: false, collect });
     }
     const { Pid: pid } = (await this.#call(container.inspect())).State;
-    const cgroups = watchCgroupsOf(pid);
-    const isHeld = cgroups.holdTo(job.limits);
-    if (isHeld) read = cgroups.usage;
+    const { isHeld, usage: readUsage } = await inspectGroups(pid, job);
+    if (isHeld) read = readUsage;
     sample();
-    // One that has ended in between was held to its limits by nobody's word but the engine's; it is over.
-    if (job.trust === 'foreign' && !isHeld && identifyProcess(pid) !== undefined) {
+    if (job.trust === 'foreign' && !isHeld) {
       const what = `${this.#options.runtime ?? 'the runtime'} did not put the job into control groups with its limits`;
       throw refuseForeign({ ...(await this.inspect()), missing: [{ what, fix: 'Let the engine and its runtime use control groups.' }] });
     }
@@ -319,6 +320,20 @@ export class DockerExecutor implements Executor {
 
   #call<T>(answer: Promise<T>): Promise<T> {
     return within(answer, CALL_TIMEOUT_MS);
+  }
+}
+
+/**
+ * Whether the control groups of a container hold its job to its limits. One that has just ended was held by nobody's word but the engine's;
+ * in the middle of its end a process is in no group of its own any more, so a doubt is looked at again.
+ */
+async function inspectGroups(pid: number, { limits }: Job): Promise<{ isHeld: boolean; usage: () => CgroupUsage | undefined }> {
+  for (let look = 1; ; look += 1) {
+    const groups = watchCgroupsOf(pid);
+    if (groups.holdTo(limits)) return { isHeld: true, usage: groups.usage };
+    if (identifyProcess(pid) === undefined) return { isHeld: true, usage: () => undefined };
+    if (look === LOOKS) return { isHeld: false, usage: () => undefined };
+    await systemClock.sleep(LOOK_PAUSE_MS);
   }
 }
 
