@@ -1,7 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { constants, setPriority } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { type Outcome, root } from './suite.ts';
 
@@ -15,10 +14,7 @@ export function findForge(env: NodeJS.ProcessEnv = process.env): string | undefi
   return [...places, ...(env.PATH ?? '').split(delimiter)].map((folder) => join(folder, 'forge')).find((path) => existsSync(path));
 }
 
-/**
- * Runs the tests of the contracts and compares their gas with the snapshot; prints all of it when it is over, so that other tests can
- * run beside it. They come first: it takes what they leave of the processors.
- */
+/** Runs the tests of the contracts and compares their gas with the snapshot; prints all of it when it is over, so that other tests can run beside it. */
 export async function runForge(): Promise<Outcome> {
   const forge = findForge();
   if (forge === undefined) {
@@ -32,7 +28,6 @@ export async function runForge(): Promise<Outcome> {
   for (const stream of [child.stdout, child.stderr]) {
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));
   }
-  if (child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
   child.stdin.end();
   const [code] = (await once(child, 'close')) as [number | null];
   const text = Buffer.concat(chunks).toString();

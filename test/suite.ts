@@ -64,14 +64,14 @@ export async function withServer<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Runs test files, two more at once than there are processors, since most wait for a chain; each in a process of its own; prints as it goes. */
+/** Runs test files, one more at once than there are processors, since most wait for a chain; each in a process of its own; prints as it goes. */
 export async function runFiles(files: string[]): Promise<Outcome> {
   const outcome: Outcome = { passed: 0, failed: 0, skipped: 0, skips: [], faults: [] };
   const withTests = new Set<string>();
   const seconds = new Map<string, number>();
   const stream = run({
     files,
-    concurrency: availableParallelism() + 2,
+    concurrency: availableParallelism() + 1,
     isolation: 'process',
     timeout: FILE_PATIENCE_MS,
     cwd: root,

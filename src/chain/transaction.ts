@@ -36,6 +36,8 @@ export interface SignedTransaction {
 }
 
 const GAS_MARGIN_PERCENT = 25n;
+/** A checkpoint that was rewritten when it was simulated may be a new one a second later: four words of storage more. */
+const GAS_MARGIN_STORAGE = 100_000n;
 const GAS_LIMIT_MAX = 16_777_216n; // EIP-7825
 
 /** The call data of a module's function. @throws bad-call, unknown-module */
@@ -64,7 +66,7 @@ export function callHashOf({ to, data, value }: PlainCall): Hex {
 }
 
 /**
- * Gas for a call with a margin of a quarter; the estimate is also the simulation, so that a call that would be reverted costs nothing.
+ * Gas for a call with a margin; the estimate is also the simulation, so that a call that would be reverted costs nothing.
  * @throws the contract's error code, no-funds, chain-unreachable
  */
 export async function estimateGas(
@@ -74,7 +76,7 @@ export async function estimateGas(
   const request = { account: from, to: call.to, data: call.data, value: call.value };
   try {
     const gas = await client.estimateGas({ ...request, blockTag } as never);
-    const padded = gas + (gas * GAS_MARGIN_PERCENT) / 100n;
+    const padded = gas + (gas * GAS_MARGIN_PERCENT) / 100n + (call.data === '0x' ? 0n : GAS_MARGIN_STORAGE);
     if (padded <= GAS_LIMIT_MAX) return padded;
     return gas > GAS_LIMIT_MAX ? gas : GAS_LIMIT_MAX;
   } catch (error) {

@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { connectChain, readManifest } from '../../src/chain/index.ts';
+import { createInferenceReceipts, inferenceReceiptDomain, verifyReceipt } from '../../src/inference/index.ts';
+import { localNetwork } from './local-network.ts';
+
+const MEDIA = new URL('../media/', import.meta.url).pathname;
+const OWNER_CUT = 11_796n;
+const ALL = 65_535n;
+const ROUNDS_MAX = 90;
+
+const network = localNetwork();
+const chain = async () => {
+  const data = join(network.home, 'data', 'dev');
+  const { rpcUrl } = JSON.parse(readFileSync(join(data, 'run.json'), 'utf8')) as { rpcUrl: string };
+  return connectChain({ rpcUrl, manifest: readManifest(join(data, 'network.json')) });
+};
+
+/** The receipt of an answer is signed by the key that the chain has for the operator that it names, and says what the command said. */
+async function assertReceipt(answer: { receipt: string; operatorId: string; price: string; model: string }): Promise<void> {
+  const client = await chain();
+  const { nodeKey } = await client.read('operators', 'operator', [BigInt(answer.operatorId)]);
+  const { receipt } = verifyReceipt(createInferenceReceipts(inferenceReceiptDomain(client)), answer.receipt, { miner: nodeKey });
+  assert.equal(receipt.subject.model, answer.model);
+  assert.equal(receipt.outputs.price, BigInt(answer.price));
+  assert.ok(receipt.outputs.price > 0n);
+}
+
+before(() => network.json('up', '--with', 'inference', '--detach'));
+after(() => network.remove());
+
+test('one subnet per modality is there, its models served by three nodes', async () => {
+  const subnets = await network.json('subnet', 'list');
+  assert.deepEqual(
+    subnets.items.map(({ kind }: { kind: string }) => kind),
+    ['text', 'image', 'voice'],
+  );
+  const models = await network.json('models');
+  assert.deepEqual([...new Set(models.items.map(({ operatorId }: { operatorId: string }) => operatorId))].sort(), ['1', '2', '3']);
+});
+
+test('a question, a picture, a sentence to say and sentences to compare are answered with receipts', async () => {
+  const answer = await network.json('ask', 'Call me', '--seed', '7', '--max-tokens', '40');
+  assert.ok(answer.text.length > 10);
+  assert.equal((await network.json('ask', 'Call me', '--seed', '7', '--max-tokens', '40')).text, answer.text);
+  const seen = await network.json('recognize', join(MEDIA, 'chelsea.jpg'));
+  assert.equal(seen.objects[0].label, 'cat');
+  const wav = join(network.home, 'out.wav');
+  const said = await network.json('say', 'The mill turns while the water runs.', '-o', wav);
+  assert.equal(readFileSync(wav).toString('latin1', 0, 4), 'RIFF');
+  const { vectors, ...embedded } = await network.json('embed', 'a broken generator', 'the power unit failed', 'chocolate cake');
+  const near = (a: number[], b: number[]) => a.reduce((sum, part, at) => sum + part * (b[at] as number), 0);
+  assert.ok(near(vectors[0], vectors[1]) > near(vectors[0], vectors[2]));
+  for (const one of [answer, seen, said, embedded]) await assertReceipt(one);
+  const page = await network.text('recognize', join(MEDIA, 'page.png'), '--task', 'ocr');
+  assert.match(page, /segment/i);
+});
+
+test('after two epochs rewards are paid on chain; they, the owner’s share and what is carried are the emission to the unit', async () => {
+  const client = await chain();
+  for (let round = 0; round < ROUNDS_MAX; round += 1) {
+    const paid = await client.events({ name: 'subnetEpochs', event: 'MinerPaid' });
+    const final = await client.events({ name: 'subnetEpochs', event: 'Finalized', args: { subnetId: 1n } });
+    if (paid.length > 0 && final.length >= 2) break;
+    await network.json('dev', 'warp', '1m');
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+  }
+  const [finals, credits] = await Promise.all([
+    client.events({ name: 'subnetEpochs', event: 'Finalized' }),
+    client.events({ name: 'subnetEpochs', event: 'Credited' }),
+  ]);
+  assert.ok(finals.length >= 2, `${finals.length} epochs are final`);
+  let checked = 0;
+  for (const { args } of finals) {
+    const { subnetId, epoch, emission, ownerPart, dust } = args;
+    const payments = credits.filter((credit) => credit.args.subnetId === subnetId && credit.args.epoch === epoch);
+    const sum = payments.reduce((total, credit) => total + credit.args.miner + credit.args.validator, 0n);
+    assert.equal(ownerPart, (emission * OWNER_CUT) / ALL);
+    if (payments.length === 0) continue; // it was made final a moment ago
+    assert.equal(sum + ownerPart + dust, emission, `epoch ${epoch} of subnet ${subnetId}`);
+    checked += 1;
+  }
+  assert.ok(checked >= 2);
+  const [paid] = await client.events({ name: 'subnetEpochs', event: 'MinerPaid' });
+  assert.ok(paid !== undefined);
+  assert.ok((await client.read('inferenceToken', 'balanceOf', [paid.args.to])) >= paid.args.amount);
+  const shown = await network.json('subnet', 'show', '1');
+  assert.ok(shown.uids.some(({ incentive }: { incentive: number }) => incentive > 0));
+  assert.ok(shown.concentration.coalition.length >= 2);
+});
