@@ -1,6 +1,6 @@
 import type { ChainClient, Sender, Signer } from '../../chain/index.ts';
 import type { Logger } from '../../log.ts';
-import { startDuties } from '../provider/duty.ts';
+import { startDuties, watchHead } from '../provider/duty.ts';
 import { openBookView } from './book-view.ts';
 import { matcherDuty } from './matcher-duty.ts';
 import { watcherDuty } from './watcher.ts';
@@ -22,10 +22,10 @@ export interface LoneDuty {
 /** Matches and settles the batches of the order book, for the tip of each bid that it fills. */
 export function startMatcher(options: LoneDutyOptions): LoneDuty {
   const { client, log } = options;
-  return startDuties([matcherDuty({ ...options, view: openBookView(client) })], { log });
+  return startDuties([matcherDuty({ ...options, view: openBookView(client) })], { log, head: watchHead(client) });
 }
 
 /** Looks after the files whose owner or agent this key is: acknowledges, and challenges out of their budgets. */
 export function startWatcher(options: LoneDutyOptions): LoneDuty {
-  return startDuties([watcherDuty(options)], { log: options.log });
+  return startDuties([watcherDuty(options)], { log: options.log, head: watchHead(options.client) });
 }

@@ -29,6 +29,7 @@ export interface ActivationOptions {
 export function activationDuty(options: ActivationOptions): Duty {
   return {
     name: 'activation',
+    isLocal: true,
     everyMs: options.everyMs ?? 1_000,
     async run(signal) {
       const waiting = options.records.all().filter(({ status }) => status === 'acknowledged');

@@ -18,7 +18,7 @@ import { rewardsDuty } from '../rewards/rewards-duty.ts';
 import { activationDuty } from './activation.ts';
 import { challengesDuty } from './challenges.ts';
 import { type DealDesk, openDealDesk } from './deal-desk.ts';
-import { type Duty, startDuties } from './duty.ts';
+import { type Duty, startDuties, watchHead } from './duty.ts';
 import { type Health, openHealth } from './health.ts';
 import { housekeepingDuty } from './housekeeping.ts';
 import type { ProviderPolicy } from './intake.ts';
@@ -122,7 +122,7 @@ export async function startStorageProvider(options: StorageProviderOptions): Pro
   const wanted = options.duties ?? (Object.keys(duties) as DutyName[]);
   const running = startDuties(
     wanted.map((name) => duties[name]),
-    { log },
+    { log, head: watchHead(client) },
   );
   const app = createProviderApp({ client, store, desk, reception, log });
   log.info('provider-started', { operatorId, pieces: store.list().length, deals: records.all().length });
