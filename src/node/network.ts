@@ -264,6 +264,7 @@ async function spawnPart(
     input: JSON.stringify(given),
     env: {
       PATH: process.env.PATH,
+      NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE,
       HOME: process.env.HOME,
       LANG: process.env.LANG,
       XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR,

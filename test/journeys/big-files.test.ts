@@ -42,7 +42,12 @@ const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Starts a command that something happens to while it runs. */
 function start(...args: string[]): ChildProcess & { output: () => string } {
-  const env = { PATH: process.env.PATH, HOME: network.home, MILLRACE_HOME: join(network.home, 'data') };
+  const env = {
+    PATH: process.env.PATH,
+    NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE,
+    HOME: network.home,
+    MILLRACE_HOME: join(network.home, 'data'),
+  };
   const child = spawn(process.execPath, [MAIN, '--json', ...args], { env, stdio: ['ignore', 'pipe', 'inherit'] });
   let output = '';
   child.stdout?.on('data', (chunk) => {

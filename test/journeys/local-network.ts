@@ -40,7 +40,13 @@ export function localNetwork(): LocalNetwork {
   const runWith: LocalNetwork['runWith'] = (given, ...args) =>
     new Promise((resolve) => {
       const command = args.includes('up') ? [...args, ...PORTS] : args;
-      const env = { PATH: process.env.PATH, HOME: home, MILLRACE_HOME: join(home, 'data'), ...given.env };
+      const env = {
+        PATH: process.env.PATH,
+        NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE,
+        HOME: home,
+        MILLRACE_HOME: join(home, 'data'),
+        ...given.env,
+      };
       const options = { env, timeout: COMMAND_TIMEOUT_MS, maxBuffer: 64 << 20 };
       const child = execFile(process.execPath, [MAIN, ...command], options, (error, stdout, stderr) => {
         resolve({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, stdout, stderr });

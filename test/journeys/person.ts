@@ -46,7 +46,14 @@ export function person(
   const passwordFile = join(root, `${name}.password`);
   mkdirSync(home, { recursive: true });
   writeFileSync(passwordFile, `${password}\n`, { mode: 0o600 });
-  const env = { PATH: process.env.PATH, HOME: root, MILLRACE_HOME: home, MILLRACE_PASSWORD_FILE: passwordFile, ...variables };
+  const env = {
+    PATH: process.env.PATH,
+    NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE,
+    HOME: root,
+    MILLRACE_HOME: home,
+    MILLRACE_PASSWORD_FILE: passwordFile,
+    ...variables,
+  };
   const program = [...prefix, process.execPath][0] as string;
   const command = (args: string[]) => [...[...prefix, process.execPath].slice(1), MAIN, '--network', 'friends', ...args];
   const run = (...args: string[]): Promise<CommandResult> =>

@@ -26,7 +26,12 @@ const started: ChildProcess[] = [];
 /** Starts a command of the network's person that stays, and gives what it prints when it is ready. */
 // biome-ignore lint/suspicious/noExplicitAny: a test reads what the command promises
 async function stay(...args: string[]): Promise<{ said: any; child: ChildProcess }> {
-  const env = { PATH: process.env.PATH, HOME: network.home, MILLRACE_HOME: join(network.home, 'data') };
+  const env = {
+    PATH: process.env.PATH,
+    NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE,
+    HOME: network.home,
+    MILLRACE_HOME: join(network.home, 'data'),
+  };
   const child = spawn(process.execPath, [MAIN, '--json', ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
   started.push(child);
   return { said: await friend.ready(child), child };
@@ -180,7 +185,13 @@ test('what an endpoint acknowledged outlives kill -9, goes to the network, and c
   const other = join(root, 'other');
   mkdirSync(join(other, 'dev'), { recursive: true });
   cpSync(join(network.home, 'data', 'dev', 'network.json'), join(other, 'dev', 'network.json'));
-  const env = { PATH: process.env.PATH, HOME: other, MILLRACE_HOME: other, MILLRACE_RPC_URL: rpcUrl };
+  const env = {
+    PATH: process.env.PATH,
+    NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE,
+    HOME: other,
+    MILLRACE_HOME: other,
+    MILLRACE_RPC_URL: rpcUrl,
+  };
   const restored = await run(process.execPath, [MAIN, '--json', 's3', 'restore', cid], { env });
   assert.deepEqual(JSON.parse(restored.stdout), { buckets: items.length, objects: total });
   const child = spawn(process.execPath, [MAIN, '--json', 's3', '--port', '0'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
