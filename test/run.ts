@@ -1,12 +1,15 @@
 /**
- * `npm test`: every test of the repository on the pinned Node, and beside them the contracts' tests. With words as arguments only
- * the files whose path contains one of them, and no floor.
+ * `npm test`: the tests of the repository on the pinned Node but for two long journeys, and beside them the contracts' tests. With words
+ * as arguments only the files whose path contains one of them, and no floor.
  */
 import { readFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { basename, join, relative } from 'node:path';
 import { announceSeed } from './campaign.ts';
 import { runForge } from './forge.ts';
 import { findTestFiles, nodeMismatch, type Outcome, report, root, runFiles, withServer } from './suite.ts';
+
+/** Long stories that `npm run journeys` tells, so that all of this ends within twenty minutes on two processors. */
+const LONG_JOURNEYS = ['external-chain', 'own-infrastructure'];
 
 const words = process.argv.slice(2);
 const mismatch = nodeMismatch();
@@ -15,8 +18,9 @@ if (mismatch !== undefined) {
   process.exit(5);
 }
 announceSeed();
-const files = findTestFiles('src', 'test', 'tools').filter(
-  (file) => words.length === 0 || words.some((word) => relative(root, file).includes(word)),
+const isLong = (file: string) => LONG_JOURNEYS.includes(basename(file, '.test.ts'));
+const files = findTestFiles('src', 'test', 'tools').filter((file) =>
+  words.length === 0 ? !isLong(file) : words.some((word) => relative(root, file).includes(word)),
 );
 const contracts = words.length === 0 ? runForge() : undefined;
 const outcomes = [await withServer(() => runFiles(files))];
