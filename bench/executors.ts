@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import Docker from 'dockerode';
 import { linuxPrograms } from '../src/host/abuse.cases.ts';
-import { DockerExecutor, type Executor, findDockerSocket, type Job, SandboxExecutor, WasmExecutor } from '../src/host/index.ts';
+import { type Executor, findDockerSocket, type Job, openDockerExecutor, SandboxExecutor, WasmExecutor } from '../src/host/index.ts';
 import { makeRootArchive } from '../src/host/root-file-system.cases.ts';
 import { wasmModule } from '../src/host/wasm-programs.cases.ts';
 
@@ -128,7 +128,7 @@ async function docker(): Promise<void> {
     print('docker: no engine answers on this machine');
     return;
   }
-  const executor = new DockerExecutor({ socketPath });
+  const executor = await openDockerExecutor({ socketPath });
   const image = await executor.importImage(makeRootArchive(folder));
   const engine = new Docker({ socketPath });
   const bare = await measure(async () => {

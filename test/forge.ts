@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
 import { type Outcome, root } from './suite.ts';
 
-const SUMMARY = /: (\d+) tests? passed, (\d+) failed, (\d+) skipped \(\d+ total tests?\)/;
+const SUMMARY = /: (\d+) tests? passed, (\d+) failed, (\d+) skipped \(\d+ total tests?\)/g;
 const SKIPPED = /^\[SKIP(?:: ([^\]]*))?\] (.*)$/gm;
 
 /** forge of the npm package for this platform, else on PATH, else undefined. */
@@ -35,12 +35,13 @@ export async function runForge(): Promise<Outcome> {
   return readForge(text, code);
 }
 
-/** The outcome in what `forge test` printed; output without a summary, or a failure it does not count, is a fault. */
+/** The outcome in what runs of `forge test` printed; output without a summary, or a failure it does not count, is a fault. */
 export function readForge(text: string, code: number | null): Outcome {
-  const found = SUMMARY.exec(text);
-  const [passed, failed, skipped] = (found?.slice(1) ?? ['0', '0', '0']).map(Number) as [number, number, number];
+  const summaries = [...text.matchAll(SUMMARY)];
+  const sum = (part: number) => summaries.reduce((before, summary) => before + Number(summary[part]), 0);
+  const [passed, failed, skipped] = [sum(1), sum(2), sum(3)];
   const skips = [...text.matchAll(SKIPPED)].map(([, reason, name]) => `contracts: ${name}: ${reason || 'no reason given'}`);
-  const isFault = found === null || (code !== 0 && failed === 0);
+  const isFault = summaries.length === 0 || (code !== 0 && failed === 0);
   return {
     passed,
     failed,

@@ -39,6 +39,7 @@ test('the outcome of the contracts is read from what forge prints; silence and a
   assert.equal(readForge(text.replace('2 failed', '0 failed'), 1).faults.length, 1);
   assert.equal(readForge('compiler error', 1).faults.length, 1);
   assert.equal(readForge('', 0).faults.length, 1);
+  assert.equal(readForge(text + text, 0).passed, 160);
 });
 
 test('campaigns run a tenth unless the full length is asked for', (context) => {

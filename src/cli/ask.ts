@@ -1,3 +1,4 @@
+import { text } from 'node:stream/consumers';
 import { RECEIPT_HEADER } from '../inference/index.ts';
 import type { CommandContext } from './context.ts';
 import { withOwnGateway } from './inference.ts';
@@ -10,7 +11,7 @@ interface AskOptions {
 
 /** Asks a language model of the network; the words come as they are made, then what they cost. `-` reads the question from standard input. */
 export async function ask(context: CommandContext, question: string, options: AskOptions): Promise<void> {
-  const content = question === '-' ? await readStandardInput() : question;
+  const content = question === '-' ? await text(process.stdin) : question;
   await withOwnGateway(context, async ({ send, account, told, server }) => {
     const isStreamed = !context.output.json;
     const body = JSON.stringify({
@@ -21,10 +22,10 @@ export async function ask(context: CommandContext, question: string, options: As
       stream: isStreamed,
     });
     const response = await send('/v1/chat/completions', { body, type: 'application/json' });
-    const [text, encoded] = isStreamed ? await printStream(response) : await readWhole(response);
+    const [words, encoded] = isStreamed ? await printStream(response) : await readWhole(response);
     const bill = account(encoded);
     if (isStreamed) context.output.note(`\n${told(bill)}`);
-    else context.output.result({ text, ...bill }, () => text);
+    else context.output.result({ text: words, ...bill }, () => words);
   });
 }
 
@@ -38,12 +39,6 @@ export function firstModel(
     if (found !== undefined) return found.id;
   }
   return undefined;
-}
-
-async function readStandardInput(): Promise<string> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
-  return Buffer.concat(chunks).toString('utf8');
 }
 
 async function readWhole(response: Response): Promise<[string, string | null]> {

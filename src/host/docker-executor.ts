@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { createReadStream, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statfsSync } from 'node:fs';
+import { createReadStream, mkdirSync, mkdtempSync, readdirSync, rmSync, statfsSync } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,6 +10,7 @@ import { systemClock } from '../clock.ts';
 import { identifyProcess } from '../process-identity.ts';
 import { collectArtefacts } from './artefacts.ts';
 import { type CgroupUsage, watchCgroupsOf } from './cgroup.ts';
+import { type DockerOptions, findDockerSocket } from './docker.ts';
 import {
   badImage,
   badJob,
@@ -24,19 +25,10 @@ import {
   refuseForeign,
   sandboxFailed,
 } from './executor.ts';
-import { checkArchive, digestOf, type ImageLimits } from './image-store.ts';
+import { checkArchive, digestOf } from './image-store.ts';
 import { JobWatch } from './job-watch.ts';
 import { ownerIsGone, ownerTag } from './owner-tag.ts';
 import { dockerFilter } from './seccomp-filter.ts';
-
-/** Settings of an engine that speaks the Docker Engine API. */
-export interface DockerOptions {
-  /** Of Docker or Podman on this machine; found when left out. */
-  socketPath?: string;
-  /** A runtime that the engine knows, like `runsc` (gVisor); its default when left out. */
-  runtime?: string;
-  imageLimits?: Partial<ImageLimits>;
-}
 
 const run = promisify(execFile);
 
@@ -55,13 +47,6 @@ const LOOK_PAUSE_MS = 20;
 const NO_SUCH_PROGRAM = /exec: "|exec(utable file)? `[^`]*`|executable file .* not found/i;
 /** What a shell answers when there is no such program. */
 const NO_PROGRAM = 127;
-
-/** The sockets at which an engine of this machine answers, the first that is there; `DOCKER_HOST` first. */
-export function findDockerSocket(env: NodeJS.ProcessEnv = process.env): string | undefined {
-  const named = env.DOCKER_HOST?.startsWith('unix://') ? [env.DOCKER_HOST.slice('unix://'.length)] : [];
-  const own = env.XDG_RUNTIME_DIR === undefined ? [] : [`${env.XDG_RUNTIME_DIR}/docker.sock`, `${env.XDG_RUNTIME_DIR}/podman/podman.sock`];
-  return [...named, '/run/docker.sock', '/var/run/docker.sock', '/run/podman/podman.sock', ...own].find((path) => existsSync(path));
-}
 
 /**
  * Containers through the Docker Engine API, of Docker or of Podman, on this machine. Images come from files, never from a registry, and are

@@ -1,7 +1,7 @@
 export { type FolderLock, lockFolder } from '../lock.ts';
 export { identifyProcess, isRunning, type ProcessIdentity, signalProcess } from '../process-identity.ts';
 export { adoptProcess, type StartProcessOptions, type SupervisedProcess, startProcess, stopProcess } from './child.ts';
-export { DockerExecutor, type DockerOptions, findDockerSocket } from './docker-executor.ts';
+export { type DockerOptions, findDockerSocket, openDockerExecutor } from './docker.ts';
 export {
   type Artefact,
   type Executor,

@@ -7,7 +7,7 @@ import { createInferenceReceipts } from '../serving/receipt.ts';
 import { inferenceReceiptDomain } from '../serving/receipt-domain.ts';
 import { readSubnet, type Subnet } from '../subnets/metagraph.ts';
 import { createOpinionAgent } from '../subnets/opinion-agent.ts';
-import { claimPermit } from '../subnets/subnet-actions.ts';
+import { ensurePermit } from '../subnets/subnet-actions.ts';
 import type { JudgingPorts, ShownRequest } from './judging-ports.ts';
 import type { ProbeAccount } from './probe-accounts.ts';
 import type { JudgedModel } from './replay.ts';
@@ -109,7 +109,7 @@ function createWorld(options: SubnetJudgeOptions): World {
     seats = new Map(found.seats.map((seat) => [`${seat.uid}|${seat.operatorId}`, seat]));
     sink = found.sink;
     surveyedMs = performance.now();
-    await holdPermit(options, subnet);
+    await holdPermit(options);
   };
   const ports: JudgingPorts = {
     async look() {
@@ -159,12 +159,10 @@ async function emissionValueOf(client: ChainClient, { tempoSeconds, emissionShar
   return (((emission * MINERS_PARTS) / ALL_PARTS) * price) / TOKEN;
 }
 
-/** Takes a free permit where the uid has none: until the first settlement, and after a bar. */
-async function holdPermit({ client, subnetId, uid, sender, log }: SubnetJudgeOptions, { epoch }: Subnet): Promise<void> {
-  const permits = await client.read('subnets', 'permitsAt', [subnetId, epoch]);
-  if (((permits >> BigInt(uid)) & 1n) === 1n) return;
+/** Sees to its permit: there is none until the stake counts, while no seat is free, and after a bar. It looks on without one. */
+async function holdPermit({ client, subnetId, uid, sender, log }: SubnetJudgeOptions): Promise<void> {
   try {
-    await claimPermit({ sender, subnetId, uid });
+    if (!(await ensurePermit(client, { sender, subnetId, uid }))) log.info('no-permit', { subnetId, uid, reason: 'refused' });
   } catch (error) {
     log.info('no-permit', { subnetId, uid, reason: toMillraceError(error).code });
   }

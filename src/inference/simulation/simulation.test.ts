@@ -140,11 +140,13 @@ test('a population that cannot be is refused with what is wrong', () => {
   }
 });
 
-test('the full map of cabals from 10 to 49 %, printed with the loss', { skip: !IS_FULL && 'a campaign: MILLRACE_FULL=1' }, () => {
-  const points = mapCabals(1, true);
-  process.stdout.write(`seed 1\n${cabalTable(points)}\n`);
-  for (const { cabalStake, honestUtility, noise, loss } of points) {
-    const isWithinPromise = cabalStake <= 0.4 && 1 - honestUtility <= cabalStake / 2;
-    assert.ok(!isWithinPromise || loss <= 0, `cabal ${cabalStake}, utility ${honestUtility}, noise ${noise}: loss ${loss}`);
-  }
-});
+// The points of the page are compared above; all of them are a campaign.
+if (IS_FULL)
+  test('the full map of cabals from 10 to 49 %, printed with the loss', () => {
+    const points = mapCabals(1, true);
+    process.stdout.write(`seed 1\n${cabalTable(points)}\n`);
+    for (const { cabalStake, honestUtility, noise, loss } of points) {
+      const isWithinPromise = cabalStake <= 0.4 && 1 - honestUtility <= cabalStake / 2;
+      assert.ok(!isWithinPromise || loss <= 0, `cabal ${cabalStake}, utility ${honestUtility}, noise ${noise}: loss ${loss}`);
+    }
+  });

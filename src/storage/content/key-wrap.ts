@@ -1,5 +1,5 @@
 import type { webcrypto } from 'node:crypto';
-import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from '@hpke/core';
+import type { CipherSuite } from '@hpke/core';
 import { base58btc } from 'multiformats/bases/base58';
 import type { Hex, TypedDataDefinition } from 'viem';
 import { MillraceError } from '../../errors.ts';
@@ -28,13 +28,14 @@ export interface WalletSigner {
 }
 
 /** DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM. */
-function suite(): CipherSuite {
+async function suite(): Promise<CipherSuite> {
+  const { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } = await import('@hpke/core');
   return new CipherSuite({ kem: new DhkemX25519HkdfSha256(), kdf: new HkdfSha256(), aead: new Aes256Gcm() });
 }
 
 /** The key pair for at least 32 bytes of secret input: `DeriveKeyPair` of RFC 9180, section 7.1.3. */
 export async function deriveShareKey(secretInput: Uint8Array): Promise<ShareKeyPair> {
-  const { kem } = suite();
+  const { kem } = await suite();
   const pair = await kem.deriveKeyPair(Uint8Array.from(secretInput).buffer);
   return {
     publicKey: new Uint8Array(await kem.serializePublicKey(pair.publicKey)),
@@ -75,7 +76,7 @@ export async function shareKeyOfWallet(signer: WalletSigner): Promise<ShareKeyPa
 
 /** Wraps a file key to a recipient's public key (HPKE base mode). `context` is bound to it: the container's header core. */
 export async function wrapFileKey(options: { fileKey: Uint8Array; recipient: Uint8Array; context: Uint8Array }): Promise<Uint8Array> {
-  const hpke = suite();
+  const hpke = await suite();
   const recipientPublicKey = await importKey(hpke, options.recipient, true);
   const sealed = await hpke.seal(
     { recipientPublicKey, info: Uint8Array.from(INFO).buffer },
@@ -92,7 +93,7 @@ export async function unwrapFileKey(options: {
   context: Uint8Array;
 }): Promise<Uint8Array | undefined> {
   if (options.wrapped.length !== WRAPPED_KEY_BYTES) return undefined;
-  const hpke = suite();
+  const hpke = await suite();
   try {
     const opened = await hpke.open(
       {

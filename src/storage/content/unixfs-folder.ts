@@ -1,6 +1,6 @@
 import { encode as encodePb } from '@ipld/dag-pb';
 import { UnixFS } from 'ipfs-unixfs';
-import { type InProgressImportResult, importer, type WritableStorage } from 'ipfs-unixfs-importer';
+import type { InProgressImportResult, WritableStorage } from 'ipfs-unixfs-importer';
 import type { CID } from 'multiformats/cid';
 import { CID as CidClass } from 'multiformats/cid';
 import { create as createDigest } from 'multiformats/hashes/digest';
@@ -31,6 +31,7 @@ export async function buildFolder(entries: FolderEntry[]): Promise<{ root: CID; 
   const dagBuilder = async function* (): AsyncGenerator<() => Promise<InProgressImportResult>> {
     for (const entry of entries) yield async () => importResult(entry, store);
   };
+  const { importer } = await import('ipfs-unixfs-importer');
   let root: CID | undefined;
   const source = entries.map(({ path }) => ({ path, content: new Uint8Array() }));
   for await (const result of importer(source, store, { profile: 'unixfs-v1-2025', wrapWithDirectory: true, dagBuilder })) root = result.cid;

@@ -1,4 +1,3 @@
-import { walkPath } from 'ipfs-unixfs-exporter';
 import type { CID } from 'multiformats/cid';
 import { MillraceError } from '../../errors.ts';
 import { decodeUnixfs, type UnixfsNode } from './block.ts';
@@ -50,6 +49,7 @@ export async function resolvePath(root: CID, steps: string[], getBlock: BlockGet
     },
   };
   let target: CID | undefined;
+  const { walkPath } = await import('ipfs-unixfs-exporter');
   try {
     const path = [root.toString(), ...steps].join('/');
     for await (const entry of walkPath(path, store as never)) target = entry.cid;

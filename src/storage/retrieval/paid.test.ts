@@ -244,8 +244,9 @@ test('a buyer that cuts every answer pays for what it took, but for one', async 
     await payment.finish({ status: 402, header: () => null });
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
-  const { paidBytes, creditedBytes } = honest.paywall.counts();
-  assert.ok(creditedBytes <= LEAF_BYTES * 1.7 && paidBytes >= 700_000, `${paidBytes} paid, ${creditedBytes} credited`);
+  // A connection that the cut before closed makes `fetch` ask again: more answers than leaves, but one free among them.
+  const { paidRequests, paidBytes } = honest.paywall.counts();
+  assert.ok(paidRequests >= 3 && paidBytes >= (paidRequests - 1) * 700_000, `${paidBytes} bytes paid of ${paidRequests} answers`);
   await cutter.stop();
 });
 
