@@ -1,6 +1,8 @@
 import type { Command } from 'commander';
 import type { Run } from './context.ts';
 import { registerInferenceCommands } from './inference-commands.ts';
+import { registerModelNodeCommands } from './model-node-commands.ts';
+import { registerOwnerCommands } from './owner-commands.ts';
 import { registerSimulateCommand } from './simulate-command.ts';
 
 /** Adds every command with its options, help and examples. The code of a command is loaded when it runs. */
@@ -15,6 +17,7 @@ export function registerCommands(program: Command, run: Run): void {
   registerWalletCommands(program, run);
   registerFounderCommands(program, run);
   registerInferenceCommands(program, run);
+  registerModelNodeCommands(program, run);
   registerSimulateCommand(program, run);
 }
 
@@ -330,60 +333,8 @@ function registerProviderCommands(program: Command, run: Run): void {
     .command('show')
     .description('stake, locks, standing, earnings of the operators here')
     .action(run(async (context) => (await import('./provider.ts')).providerShow(context)));
-  registerOwnerCommands(provider, run);
+  registerOwnerCommands(provider, run, 'provider');
   registerExitCommands(provider, run);
-}
-
-function registerOwnerCommands(provider: Command, run: Run): void {
-  const operator = ['--operator <number>', 'which operator (default: the one of the node key here)'] as const;
-  provider
-    .command('endpoint <url>')
-    .description('say on chain where the node is reached')
-    .option(...operator)
-    .option('--region <name>', 'where the node stands (default: as it was)')
-    .addHelpText('after', '\nExample:\n  millrace provider endpoint https://disk.example.org:9000')
-    .action(run(async (context, url: never, options: never) => (await import('./operator.ts')).providerEndpoint(context, url, options)));
-  provider
-    .command('rotate <what> [address]')
-    .description('change owner or beneficiary, with a delay, or the node key, at once')
-    .option('--finish', 'finish the change that was started; a new owner does it with the own wallet', false)
-    .option('--cancel', 'cancel the change that was started', false)
-    .option(...operator)
-    .addHelpText(
-      'after',
-      '\nExamples:\n  millrace provider rotate beneficiary 0x…           start it; anyone may finish it after the delay\n  millrace provider rotate beneficiary --finish\n  millrace provider rotate owner --cancel           a stolen owner key is noticed in time\n  millrace provider rotate owner --finish --operator 3\n  millrace provider rotate node-key                 a new key is made here and replaces the old one',
-    )
-    .action(
-      run(async (context, what: never, address: never, options: never) =>
-        (await import('./operator.ts')).providerRotate(context, what, address, options),
-      ),
-    );
-  provider
-    .command('limit <amount>')
-    .description('most stake that the node key may promise in deals; bounds what a stolen node key can do; 0: no limit')
-    .option(...operator)
-    .addHelpText('after', '\nExample:\n  millrace provider limit 250')
-    .action(run(async (context, amount: never, options: never) => (await import('./operator.ts')).providerLimit(context, amount, options)));
-  provider
-    .command('stake <amount>')
-    .description('add own stake')
-    .option(...operator)
-    .addHelpText('after', '\nExample:\n  millrace provider stake 500')
-    .action(run(async (context, amount: never, options: never) => (await import('./operator.ts')).providerStake(context, amount, options)));
-  provider
-    .command('unstake <amount>')
-    .description('take out stake that secures nothing; it is paid after the delay')
-    .option(...operator)
-    .addHelpText('after', '\nExample:\n  millrace provider unstake 500')
-    .action(
-      run(async (context, amount: never, options: never) => (await import('./operator.ts')).providerUnstake(context, amount, options)),
-    );
-  provider
-    .command('withdraw')
-    .description('fetch stake whose delay is over, earnings, and what slashes credited')
-    .option(...operator)
-    .addHelpText('after', '\nEarnings are the beneficiary’s: withdraw with its wallet.\n\nExample:\n  millrace provider withdraw --json')
-    .action(run(async (context, options: never) => (await import('./operator.ts')).providerWithdraw(context, options)));
 }
 
 function registerExitCommands(provider: Command, run: Run): void {

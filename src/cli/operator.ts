@@ -21,9 +21,14 @@ import type { CommandContext } from './context.ts';
 import { askPassword } from './secrets.ts';
 import { openSender } from './sending.ts';
 
+/** What an own node of this data folder does; each kind has a folder, a node key and an operator of its own. */
+export type OwnNodeKind = 'provider' | 'miner' | 'validator';
+
 /** Which operator a command is for: by number, else the one whose node key is in this data folder. */
 export interface OperatorChoice {
   operator?: string;
+  /** Of which own node; the provider unless told otherwise. */
+  kind?: OwnNodeKind;
 }
 
 type Opened = Awaited<ReturnType<typeof openSender>> & { operatorId: bigint };
@@ -31,9 +36,9 @@ type Opened = Awaited<ReturnType<typeof openSender>> & { operatorId: bigint };
 const DECIMALS = 18;
 const ROTATED = { owner: 0, beneficiary: 1 } as const;
 
-/** The folder and node key of the provider that is run by hand on this machine. */
-export function ownNode(folder: NetworkFolder): { folder: string; keystore: string } {
-  const path = join(folder.root, 'provider');
+/** The folder and node key of the provider, miner or validator that is run by hand on this machine. */
+export function ownNode(folder: NetworkFolder, kind: OwnNodeKind = 'provider'): { folder: string; keystore: string } {
+  const path = join(folder.root, kind);
   return { folder: path, keystore: join(path, 'node-key.json') };
 }
 
@@ -41,7 +46,7 @@ export function ownNode(folder: NetworkFolder): { folder: string; keystore: stri
 export async function providerEndpoint(context: CommandContext, url: string, options: OperatorChoice & { region?: string }): Promise<void> {
   const endpoint = endpointUrl(url);
   await asOwner(context, options, async ({ client, sender, folder, operatorId }) => {
-    const { transportKey } = await openTransportIdentity(ownNode(folder).folder);
+    const { transportKey } = await openTransportIdentity(ownNode(folder, options.kind).folder);
     const changed = await setEndpoint(client, sender, { operatorId, transportKey, endpoint, region: options.region });
     context.output.result({ operatorId, endpoint, transportKey, changed }, () =>
       changed ? `Operator ${operatorId} is reached at ${endpoint}.` : `Operator ${operatorId} was reached at ${endpoint} already.`,
@@ -150,7 +155,7 @@ export async function providerRotate(
 /** Makes a new node key, lets the chain take it, and only then puts it in the old one's place; can be repeated after an interruption. */
 async function replaceNodeKey(context: CommandContext, options: OperatorChoice): Promise<void> {
   await asOwner(context, options, async ({ client, sender, folder, operatorId }) => {
-    const own = ownNode(folder);
+    const own = ownNode(folder, options.kind);
     const fresh = join(own.folder, 'node-key.new.json');
     const password = await askPassword('Password of the node key: ');
     const nodeKey = existsSync(fresh) ? await openKeystore({ path: fresh, password }) : await createKeystore({ path: fresh, password });
@@ -163,7 +168,7 @@ async function replaceNodeKey(context: CommandContext, options: OperatorChoice):
     context.output.result({ operatorId, what: 'node-key', present: nodeKey.address, pending: null }, () =>
       [
         `Operator ${operatorId} now works with ${nodeKey.address}; the old key can do nothing any more.`,
-        `Send gas to it (millrace wallet send ${nodeKey.address} 0.1 --gas), then start the node again: millrace provider run`,
+        `Send gas to it (millrace wallet send ${nodeKey.address} 0.1 --gas), then start the node again: millrace ${options.kind ?? 'provider'} run`,
       ].join('\n'),
     );
   });
@@ -172,23 +177,23 @@ async function replaceNodeKey(context: CommandContext, options: OperatorChoice):
 /** The operator that a command is for. @throws bad-option, no-node-key, node-not-registered */
 export async function operatorOf(client: ChainClient, folder: NetworkFolder, options: OperatorChoice): Promise<bigint> {
   if (options.operator !== undefined) return operatorNumber(options.operator);
-  const { keystore } = ownNode(folder);
+  const own = ownNode(folder, options.kind);
   // Between the two steps of a replaced node key the chain knows the new one already.
-  for (const path of [keystore, join(ownNode(folder).folder, 'node-key.new.json')]) {
+  for (const path of [own.keystore, join(own.folder, 'node-key.new.json')]) {
     if (!existsSync(path)) continue;
     const operatorId = await client.read('operators', 'operatorOfNodeKey', [keystoreAddress(path)]);
     if (operatorId !== 0n) return operatorId;
   }
-  throw noNodeKey(ownNode(folder).folder);
+  throw noNodeKey(own.folder, options.kind);
 }
 
-/** There is no provider of one's own in this data folder. */
-export function noNodeKey(folder: string): MillraceError {
+/** There is no such node of one's own in this data folder. */
+export function noNodeKey(folder: string, kind: OwnNodeKind = 'provider'): MillraceError {
   return new MillraceError('no-node-key', {
     actor: 'caller',
     message: `There is no registered node key in ${folder}`,
     values: { folder },
-    hint: 'Make one with `millrace provider init`, or name the operator with --operator NUMBER.',
+    hint: `Make one with \`millrace ${kind} init\`, or name the operator with --operator NUMBER.`,
   });
 }
 

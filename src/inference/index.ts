@@ -18,6 +18,12 @@ export { createProbeStock } from './judging/probe-stock.ts';
 export { NOBODY } from './judging/seat-survey.ts';
 export { type SubnetJudge, startSubnetJudge } from './judging/subnet-judge.ts';
 export { textProgram } from './language/text-generator.ts';
+export {
+  askBackend,
+  type BackendCapabilities,
+  type BackendModel,
+  createCheckedBackend,
+} from './serving/backend-capabilities.ts';
 export { readJsonObject } from './serving/call.ts';
 export { type AnswerRequest, fetchOf, listenerOf } from './serving/carriers.ts';
 export { type ByteBudget, createByteBudget, readBody, type ServingAnswer, type ServingRequest } from './serving/exchange.ts';
@@ -38,6 +44,14 @@ export { type OfferedModel, readOffer, type SignedOffer } from './serving/offer.
 export { type BackendLimits, type BackendOptions, createOpenAiBackend } from './serving/openai-backend.ts';
 export { type ModelPrice, priceUp } from './serving/price.ts';
 export { createInferenceReceipts, type InferenceReceipt, RECEIPT_HEADER, type SignedReceipt, verifyReceipt } from './serving/receipt.ts';
+export {
+  ensureReceiptBond,
+  hasReceiptCourt,
+  leaveReceiptCourt,
+  type ReceiptBond,
+  readReceiptBond,
+  unlockReceiptBond,
+} from './serving/receipt-bond.ts';
 export { inferenceReceiptDomain } from './serving/receipt-domain.ts';
 export { createTill, type Sale, type Till } from './serving/till.ts';
 export {
@@ -55,6 +69,7 @@ export { type Beacon, fetchPulses, type LocalBeacon, openLocalBeacon, type Pulse
 export { type Concentration, concentrationOf, type Resemblance, resemblances } from './subnets/concentration.ts';
 export { decodeMetagraph, listSubnets, readMetagraph, readSubnet, readUids, type Subnet, type Uid } from './subnets/metagraph.ts';
 export { createOpinionAgent, type OpinionAgent, type OpinionAgentOptions, type OpinionWork } from './subnets/opinion-agent.ts';
+export { findUid, type OwnUid, uidsOfOperator } from './subnets/own-uids.ts';
 export { createSettler, type Settler, type SettlerOptions } from './subnets/settler.ts';
 export {
   burnForSubnet,

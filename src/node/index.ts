@@ -2,6 +2,7 @@
 import { fileURLToPath } from 'node:url';
 
 export { askControl, startControlServer } from './control.ts';
+export { INFERENCE_DEFAULTS, type InferenceSettings } from './inference-settings.ts';
 export { type LedgerRow, readLedger } from './ledger.ts';
 export {
   type NetworkFolder,

@@ -1,14 +1,15 @@
 import { join } from 'node:path';
-import type { EngineSet, Miner, MinerModel } from '../inference/index.ts';
+import { toMillraceError } from '../errors.ts';
+import type { Miner } from '../inference/index.ts';
 import { type Claimer, openReceiver, type Receiver, startClaimer } from '../token/index.ts';
-import { backendModels, countOf, type InferenceSettings, inferenceSettings, listed, priceOfTask } from './inference-settings.ts';
+import { bytesOf, type InferenceSettings, timeLimitMs } from './inference-settings.ts';
+import { backendMinerModels, embeddedModels } from './miner-models.ts';
 import type { Role, RoleContext } from './role.ts';
 
 const CLAIM_SECONDS = 300;
-const OUTPUT_UNITS_MAX = 512;
-const PATHS = /^\/v1\/(chat|responses|embeddings|audio|moderations|images|tasks|models|inference)(\/|$)/;
-/** Parameters that the embedded language model honours besides the plain ones. */
-const EMBEDDED_PARAMETERS = ['seed', 'logprobs', 'top_k', 'stop'];
+/** Evidence and shown requests are the validator's. */
+const PATHS = /^\/v1\/((chat|responses|embeddings|audio|moderations|images|tasks|models)(\/|$)|inference\/(offer|tabs)$)/;
+const MIB = 1 << 20;
 
 /** What the miner role is given besides its context. */
 export type MinerStart = RoleContext & {
@@ -18,19 +19,26 @@ export type MinerStart = RoleContext & {
 };
 
 /**
- * Starts the role that serves models to whoever pays. Its key is paid; vouchers are claimed every five minutes of chain time. A uid in a subnet is
- * its owner's to register (`millrace subnet register`); without one it serves and is not found.
- * @throws bad-inference-setting, unknown-model
+ * Starts the role that serves models to whoever pays. Its key is paid; vouchers are claimed every five minutes of chain time. It bonds itself at the
+ * court of receipts, else gateways pass it over. A uid in a subnet is its owner's to register (`millrace miner init`); without one it serves and is
+ * not found.
+ * @throws bad-inference-setting, unknown-model, backend-key-missing, and as askBackend
  */
 export async function startMinerRole(context: MinerStart): Promise<Role> {
   const { createMiner, fetchOf, inferenceReceiptDomain, openEngineSet, textProgram } = await import('../inference/index.ts');
-  const { client, signer, sender, operatorId, folder, log } = context;
-  const engines = openEngineSet({ dataFolder: context.dataFolder, programs: [textProgram()], logger: log });
+  const { client, signer, sender, operatorId, folder, log, inference } = context;
+  const engines = openEngineSet({
+    dataFolder: context.dataFolder,
+    programs: [textProgram()],
+    limits: engineLimits(inference),
+    logger: log,
+  });
   let receiver: Receiver | undefined;
   let claimer: Claimer | undefined;
   let miner: Miner;
   try {
-    const models = [...embeddedModels(engines, context.inference), ...(await foreignModels(context.inference))];
+    const models = [...embeddedModels(engines, inference), ...(await backendMinerModels(inference, { folder, log }))];
+    await bond(context);
     receiver = await openReceiver({
       client,
       receiver: signer.address,
@@ -49,6 +57,7 @@ export async function startMinerRole(context: MinerStart): Promise<Role> {
       receiver,
       token: client.address('networkToken'),
       now: () => client.now(),
+      limits: bodyLimits(inference),
       log,
     });
   } catch (error) {
@@ -63,7 +72,7 @@ export async function startMinerRole(context: MinerStart): Promise<Role> {
     name: 'miner',
     fetch: (request) => (PATHS.test(new URL(request.url).pathname) ? fetch(request) : undefined),
     metrics: () => miner.metrics(),
-    status: async () => ({ ...miner.status(), ...earnings() }),
+    status: async () => ({ ...miner.status(), ...earnings(), evidence: evidenceByModel(await miner.offer()) }),
     drain: () => miner.drain(),
     resume: () => miner.resume(),
     async leave() {
@@ -80,31 +89,34 @@ export async function startMinerRole(context: MinerStart): Promise<Role> {
   };
 }
 
-function embeddedModels(engines: EngineSet, given: InferenceSettings | undefined): MinerModel[] {
-  const concurrency = countOf('inferenceConcurrency', given, 1024);
-  return listed(inferenceSettings(given).inferenceModels).map((id) => {
-    const engine = engines.engine(id);
-    const { task } = engine.card;
-    const parameters = task === 'chat' ? EMBEDDED_PARAMETERS : [];
-    return { engine, price: priceOfTask(task, given), outputUnitsMax: OUTPUT_UNITS_MAX, concurrency, parameters };
-  });
+/** Locks the bond behind this key's receipts. What hinders it is logged: the operator mends it, and callers who know the miner can ask it meanwhile. */
+async function bond({ client, sender, operatorId, log }: MinerStart): Promise<void> {
+  const { ensureReceiptBond } = await import('../inference/index.ts');
+  try {
+    if (await ensureReceiptBond(client, { sender, operatorId })) log.info('receipts-bonded', { operatorId });
+  } catch (error) {
+    const { code, message } = toMillraceError(error);
+    log.warn('receipts-not-bonded', { operatorId, code, reason: message.slice(0, 300), effect: 'gateways pass this miner over' });
+  }
 }
 
-async function foreignModels(given: InferenceSettings | undefined): Promise<MinerModel[]> {
-  const url = inferenceSettings(given).inferenceBackend;
-  if (url === '') return [];
-  const { createOpenAiBackend } = await import('../inference/index.ts');
-  const concurrency = countOf('inferenceConcurrency', given, 1024);
-  return backendModels(given).map(({ task, id }) => ({
-    engine: createOpenAiBackend({
-      url,
-      card: { id, task, licence: 'as its maker says', limits: ['Served by a backend of the miner’s choice.'] },
-    }),
-    price: priceOfTask(task, given),
-    outputUnitsMax: 4096,
-    concurrency,
-    parameters: ['tools', 'response_format', 'seed', 'logprobs', 'frequency_penalty', 'presence_penalty'],
-  }));
+function engineLimits(given: InferenceSettings | undefined): { memoryBytesMax?: number; requestTimeoutMs?: number } {
+  const memoryBytesMax = bytesOf('inferenceModelMemory', given, { min: 128 * MIB, max: 1024 * 1024 * MIB });
+  const requestTimeoutMs = timeLimitMs(given);
+  return {
+    ...(memoryBytesMax === undefined ? {} : { memoryBytesMax }),
+    ...(requestTimeoutMs === undefined ? {} : { requestTimeoutMs }),
+  };
+}
+
+function bodyLimits(given: InferenceSettings | undefined): { paidBytesMax?: number; bodyBytesMax?: number } {
+  const paidBytesMax = bytesOf('inferenceBodies', given, { min: MIB, max: 64 * 1024 * MIB });
+  const bodyBytesMax = bytesOf('inferenceBodyMax', given, { min: 1024, max: 1024 * MIB });
+  return { ...(paidBytesMax === undefined ? {} : { paidBytesMax }), ...(bodyBytesMax === undefined ? {} : { bodyBytesMax }) };
+}
+
+function evidenceByModel({ offer }: Awaited<ReturnType<Miner['offer']>>): Record<string, string> {
+  return Object.fromEntries(offer.models.map(({ id, evidence }) => [id, evidence]));
 }
 
 /** Base units of the network's token. */

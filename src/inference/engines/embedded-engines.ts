@@ -31,6 +31,8 @@ export interface EngineSetOptions {
   packagesFolder?: string;
   /** The npm registry; `none` never uses the network. */
   registry?: string;
+  /** For the process of every model, before what was measured for it. */
+  limits?: Partial<EngineLimits>;
   /** Whether other processes may use these engines, and these theirs; true unless told otherwise. */
   isShared?: boolean;
   logger?: Logger;
@@ -65,7 +67,7 @@ export function openEngineSet(options: EngineSetOptions): EngineSet {
       if (known !== undefined) return known;
       const program = programs.get(id);
       if (program === undefined) throw unknownModel(id, [...programs.keys()]);
-      const local = createEngine(program, { limits: program.limits, logger: options.logger });
+      const local = createEngine(program, { limits: { ...program.limits, ...options.limits }, logger: options.logger });
       const engine = options.isShared === false ? local : shareEngine(local, modelsFolder);
       open.set(id, engine);
       return engine;

@@ -1,0 +1,170 @@
+import { existsSync } from 'node:fs';
+import { keystoreAddress } from '../chain/index.ts';
+import { MillraceError } from '../errors.ts';
+import {
+  hasReceiptCourt,
+  leaveReceiptCourt,
+  openEngineSet,
+  readReceiptBond,
+  textProgram,
+  uidsOfOperator,
+  unlockReceiptBond,
+} from '../inference/index.ts';
+import { askControl, type NodeCommand, nodeSocket } from '../node/index.ts';
+import { stakeOf } from '../token/index.ts';
+import { formatAmount, formatDuration } from '../units.ts';
+import type { CommandContext } from './context.ts';
+import type { ModelNodeKind } from './model-node.ts';
+import { unbondedText } from './model-node-run.ts';
+import { operatorOf, ownNode } from './operator.ts';
+import { table, toJson } from './output.ts';
+import { openSender } from './sending.ts';
+import { folderOf, openSession } from './session.ts';
+
+const DECIMALS = 18;
+const U16 = 65_535;
+
+/** What a node answers, as it comes over the socket. */
+interface Answer {
+  operatorId: string;
+  draining: boolean;
+  roles: Record<string, Record<string, unknown>>;
+}
+
+/** A miner or validator of one's own: what the running node says, and what the chain says of its operator. */
+export async function modelNodeStatus(context: CommandContext, kind: ModelNodeKind): Promise<void> {
+  const { client, folder, manifest } = await openSession(context);
+  const operatorId = await operatorOf(client, folder, { kind });
+  const key = keystoreAddress(ownNode(folder, kind).keystore);
+  const [running, stake, uids, bond, waiting, operator] = await Promise.all([
+    tell(context, kind, 'status').catch(orNotRunning),
+    stakeOf(client, { operatorId }),
+    uidsOfOperator(client, operatorId),
+    kind === 'miner' && hasReceiptCourt(client) ? readReceiptBond(client, { operatorId, key }) : undefined,
+    client.read('subnetEpochs', 'earningsOf', [operatorId]),
+    client.read('operators', 'operator', [operatorId]),
+  ]);
+  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const value = {
+    operatorId,
+    running: running !== undefined,
+    draining: running?.draining ?? false,
+    endpoint: operator.endpoint,
+    nodeKey: key,
+    stake: stake.own.active,
+    backed: stake.backers.active,
+    locked: stake.locked,
+    bond: bond ?? null,
+    uids,
+    rewardsWaiting: waiting,
+    roles: running?.roles ?? {},
+    unit,
+  };
+  context.output.result(value, () =>
+    [
+      `Operator ${operatorId} ${running === undefined ? `does not run here (millrace ${kind} run)` : running.draining ? `runs and takes no new work (millrace ${kind} resume)` : 'runs'}${operator.endpoint === '' ? '' : `, reached at ${operator.endpoint}`}.`,
+      `Stake ${formatAmount(value.stake, DECIMALS)} ${unit}, backed with ${formatAmount(value.backed, DECIMALS)}, locked ${formatAmount(value.locked, DECIMALS)}.`,
+      ...(bond === undefined || bond.isBonded ? [] : [unbondedText(bond)]),
+      uids.length === 0 ? `No uid: millrace ${kind} init --subnet NUMBER` : uidTable(uids),
+      `Rewards that wait: ${formatAmount(waiting.miner, DECIMALS)} as a miner, ${formatAmount(waiting.validator, DECIMALS)} as a validator (inference token; millrace subnet income).`,
+      ...Object.entries(value.roles).flatMap(([role, numbers]) =>
+        Object.entries(numbers).map(([name, one]) => `${role}.${name}  ${typeof one === 'object' ? toJson(one) : one}`),
+      ),
+    ].join('\n'),
+  );
+}
+
+function uidTable(uids: Awaited<ReturnType<typeof uidsOfOperator>>): string {
+  const rows = uids.map(({ subnetId, kind, uid, hasPermit, incentive, dividends }) => [
+    String(subnetId),
+    kind,
+    String(uid),
+    hasPermit ? 'yes' : 'no',
+    (incentive / U16).toFixed(4),
+    (dividends / U16).toFixed(4),
+  ]);
+  return table(['subnet', 'task', 'uid', 'permit', 'incentive', 'dividends'], rows);
+}
+
+/** The running node takes no new work, also after a restart, or takes it again. */
+export async function modelNodeTell(context: CommandContext, kind: ModelNodeKind, command: 'drain' | 'resume'): Promise<void> {
+  const { operatorId, draining, roles } = await tell(context, kind, command);
+  context.output.result({ operatorId, draining, roles }, () =>
+    draining
+      ? `Operator ${operatorId} takes no new work; what it took on goes on to its end. Again: millrace ${kind} resume`
+      : `Operator ${operatorId} takes work again.`,
+  );
+}
+
+/** A miner ends: takes no new work, claims what it earned, and leaves office at the court of receipts, so that its bond comes free after a while. */
+export async function minerLeave(context: CommandContext): Promise<void> {
+  const answer = await tell(context, 'miner', 'leave').catch(orNotRunning);
+  const { client, sender, folder } = await openSender(context);
+  try {
+    const operatorId = await operatorOf(client, folder, { kind: 'miner' });
+    const unlocksAt = hasReceiptCourt(client) ? await leaveReceiptCourt(client, { sender, operatorId }) : 0n;
+    const seconds = unlocksAt - (await client.now());
+    context.output.result({ operatorId, unlocksAt, roles: answer?.roles ?? {} }, () =>
+      [
+        `Operator ${operatorId} has left: gateways pass it over from now on, its uids stay until others take them.`,
+        `In ${formatDuration(Number(seconds))}: millrace miner unlock, then millrace miner unstake AMOUNT.`,
+      ].join('\n'),
+    );
+  } finally {
+    sender.close();
+  }
+}
+
+/** The bond of a miner that left, whose delay is over, is free stake again. */
+export async function minerUnlock(context: CommandContext): Promise<void> {
+  const { client, sender, folder } = await openSender(context);
+  try {
+    const operatorId = await operatorOf(client, folder, { kind: 'miner' });
+    await unlockReceiptBond({ sender, operatorId });
+    const { available } = await stakeOf(client, { operatorId });
+    context.output.result(
+      { operatorId, available },
+      () => `The bond of operator ${operatorId} is free; ${formatAmount(available, DECIMALS)} can be taken out (millrace miner unstake).`,
+    );
+  } finally {
+    sender.close();
+  }
+}
+
+/** Models that a miner can embed, with what each of them cannot do. */
+export async function minerModels(context: CommandContext): Promise<void> {
+  const items = embeddedCards();
+  context.output.result({ items, next: null }, () => modelsText());
+}
+
+/** Every embedded model in words: what it is for, its licence, and what it cannot do. */
+export function modelsText(): string {
+  return embeddedCards()
+    .map(({ id, task, licence, limits }) => [`${id} (${task}; ${licence})`, ...limits.map((limit) => `  - ${limit}`)].join('\n'))
+    .join('\n');
+}
+
+function embeddedCards(): ReturnType<ReturnType<typeof openEngineSet>['cards']> {
+  return openEngineSet({ dataFolder: '.', programs: [textProgram()] }).cards();
+}
+
+function orNotRunning(error: unknown): undefined {
+  if (error instanceof MillraceError && error.code === 'node-not-running') return undefined;
+  throw error;
+}
+
+async function tell(context: CommandContext, kind: ModelNodeKind, command: NodeCommand): Promise<Answer> {
+  const own = ownNode(folderOf(context), kind);
+  try {
+    return (await askControl(nodeSocket(own.folder), command)) as Answer;
+  } catch (error) {
+    if (!(error instanceof MillraceError) || error.code !== 'not-running') throw error;
+    throw new MillraceError('node-not-running', {
+      actor: 'caller',
+      message: `No ${kind} of your own runs on this machine`,
+      values: { folder: own.folder },
+      hint: existsSync(own.keystore) ? `Start it with \`millrace ${kind} run\`.` : `Make one with \`millrace ${kind} init\`.`,
+      cause: error,
+    });
+  }
+}
