@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { Run } from './context.ts';
+import { registerInferenceGatewayCommands } from './gateway-commands.ts';
 import { registerInferenceCommands } from './inference-commands.ts';
 import { registerModelNodeCommands } from './model-node-commands.ts';
 import { registerOwnerCommands } from './owner-commands.ts';
@@ -190,12 +191,13 @@ function registerGatewayCommands(program: Command, run: Run): void {
     .option('--path <path>', 'one file of a folder')
     .addHelpText('after', '\nExample:\n  millrace put site/ --public && millrace link bafy…')
     .action(run(async (context, cid: never, options: never) => (await import('./link.ts')).link(context, cid, options)));
-  program
+  const gateway = program
     .command('gateway')
-    .description('serve public content to browsers of this machine, every block verified')
+    .description('serve public content to browsers of this machine, every block verified; run: the inference gateway')
     .option('--port <port>', 'port on 127.0.0.1; 0 takes a free one', '8080')
     .addHelpText('after', '\nExample:\n  millrace gateway   # then http://127.0.0.1:8080/ipfs/bafy…')
     .action(run(async (context, options: never) => (await import('./gateway.ts')).gateway(context, options)));
+  registerInferenceGatewayCommands(gateway, run);
   const s3 = program
     .command('s3')
     .description('serve S3 on this machine: buckets and objects for every S3 tool, stored on the network')

@@ -1,5 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { join } from 'node:path';
 import { MillraceError } from '../../errors.ts';
+import { lockFolder } from '../../lock.ts';
 import { openRecordJournal } from '../record-journal.ts';
 
 /** What a key may do. Money in base units of the gateway's token. */
@@ -144,6 +146,26 @@ export function openCallerKeys(path: string, nowSeconds: () => number = () => Ma
       await journal.close();
     },
   };
+}
+
+/** The keys of a gateway that does not run, for `work`. @throws folder-busy when it runs, journal-damaged */
+export async function withCallerKeys<T>(folder: string, work: (keys: CallerKeys) => Promise<T>): Promise<T> {
+  const lock = lockFolder(folder);
+  try {
+    const keys = openCallerKeys(keysPath(folder));
+    try {
+      return await work(keys);
+    } finally {
+      await keys.close();
+    }
+  } finally {
+    lock.release();
+  }
+}
+
+/** Where a gateway that keeps its things in `folder` has its keys. */
+export function keysPath(folder: string): string {
+  return join(folder, 'keys.journal');
 }
 
 function countRequest(kept: KeptKey, now: number): void {

@@ -3,12 +3,12 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { ReceiptDomain } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
-import { listenerOf } from '../../inference/index.ts';
+import { listenerOf, type ServingAnswer, type ServingRequest } from '../../inference/index.ts';
 import { lockFolder } from '../../lock.ts';
 import type { Logger } from '../../log.ts';
 import type { Payer, Receiver } from '../../token/index.ts';
-import { type CallerKeys, openCallerKeys } from './caller-keys.ts';
-import { createInferenceGateway, type ReplaySample } from './inference-gateway.ts';
+import { type CallerKeys, keysPath, openCallerKeys } from './caller-keys.ts';
+import { createInferenceGateway, type PaidRequest, type ReplaySample } from './inference-gateway.ts';
 import { type MinerDirectory, type MinerEntry, openMinerDirectory } from './miner-directory.ts';
 import { openReceiptBook, type ReceiptBook } from './receipt-book.ts';
 import type { Tokenizers } from './recount.ts';
@@ -37,8 +37,12 @@ export interface InferenceServerOptions {
   /** The most that is paid ahead to one miner. Default 10^18. */
   tabMax?: bigint;
   tokenizers?: Tokenizers;
+  /** Both are what an open replay courier gives (`openReplayCourier`): spread it into the options. */
   onSample?: (sample: ReplaySample) => void;
+  onPaid?: (paid: PaidRequest) => void;
   rules?: Partial<RoutingRules>;
+  /** Asked first for every request: pages of whoever runs the gateway. Undefined leaves it to the gateway. */
+  page?: (request: ServingRequest) => Promise<ServingAnswer> | undefined;
   refreshMs?: number;
   log: Logger;
 }
@@ -73,7 +77,7 @@ export async function startInferenceServer(options: InferenceServerOptions): Pro
   const lock = lockFolder(options.folder);
   const opened: (() => Promise<void> | void)[] = [() => lock.release()];
   try {
-    const keys = openCallerKeys(join(options.folder, 'keys.journal'));
+    const keys = openCallerKeys(keysPath(options.folder));
     opened.push(() => keys.close());
     const receipts = await openReceiptBook(join(options.folder, 'receipts'), options.log);
     opened.push(() => receipts.close());
@@ -88,7 +92,7 @@ export async function startInferenceServer(options: InferenceServerOptions): Pro
     opened.push(() => gateway.stop());
     const server = createServer(
       HTTP_LIMITS,
-      listenerOf((request) => gateway.answer(request)),
+      listenerOf((request) => options.page?.(request) ?? gateway.answer(request)),
     );
     server.maxConnections = CONNECTIONS_MAX;
     server.timeout = SILENCE_MS;
