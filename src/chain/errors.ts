@@ -17,6 +17,8 @@ const ACTORS: Record<string, Actor> = {
 
 /** What to do next, for contract errors whose values alone do not say it. */
 const HINTS: Record<string, string> = {
+  'already-registered': 'An operator holds one uid of a subnet; make another operator for another one.',
+  'changed-too-recently': 'Wait until the time that it names; rules change at most so often.',
   'deadline-not-reached': 'Wait until the deadline has passed.',
   'erc20-insufficient-allowance': 'Approve the amount first.',
   'erc20-insufficient-balance': 'Get more of the token first.',
@@ -24,10 +26,17 @@ const HINTS: Record<string, string> = {
   'insufficient-allowance': 'Approve the amount at the rails first.',
   'insufficient-balance': 'Deposit more first.',
   'insufficient-unlocked': 'Deposit more stake, or wait until obligations end.',
+  'lock-above-limit': 'Allow a larger lock, or wait: the cost falls with time.',
+  'lock-not-due': 'End the subnet first, and wait until the time that it names.',
+  'no-seat-free': 'Wait for the next settlement, which gives permits by stake.',
+  'not-subnet-owner': 'Use the wallet of the subnet’s owner.',
   'offer-expired': 'Ask for a new offer.',
+  'price-above-limit': 'Allow a higher price, or wait: it falls by half in each half-life while nobody registers.',
   'randomness-not-fixed': 'Fix the randomness of that time first; anyone may.',
   'release-frozen': 'Wait until the open dispute is decided.',
   'rotation-too-early': 'Wait until the rotation delay is over.',
+  'stake-too-small': 'Stake more; stake counts from the next second on.',
+  'take-too-high': 'Choose a take within the limit.',
   'time-not-reached': 'Wait until the chain has passed that time.',
   'too-few-jurors': 'Wait until more operators hold seats, or until votes of other disputes are settled.',
 };

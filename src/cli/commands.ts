@@ -5,6 +5,7 @@ import { registerInferenceCommands } from './inference-commands.ts';
 import { registerModelNodeCommands } from './model-node-commands.ts';
 import { registerOwnerCommands } from './owner-commands.ts';
 import { registerSimulateCommand } from './simulate-command.ts';
+import { registerSubnetOwnerCommands } from './subnet-owner-commands.ts';
 
 /** Adds every command with its options, help and examples. The code of a command is loaded when it runs. */
 export function registerCommands(program: Command, run: Run): void {
@@ -18,6 +19,7 @@ export function registerCommands(program: Command, run: Run): void {
   registerWalletCommands(program, run);
   registerFounderCommands(program, run);
   registerInferenceCommands(program, run);
+  registerSubnetOwnerCommands(program, run);
   registerModelNodeCommands(program, run);
   registerSimulateCommand(program, run);
 }

@@ -16,6 +16,15 @@ export { type EvidenceEntry, type EvidenceQuery, evidenceEpochs, readEvidence } 
 export { type GatewayKey, gatewayAccount, ownAccount, type ProbeAccount } from './judging/probe-accounts.ts';
 export { createProbeStock } from './judging/probe-stock.ts';
 export { NOBODY } from './judging/seat-survey.ts';
+export { createShownDesk, type ShownDesk } from './judging/shown-desk.ts';
+export {
+  CHANNEL_HEADER,
+  channelHeader,
+  SHOWN_LIMITS,
+  SHOWN_PATH,
+  SHOWN_SIGNED_HEADERS,
+  writeShown,
+} from './judging/shown-requests.ts';
 export { type SubnetJudge, startSubnetJudge } from './judging/subnet-judge.ts';
 export { textProgram } from './language/text-generator.ts';
 export {
@@ -70,6 +79,7 @@ export { type Concentration, concentrationOf, type Resemblance, resemblances } f
 export { decodeMetagraph, listSubnets, readMetagraph, readSubnet, readUids, type Subnet, type Uid } from './subnets/metagraph.ts';
 export { createOpinionAgent, type OpinionAgent, type OpinionAgentOptions, type OpinionWork } from './subnets/opinion-agent.ts';
 export { findUid, type OwnUid, uidsOfOperator } from './subnets/own-uids.ts';
+export { boundsText, RULE_TEXTS, type RuleText, ruleValueText, withRules } from './subnets/rule-texts.ts';
 export { createSettler, type Settler, type SettlerOptions } from './subnets/settler.ts';
 export {
   burnForSubnet,
@@ -81,5 +91,15 @@ export {
   ensurePermit,
   registerUid,
 } from './subnets/subnet-actions.ts';
+export {
+  acceptSubnetOwner,
+  dissolveSubnet,
+  fetchRewards,
+  proposeSubnetOwner,
+  readNextRules,
+  readWaitingRewards,
+  returnSubnetLock,
+  type WaitingRewards,
+} from './subnets/subnet-life.ts';
 export { DEFAULT_SUBNET_RULES, epochParameters, type SubnetRules } from './subnets/subnet-rules.ts';
 export { decodeRow } from './subnets/weights-row.ts';
