@@ -7,12 +7,13 @@ interface AskOptions {
   model?: string;
   maxTokens: string;
   seed?: string;
+  replay?: boolean;
 }
 
 /** Asks a language model of the network; the words come as they are made, then what they cost. `-` reads the question from standard input. */
 export async function ask(context: CommandContext, question: string, options: AskOptions): Promise<void> {
   const content = question === '-' ? await text(process.stdin) : question;
-  await withOwnGateway(context, async ({ send, account, told, server }) => {
+  await withOwnGateway(context, options, async ({ send, account, told, server }) => {
     const isStreamed = !context.output.json;
     const body = JSON.stringify({
       model: options.model ?? firstModel(server, 'chat'),

@@ -6,8 +6,8 @@ import { withOwnGateway } from './inference.ts';
 const SHOWN = 4;
 
 /** Turns texts into vectors; with `--json` the whole vectors, else how near each text is to the first (cosine). */
-export async function embed(context: CommandContext, texts: string[], options: { model?: string }): Promise<void> {
-  await withOwnGateway(context, async ({ send, account, told, server }) => {
+export async function embed(context: CommandContext, texts: string[], options: { model?: string; replay?: boolean }): Promise<void> {
+  await withOwnGateway(context, options, async ({ send, account, told, server }) => {
     const body = JSON.stringify({ model: options.model ?? firstModel(server, 'embedding'), input: texts });
     const response = await send('/v1/embeddings', { body, type: 'application/json' });
     const { data } = (await response.json()) as { data: { embedding: number[] }[] };

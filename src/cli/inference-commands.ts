@@ -1,6 +1,8 @@
 import type { Command } from 'commander';
 import type { Run } from './context.ts';
 
+const REPLAY = ['--replay', 'a validator may see and repeat this request; else only validators’ own probes check the miner'] as const;
+
 /** Adds the commands of the inference network with their options, help and examples. */
 export function registerInferenceCommands(program: Command, run: Run): void {
   program
@@ -9,6 +11,7 @@ export function registerInferenceCommands(program: Command, run: Run): void {
     .option('--model <name>', 'which model (default: the first that is served)')
     .option('--max-tokens <count>', 'how long the answer may be', '128')
     .option('--seed <number>', 'the same seed, the same answer')
+    .option(...REPLAY)
     .addHelpText('after', '\nExamples:\n  millrace ask "Call me"\n  millrace ask - --json < question.txt')
     .action(run(async (context, question: never, options: never) => (await import('./ask.ts')).ask(context, question, options)));
   program
@@ -16,6 +19,7 @@ export function registerInferenceCommands(program: Command, run: Run): void {
     .description('what is in a picture: objects, or text with --task ocr; spoken commands with --task command')
     .option('--task <task>', 'detection, ocr, command or activity', 'detection')
     .option('--model <name>', 'which model (default: any of the task)')
+    .option(...REPLAY)
     .addHelpText('after', '\nExamples:\n  millrace recognize photo.jpg\n  millrace recognize letter.png --task ocr')
     .action(run(async (context, path: never, options: never) => (await import('./recognize.ts')).recognize(context, path, options)));
   program
@@ -24,12 +28,14 @@ export function registerInferenceCommands(program: Command, run: Run): void {
     .option('-o, --output <path>', 'where to', 'out.wav')
     .option('--voice <name>', 'which voice', 'alloy')
     .option('--model <name>', 'which model (default: the first that is served)')
+    .option(...REPLAY)
     .addHelpText('after', '\nExample:\n  millrace say "The mill turns." -o mill.wav')
     .action(run(async (context, text: never, options: never) => (await import('./say.ts')).say(context, text, options)));
   program
     .command('embed <texts...>')
     .description('texts as vectors; without --json how near each is to the first')
     .option('--model <name>', 'which model (default: the first that is served)')
+    .option(...REPLAY)
     .addHelpText('after', '\nExample:\n  millrace embed "a broken generator" "the power unit failed" "chocolate cake"')
     .action(run(async (context, texts: never, options: never) => (await import('./embed.ts')).embed(context, texts, options)));
   program

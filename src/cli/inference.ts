@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { MillraceError } from '../errors.ts';
-import { type InferenceServer, minersOfNetwork, startInferenceServer } from '../gateway/index.ts';
-import { createInferenceReceipts, inferenceReceiptDomain, verifyReceipt } from '../inference/index.ts';
+import { type InferenceServer, minersOfNetwork, openReplayCourier, startInferenceServer } from '../gateway/index.ts';
+import { createInferenceReceipts, inferenceReceiptDomain, REPLAY_HEADER, verifyReceipt } from '../inference/index.ts';
 import { createPayer } from '../token/index.ts';
 import { formatAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
@@ -28,6 +28,8 @@ export interface AnswerAccount {
   operatorId: bigint;
   miner: string;
   evidence: string;
+  /** What stands behind that answer: a validator may repeat this very request, or it is checked by validators' own probes alone. */
+  check: 'replay allowed' | 'probes only';
   profile: string;
   inputUnits: bigint;
   outputUnits: bigint;
@@ -40,18 +42,27 @@ export interface AnswerAccount {
 /** A channel with a miner is filled for at most so many requests ahead: what is not used can be had back after the channel's delay. */
 const DEPOSIT_REQUESTS = 4n;
 const STOP_MS = 500;
+/** How long a command waits for validators to take what it shows them. */
+const SHOW_MS = 5_000;
 
 /**
- * Runs `work` beside a gateway to the network's miners, which pays them by vouchers from this wallet.
+ * Runs `work` beside a gateway to the network's miners, which pays them by vouchers from this wallet. With `replay` the requests and answers are
+ * shown to the validators that judge the miner, who may repeat them; paid requests are counted either way.
  * @throws no-network, not-running, key-in-use, no-miner, and what the work throws
  */
-export async function withOwnGateway<T>(context: CommandContext, work: (gateway: OwnGateway) => Promise<T>): Promise<T> {
+export async function withOwnGateway<T>(
+  context: CommandContext,
+  { replay = false }: { replay?: boolean },
+  work: (gateway: OwnGateway) => Promise<T>,
+): Promise<T> {
   const { client, manifest, signer, sender, folder, log } = await openSender(context);
   const closing: (() => Promise<void> | void)[] = [() => sender.close()];
   try {
     const channels = join(folder.client, 'channels');
     const payer = await createPayer({ client, signer, sender, folder: channels, depositRequests: DEPOSIT_REQUESTS });
     closing.push(() => payer.close());
+    const courier = openReplayCourier({ client, payer, signer, folder: folder.client, everyMs: 0, log });
+    closing.push(() => courier.close());
     const domain = inferenceReceiptDomain(client);
     const server = await startInferenceServer({
       folder: join(folder.client, 'inference'),
@@ -62,18 +73,25 @@ export async function withOwnGateway<T>(context: CommandContext, work: (gateway:
       token: client.address('networkToken'),
       now: () => client.now(),
       isOpen: true,
+      onSample: courier.onSample,
+      onPaid: courier.onPaid,
       log,
     });
     closing.push(() => server.stop(STOP_MS));
     const url = `http://${server.host}:${server.port}`;
     const codec = createInferenceReceipts(domain);
-    return await work({
+    const done = await work({
       url,
       server,
       told: (account) => accountText(account, manifest.tokens.network?.symbol ?? 'tokens'),
       account: (encoded) => accountOf(verifyReceipt(codec, encoded ?? throwNoReceipt(), {}).receipt, encoded as string),
-      send: (path, { body, type }) => send(`${url}${path}`, { body, type, signal: context.signal }),
+      send: (path, { body, type }) => send(`${url}${path}`, { body, type, replay, signal: context.signal }),
     });
+    if (replay) {
+      const { validators, accepted } = await courier.flush(AbortSignal.any([context.signal, AbortSignal.timeout(SHOW_MS)]));
+      context.output.note(accepted === 0 ? 'No validator took the request.' : `Shown to ${validators} validators, who may repeat it.`);
+    }
+    return done;
   } finally {
     for (const close of closing.reverse()) await close();
   }
@@ -82,11 +100,15 @@ export async function withOwnGateway<T>(context: CommandContext, work: (gateway:
 function accountText(account: AnswerAccount, symbol: string): string {
   const seconds = account.ttftMs < 1000 ? `${account.ttftMs} ms` : `${(account.ttftMs / 1000).toFixed(1)} s`;
   const cost = `${formatAmount(account.price, 18)} ${symbol}`;
-  return `${account.model} at operator ${account.operatorId}: ${cost}, ${account.outputUnits} ${account.unit} out, first after ${seconds}; evidence: ${account.evidence}; receipt ${account.receiptId.slice(0, 18)}…`;
+  return `${account.model} at operator ${account.operatorId}: ${cost}, ${account.outputUnits} ${account.unit} out, first after ${seconds}; evidence: ${account.evidence} (${account.check}); receipt ${account.receiptId.slice(0, 18)}…`;
 }
 
-async function send(url: string, init: { body: NonNullable<RequestInit['body']>; type: string; signal: AbortSignal }): Promise<Response> {
-  const response = await fetch(url, { method: 'POST', body: init.body, headers: { 'content-type': init.type }, signal: init.signal });
+async function send(
+  url: string,
+  init: { body: NonNullable<RequestInit['body']>; type: string; replay: boolean; signal: AbortSignal },
+): Promise<Response> {
+  const headers = { 'content-type': init.type, ...(init.replay ? { [REPLAY_HEADER]: 'allow' } : {}) };
+  const response = await fetch(url, { method: 'POST', body: init.body, headers, signal: init.signal });
   if (response.ok) return response;
   const text = await response.text();
   throw failureOf(response.status, text);
@@ -131,6 +153,7 @@ function accountOf(receipt: ReturnType<typeof verifyReceipt>['receipt'], encoded
     operatorId: subject.operatorId,
     miner: subject.miner,
     evidence,
+    check: inputs.replayAllowed && !inputs.zeroRetention ? 'replay allowed' : 'probes only',
     profile,
     inputUnits: inputs.units,
     outputUnits: outputs.units,

@@ -5,7 +5,7 @@ import { table } from './output.ts';
 
 /** Every model that is served, by whom, at what price, with the evidence behind its answers. */
 export async function models(context: CommandContext): Promise<void> {
-  await withOwnGateway(context, async ({ server }) => {
+  await withOwnGateway(context, {}, async ({ server }) => {
     const items = [...server.directory.all()].flatMap(({ entry, signed }) =>
       signed.offer.models.map((model) => ({ ...model, operatorId: entry.operatorId, rank: entry.rank })),
     );

@@ -15,7 +15,11 @@ interface Found {
 }
 
 /** Lets a model of the network look at a picture (or listen to a sound), and prints what it found, who vouches for it, and the cost. */
-export async function recognize(context: CommandContext, path: string, options: { task: string; model?: string }): Promise<void> {
+export async function recognize(
+  context: CommandContext,
+  path: string,
+  options: { task: string; model?: string; replay?: boolean },
+): Promise<void> {
   if (!TASKS.includes(options.task)) {
     throw new MillraceError('bad-option', {
       actor: 'caller',
@@ -24,7 +28,7 @@ export async function recognize(context: CommandContext, path: string, options: 
     });
   }
   const body = await readSmallFile(path);
-  await withOwnGateway(context, async ({ send, account, told }) => {
+  await withOwnGateway(context, options, async ({ send, account, told }) => {
     const query = options.model === undefined ? '' : `?${new URLSearchParams({ model: options.model })}`;
     const response = await send(`/v1/tasks/${options.task}${query}`, { body, type: 'application/octet-stream' });
     const found = (await response.json()) as Found;

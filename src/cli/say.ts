@@ -9,9 +9,9 @@ import { withOwnGateway } from './inference.ts';
 export async function say(
   context: CommandContext,
   text: string,
-  options: { output: string; voice: string; model?: string },
+  options: { output: string; voice: string; model?: string; replay?: boolean },
 ): Promise<void> {
-  await withOwnGateway(context, async ({ send, account, told, server }) => {
+  await withOwnGateway(context, options, async ({ send, account, told, server }) => {
     const model = options.model ?? firstModel(server, 'speech');
     const body = JSON.stringify({ model, input: text, voice: options.voice, response_format: 'wav' });
     const response = await send('/v1/audio/speech', { body, type: 'application/json' });

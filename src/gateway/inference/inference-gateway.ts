@@ -12,6 +12,7 @@ import {
   type InferenceReceipt,
   priceUp,
   RECEIPT_HEADER,
+  REPLAY_HEADER,
   readBody,
   type Sale,
   type ServingAnswer,
@@ -35,12 +36,22 @@ import { findMiners, noteOutcome, type Routed, type RoutingRules, routeToMiner }
 /** A request that a validator may run again: its caller allowed it. */
 export interface ReplaySample {
   path: string;
+  query: string;
   contentType: string;
   requestBody: Buffer;
   answer: Buffer;
   /** Base64url of the receipt. */
   receipt: string;
+  /** Of the receipt: the channel that paid for it. */
+  channelId: Hex;
   uid: number;
+  operatorId: bigint;
+}
+
+/** A request that a miner was paid for: counted, whether or not a validator may run it again. */
+export interface PaidRequest {
+  channelId: Hex;
+  operatorId: bigint;
 }
 
 /** How a gateway works. */
@@ -59,6 +70,8 @@ export interface InferenceGatewayOptions {
   tokenizers?: Tokenizers;
   /** Gets requests and answers that validators may run again. */
   onSample?: (sample: ReplaySample) => void;
+  /** Is told of every request that a miner was paid for. */
+  onPaid?: (paid: PaidRequest) => void;
   rules?: Partial<RoutingRules>;
   bodyBytesMax?: number;
   log: Logger;
@@ -276,7 +289,7 @@ class Gateway implements InferenceGateway {
       return sold.demand;
     }
     const { sale } = sold;
-    const replayAllowed = !zeroRetention && request.headers['millrace-replay'] === 'allow';
+    const replayAllowed = !zeroRetention && request.headers[REPLAY_HEADER] === 'allow';
     const isCounted = chosen.some(({ model }) => this.#options.tokenizers?.has(model.root) === true);
     const keep = isCounted || (replayAllowed && this.#options.onSample !== undefined);
     try {
@@ -358,19 +371,24 @@ class Gateway implements InferenceGateway {
 
   #keepReceipt(running: Running, outcome: AnswerOutcome, charged: bigint): void {
     const { request, routed, caller, body, zeroRetention } = running;
-    const { uid } = routed.chosen.miner.entry;
+    const { uid, operatorId } = routed.chosen.miner.entry;
     const encoded = outcome.encoded as string;
-    const { inputs } = (outcome.signed as NonNullable<AnswerOutcome['signed']>).receipt;
+    const { inputs, outputs } = (outcome.signed as NonNullable<AnswerOutcome['signed']>).receipt;
     const keyId = caller.key === undefined ? {} : { keyId: caller.key.id };
     this.#options.receipts.add({ id: inputs.receiptId, encoded, ...keyId, charged: charged.toString(), uid });
+    const { channelId } = inputs;
+    if (outputs.price > 0n && channelId !== NO_CHANNEL) this.#options.onPaid?.({ channelId, operatorId });
     if (zeroRetention || !inputs.replayAllowed || outcome.kept === undefined) return;
     this.#options.onSample?.({
       path: request.path,
+      query: request.query,
       contentType: request.headers['content-type'] ?? 'application/json',
       requestBody: body,
       answer: outcome.kept,
       receipt: encoded,
+      channelId,
       uid,
+      operatorId,
     });
   }
 

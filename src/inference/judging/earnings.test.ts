@@ -9,6 +9,7 @@ import { weightsDown } from './weights.ts';
 const FEE_BPS = 200n;
 const BPS = 10_000n;
 const amount = fc.bigInt({ min: 0n, max: 10n ** 22n });
+const terms = fc.record({ returnedBps: fc.bigInt({ min: 0n, max: 9_000n }), subnets: fc.integer({ min: 1, max: 8 }) });
 const others = fc.array(fc.record({ paid: amount, quality: fc.integer({ min: 0, max: WHOLE }) }), { minLength: 1, maxLength: 20 });
 
 /** What uid 0 gets of the emission, in the payers' token, less what was burnt on its own payments. */
@@ -16,7 +17,7 @@ function gainOf(own: bigint, rest: readonly { paid: bigint; quality: number }[],
   const miners = [{ paid: own, quality: WHOLE }, ...rest];
   const earners = miners.map(({ paid, quality }, uid): Earner => {
     const burnt = (paid * FEE_BPS) / BPS;
-    return { uid, quality, earned: earnedDown({ receipted: paid, burnt, counted: 0n }, FEE_BPS).earned };
+    return { uid, quality, earned: earnedDown({ receipted: paid, burnt, counted: 0n }, { feeBps: FEE_BPS }).earned };
   });
   const shares = shareEmissionDown(earners, emissionValue);
   const total = [...shares.shares.values()].reduce((sum, share) => sum + share, shares.rest);
@@ -55,19 +56,22 @@ test('with a sink, who has no paid request earns nothing, and all who pay themse
 
 test('earnings are counted once, never above what receipts and chain both show, and never below zero', () => {
   fc.assert(
-    fc.property(fc.array(fc.record({ receipted: amount, burnt: amount }), { maxLength: 10 }), (steps) => {
+    fc.property(fc.array(fc.record({ receipted: amount, burnt: amount }), { maxLength: 10 }), terms, (steps, { returnedBps, subnets }) => {
+      const told = { feeBps: FEE_BPS, returnedBps, subnets };
       let known = { receipted: 0n, burnt: 0n, counted: 0n };
       let sum = 0n;
       for (const step of steps) {
         known = { ...known, receipted: known.receipted + step.receipted, burnt: known.burnt + step.burnt };
-        const { earned, counted } = earnedDown(known, FEE_BPS);
+        const { earned, counted } = earnedDown(known, told);
         assert.ok(earned >= 0n);
         sum += earned;
         known = { ...known, counted };
-        assert.equal(earnedDown(known, FEE_BPS).earned, 0n);
+        assert.equal(earnedDown(known, told).earned, 0n);
       }
-      assert.ok(sum * 10n <= known.burnt * 9n);
       assert.ok(sum * 10n * BPS <= known.receipted * FEE_BPS * 9n);
+      // In as many subnets as it is in, and with what storage's rewards give for the same fees: never more than nine tenths of what was burnt.
+      const returned = (known.burnt * returnedBps) / BPS;
+      assert.ok((sum * BigInt(subnets) + returned) * 10n <= known.burnt * 9n);
     }),
     { numRuns: 100 },
   );

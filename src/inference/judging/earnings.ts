@@ -10,19 +10,35 @@ export interface PaidWork {
   counted: bigint;
 }
 
-/** Of what was burnt, the share that may come back as emission, in millionths: the rest is a payer's loss whoever he is. */
+/** How much of a burnt fee may earn. */
+export interface EarningTerms {
+  /** Share of a payment that is burnt, basis points. */
+  feeBps: bigint;
+  /** Share of the same burnt fee that other rewards of the network give back, basis points. Default none. */
+  returnedBps?: bigint;
+  /** In how many subnets the miner holds a uid: each counts one part of so many. Default 1. */
+  subnets?: number;
+}
+
+/** Of what was burnt, the share that may come back at all, in millionths: the rest is a payer's loss whoever he is. */
 export const EARN_SHARE = 900_000n;
 const BPS = 10_000n;
 const MILLIONTHS = BigInt(WHOLE);
 
 /**
- * What a miner may earn in this epoch: nine tenths of the fees that were burnt on paid requests and not counted before. It is bounded by what
- * the chain shows and, where receipts are known, by these, so that neither receipts without money nor money without requests earn. Never negative.
+ * What a miner may earn in this epoch: nine tenths of the fees that were burnt on paid requests and not counted before, less what other rewards
+ * give back of the same fees, in equal parts in all subnets where it could be counted: together never more than nine tenths come back. It is
+ * bounded by what the chain shows and, where receipts are known, by these, so that neither receipts without money nor money without requests
+ * earn. Never negative.
  */
-export function earnedDown({ receipted, burnt, counted }: PaidWork, feeBps: bigint): { earned: bigint; counted: bigint } {
+export function earnedDown(
+  { receipted, burnt, counted }: PaidWork,
+  { feeBps, returnedBps = 0n, subnets = 1 }: EarningTerms,
+): { earned: bigint; counted: bigint } {
+  const share = EARN_SHARE - (returnedBps * MILLIONTHS) / BPS;
   const proven = receipted === undefined ? burnt : min((receipted * feeBps) / BPS, burnt);
   const fresh = proven > counted ? proven - counted : 0n;
-  return { earned: (fresh * EARN_SHARE) / MILLIONTHS, counted: counted + fresh };
+  return { earned: share <= 0n ? 0n : (fresh * share) / (MILLIONTHS * BigInt(Math.max(1, subnets))), counted: counted + fresh };
 }
 
 /** A miner as its share is reckoned. */

@@ -1,3 +1,4 @@
+import type { Address } from 'viem';
 import type { PlannedProbe } from './probe-plan.ts';
 import type { AnsweredRequest } from './replay.ts';
 
@@ -5,6 +6,8 @@ import type { AnsweredRequest } from './replay.ts';
 export interface JudgedMiner {
   uid: number;
   operatorId: bigint;
+  /** The operator's key: it signs receipts, and is paid. */
+  nodeKey: Address;
   registeredAt: number;
   /** What it shares with other uids of the same owner (see `groupByOwner`). */
   marks: readonly string[];
@@ -12,8 +15,12 @@ export interface JudgedMiner {
   paths: readonly string[];
   /** The model that is asked for at a path. */
   models?: Readonly<Record<string, string>>;
-  /** Fees burnt so far on what it was paid, base units of the network's token. */
+  /** Fees burnt so far on what its key was paid, base units of the network's token. */
   burnt: bigint;
+  /** Its offer names its own key as the one to be paid: what others are paid earns it nothing. */
+  hasOwnPurse: boolean;
+  /** In how many subnets its operator holds a uid, this one included: what was burnt for it counts in each for one part of so many. */
+  subnets: number;
 }
 
 /** A subnet at this moment. Times are protocol time, seconds. */
@@ -28,6 +35,8 @@ export interface SubnetMoment {
   sink: number | undefined;
   /** What the miners' part of this epoch's emission is worth, base units of the network's token. */
   emissionValue: bigint;
+  /** The share of a burnt fee that storage's rewards give back to whoever was paid, basis points: it does not come back here a second time. */
+  returnedBps: bigint;
 }
 
 /** How a probe went. */
@@ -40,9 +49,11 @@ export interface ProbeOutcome {
   answered?: AnsweredRequest;
 }
 
-/** A user's paid request, shown by the gateway that carried it. */
-export interface ShownRequest extends AnsweredRequest {
+/** A user's paid request, shown by the gateway that carried it. Its answer's type is guessed: a stranger's word for it is not taken. */
+export interface ShownRequest extends Omit<AnsweredRequest, 'answerType'> {
   uid: number;
+  /** Whose channel paid for it. */
+  payer: Address;
 }
 
 /** All that a validator reaches in the world: the chain, gateways, its hand on the weights board. */

@@ -16,12 +16,20 @@ export interface JudgingState {
   /** By uid, since the last commit. */
   records: Map<number, MinerRecord>;
   answers: AskedAnswer[];
-  /** By operator: burnt fees that have earned already, or were burnt before this validator looked. */
+  /** By operator and its key: burnt fees that have earned already, or were burnt before this validator looked. */
   counted: Map<string, bigint>;
   /** By uid and its holder: smoothed shares of the emission. */
   smoothed: Map<string, bigint>;
-  /** Paid requests of users that gateways told of, and how many of these allow to be run again. */
-  shown: { paid: number; replayable: number };
+  shown: ShownCounts;
+}
+
+/** Users' requests that gateways told of since this validator began: how many were paid, how many shown, and how those ended that were run again. */
+export interface ShownCounts {
+  paid: number;
+  replayable: number;
+  confirmed: number;
+  refuted: number;
+  unproven: number;
 }
 
 const VERSION = 1;
@@ -37,7 +45,7 @@ export function freshState(): JudgingState {
     answers: [],
     counted: new Map(),
     smoothed: new Map(),
-    shown: { paid: 0, replayable: 0 },
+    shown: { paid: 0, replayable: 0, confirmed: 0, refuted: 0, unproven: 0 },
   };
 }
 
@@ -51,7 +59,7 @@ export function readState(path: string): JudgingState {
   }
   try {
     const { version, state } = JSON.parse(text, revive) as { version: number; state: JudgingState };
-    if (version === VERSION) return state;
+    if (version === VERSION) return { ...state, shown: { ...freshState().shown, ...state.shown } };
   } catch {
     // Written whole or not at all: something else wrote it.
   }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { Hex } from 'viem';
+import { type Address, type Hex, isAddressEqual } from 'viem';
 import type { EvidenceClass, ReceiptCodec } from '../../chain/index.ts';
 import { toMillraceError } from '../../errors.ts';
 import type { Engine, EngineResult } from '../engines/engine.ts';
@@ -55,6 +55,8 @@ export interface ReplayOptions {
   countTokens?: (root: Hex) => ((text: string) => number) | undefined;
   /** It is the validator's own request: neither leave nor a payment is needed to run it again. */
   isOwn?: boolean;
+  /** Whose answer it is said to be: a receipt of anybody else says nothing of that miner. */
+  miner?: { operatorId: bigint; nodeKey: Address };
   signal: AbortSignal;
 }
 
@@ -63,9 +65,13 @@ export interface ReplayOptions {
  * brought them may have made them up. Requests of others are run only if they were paid, their caller allowed it, and nothing was to be forgotten.
  */
 export async function replayRequest(sample: AnsweredRequest, options: ReplayOptions): Promise<ReplayVerdict> {
-  const receipt = receiptOf(sample, options.codec);
+  const receipt = receiptOfSample(sample, options.codec);
   if (typeof receipt === 'string') return unproven(receipt);
   const { inputs, subject } = receipt;
+  const { miner } = options;
+  if (miner !== undefined && (subject.operatorId !== miner.operatorId || !isAddressEqual(subject.miner, miner.nodeKey))) {
+    return unproven('other-miner', receipt);
+  }
   if (options.isOwn !== true) {
     if (inputs.zeroRetention || !inputs.replayAllowed) return unproven('not-allowed', receipt);
     if (receipt.outputs.price === 0n || inputs.channelId === NO_BYTES) return unproven('not-paid', receipt);
@@ -132,8 +138,8 @@ function judge({ sample, receipt, call, result, model, isTrusted }: Rerun): Repl
     : { outcome: 'confirmed', evidence: 'fingerprinted', reason: 'near-output', distance, receipt };
 }
 
-/** The receipt, or why there is none to judge by. */
-function receiptOf(sample: AnsweredRequest, codec: ReceiptCodec<InferenceReceipt>): InferenceReceipt | string {
+/** The receipt of a sample that its miner signed over these very bytes, or why there is none to judge by. Never throws. */
+export function receiptOfSample(sample: AnsweredRequest, codec: ReceiptCodec<InferenceReceipt>): InferenceReceipt | string {
   try {
     const covered = signedBytes(answerTypeOf(sample), sample.answer);
     const { receipt } = verifyReceipt(codec, sample.receipt, { requestHash: sha256(sample.requestBody), responseHash: sha256(covered) });
@@ -181,8 +187,9 @@ function ownContent(call: Call, result: EngineResult, receipt: InferenceReceipt)
   return { task: 'speech', audio: typeof body === 'string' ? Buffer.from(body) : body };
 }
 
+/** Whether the body alone says all that was asked. A form takes what it has not from the query, and its boundary from a header: neither is signed. */
 function isSelfContained({ contentType }: AnsweredRequest): boolean {
-  return /^(application\/json|multipart\/form-data)/i.test(contentType);
+  return /^application\/json/i.test(contentType);
 }
 
 /** Whether the same request has one answer: exact models always; others when they draw nothing, or from a seed. */

@@ -1,4 +1,4 @@
-import { type Address, getAddress } from 'viem';
+import { type Address, getAddress, isAddressEqual } from 'viem';
 import type { ChainClient, ReceiptDomain } from '../../chain/index.ts';
 import { peerFetch } from '../../connect/index.ts';
 import { toMillraceError } from '../../errors.ts';
@@ -68,8 +68,9 @@ export async function surveySeats(client: ChainClient, options: SurveyOptions): 
   const uids = (await readUids(client, options.subnetId)).filter(({ operatorId }) => operatorId !== 0n);
   const now = await client.now();
   const survey: Survey = { seats: [], sink: undefined };
+  const others = await otherSubnets(client, options.subnetId);
   for (let from = 0; from < uids.length; from += AT_ONCE) {
-    const seats = await Promise.all(uids.slice(from, from + AT_ONCE).map((uid) => surveySeat(client, uid, { ...options, now })));
+    const seats = await Promise.all(uids.slice(from, from + AT_ONCE).map((uid) => surveySeat(client, uid, { ...options, now, others })));
     for (const { seat, isSink } of seats) {
       if (!isSink) survey.seats.push(seat);
       else survey.sink ??= seat.uid;
@@ -81,7 +82,7 @@ export async function surveySeats(client: ChainClient, options: SurveyOptions): 
 async function surveySeat(
   client: ChainClient,
   { uid, operatorId, registeredAt }: Uid,
-  { domain, before, log, now, kind }: SurveyOptions & { now: bigint },
+  { domain, before, log, now, kind, others }: SurveyOptions & { now: bigint; others: readonly bigint[] },
 ): Promise<{ seat: Seat; isSink: boolean }> {
   const operator = await client.read('operators', 'operator', [operatorId]);
   const { endpoint, transportKey, owner, beneficiary, nodeKey } = operator;
@@ -99,10 +100,34 @@ async function surveySeat(
   const models = Object.fromEntries(fitting.map(({ task, id }) => [PATH_OF_TASK[task], id]));
   const paths = Object.keys(models);
   const receiver = offer?.receiver ?? nodeKey;
-  const burnt = await client.read('channels', 'feesBurntOf', [receiver]);
+  const hasOwnPurse = isAddressEqual(receiver, nodeKey);
+  const [burnt, held] = await Promise.all([
+    client.read('channels', 'feesBurntOf', [nodeKey]),
+    Promise.all(others.map((subnetId) => holdsUid(client, subnetId, operatorId))),
+  ]);
+  const subnets = 1 + held.filter((isHeld) => isHeld).length;
   // One machine, owner, purse: one miner, however many uids. Hosts are not told apart by port.
   const marks = [`owner ${owner}`, `purse ${beneficiary}`, `purse ${receiver}`, `key ${transportKey}`];
-  return { seat: { uid, operatorId, registeredAt, marks, paths, models, burnt, endpoint, transportKey, offer }, isSink };
+  const paid = { burnt, hasOwnPurse, subnets };
+  return { seat: { uid, operatorId, nodeKey, registeredAt, marks, paths, models, ...paid, endpoint, transportKey, offer }, isSink };
+}
+
+/** Subnets besides one that are not dissolved. */
+async function otherSubnets(client: ChainClient, subnetId: bigint): Promise<bigint[]> {
+  const count = Number(await client.read('subnets', 'subnetCount'));
+  const others = Array.from({ length: count }, (_, at) => BigInt(at + 1)).filter((one) => one !== subnetId);
+  const found = await Promise.all(others.map((one) => client.read('subnets', 'subnet', [one])));
+  return others.filter((_, at) => found[at]?.dissolved === false);
+}
+
+async function holdsUid(client: ChainClient, subnetId: bigint, operatorId: bigint): Promise<boolean> {
+  try {
+    await client.read('subnets', 'uidOf', [subnetId, operatorId]);
+    return true;
+  } catch (error) {
+    if (toMillraceError(error).code === 'not-registered') return false;
+    throw error;
+  }
 }
 
 function isOfKind(kind: string, task: TaskType): boolean {

@@ -2,14 +2,15 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { zeroHash } from 'viem';
-import { developmentSigner, nodeKeyConsent } from '../../chain/index.ts';
-import { openTransportIdentity, type PeerServer, startPeerServer } from '../../connect/index.ts';
+import { developmentSigner, nodeKeyConsent, type Signer } from '../../chain/index.ts';
+import { contentDigest, openTransportIdentity, type PeerServer, peerFetch, signRequest, startPeerServer } from '../../connect/index.ts';
 import { silentLogger } from '../../log.ts';
-import { createPayer, openReceiver, startClaimer } from '../../token/index.ts';
+import { type ChannelConfig, createPayer, openReceiver, startClaimer } from '../../token/index.ts';
 import { createTextGenerator, TEXT_CARD } from '../language/text-generator.ts';
 import { fetchOf } from '../serving/carriers.ts';
-import { createMiner } from '../serving/miner.ts';
+import { createMiner, REPLAY_HEADER } from '../serving/miner.ts';
 import { TEST_PRICE } from '../serving/miner-fixture.ts';
+import { RECEIPT_HEADER } from '../serving/receipt.ts';
 import { inferenceReceiptDomain } from '../serving/receipt-domain.ts';
 import { registerUid } from '../subnets/subnet-actions.ts';
 import { startTestSubnet, type TestOperator, type TestSubnet, TOKEN } from '../subnets/subnet-fixture.ts';
@@ -18,12 +19,17 @@ import { readEvidence } from './evidence.ts';
 import { ownAccount } from './probe-accounts.ts';
 import { createProbeStock } from './probe-stock.ts';
 import { NOBODY } from './seat-survey.ts';
-import { startSubnetJudge } from './subnet-judge.ts';
+import { createShownDesk, type ShownDesk } from './shown-desk.ts';
+import { CHANNEL_HEADER, channelHeader, SHOWN_PATH, SHOWN_SIGNED_HEADERS, type ShownMessage, writeShown } from './shown-requests.ts';
+import { type SubnetJudge, startSubnetJudge } from './subnet-judge.ts';
 
 const PATIENCE_MS = 120_000;
 const engine = createTextGenerator({ limits: { idleMs: 0 } });
 const stops: (() => Promise<void> | void)[] = [];
 let subnet: TestSubnet;
+let judging: SubnetJudge;
+let evidence: string;
+let seat: { endpoint: string; transportKey: string };
 
 before(async () => {
   subnet = await startTestSubnet({ tempoSeconds: 300 });
@@ -98,11 +104,13 @@ test('a validator finds a miner on chain, probes it as a paying client, commits 
   const [judge, miner, sink] = [await subnet.join({ stake: 1000n * TOKEN }), await subnet.join(), await joinSink()];
   await subnet.faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [judge.nodeKey.address, 100n * TOKEN] });
   await serve(miner);
+  seat = await client.read('operators', 'operator', [miner.operatorId]);
   const { sender, nodeKey, uid } = judge;
   const payer = await createPayer({ client, signer: nodeKey, sender, folder: join(folder, 'channels'), depositRequests: 2n });
   const account = ownAccount(payer, { amountMax: TOKEN });
   const own = join(folder, 'judge');
-  const judging = await startSubnetJudge({
+  evidence = join(own, 'evidence');
+  judging = await startSubnetJudge({
     client,
     sender,
     subnetId,
@@ -133,4 +141,73 @@ test('a validator finds a miner on chain, probes it as a paying client, commits 
   const probes = readEvidence(join(own, 'evidence'), { epoch, uid: miner.uid, kind: 'probe' });
   assert.ok(probes.length > 0);
   for (const { outcome, verdict, evidence } of probes) assert.deepEqual([outcome, verdict, evidence], ['ok', 'confirmed', 'replayed']);
+});
+
+/** A user who asks the miner itself, pays each request from a channel of its own, and lets validators repeat it, or not. */
+async function startUser(signer: Signer) {
+  const { client, faucet, folder } = subnet;
+  const sender = subnet.senderOf(signer);
+  await faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [signer.address, 10n * TOKEN] });
+  const payer = await createPayer({ client, signer, sender, folder: join(folder, `user-${signer.address}`), depositRequests: 8n });
+  stops.push(() => payer.close());
+  const fetchSeat = (async (path: string, init: RequestInit = {}) =>
+    peerFetch(seat, path, {
+      method: init.method,
+      headers: Object.fromEntries(new Headers(init.headers)),
+      body: init.body as string,
+    })) as typeof fetch;
+  return {
+    channel: () => payer.channels()[0]?.config as ChannelConfig,
+    async ask(question: string, leave: Record<string, string>): Promise<ShownMessage['requests'][number]> {
+      const body = JSON.stringify({ model: TEXT_CARD.id, messages: [{ role: 'user', content: question }], max_tokens: 4 });
+      const path = '/v1/chat/completions';
+      const init = { method: 'POST', headers: { 'content-type': 'application/json', ...leave }, body };
+      const response = await payer.fetch(path, { amountMax: TOKEN, init, fetch: fetchSeat });
+      const answer = Buffer.from(await response.arrayBuffer());
+      const receipt = response.headers.get(RECEIPT_HEADER) as string;
+      return { path, query: '', contentType: 'application/json', requestBody: Buffer.from(body), answer, receipt };
+    },
+  };
+}
+
+/** Shows a message to a validator's desk, as a gateway does. */
+async function show(desk: ShownDesk, by: { signer: Signer; channel: ChannelConfig }, message: ShownMessage, sent = writeShown(message)) {
+  const url = `https://127.0.0.1${SHOWN_PATH}`;
+  const headers = { 'content-digest': contentDigest(writeShown(message)), [CHANNEL_HEADER]: channelHeader(by.channel) };
+  const signature = await signRequest({ method: 'POST', url, headers }, by.signer, { covered: SHOWN_SIGNED_HEADERS });
+  const response = await desk.take(new Request(url, { method: 'POST', headers: { ...headers, ...signature }, body: new Uint8Array(sent) }));
+  const body = (await response.json()) as { accepted?: number; refused?: Record<string, number>; error?: { code: string } };
+  return { status: response.status, code: body.error?.code, ...body };
+}
+
+test('users’ paid requests that they let validators repeat are run again; nobody else’s word, and no other request, is taken', async () => {
+  const { client } = subnet;
+  const [user, stranger] = [developmentSigner(32, 'dev'), developmentSigner(33, 'dev')];
+  const { ask, channel } = await startUser(user);
+  const allowed = [await ask('Call me', { [REPLAY_HEADER]: 'allow' }), await ask('The whale', { [REPLAY_HEADER]: 'allow' })];
+  const kept = await ask('A secret', {});
+  const [first] = allowed as [ShownMessage['requests'][number]];
+  const desk = createShownDesk({ client, judges: () => [judging], log: silentLogger });
+  const by = { signer: user, channel: channel() };
+  const message = { paid: 3, requests: [...allowed, kept, { ...first, answer: Buffer.from('{"choices":[]}') }] };
+  const taken = await show(desk, by, message);
+  assert.deepEqual([taken.status, taken.accepted], [200, 2]);
+  assert.deepEqual(taken.refused, { 'not-allowed': 1, 'bad-sample: receipt-mismatch': 1 });
+  assert.deepEqual((await show(desk, by, { paid: 0, requests: [first] })).refused, { 'shown-before': 1 });
+  assert.equal((await show(desk, { ...by, signer: stranger }, message)).code, 'not-the-payer');
+  const empty = { ...channel(), payer: stranger.address, payerAuthorizer: stranger.address };
+  assert.equal((await show(desk, { signer: stranger, channel: empty }, message)).code, 'channel-empty');
+  assert.equal(
+    (await show(desk, { signer: stranger, channel: { ...empty, receiver: stranger.address } }, message)).code,
+    'not-judged-here',
+  );
+  assert.equal((await show(desk, by, message, Buffer.from('{}'))).code, 'wrong-digest');
+  await until(async () => (judging.status().shown as { confirmed: number }).confirmed === 2);
+  assert.deepEqual(judging.status().shown, { paid: 3, replayable: 2, confirmed: 2, refuted: 0, unproven: 0 });
+  const epoch = BigInt(judging.status().epoch as string);
+  const replays = [epoch - 1n, epoch].flatMap((at) => readEvidence(evidence, { epoch: at, kind: 'replay' }));
+  assert.deepEqual(
+    replays.map(({ verdict, reason }) => [verdict, reason]),
+    Array.from({ length: 2 }, () => ['confirmed', 'same-output']),
+  );
 });

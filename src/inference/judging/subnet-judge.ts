@@ -1,10 +1,11 @@
 import { join } from 'node:path';
-import type { Hex } from 'viem';
+import { type Address, type Hex, hexToBytes, isAddressEqual } from 'viem';
 import type { ChainClient, Sender } from '../../chain/index.ts';
 import { toMillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { createInferenceReceipts } from '../serving/receipt.ts';
 import { inferenceReceiptDomain } from '../serving/receipt-domain.ts';
+import { type Beacon, fetchPulses, type PulseSource } from '../subnets/beacon.ts';
 import { readSubnet, type Subnet } from '../subnets/metagraph.ts';
 import { createOpinionAgent } from '../subnets/opinion-agent.ts';
 import { ensurePermit } from '../subnets/subnet-actions.ts';
@@ -25,6 +26,8 @@ export interface SubnetJudgeOptions {
   modelOf: (root: Hex) => JudgedModel | undefined;
   stock: ValidatorOptions['stock'];
   accounts: readonly ProbeAccount[];
+  /** Servers with drand's HTTP API that may have the pulses of the subnet's beacon; without any the judge opens its own commits only. */
+  pulseUrls?: () => readonly string[];
   /** What one token of the inference network is worth, base units of the network's token. */
   emissionPrice: bigint;
   rules?: Partial<JudgingRules>;
@@ -37,7 +40,12 @@ export interface SubnetJudgeOptions {
 
 /** A validator that works. */
 export interface SubnetJudge {
-  /** Takes requests of users that a gateway shows, and how many paid ones there were in all. Bounded: the oldest are dropped. */
+  /** The uid that it judges whose operator has this key. */
+  seatOf(nodeKey: Address): { uid: number; operatorId: bigint } | undefined;
+  /**
+   * Takes users' requests that a gateway shows, checked by {@link createShownDesk}, and how many paid ones there were in all. In memory only, and
+   * bounded, by payer too: the oldest are dropped.
+   */
   show(requests: readonly ShownRequest[], paid: number): void;
   status(): Record<string, unknown>;
   stop(): Promise<void>;
@@ -46,6 +54,8 @@ export interface SubnetJudge {
 const ROUND_MS = 2_000;
 const SURVEY_MS = 30_000;
 const SHOWN_MAX = 256;
+const SHOWN_BYTES_MAX = 32 << 20;
+const SHOWN_OF_PAYER_MAX = 64;
 const BLOCK_SECONDS = 12n;
 const TOKEN = 10n ** 18n;
 const MILLIONTHS = 1_000_000n;
@@ -76,6 +86,7 @@ function startRounds(validator: Validator, world: World, { subnetId, uid, roundM
   const over = new AbortController();
   const running = validator.run(over.signal, roundMs);
   return {
+    seatOf: world.seatOf,
     show: world.show,
     status: () => ({ subnetId: subnetId.toString(), uid, ...validator.status() }),
     async stop() {
@@ -87,12 +98,14 @@ function startRounds(validator: Validator, world: World, { subnetId, uid, roundM
 
 interface World {
   ports: JudgingPorts;
+  seatOf: SubnetJudge['seatOf'];
   show: SubnetJudge['show'];
 }
 
 function createWorld(options: SubnetJudgeOptions): World {
   const { client, subnetId, uid, sender, folder, accounts, log } = options;
-  const agent = createOpinionAgent({ client, sender, subnetId, uid, folder: join(folder, 'opinions'), log });
+  const pulses = options.pulseUrls === undefined ? undefined : pulsesOf(client, subnetId, options.pulseUrls);
+  const agent = createOpinionAgent({ client, sender, subnetId, uid, folder: join(folder, 'opinions'), pulses, log });
   const domain = inferenceReceiptDomain(client);
   const shown: ShownRequest[] = [];
   let paid = 0;
@@ -121,7 +134,8 @@ function createWorld(options: SubnetJudgeOptions): World {
       // Its own uid is not judged: a validator has no say on itself.
       const miners = [...seats.values()].filter((seat) => seat.uid !== uid && seat.paths.length > 0);
       const emissionValue = await emissionValueOf(client, subnet as Subnet, options.emissionPrice);
-      return { now, epoch, startsAt, endsAt: startsAt + BigInt(tempoSeconds), miners, sink, emissionValue };
+      const returnedBps = await returnedBpsOf(client);
+      return { now, epoch, startsAt, endsAt: startsAt + BigInt(tempoSeconds), miners, sink, emissionValue, returnedBps };
     },
     async ask(probe, miner, signal) {
       const seat = seats.get(`${miner.uid}|${miner.operatorId}`);
@@ -144,12 +158,44 @@ function createWorld(options: SubnetJudgeOptions): World {
   };
   return {
     ports,
+    seatOf(nodeKey) {
+      const seat = [...seats.values()].find((one) => one.uid !== uid && isAddressEqual(one.nodeKey, nodeKey));
+      return seat === undefined ? undefined : { uid: seat.uid, operatorId: seat.operatorId };
+    },
     show(requests, count) {
       paid += count;
-      shown.push(...requests);
-      shown.splice(0, Math.max(0, shown.length - SHOWN_MAX));
+      for (const request of requests) keepShown(shown, request);
     },
   };
+}
+
+/** Keeps a request among the shown ones: of a payer, and of all, the oldest give way. */
+function keepShown(shown: ShownRequest[], request: ShownRequest): void {
+  const own = shown.filter(({ payer }) => payer === request.payer);
+  if (own.length >= SHOWN_OF_PAYER_MAX) shown.splice(shown.indexOf(own[0] as ShownRequest), 1);
+  shown.push(request);
+  let bytes = shown.reduce((sum, { requestBody, answer }) => sum + requestBody.length + answer.length, 0);
+  while (shown.length > SHOWN_MAX || bytes > SHOWN_BYTES_MAX) {
+    const oldest = shown.shift() as ShownRequest;
+    bytes -= oldest.requestBody.length + oldest.answer.length;
+  }
+}
+
+/** Pulses of whatever beacon the subnet declares now; which server they come from does not matter, their signature does. */
+function pulsesOf(client: ChainClient, subnetId: bigint, urls: () => readonly string[]): PulseSource {
+  return {
+    async pulse(round, signal) {
+      const declared = await client.read('weightsBoard', 'beaconOf', [subnetId]);
+      const beacon: Beacon = { ...declared, publicKey: hexToBytes(declared.publicKey) };
+      return beacon.publicKey.length === 0 ? undefined : fetchPulses(beacon, urls()).pulse(round, signal);
+    },
+  };
+}
+
+/** What storage's rewards give back of a burnt fee to whoever was paid, for whatever: the same fee must not come back whole by two ways. */
+async function returnedBpsOf(client: ChainClient): Promise<bigint> {
+  if (client.manifest.modules.rewards === undefined) return 0n;
+  return BigInt((await client.read('rewards', 'config')).retrievalShareBps);
 }
 
 /** What the miners' part of one epoch's emission is worth. */

@@ -72,17 +72,20 @@ let asked: string[] = [];
 function moment(): SubnetMoment {
   const epoch = now / EPOCH_SECONDS;
   const judged = NAMES.map(
-    (_, uid): JudgedMiner => ({
+    (name, uid): JudgedMiner => ({
       uid,
       operatorId: BigInt(uid + 1),
+      nodeKey: (miners.get(name) as TestMiner).signer.address,
       registeredAt: 1,
       marks: [`owner ${uid}`],
       paths: [CHAT],
       burnt: epoch * earnedPerEpoch,
+      hasOwnPurse: true,
+      subnets: 1,
     }),
   );
   const [startsAt, endsAt] = [epoch * EPOCH_SECONDS, (epoch + 1n) * EPOCH_SECONDS];
-  return { now, epoch, startsAt, endsAt, miners: judged, sink: SINK, emissionValue: 10n ** 17n };
+  return { now, epoch, startsAt, endsAt, miners: judged, sink: SINK, emissionValue: 10n ** 17n, returnedBps: 0n };
 }
 
 const ports: JudgingPorts = {

@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash, randomBytes, randomInt } from 'node:crypto';
 import { join } from 'node:path';
 import type { Hex } from 'viem';
 import type { ReceiptCodec } from '../../chain/index.ts';
@@ -10,7 +10,7 @@ import type { InferenceReceipt } from '../serving/receipt.ts';
 import { readAnswer, signedBytes } from './answer-content.ts';
 import { meansSomething } from './copied-answers.ts';
 import { type EvidenceBook, type EvidenceEntry, openEvidence } from './evidence.ts';
-import type { JudgingPorts, ShownRequest, SubnetMoment } from './judging-ports.ts';
+import type { JudgedMiner, JudgingPorts, ShownRequest, SubnetMoment } from './judging-ports.ts';
 import { type JudgingState, readState, stateText } from './judging-state.ts';
 import { emptyRecord, type MinerRecord, type MinerScore, type ScoreLimits } from './miner-score.ts';
 import type { CorpusSession, ProbeCorpus } from './probe-corpus.ts';
@@ -18,7 +18,7 @@ import { type PlannedProbe, planProbes } from './probe-plan.ts';
 import { type AnsweredRequest, type JudgedModel, type ReplayVerdict, replayRequest } from './replay.ts';
 import { DEFAULT_SERVING_LIMITS } from './serving-gates.ts';
 import { WHOLE } from './text-distance.ts';
-import { weighMiners } from './weigh-miners.ts';
+import { purseOf, weighMiners } from './weigh-miners.ts';
 
 /** How a validator of one subnet judges. */
 export interface ValidatorOptions {
@@ -85,7 +85,13 @@ const PATIENCE_MS_MIN = 2_000;
 const SESSIONS_MAX = 256;
 const SESSION_BYTES_MAX = 256 << 10;
 const ANSWERS_MAX = 4096;
+/** Of all gathered sessions together: as much of users' words can come to lie in the state file, as probes. */
+const GATHERED_BYTES_MAX = 16 << 20;
 const RECORD_MAX = 512;
+/** Users' requests fill half of a record at most: the rest is for the probes. */
+const USERS_RECORD_MAX = RECORD_MAX / 2;
+/** Half of the probes do not carry users' leave, whatever gateways tell: who cheats on all that carry none meets these. */
+const REPLAY_SHARE_MAX = WHOLE / 2;
 
 /** Opens a validator with what it knew when it stopped. @throws judging-state-broken */
 export function openValidator(options: ValidatorOptions): Validator {
@@ -130,16 +136,22 @@ class OpenValidator implements Validator {
   async round(): Promise<void> {
     const { ports } = this.#options;
     const moment = await ports.look();
-    for (const { operatorId, burnt } of moment.miners) {
-      const key = String(operatorId);
-      if (!this.#state.counted.has(key)) this.#state.counted.set(key, burnt);
-    }
+    for (const miner of moment.miners) this.#beginToCount(miner);
     if (moment.epoch !== this.#state.epoch) await this.#begin(moment);
     if (this.#isCommitDue(moment)) await this.#commit(moment);
     await ports.tend();
     await this.#probe(moment);
     await this.#replay(moment);
     this.#keep(moment.epoch);
+  }
+
+  /** What was burnt before this validator knew the operator under its key earns nothing; a key that went from one operator to another is new. */
+  #beginToCount(miner: JudgedMiner): void {
+    const { counted } = this.#state;
+    if (counted.has(purseOf(miner))) return;
+    const others = [...counted.keys()].filter((key) => key.startsWith(`${miner.operatorId}|`));
+    for (const other of others) counted.delete(other);
+    counted.set(purseOf(miner), miner.burnt);
   }
 
   status(): Record<string, unknown> {
@@ -165,7 +177,7 @@ class OpenValidator implements Validator {
     const isEnough = paths.every((path) => gathered.filter(({ requests }) => requests[0]?.path === path).length >= wanted);
     const stock = isEnough || paths.length === 0 ? [] : await this.#options.stock(paths, wanted);
     const { paid, replayable } = state.shown;
-    const replayShare = paid === 0 ? 0 : Math.min(WHOLE, Math.floor((replayable * WHOLE) / paid));
+    const replayShare = paid === 0 ? 0 : Math.min(REPLAY_SHARE_MAX, Math.floor((replayable * WHOLE) / paid));
     const corpus: ProbeCorpus = { sessions: [...gathered, ...stock], replayShare, forgetShare: 0 };
     const [fromMs, endMs] = [Number(moment.now) * 1000, Number(moment.endsAt) * 1000];
     state.epoch = moment.epoch;
@@ -203,7 +215,7 @@ class OpenValidator implements Validator {
     if (this.#abort.signal.aborted) return;
     const record = this.#recordOf(probe.uid);
     push(record.serving, { outcome, ttftMs, tpotUs });
-    const verdict = answered === undefined ? undefined : await this.#judge(answered, { isOwn: true, uid: probe.uid, ttftMs });
+    const verdict = answered === undefined ? undefined : await this.#judge(answered, { isOwn: true, miner, ttftMs });
     if (verdict !== undefined) push(record.verdicts, { outcome: verdict.outcome, reason: verdict.reason });
     this.#entries.push({
       at: Number(moment.now),
@@ -219,42 +231,51 @@ class OpenValidator implements Validator {
     });
   }
 
-  /** Runs some of the users' requests again; which ones is drawn, so that no gateway chooses them. */
+  /** Runs some of the users' requests again. Whose and which is drawn, so that no gateway chooses them and who shows many counts as one. */
   async #replay(moment: SubnetMoment): Promise<void> {
     const { requests, paid } = await this.#options.ports.takeShown();
-    const shown = [...requests];
-    this.#state.shown.paid += paid;
-    this.#state.shown.replayable += shown.length;
-    for (const request of shown) this.#gather(request, moment);
-    for (let left = this.#rules.replaysPerRound; left > 0 && shown.length > 0; left -= 1) {
-      const at = randomBytes(4).readUInt32BE() % shown.length;
-      const request = shown.splice(at, 1)[0] as ShownRequest;
-      if (!moment.miners.some(({ uid }) => uid === request.uid)) continue;
-      const verdict = await this.#judge(request, { isOwn: false, uid: request.uid });
-      push(this.#recordOf(request.uid).verdicts, { outcome: verdict.outcome, reason: verdict.reason });
-      const receiptId = verdict.receipt?.inputs.receiptId;
-      this.#entries.push({
-        at: Number(moment.now),
-        kind: 'replay',
-        uid: request.uid,
-        path: request.path,
-        receiptId,
-        ...shownVerdict(verdict),
-      });
+    const { shown } = this.#state;
+    shown.paid += Math.max(paid, requests.length);
+    shown.replayable += requests.length;
+    for (const request of requests) this.#gather(request, moment);
+    const left = new Map<string, ShownRequest[]>();
+    for (const request of requests) left.set(request.payer, [...(left.get(request.payer) ?? []), request]);
+    for (let count = this.#rules.replaysPerRound; count > 0 && left.size > 0; count -= 1) {
+      const [payer, own] = drawn([...left]);
+      const request = drawn(own);
+      own.splice(own.indexOf(request), 1);
+      if (own.length === 0) left.delete(payer);
+      await this.#replayOne(request, moment);
     }
   }
 
+  async #replayOne(request: ShownRequest, moment: SubnetMoment): Promise<void> {
+    const { uid, path } = request;
+    const miner = moment.miners.find((one) => one.uid === uid);
+    if (miner === undefined) return;
+    const verdict = await this.#judge(request, { isOwn: false, miner });
+    if (this.#abort.signal.aborted) return;
+    const { verdicts } = this.#recordOf(uid);
+    const { outcome, reason } = verdict;
+    if (verdicts.filter(({ isUsers }) => isUsers === true).length < USERS_RECORD_MAX) push(verdicts, { outcome, reason, isUsers: true });
+    this.#state.shown[outcome] += 1;
+    const receiptId = verdict.receipt?.inputs.receiptId;
+    this.#entries.push({ at: Number(moment.now), kind: 'replay', uid, path, receiptId, ...shownVerdict(verdict) });
+  }
+
   #gather({ path, contentType, requestBody, uid }: ShownRequest, moment: SubnetMoment): void {
-    if (this.#gathered.length >= SESSIONS_MAX || requestBody.length > SESSION_BYTES_MAX) return;
+    const held = this.#gathered.reduce((sum, { requests }) => sum + (requests[0]?.body.length ?? 0), requestBody.length);
+    if (this.#gathered.length >= SESSIONS_MAX || requestBody.length > SESSION_BYTES_MAX || held > GATHERED_BYTES_MAX) return;
     const request = { path, contentType, body: requestBody, gapMs: 0 };
     this.#gathered.push({ secondOfDay: Number(moment.now % 86_400n), servedBy: [uid], requests: [request] });
   }
 
-  async #judge(answered: AnsweredRequest, of: { isOwn: boolean; uid: number; ttftMs?: number }): Promise<ReplayVerdict> {
+  async #judge(answered: AnsweredRequest, of: { isOwn: boolean; miner: JudgedMiner; ttftMs?: number }): Promise<ReplayVerdict> {
     const { codec, modelOf } = this.#options;
-    const verdict = await replayRequest(answered, { codec, modelOf, isOwn: of.isOwn, signal: this.#abort.signal });
+    const { isOwn, miner } = of;
+    const verdict = await replayRequest(answered, { codec, modelOf, isOwn, miner, signal: this.#abort.signal });
     const isExact = verdict.receipt !== undefined && modelOf(verdict.receipt.subject.modelRoot)?.engine.card.determinism === 'exact';
-    if (of.isOwn && verdict.outcome === 'unproven' && !isExact) this.#noteAnswer(answered, { uid: of.uid, ttftMs: of.ttftMs ?? 0 });
+    if (isOwn && verdict.outcome === 'unproven' && !isExact) this.#noteAnswer(answered, { uid: miner.uid, ttftMs: of.ttftMs ?? 0 });
     return verdict;
   }
 
@@ -331,4 +352,8 @@ function shownVerdict(verdict: ReplayVerdict | undefined): Record<string, unknow
 
 function push<T>(list: T[], value: T): void {
   if (list.length < RECORD_MAX) list.push(value);
+}
+
+function drawn<T>(list: readonly T[]): T {
+  return list[randomInt(list.length)] as T;
 }

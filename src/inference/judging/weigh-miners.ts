@@ -23,22 +23,23 @@ export interface Weighed {
  * Pure: the same records give the same weights.
  */
 export function weighMiners(from: {
-  moment: Pick<SubnetMoment, 'miners' | 'sink' | 'emissionValue'>;
+  moment: Pick<SubnetMoment, 'miners' | 'sink' | 'emissionValue' | 'returnedBps'>;
   state: Pick<JudgingState, 'records' | 'answers' | 'counted' | 'smoothed'>;
   rules: ScoreLimits & { speed: number; feeBps: bigint };
 }): Weighed {
   const { moment, state, rules } = from;
-  const { miners, emissionValue, sink } = moment;
+  const { miners, emissionValue, returnedBps, sink } = moment;
   const scores = new Map(miners.map(({ uid }) => [uid, scoreMiner(state.records.get(uid) ?? emptyRecord(), rules)]));
   const copies = findCopies(state.answers);
   const caught = new Set(copies.flatMap(({ copiers }) => copiers));
   for (const [uid, { isCaught }] of scores) if (isCaught) caught.add(uid);
   const counted = new Map(state.counted);
-  const earners = miners.map(({ uid, operatorId, burnt }) => {
-    const work = { burnt, counted: counted.get(String(operatorId)) ?? burnt };
-    const { earned, counted: after } = earnedDown(work, rules.feeBps);
-    counted.set(String(operatorId), after);
-    return { uid, earned, quality: caught.has(uid) ? 0 : (scores.get(uid)?.quality ?? 0) };
+  const earners = miners.map((miner) => {
+    const { uid, burnt, subnets, hasOwnPurse } = miner;
+    const work = { burnt, counted: counted.get(purseOf(miner)) ?? burnt };
+    const { earned, counted: after } = earnedDown(work, { feeBps: rules.feeBps, returnedBps, subnets });
+    counted.set(purseOf(miner), after);
+    return { uid, earned: hasOwnPurse ? earned : 0n, quality: caught.has(uid) ? 0 : (scores.get(uid)?.quality ?? 0) };
   });
   const groups = ownersOf(miners, copies);
   const fresh = shareWithinGroups(shareEmissionDown(earners, emissionValue).shares, groups);
@@ -64,6 +65,11 @@ function ownersOf(miners: readonly JudgedMiner[], copies: readonly CopyVerdict[]
 /** The uid of an owner that is best, and how good it is. */
 function bestOf(uids: readonly number[], qualities: ReadonlyMap<number, number>): [number, number] {
   return uids.map((uid): [number, number] => [uid, qualities.get(uid) ?? 0]).reduce((best, one) => (one[1] > best[1] ? one : best));
+}
+
+/** Whose burnt fees are counted: an operator under one key. */
+export function purseOf({ operatorId, nodeKey }: Pick<JudgedMiner, 'operatorId' | 'nodeKey'>): string {
+  return `${operatorId}|${nodeKey.toLowerCase()}`;
 }
 
 /** A uid and who holds it: what was known of a former holder is not the next one's. */
