@@ -79,6 +79,7 @@ export { type Concentration, concentrationOf, type Resemblance, resemblances } f
 export { decodeMetagraph, listSubnets, readMetagraph, readSubnet, readUids, type Subnet, type Uid } from './subnets/metagraph.ts';
 export { createOpinionAgent, type OpinionAgent, type OpinionAgentOptions, type OpinionWork } from './subnets/opinion-agent.ts';
 export { findUid, type OwnUid, uidsOfOperator } from './subnets/own-uids.ts';
+export { boundsText, RULE_TEXTS, type RuleText, ruleValueText, withRules } from './subnets/rule-texts.ts';
 export { createSettler, type Settler, type SettlerOptions } from './subnets/settler.ts';
 export {
   burnForSubnet,
@@ -90,5 +91,15 @@ export {
   ensurePermit,
   registerUid,
 } from './subnets/subnet-actions.ts';
+export {
+  acceptSubnetOwner,
+  dissolveSubnet,
+  fetchRewards,
+  proposeSubnetOwner,
+  readNextRules,
+  readWaitingRewards,
+  returnSubnetLock,
+  type WaitingRewards,
+} from './subnets/subnet-life.ts';
 export { DEFAULT_SUBNET_RULES, epochParameters, type SubnetRules } from './subnets/subnet-rules.ts';
 export { decodeRow } from './subnets/weights-row.ts';
