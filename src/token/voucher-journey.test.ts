@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { X402_CHANNELS } from '../chain/index.ts';
 import { readChannel } from './channels.ts';
@@ -44,6 +45,33 @@ test('a client pays for requests, the receiver claims them in one transaction, a
     await server.stop();
     await payer.close();
     await receiver.close();
+  }
+});
+
+test('a payer that meets several receivers at once opens a channel with each of them', async () => {
+  const receivers = await Promise.all(
+    [1, 4, 5].map((index) =>
+      network.receiver({
+        folder: join(network.folder, `met-${index}`),
+        receiver: network.signer(index).address,
+        sender: network.sender(index),
+      }),
+    ),
+  );
+  const servers = await Promise.all(receivers.map((receiver) => startPaidServer(receiver, { amount: 10n })));
+  const payer = await network.payer(3);
+  try {
+    const answers = await Promise.all(servers.map(({ url }) => payer.fetch(`${url}/first`, { amountMax: 10n })));
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      [200, 200, 200],
+    );
+    await Promise.all(answers.map((answer) => answer.arrayBuffer()));
+    assert.equal([...payer.channels()].length, 3);
+  } finally {
+    await Promise.all(servers.map((server) => server.stop()));
+    await payer.close();
+    await Promise.all(receivers.map((receiver) => receiver.close()));
   }
 });
 

@@ -114,6 +114,8 @@ export interface Payer {
 const DEPOSIT_REQUESTS = 20n;
 const WITHDRAW_DELAY_MAX = 7 * 86_400;
 const SALT = keccak256(toHex('millrace payment channel 0'));
+/** The turn of all channels' deposits; no channel has this id. */
+const DEPOSITS: Hex = '0x';
 
 /**
  * Opens the paying side of channels. A channel's salt is fixed, so a payer that has lost its journal finds its channels and their money
@@ -364,7 +366,13 @@ class Purse {
           values: { amount, depositMax },
         });
       }
-      await depositIntoChannel(client, { sender, config: channel.config, amount: wanted - balance });
+      // A deposit uses up the allowance that it has asked for: two at once would take it from one another.
+      const release = await this.#takeTurn(DEPOSITS);
+      try {
+        await depositIntoChannel(client, { sender, config: channel.config, amount: wanted - balance });
+      } finally {
+        release();
+      }
       balance = wanted;
     }
     const topped = { ...channel, balance };
