@@ -90,14 +90,16 @@ async function startRefusingProxy(target: string, blocksMax: bigint) {
     let body = '';
     for await (const chunk of request) body += chunk;
     response.setHeader('content-type', 'application/json');
-    const { id, method, params } = JSON.parse(body);
-    if (method === 'eth_getLogs' && BigInt(params[0].toBlock) - BigInt(params[0].fromBlock) >= blocksMax) {
-      refused += 1;
-      response.end(JSON.stringify({ jsonrpc: '2.0', id, error: { code: -32_005, message: 'query exceeds the block range' } }));
-      return;
-    }
-    const answer = await fetch(target, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
-    response.end(await answer.text());
+    const answers = JSON.parse(body).map(async (call: { id: number; method: string; params: { fromBlock: Hex; toBlock: Hex }[] }) => {
+      const [filter] = call.params ?? [];
+      if (call.method === 'eth_getLogs' && filter && BigInt(filter.toBlock) - BigInt(filter.fromBlock) >= blocksMax) {
+        refused += 1;
+        return { jsonrpc: '2.0', id: call.id, error: { code: -32_005, message: 'query exceeds the block range' } };
+      }
+      const headers = { 'content-type': 'application/json' };
+      return (await fetch(target, { method: 'POST', headers, body: JSON.stringify(call) })).json();
+    });
+    response.end(JSON.stringify(await Promise.all(answers)));
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {

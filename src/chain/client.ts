@@ -98,6 +98,8 @@ export interface ChainClient {
 }
 
 const RPC_TIMEOUT_MS = 15_000;
+/** For a chain on this machine; chains elsewhere may take no batches. */
+const LOCAL_BATCH_MAX = 20;
 const LOG_RANGE_BLOCKS = 10_000n;
 const EVENTS_MAX = 200_000;
 
@@ -112,10 +114,10 @@ export async function connectChain(options: {
   timeoutMs?: number;
 }): Promise<ChainClient> {
   const { rpcUrl, manifest, clock = systemClock } = options;
-  const publicClient = createChainTransport(rpcUrl, options.timeoutMs);
+  const isLocal = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(URL.parse(rpcUrl)?.hostname ?? '');
+  const publicClient = createChainTransport(rpcUrl, { timeoutMs: options.timeoutMs, batchMax: isLocal ? LOCAL_BATCH_MAX : 1 });
   await verifyManifest(publicClient, manifest);
-  const local = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(new URL(rpcUrl).hostname);
-  const pace = createPace(local);
+  const pace = createPace(isLocal);
   const latest = async () => {
     const block = await publicClient
       .getBlock({ blockTag: 'latest' })
@@ -182,8 +184,14 @@ export async function connectChain(options: {
   };
 }
 
-/** A bare JSON-RPC connection, not yet checked against any manifest. @throws bad-rpc-url */
-export function createChainTransport(rpcUrl: string, timeoutMs = RPC_TIMEOUT_MS): PublicClient {
+/**
+ * A bare JSON-RPC connection, not yet checked against any manifest. Up to `batchMax` questions that are asked at once go as one request.
+ * @throws bad-rpc-url
+ */
+export function createChainTransport(
+  rpcUrl: string,
+  { timeoutMs = RPC_TIMEOUT_MS, batchMax = 1 }: { timeoutMs?: number; batchMax?: number } = {},
+): PublicClient {
   const protocol = URL.canParse(rpcUrl) ? new URL(rpcUrl).protocol : '';
   if (protocol !== 'http:' && protocol !== 'https:') {
     throw new MillraceError('bad-rpc-url', {
@@ -192,7 +200,8 @@ export function createChainTransport(rpcUrl: string, timeoutMs = RPC_TIMEOUT_MS)
       values: { rpcUrl: rpcUrl.slice(0, 100) },
     });
   }
-  return createPublicClient({ transport: http(rpcUrl, { timeout: timeoutMs, retryCount: 2, retryDelay: 100 }) });
+  const batch = batchMax > 1 && { batchSize: batchMax, wait: 0 };
+  return createPublicClient({ transport: http(rpcUrl, { timeout: timeoutMs, retryCount: 2, retryDelay: 100, batch }) });
 }
 
 /**
