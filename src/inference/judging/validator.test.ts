@@ -212,3 +212,20 @@ test('where nobody was paid the sink has it all, but for what is still smoothed;
     [0, 1],
   );
 });
+
+test('an own question that comes back without a receipt that fits counts as not answered', async () => {
+  earnedPerEpoch = 10n ** 15n;
+  committed.length = 0;
+  const { ask } = ports;
+  ports.ask = async (probe, miner, signal) => {
+    const outcome = await ask(probe, miner, signal);
+    return miner.uid === 1 && outcome.answered !== undefined ? { ...outcome, answered: { ...outcome.answered, receipt: '' } } : outcome;
+  };
+  const epoch = now / EPOCH_SECONDS;
+  await throughEpoch(open());
+  ports.ask = ask;
+  const probes = readEvidence(join(folder, 'evidence'), { epoch, uid: 1, kind: 'probe' });
+  assert.ok(probes.length >= 5 && probes.every(({ outcome, code }) => outcome === 'failed' && code === 'receipt-unfit'));
+  const [score] = readEvidence(join(folder, 'evidence'), { epoch, uid: 1, kind: 'score' });
+  assert.deepEqual([score?.serving, score?.quality], ['failed', 0]);
+});

@@ -93,6 +93,8 @@ const USERS_RECORD_MAX = RECORD_MAX / 2;
 /** Half of the probes do not carry users' leave, whatever gateways tell: who cheats on all that carry none meets these. */
 const REPLAY_SHARE_MAX = WHOLE / 2;
 
+const RECEIPT_UNFIT = { outcome: 'failed', code: 'receipt-unfit' } as const;
+
 /** Opens a validator with what it knew when it stopped. @throws judging-state-broken */
 export function openValidator(options: ValidatorOptions): Validator {
   return new OpenValidator(options);
@@ -211,11 +213,13 @@ class OpenValidator implements Validator {
     if (miner === undefined) return;
     const patienceMs = Math.max(PATIENCE_MS_MIN, Number(moment.endsAt - moment.startsAt) * PATIENCE_MS_PER_S);
     const signal = AbortSignal.any([this.#abort.signal, AbortSignal.timeout(Math.min(this.#rules.probeTimeoutMs, patienceMs))]);
-    const { outcome, code, ttftMs, tpotUs, answered } = await this.#options.ports.ask(probe, miner, signal);
+    const asked = await this.#options.ports.ask(probe, miner, signal);
     if (this.#abort.signal.aborted) return;
+    const { ttftMs, tpotUs, answered } = asked;
     const record = this.#recordOf(probe.uid);
-    push(record.serving, { outcome, ttftMs, tpotUs });
     const verdict = answered === undefined ? undefined : await this.#judge(answered, { isOwn: true, miner, ttftMs });
+    const { outcome, code } = isReceipted(verdict) ? asked : RECEIPT_UNFIT;
+    push(record.serving, { outcome, ttftMs, tpotUs });
     if (verdict !== undefined) push(record.verdicts, { outcome: verdict.outcome, reason: verdict.reason });
     this.#entries.push({
       at: Number(moment.now),
@@ -342,6 +346,11 @@ class OpenValidator implements Validator {
     writeFileDurably(this.#statePath, text);
     this.#written = text;
   }
+}
+
+/** An own question came back with a receipt of this miner for it. What comes without one is no answer: nobody could prove anything by it. */
+function isReceipted(verdict: ReplayVerdict | undefined): boolean {
+  return verdict === undefined || (verdict.receipt !== undefined && verdict.reason !== 'other-miner');
 }
 
 function shownVerdict(verdict: ReplayVerdict | undefined): Record<string, unknown> {
