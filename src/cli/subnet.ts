@@ -15,6 +15,7 @@ import { formatAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { openSession } from './session.ts';
+import { readUserReplays, userReplaysText } from './subnet-evidence.ts';
 
 const U16 = 65_535;
 const SHOWN_PAIRS = 5;
@@ -42,12 +43,15 @@ export async function subnetList(context: CommandContext): Promise<void> {
   });
 }
 
-/** One subnet: its metagraph, the weights last opened, how stake is concentrated, and who could decide alone or says the same. */
+/**
+ * One subnet: its metagraph, the weights last opened, how stake is concentrated, who could decide alone or says the same, and what validators say
+ * of users' requests that they ran again.
+ */
 export async function subnetShow(context: CommandContext, id: string): Promise<void> {
   const { client, manifest } = await openSession(context);
   const subnet = await readSubnet(client, subnetIdOf(id));
   const uids = await readUids(client, subnet.subnetId);
-  const { epoch, rows } = await lastOpinions(client, subnet);
+  const [{ epoch, rows }, userReplays] = await Promise.all([lastOpinions(client, subnet), readUserReplays(client, subnet.subnetId, uids)]);
   const stakes = new Map(uids.filter(({ hasPermit }) => hasPermit).map(({ operatorId, stake }) => [operatorId, stake]));
   const concentration = concentrationOf(stakes, subnet.rules.kappa / U16);
   const alike = resemblances(rows).filter(({ likeness }) => likeness > 0);
@@ -62,6 +66,7 @@ export async function subnetShow(context: CommandContext, id: string): Promise<v
     weights,
     concentration,
     alike: alike.slice(0, SHOWN_PAIRS),
+    userReplays,
   };
   context.output.result(value, () => {
     const lines = uids.map((uid) => [
@@ -82,6 +87,7 @@ export async function subnetShow(context: CommandContext, id: string): Promise<v
       copies.length === 0
         ? 'No two validators said the same.'
         : `The same weights: ${copies.map(({ uids: [one, other] }) => `${one} and ${other}`).join('; ')} (copied, agreed on, or one operator).`,
+      userReplaysText(userReplays),
     ].join('\n');
   });
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { dataFolder, readSetting } from '../config.ts';
 import { MillraceError } from '../errors.ts';
 import { adoptProcess, startProcess } from '../host/index.ts';
+import { LOCAL_BEACON_LABEL } from '../inference/index.ts';
 import {
   askControl,
   NETWORK_PROCESS,
@@ -154,6 +155,7 @@ function printRunning(
     rpcUrl: state?.rpcUrl,
     nodes: state?.nodes ?? [],
     processes: status.parts,
+    ...(status.parts.some(({ name }) => name === 'beacon') ? { beacon: LOCAL_BEACON_LABEL } : {}),
     dataFolder: folder.root,
     readyAfterSeconds: Number(how.seconds.toFixed(1)),
   };
@@ -166,11 +168,13 @@ function printRunning(
     const head = how.already ? 'Already running.' : `Ready after ${how.seconds.toFixed(1)} s.`;
     const warning =
       state?.profile === 'dev' ? '\nProfile dev: public keys, short periods, one trusted operator. NOT SECURE: for trying only.\n' : '';
+    const hasBeacon = status.parts.some(({ name }) => name === 'beacon');
+    const early = hasBeacon ? `Beacon of the subnets: ${LOCAL_BEACON_LABEL}.\n` : '';
     const ownNodes =
       state?.nodes.length === 0
         ? '\nNo node runs here: this network has keys of its own. Yours: millrace provider init, millrace provider run\n'
         : '';
-    return `${head} Data in ${folder.root}\n\n${table(['part', 'state', 'pid', 'where'], rows)}\n${warning}${ownNodes}
+    return `${head} Data in ${folder.root}\n\n${table(['part', 'state', 'pid', 'where'], rows)}\n${warning}${early}${ownNodes}
 Try next:
   millrace put README.md --copies 2     store a file at two providers
   millrace status                       what runs, balances, the next proof

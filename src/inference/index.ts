@@ -15,7 +15,7 @@ export type { Engine, TaskType } from './engines/engine.ts';
 export { type EvidenceEntry, type EvidenceQuery, evidenceEpochs, readEvidence } from './judging/evidence.ts';
 export { type GatewayKey, gatewayAccount, ownAccount, type ProbeAccount } from './judging/probe-accounts.ts';
 export { createProbeStock } from './judging/probe-stock.ts';
-export { NOBODY } from './judging/seat-survey.ts';
+export { isJudgedIn, NOBODY } from './judging/seat-survey.ts';
 export { createShownDesk, type ShownDesk } from './judging/shown-desk.ts';
 export {
   CHANNEL_HEADER,
@@ -74,7 +74,15 @@ export {
 export { simulateAttacks } from './simulation/attacks.ts';
 export { type PopulationGroups, readGroups } from './simulation/population-groups.ts';
 export { groupsOf, type SimulationRun, simulatePopulation } from './simulation/simulate-population.ts';
-export { type Beacon, fetchPulses, type LocalBeacon, openLocalBeacon, type PulseSource, QUICKNET } from './subnets/beacon.ts';
+export {
+  type Beacon,
+  fetchPulses,
+  LOCAL_BEACON_LABEL,
+  type LocalBeacon,
+  openLocalBeacon,
+  type PulseSource,
+  QUICKNET,
+} from './subnets/beacon.ts';
 export { type Concentration, concentrationOf, type Resemblance, resemblances } from './subnets/concentration.ts';
 export { decodeMetagraph, listSubnets, readMetagraph, readSubnet, readUids, type Subnet, type Uid } from './subnets/metagraph.ts';
 export { createOpinionAgent, type OpinionAgent, type OpinionAgentOptions, type OpinionWork } from './subnets/opinion-agent.ts';

@@ -38,6 +38,8 @@ export const INFERENCE_DEFAULTS = {
   validatorGateways: '',
   /** A file with more of them, one a line, so that no key stands in a command line. */
   validatorGatewaysFile: '',
+  /** Servers with drand's HTTP API (`https://api.drand.sh/{chain hash}/`) that have the pulses of subnets' beacons: others' commits are opened by them. */
+  validatorPulses: '',
   /** Probes of each miner in an epoch. */
   validatorProbes: '6',
   /** What a token of the inference network is worth in the network's token, as this validator sees it. */

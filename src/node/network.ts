@@ -9,6 +9,7 @@ import { writeFileDurably } from '../durable-file.ts';
 import { type ErrorDetail, MillraceError } from '../errors.ts';
 import { adoptProcess, lockFolder, startProcess } from '../host/index.ts';
 import type { Logger } from '../log.ts';
+import type { BeaconProcessOptions } from './beacon-process.ts';
 import type { FollowerProcessOptions } from './follower-process.ts';
 import type { NetworkFolder, RunState } from './network-folder.ts';
 import type { NodeProcessOptions } from './node-process.ts';
@@ -48,6 +49,7 @@ export interface LocalNetwork {
 
 const CHAIN_PROCESS = fileURLToPath(new URL('../chain/supervisor-process.ts', import.meta.url));
 const NODE_PROCESS = fileURLToPath(new URL('./node-process.ts', import.meta.url));
+const BEACON_PROCESS = fileURLToPath(new URL('./beacon-process.ts', import.meta.url));
 const FOLLOWER_PROCESS = fileURLToPath(new URL('./follower-process.ts', import.meta.url));
 const READY_TIMEOUT_MS = 60_000;
 const PORT_ATTEMPTS = 3;
@@ -75,6 +77,7 @@ export async function startNetwork(options: NetworkOptions): Promise<LocalNetwor
     onStep({ step: 'contracts', detail: existsSync(folder.manifest) ? 'checking' : 'deploying' });
     const operators = await prepareOperators(options, chain.rpcUrl);
     onStep({ step: 'follower and nodes', detail: String(operators.length) });
+    if (hasInference(options.roles) && operators.length > 0) parts.push(await keepBeacon(options, chain.rpcUrl));
     const follower = keepFollower(options, chain.rpcUrl, database).then((part) => parts.push(part));
     await both(
       follower,
@@ -212,6 +215,14 @@ function keepFollower(options: NetworkOptions, rpcUrl: string, databaseUrl: stri
     logFile: given.logFile,
     start: () => spawnPart(options, 'follower', FOLLOWER_PROCESS, given),
   });
+}
+
+/** The beacon to which a development network's subnets seal their commits. */
+function keepBeacon(options: NetworkOptions, rpcUrl: string): Promise<KeptPart> {
+  const { folder, log } = options;
+  const logFile = join(folder.logs, 'beacon.log');
+  const given: BeaconProcessOptions = { networkRoot: folder.root, manifestPath: folder.manifest, rpcUrl, logFile };
+  return keepRunning({ name: 'beacon', log, logFile, start: () => spawnPart(options, 'beacon', BEACON_PROCESS, given) });
 }
 
 function keepNode(options: NetworkOptions, rpcUrl: string, operator: LocalOperator): Promise<KeptPart> {

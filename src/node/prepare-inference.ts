@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { hexToString, trim, zeroHash } from 'viem';
+import { bytesToHex, hexToString, trim, zeroHash } from 'viem';
 import { type ChainClient, nodeKeyConsent, type Sender, type Signer } from '../chain/index.ts';
-import { createSubnet, DEFAULT_SUBNET_RULES, NOBODY, registerUid } from '../inference/index.ts';
+import { type Beacon, createSubnet, DEFAULT_SUBNET_RULES, declareBeacon, findUid, NOBODY, registerUid } from '../inference/index.ts';
 import type { InferenceSettings } from './inference-settings.ts';
 import { fundFromFaucet } from './provision.ts';
 
@@ -33,6 +33,8 @@ export interface InferenceKeys {
   sinkNodeKey: Signer;
   /** Of the nodes, in their order. */
   operators: readonly { owner: Sender; nodeKey: Signer; operatorId: bigint }[];
+  /** To which the subnets' commits are sealed. */
+  beacon: Beacon;
 }
 
 /**
@@ -48,12 +50,13 @@ export async function prepareInference(client: ChainClient, keys: InferenceKeys)
     const subnetId =
       known.get(kind) ?? (await createSubnet(client, { sender: founder, kind, tempoSeconds: TEMPO_SECONDS, rules: DEFAULT_SUBNET_RULES }));
     subnetIds.push(subnetId);
+    await declareOnce(client, { founder, subnetId, beacon: keys.beacon });
   }
   const sinkId = await openSink(client, keys);
   const seats = [{ owner: keys.sinkOwner, operatorId: sinkId }, ...operators];
   for (const { owner, operatorId } of seats) {
     for (const subnetId of subnetIds) {
-      if (await holdsUid(client, subnetId, operatorId)) continue;
+      if ((await findUid(client, { subnetId, operatorId })) !== undefined) continue;
       await fundFromFaucet(client, faucet, owner.address, { tokens: OWNER_TOKENS, wei: ONE_TOKEN });
       await registerUid(client, { sender: owner, subnetId, operatorId });
     }
@@ -80,6 +83,16 @@ async function ownSubnets(client: ChainClient, founder: Sender): Promise<Map<str
   return found;
 }
 
+/** Declares the network's own beacon where none is declared, or one of its own whose key is gone; any other that the owner declared stays. */
+async function declareOnce(
+  client: ChainClient,
+  { founder, subnetId, beacon }: { founder: Sender; subnetId: bigint; beacon: Beacon },
+): Promise<void> {
+  const { publicKey, label } = await client.read('weightsBoard', 'beaconOf', [subnetId]);
+  if (publicKey !== '0x' && (label !== beacon.label || publicKey === bytesToHex(beacon.publicKey))) return;
+  await declareBeacon({ sender: founder, subnetId, beacon });
+}
+
 async function openSink(client: ChainClient, { faucet, sinkOwner, sinkNodeKey }: InferenceKeys): Promise<bigint> {
   const known = await client.read('operators', 'operatorOfNodeKey', [sinkNodeKey.address]);
   if (known !== 0n) return known;
@@ -88,14 +101,4 @@ async function openSink(client: ChainClient, { faucet, sinkOwner, sinkNodeKey }:
   const args = [sinkNodeKey.address, NOBODY, zeroHash, '', zeroHash, consent] as const;
   await sinkOwner.send({ contract: 'operators', functionName: 'register', args });
   return client.read('operators', 'operatorOfNodeKey', [sinkNodeKey.address]);
-}
-
-async function holdsUid(client: ChainClient, subnetId: bigint, operatorId: bigint): Promise<boolean> {
-  try {
-    await client.read('subnets', 'uidOf', [subnetId, operatorId]);
-    return true;
-  } catch (error) {
-    if ((error as { code?: string }).code === 'not-registered') return false;
-    throw error;
-  }
 }

@@ -86,6 +86,7 @@ export async function prepareNetwork(options: {
 
   async function prepareSubnets(operators: readonly LocalOperator[]): Promise<void> {
     const { prepareInference } = await import('./prepare-inference.ts');
+    const { openNetworkBeacon } = await import('./network-beacon.ts');
     const [founder, sinkOwner] = [open(FOUNDER_INDEX), open(FOUNDER_INDEX + 1)];
     const own = operators.map(({ index, operatorId }) => {
       const first = FIRST_NODE_INDEX + (index - 1) * KEYS_PER_NODE;
@@ -93,7 +94,12 @@ export async function prepareNetwork(options: {
     });
     try {
       const sinkNodeKey = developmentSigner(FOUNDER_INDEX + 2, manifest.profile);
-      await prepareInference(client, { faucet, founder, sinkOwner, sinkNodeKey, operators: own });
+      const { declaration: beacon } = await openNetworkBeacon({
+        networkRoot: folder.root,
+        profile: manifest.profile,
+        now: () => client.now(),
+      });
+      await prepareInference(client, { faucet, founder, sinkOwner, sinkNodeKey, operators: own, beacon });
     } finally {
       for (const sender of [founder, sinkOwner, ...own.map(({ owner }) => owner)]) sender.close();
     }

@@ -3,32 +3,39 @@ import { toMillraceError } from '../errors.ts';
 import type { EngineSet, SubnetJudge } from '../inference/index.ts';
 import { createPayer } from '../token/index.ts';
 import { parseAmount } from '../units.ts';
-import { countOf, gatewaysOf, inferenceSettings } from './inference-settings.ts';
+import { countOf, gatewaysOf, inferenceSettings, listed } from './inference-settings.ts';
 import type { MinerStart } from './miner-role.ts';
+import { localPulseUrls } from './network-beacon.ts';
 import { metricLines } from './relay-role.ts';
 import type { Role } from './role.ts';
 
 const DECIMALS = 18;
 const LOOK_MS = 15_000;
 const DEPOSIT_REQUESTS = 4n;
+const SHOWN_PATH = '/v1/inference/shown';
 const EVIDENCE_PATH = /^\/v1\/inference\/evidence\/(\d{1,20})(?:\/(\d{1,20}))?$/;
 
 /**
  * Starts the role that judges models, in every subnet in which the operator holds a uid. It runs beside serving and shares nothing with it but the
- * engines: whatever becomes of it, nobody waits for it. Evidence of past epochs is shown to anybody at `/v1/inference/evidence/{subnet}[/{epoch}]`.
+ * engines: whatever becomes of it, nobody waits for it. Evidence of past epochs is shown to anybody at `/v1/inference/evidence/{subnet}[/{epoch}]`;
+ * gateways show requests that users let it repeat at `/v1/inference/shown`.
  * @throws bad-inference-setting
  */
 export async function startValidatorRole(context: MinerStart): Promise<Role> {
-  const { openEngineSet, textProgram } = await import('../inference/index.ts');
+  const { createShownDesk, openEngineSet, textProgram } = await import('../inference/index.ts');
   const engines = openEngineSet({ dataFolder: context.dataFolder, programs: [textProgram()], logger: context.log });
   const accounts = await openAccounts(context);
   const judges = new Map<bigint, SubnetJudge>();
+  const desk = createShownDesk({ client: context.client, judges: () => judges.values(), log: context.log });
   const over = new AbortController();
   let isDraining = false;
   const looking = lookForSubnets(context, { engines, accounts, judges, signal: over.signal, isDraining: () => isDraining });
   return {
     name: 'validator',
-    fetch: (request) => showEvidence(request, context.folder, judges),
+    fetch(request) {
+      const isShown = request.method === 'POST' && new URL(request.url).pathname === SHOWN_PATH;
+      return isShown ? desk.take(request) : showEvidence(request, context.folder, judges);
+    },
     metrics: () => metricLines({ millrace_validator_subnets_count: judges.size }, context.operatorId),
     status: async () => ({ subnets: [...judges.values()].map((judge) => judge.status()) }),
     drain() {
@@ -129,6 +136,7 @@ async function judgeSubnet(
       imagesFolder: validatorImages === '' ? undefined : validatorImages,
     }),
     accounts,
+    pulseUrls: () => [...listed(inferenceSettings(inference).validatorPulses), ...localPulseUrls(context.dataFolder)],
     emissionPrice: parseAmount(validatorEmissionPrice, DECIMALS),
     rules: { probesPerMiner: countOf('validatorProbes', inference, 1000) },
     settle: () => settler.tend(),
@@ -153,7 +161,7 @@ async function answerEvidence(
   const present = BigInt(String(judge?.status().epoch ?? '0'));
   const book = join(folder, subnetId.toString(), 'evidence');
   const past = evidenceEpochs(book).filter((one) => one < present);
-  if (epoch === undefined) return Response.json({ items: past.map(String), next: null });
+  if (epoch === undefined) return Response.json({ items: past.map(String), next: null, users: judge?.status().shown ?? null });
   const wanted = past.find((one) => one === BigInt(epoch));
   if (wanted === undefined) return Response.json({ items: [], next: null }, { status: 404 });
   return Response.json({ items: readEvidence(book, { epoch: wanted }), next: null });

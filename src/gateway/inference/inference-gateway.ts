@@ -50,6 +50,7 @@ export interface ReplaySample {
 
 /** A request that a miner was paid for: counted, whether or not a validator may run it again. */
 export interface PaidRequest {
+  path: string;
   channelId: Hex;
   operatorId: bigint;
 }
@@ -377,7 +378,7 @@ class Gateway implements InferenceGateway {
     const keyId = caller.key === undefined ? {} : { keyId: caller.key.id };
     this.#options.receipts.add({ id: inputs.receiptId, encoded, ...keyId, charged: charged.toString(), uid });
     const { channelId } = inputs;
-    if (outputs.price > 0n && channelId !== NO_CHANNEL) this.#options.onPaid?.({ channelId, operatorId });
+    if (outputs.price > 0n && channelId !== NO_CHANNEL) this.#options.onPaid?.({ path: request.path, channelId, operatorId });
     if (zeroRetention || !inputs.replayAllowed || outcome.kept === undefined) return;
     this.#options.onSample?.({
       path: request.path,

@@ -1,18 +1,24 @@
 import type { ChainClient } from '../../chain/index.ts';
 import type { PeerAddress } from '../../connect/index.ts';
-import { toMillraceError } from '../../errors.ts';
-import { listSubnets, readUids } from '../../inference/index.ts';
+import { findUid, isJudgedIn, listSubnets, readUids } from '../../inference/index.ts';
 
 /** A validator as others reach it. */
 export interface ValidatorEntry extends PeerAddress {
   operatorId: bigint;
 }
 
-/** Who holds a permit in a subnet in which an operator holds a uid, and is reached: those who judge it. Each once. @throws chain-unreachable */
-export async function validatorsOf(client: ChainClient, operatorId: bigint): Promise<ValidatorEntry[]> {
+/**
+ * Who judges an operator's answers at a path: holds a permit in a subnet of that task in which the operator holds a uid, and is reached. Each once.
+ * @throws chain-unreachable
+ */
+export async function validatorsOf(
+  client: ChainClient,
+  { operatorId, path }: { operatorId: bigint; path: string },
+): Promise<ValidatorEntry[]> {
   const found = new Map<bigint, ValidatorEntry>();
-  for (const { subnetId } of await listSubnets(client)) {
-    if (!(await holdsUid(client, subnetId, operatorId))) continue;
+  for (const { subnetId, kind } of await listSubnets(client)) {
+    if (!isJudgedIn(kind, path)) continue;
+    if ((await findUid(client, { subnetId, operatorId })) === undefined) continue;
     const judges = (await readUids(client, subnetId)).filter((uid) => uid.hasPermit && uid.operatorId !== operatorId);
     for (const judge of judges) {
       if (found.has(judge.operatorId)) continue;
@@ -21,14 +27,4 @@ export async function validatorsOf(client: ChainClient, operatorId: bigint): Pro
     }
   }
   return [...found.values()];
-}
-
-async function holdsUid(client: ChainClient, subnetId: bigint, operatorId: bigint): Promise<boolean> {
-  try {
-    await client.read('subnets', 'uidOf', [subnetId, operatorId]);
-    return true;
-  } catch (error) {
-    if (toMillraceError(error).code === 'not-registered') return false;
-    throw error;
-  }
 }

@@ -48,6 +48,8 @@ const KNOWN_MS = 60_000;
 const SEND_MS = 10_000;
 
 interface Waiting {
+  channelId: Hex;
+  path: string;
   operatorId: bigint;
   paid: number;
   /** Allowed since the last round, of which `samples` were drawn. */
@@ -73,8 +75,9 @@ export function openReplayCourier(options: ReplayCourierOptions): ReplayCourier 
 class Courier implements ReplayCourier {
   readonly #options: ReplayCourierOptions;
   readonly #path: string;
-  readonly #waiting = new Map<Hex, Waiting>();
-  readonly #validators = new Map<bigint, { sinceMs: number; entries: ValidatorEntry[] }>();
+  /** By channel and path. */
+  readonly #waiting = new Map<string, Waiting>();
+  readonly #validators = new Map<string, { sinceMs: number; entries: ValidatorEntry[] }>();
   readonly #timer: NodeJS.Timeout | undefined;
   #round: Promise<unknown> = Promise.resolve();
   #countsMs = performance.now();
@@ -82,8 +85,8 @@ class Courier implements ReplayCourier {
   constructor(options: ReplayCourierOptions) {
     this.#options = options;
     this.#path = join(options.folder, 'paid-requests.json');
-    for (const [channelId, operatorId, paid] of readCounts(this.#path)) {
-      this.#waiting.set(channelId, { operatorId: BigInt(operatorId), paid, offered: 0, samples: [] });
+    for (const { channelId, path, operatorId, paid } of readCounts(this.#path)) {
+      this.#of({ channelId, path, operatorId: BigInt(operatorId) }).paid = paid;
     }
     const everyMs = options.everyMs ?? EVERY_MS;
     if (everyMs === 0) return;
@@ -94,14 +97,14 @@ class Courier implements ReplayCourier {
     this.#timer.unref();
   }
 
-  onPaid({ channelId, operatorId }: PaidRequest): void {
-    const waiting = this.#of(channelId, operatorId);
+  onPaid(request: PaidRequest): void {
+    const waiting = this.#of(request);
     waiting.paid = Math.min(SHOWN_LIMITS.paid, waiting.paid + 1);
   }
 
   onSample(sample: ReplaySample): void {
     const size = sizeOf(sample);
-    const waiting = this.#of(sample.channelId, sample.operatorId);
+    const waiting = this.#of(sample);
     if (size > SHOWN_LIMITS.requestBytes) return;
     waiting.offered += 1;
     const held = waiting.samples.reduce((sum, one) => sum + sizeOf(one), size);
@@ -124,19 +127,20 @@ class Courier implements ReplayCourier {
   async close(): Promise<void> {
     clearInterval(this.#timer);
     await this.#round;
-    const counts = [...this.#waiting].flatMap(([channelId, { operatorId, paid }]) =>
-      paid === 0 ? [] : [[channelId, operatorId.toString(), paid]],
+    const counts = [...this.#waiting.values()].flatMap(({ channelId, path, operatorId, paid }) =>
+      paid === 0 ? [] : [{ channelId, path, operatorId: operatorId.toString(), paid }],
     );
     const known = readCounts(this.#path);
     if (counts.length > 0 || known.length > 0) writeFileDurably(this.#path, `${JSON.stringify(counts)}\n`);
   }
 
-  #of(channelId: Hex, operatorId: bigint): Waiting {
-    let waiting = this.#waiting.get(channelId);
+  #of({ channelId, path, operatorId }: PaidRequest): Waiting {
+    const key = `${channelId}|${path}`;
+    let waiting = this.#waiting.get(key);
     if (waiting === undefined) {
-      waiting = { operatorId, paid: 0, offered: 0, samples: [] };
-      this.#waiting.set(channelId, waiting);
-      if (this.#waiting.size > CHANNELS_MAX) this.#waiting.delete(this.#waiting.keys().next().value as Hex);
+      waiting = { channelId, path, operatorId, paid: 0, offered: 0, samples: [] };
+      this.#waiting.set(key, waiting);
+      if (this.#waiting.size > CHANNELS_MAX) this.#waiting.delete(this.#waiting.keys().next().value as string);
     }
     return waiting;
   }
@@ -144,14 +148,14 @@ class Courier implements ReplayCourier {
   async #show(signal: AbortSignal | undefined): Promise<{ validators: number; accepted: number }> {
     this.#countsMs = performance.now();
     const shown = { validators: new Set<bigint>(), accepted: 0 };
-    for (const [channelId, waiting] of [...this.#waiting]) {
-      const { paid, samples } = waiting;
+    for (const waiting of [...this.#waiting.values()]) {
+      const { channelId, paid, samples } = waiting;
       if (paid === 0 && samples.length === 0) continue;
       Object.assign(waiting, { paid: 0, offered: 0, samples: [] });
       try {
-        const taken = await this.#showChannel(channelId, { ...waiting, paid, samples }, signal);
+        const taken = await this.#showChannel({ ...waiting, paid, samples }, signal);
         for (const { operatorId, accepted } of taken) {
-          shown.validators.add(operatorId);
+          if (accepted > 0) shown.validators.add(operatorId);
           shown.accepted = Math.max(shown.accepted, accepted);
         }
         // Nobody took it: the count is told another time, the requests are not.
@@ -164,19 +168,18 @@ class Courier implements ReplayCourier {
     return { validators: shown.validators.size, accepted: shown.accepted };
   }
 
-  async #showChannel(channelId: Hex, { operatorId, paid, samples }: Waiting, signal: AbortSignal | undefined) {
+  async #showChannel({ channelId, path, operatorId, paid, samples }: Waiting, signal: AbortSignal | undefined) {
     const { payer, log } = this.#options;
     const channel = payer.channels().find(({ config }) => payer.codec.channelId(config) === channelId);
     if (channel === undefined) return [];
-    const requests = samples.map(({ path, query, contentType, requestBody, answer, receipt }) => ({
-      path,
+    const requests = samples.map(({ query, contentType, requestBody, answer, receipt }) => ({
       query,
       contentType,
       requestBody,
       answer,
       receipt,
     }));
-    const body = writeShown({ paid, requests });
+    const body = writeShown({ path, paid, requests });
     const headers = {
       'content-type': 'application/json',
       'content-length': String(body.length),
@@ -184,7 +187,7 @@ class Courier implements ReplayCourier {
       [CHANNEL_HEADER]: channelHeader(channel.config),
     };
     const sent = await Promise.allSettled(
-      (await this.#judgesOf(operatorId)).map(async (validator) => {
+      (await this.#judgesOf({ operatorId, path })).map(async (validator) => {
         const accepted = await this.#send(validator, { headers, body }, signal);
         return { operatorId: validator.operatorId, accepted };
       }),
@@ -212,13 +215,15 @@ class Courier implements ReplayCourier {
   }
 
   /** At most so many validators, drawn anew every minute. */
-  async #judgesOf(operatorId: bigint): Promise<ValidatorEntry[]> {
-    const known = this.#validators.get(operatorId);
+  async #judgesOf(asked: { operatorId: bigint; path: string }): Promise<ValidatorEntry[]> {
+    const key = `${asked.operatorId}|${asked.path}`;
+    const known = this.#validators.get(key);
     if (known !== undefined && performance.now() - known.sinceMs < KNOWN_MS) return known.entries;
-    const all = await validatorsOf(this.#options.client, operatorId);
+    const all = await validatorsOf(this.#options.client, asked);
     const entries: ValidatorEntry[] = [];
     while (all.length > 0 && entries.length < VALIDATORS_MAX) entries.push(...all.splice(randomInt(all.length), 1));
-    this.#validators.set(operatorId, { sinceMs: performance.now(), entries });
+    if (this.#validators.size > CHANNELS_MAX) this.#validators.clear();
+    this.#validators.set(key, { sinceMs: performance.now(), entries });
     return entries;
   }
 }
@@ -227,12 +232,20 @@ function sizeOf({ requestBody, answer }: ReplaySample): number {
   return requestBody.length + answer.length;
 }
 
+interface PaidCount {
+  channelId: Hex;
+  path: string;
+  operatorId: string;
+  paid: number;
+}
+
 /** Counts that wait from an earlier time; none where the file is not there or not ours. */
-function readCounts(path: string): [Hex, string, number][] {
+function readCounts(file: string): PaidCount[] {
   try {
-    const counts = JSON.parse(readFileSync(path, 'utf8')) as [Hex, string, number][];
+    const counts = JSON.parse(readFileSync(file, 'utf8')) as PaidCount[];
     return counts.filter(
-      ([channelId, operatorId, paid]) => /^0x[0-9a-f]{64}$/.test(channelId) && /^\d{1,20}$/.test(operatorId) && paid > 0,
+      ({ channelId, path, operatorId, paid }) =>
+        /^0x[0-9a-f]{64}$/.test(channelId) && typeof path === 'string' && /^\d{1,20}$/.test(operatorId) && paid > 0,
     );
   } catch {
     return [];

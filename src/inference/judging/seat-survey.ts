@@ -6,6 +6,7 @@ import type { Logger } from '../../log.ts';
 import type { TaskType } from '../engines/engine.ts';
 import { type Offer, readOffer } from '../serving/offer.ts';
 import { readUids, type Uid } from '../subnets/metagraph.ts';
+import { findUid } from '../subnets/own-uids.ts';
 import type { JudgedMiner } from './judging-ports.ts';
 
 /** A uid that serves: where it is reached, and what it offers. */
@@ -103,9 +104,9 @@ async function surveySeat(
   const hasOwnPurse = isAddressEqual(receiver, nodeKey);
   const [burnt, held] = await Promise.all([
     client.read('channels', 'feesBurntOf', [nodeKey]),
-    Promise.all(others.map((subnetId) => holdsUid(client, subnetId, operatorId))),
+    Promise.all(others.map((one) => findUid(client, { subnetId: one, operatorId }))),
   ]);
-  const subnets = 1 + held.filter((isHeld) => isHeld).length;
+  const subnets = 1 + held.filter((other) => other !== undefined).length;
   // One machine, owner, purse: one miner, however many uids. Hosts are not told apart by port.
   const marks = [`owner ${owner}`, `purse ${beneficiary}`, `purse ${receiver}`, `key ${transportKey}`];
   const paid = { burnt, hasOwnPurse, subnets };
@@ -120,14 +121,14 @@ async function otherSubnets(client: ChainClient, subnetId: bigint): Promise<bigi
   return others.filter((_, at) => found[at]?.dissolved === false);
 }
 
-async function holdsUid(client: ChainClient, subnetId: bigint, operatorId: bigint): Promise<boolean> {
-  try {
-    await client.read('subnets', 'uidOf', [subnetId, operatorId]);
-    return true;
-  } catch (error) {
-    if (toMillraceError(error).code === 'not-registered') return false;
-    throw error;
-  }
+/** Whether requests at a path are judged in a subnet of a kind. */
+export function isJudgedIn(kind: string, path: string): boolean {
+  return Object.entries(PATH_OF_TASK).some(([task, of]) => of === askedPath(path) && isOfKind(kind, task as TaskType));
+}
+
+/** Two paths, one task. */
+export function askedPath(path: string): string {
+  return path === '/v1/responses' ? PATH_OF_TASK.chat : path;
 }
 
 function isOfKind(kind: string, task: TaskType): boolean {

@@ -10,6 +10,7 @@ import { createInferenceReceipts, type InferenceReceipt } from '../serving/recei
 import { inferenceReceiptDomain } from '../serving/receipt-domain.ts';
 import type { ShownRequest } from './judging-ports.ts';
 import { receiptOfSample } from './replay.ts';
+import { askedPath } from './seat-survey.ts';
 import { CHANNEL_HEADER, readChannelHeader, readShown, SHOWN_LIMITS, SHOWN_SIGNED_HEADERS, type ShownMessage } from './shown-requests.ts';
 import type { SubnetJudge } from './subnet-judge.ts';
 
@@ -61,7 +62,7 @@ export function createShownDesk(options: {
       const seat = judge.seatOf(config.receiver);
       return seat === undefined ? [] : [{ judge, ...seat }];
     });
-    if (seats.length === 0) throw refused('not-judged-here', `No miner that is paid at ${config.receiver} is judged here`);
+    if (seats.length === 0) throw notJudged(config);
     quota.take(config.payer, Number(request.headers.get('content-length') ?? SHOWN_LIMITS.messageBytes));
     const channelId = await channels.idOf(config);
     const body = (request.body ?? []) as unknown as AsyncIterable<Uint8Array>;
@@ -73,10 +74,12 @@ export function createShownDesk(options: {
       if (contentDigest(held.bytes) !== request.headers.get('content-digest'))
         throw refused('wrong-digest', 'The body is not the signed one');
       const message = readShown(held.bytes);
+      const judged = seats.filter(({ paths }) => paths.includes(askedPath(message.path)));
+      if (judged.length === 0) throw notJudged(config);
       const { accepted, reasons } = sift(message, { channelId, config, operatorId: seats[0]?.operatorId as bigint });
-      for (const { judge, uid } of seats) {
+      for (const { judge, uid } of judged) {
         judge.show(
-          accepted.map((one): ShownRequest => ({ ...one, uid, payer: config.payer })),
+          accepted.map((one): ShownRequest => ({ ...one, path: message.path, uid, payer: config.payer })),
           message.paid,
         );
       }
@@ -94,7 +97,7 @@ export function createShownDesk(options: {
     const accepted: ShownMessage['requests'] = [];
     const reasons: Record<string, number> = {};
     for (const one of message.requests) {
-      const reason = faultOf(one, of, { codec, seen });
+      const reason = faultOf({ ...one, path: message.path }, of, { codec, seen });
       if (reason === undefined) accepted.push(one);
       else reasons[reason] = (reasons[reason] ?? 0) + 1;
     }
@@ -117,7 +120,7 @@ export function createShownDesk(options: {
 
 /** Why a shown request is not believed; notes it as seen when it is. */
 function faultOf(
-  sample: ShownMessage['requests'][number],
+  sample: Omit<ShownRequest, 'uid' | 'payer'>,
   of: { channelId: Hex; config: ChannelConfig; operatorId: bigint },
   { codec, seen }: { codec: ReceiptCodec<InferenceReceipt>; seen: Set<string> },
 ): string | undefined {
@@ -184,6 +187,10 @@ function refused(code: string, message: string): MillraceError {
     message,
     hint: 'Only who paid a miner from a channel shows the requests that it paid from it, to validators that judge that miner.',
   });
+}
+
+function notJudged({ receiver }: ChannelConfig): MillraceError {
+  return refused('not-judged-here', `No miner that is paid at ${receiver} is judged here for such requests`);
 }
 
 function tooMany(what: string): MillraceError {

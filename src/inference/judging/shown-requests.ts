@@ -12,41 +12,44 @@ export const SHOWN_SIGNED_HEADERS = [CHANNEL_HEADER, 'content-digest'] as const;
 /** Of one message, and of one request with its answer, before base64. */
 export const SHOWN_LIMITS = { messageBytes: 8 << 20, requestBytes: 4 << 20, requests: 32, paid: 1_000_000 } as const;
 
-/** What a gateway shows of one channel: how many requests it has paid from it since the last time, and some of those that may be repeated. */
+/** What a gateway shows of one channel and one path: how many requests it has paid since the last time, and some of those that may be repeated. */
 export interface ShownMessage {
+  path: string;
   paid: number;
-  requests: Omit<ShownRequest, 'uid' | 'payer'>[];
+  requests: Omit<ShownRequest, 'uid' | 'payer' | 'path'>[];
 }
 
-const TEXT_LIMITS = { path: 128, query: 1024, contentType: 256, receipt: 4096 } as const;
+const PATH_CHARACTERS_MAX = 128;
+const TEXT_LIMITS = { query: 1024, contentType: 256, receipt: 4096 } as const;
 const HEADER_CHARACTERS_MAX = 2048;
 
 /** A message as bytes of JSON. */
-export function writeShown({ paid, requests }: ShownMessage): Buffer {
+export function writeShown({ path, paid, requests }: ShownMessage): Buffer {
   const items = requests.map(({ requestBody, answer, ...rest }) => ({
     ...rest,
     requestBody: requestBody.toString('base64'),
     answer: answer.toString('base64'),
   }));
-  return Buffer.from(JSON.stringify({ paid, requests: items }));
+  return Buffer.from(JSON.stringify({ path, paid, requests: items }));
 }
 
 /** Reads a stranger's message. @throws bad-request */
 export function readShown(bytes: Buffer): ShownMessage {
-  let body: { paid?: unknown; requests?: unknown };
+  let body: { path?: unknown; paid?: unknown; requests?: unknown };
   try {
     body = JSON.parse(bytes.toString('utf8')) as typeof body;
   } catch {
     throw badRequest('body', 'something else', 'JSON');
   }
-  const { paid, requests } = body ?? {};
+  const { path, paid, requests } = body ?? {};
+  if (typeof path !== 'string' || path.length > PATH_CHARACTERS_MAX) throw badRequest('path', typeof path, 'where the requests were made');
   if (!Number.isInteger(paid) || (paid as number) < 0 || (paid as number) > SHOWN_LIMITS.paid) {
     throw badRequest('paid', String(paid).slice(0, 20), `a whole number up to ${SHOWN_LIMITS.paid}`);
   }
   if (!Array.isArray(requests) || requests.length > SHOWN_LIMITS.requests) {
     throw badRequest('requests', 'something else', `a list of at most ${SHOWN_LIMITS.requests}`);
   }
-  return { paid: paid as number, requests: requests.map(readOne) };
+  return { path, paid: paid as number, requests: requests.map(readOne) };
 }
 
 function readOne(given: unknown): ShownMessage['requests'][number] {
@@ -65,7 +68,7 @@ function readOne(given: unknown): ShownMessage['requests'][number] {
   if (requestBody.length + answer.length > SHOWN_LIMITS.requestBytes) {
     throw badRequest('requests', `${requestBody.length + answer.length} bytes`, `at most ${SHOWN_LIMITS.requestBytes} each`);
   }
-  return { path: text('path'), query: text('query'), contentType: text('contentType'), receipt: text('receipt'), requestBody, answer };
+  return { query: text('query'), contentType: text('contentType'), receipt: text('receipt'), requestBody, answer };
 }
 
 /** A channel's terms as a header. */

@@ -140,7 +140,8 @@ test('a validator finds a miner on chain, probes it as a paying client, commits 
   assert.ok((await client.read('channels', 'feesBurntOf', [miner.nodeKey.address])) > 0n);
   const probes = readEvidence(join(own, 'evidence'), { epoch, uid: miner.uid, kind: 'probe' });
   assert.ok(probes.length > 0);
-  for (const { outcome, verdict, evidence } of probes) assert.deepEqual([outcome, verdict, evidence], ['ok', 'confirmed', 'replayed']);
+  for (const { outcome, verdict, evidence, code } of probes)
+    assert.deepEqual([outcome, verdict, evidence], ['ok', 'confirmed', 'replayed'], String(code));
 });
 
 /** A user who asks the miner itself, pays each request from a channel of its own, and lets validators repeat it, or not. */
@@ -165,7 +166,7 @@ async function startUser(signer: Signer) {
       const response = await payer.fetch(path, { amountMax: TOKEN, init, fetch: fetchSeat });
       const answer = Buffer.from(await response.arrayBuffer());
       const receipt = response.headers.get(RECEIPT_HEADER) as string;
-      return { path, query: '', contentType: 'application/json', requestBody: Buffer.from(body), answer, receipt };
+      return { query: '', contentType: 'application/json', requestBody: Buffer.from(body), answer, receipt };
     },
   };
 }
@@ -189,11 +190,12 @@ test('users’ paid requests that they let validators repeat are run again; nobo
   const [first] = allowed as [ShownMessage['requests'][number]];
   const desk = createShownDesk({ client, judges: () => [judging], log: silentLogger });
   const by = { signer: user, channel: channel() };
-  const message = { paid: 3, requests: [...allowed, kept, { ...first, answer: Buffer.from('{"choices":[]}') }] };
+  const path = '/v1/chat/completions';
+  const message = { path, paid: 3, requests: [...allowed, kept, { ...first, answer: Buffer.from('{"choices":[]}') }] };
   const taken = await show(desk, by, message);
   assert.deepEqual([taken.status, taken.accepted], [200, 2]);
   assert.deepEqual(taken.refused, { 'not-allowed': 1, 'bad-sample: receipt-mismatch': 1 });
-  assert.deepEqual((await show(desk, by, { paid: 0, requests: [first] })).refused, { 'shown-before': 1 });
+  assert.deepEqual((await show(desk, by, { path, paid: 0, requests: [first] })).refused, { 'shown-before': 1 });
   assert.equal((await show(desk, { ...by, signer: stranger }, message)).code, 'not-the-payer');
   const empty = { ...channel(), payer: stranger.address, payerAuthorizer: stranger.address };
   assert.equal((await show(desk, { signer: stranger, channel: empty }, message)).code, 'channel-empty');
@@ -201,6 +203,7 @@ test('users’ paid requests that they let validators repeat are run again; nobo
     (await show(desk, { signer: stranger, channel: { ...empty, receiver: stranger.address } }, message)).code,
     'not-judged-here',
   );
+  assert.equal((await show(desk, by, { ...message, path: '/v1/tasks/ocr' })).code, 'not-judged-here');
   assert.equal((await show(desk, by, message, Buffer.from('{}'))).code, 'wrong-digest');
   await until(async () => (judging.status().shown as { confirmed: number }).confirmed === 2);
   assert.deepEqual(judging.status().shown, { paid: 3, replayable: 2, confirmed: 2, refuted: 0, unproven: 0 });

@@ -9,7 +9,7 @@ import { type Beacon, fetchPulses, type PulseSource } from '../subnets/beacon.ts
 import { readSubnet, type Subnet } from '../subnets/metagraph.ts';
 import { createOpinionAgent } from '../subnets/opinion-agent.ts';
 import { ensurePermit } from '../subnets/subnet-actions.ts';
-import type { JudgingPorts, ShownRequest } from './judging-ports.ts';
+import type { JudgedMiner, JudgingPorts, ShownRequest } from './judging-ports.ts';
 import type { ProbeAccount } from './probe-accounts.ts';
 import type { JudgedModel } from './replay.ts';
 import { type Seat, surveySeats } from './seat-survey.ts';
@@ -40,8 +40,8 @@ export interface SubnetJudgeOptions {
 
 /** A validator that works. */
 export interface SubnetJudge {
-  /** The uid that it judges whose operator has this key. */
-  seatOf(nodeKey: Address): { uid: number; operatorId: bigint } | undefined;
+  /** The miner that it judges whose operator has this key, and where that is asked. */
+  seatOf(nodeKey: Address): Pick<JudgedMiner, 'uid' | 'operatorId' | 'paths'> | undefined;
   /**
    * Takes users' requests that a gateway shows, checked by {@link createShownDesk}, and how many paid ones there were in all. In memory only, and
    * bounded, by payer too: the oldest are dropped.
@@ -53,6 +53,9 @@ export interface SubnetJudge {
 
 const ROUND_MS = 2_000;
 const SURVEY_MS = 30_000;
+/** At first others may just be starting too. */
+const FIRST_SURVEYS = 6;
+const FIRST_SURVEY_MS = 5_000;
 const SHOWN_MAX = 256;
 const SHOWN_BYTES_MAX = 32 << 20;
 const SHOWN_OF_PAYER_MAX = 64;
@@ -113,15 +116,17 @@ function createWorld(options: SubnetJudgeOptions): World {
   let sink: number | undefined;
   let subnet: Subnet | undefined;
   let surveyedMs = Number.NEGATIVE_INFINITY;
+  let surveys = 0;
 
   const survey = async (epoch: bigint) => {
-    const isFresh = performance.now() - surveyedMs < SURVEY_MS && subnet?.epoch === epoch;
+    const isFresh = performance.now() - surveyedMs < (surveys < FIRST_SURVEYS ? FIRST_SURVEY_MS : SURVEY_MS) && subnet?.epoch === epoch;
     if (isFresh) return;
     subnet = await readSubnet(client, subnetId);
     const found = await surveySeats(client, { subnetId, kind: subnet.kind, domain, before: seats, log });
     seats = new Map(found.seats.map((seat) => [`${seat.uid}|${seat.operatorId}`, seat]));
     sink = found.sink;
     surveyedMs = performance.now();
+    surveys += 1;
     await holdPermit(options);
   };
   const ports: JudgingPorts = {
@@ -159,8 +164,7 @@ function createWorld(options: SubnetJudgeOptions): World {
   return {
     ports,
     seatOf(nodeKey) {
-      const seat = [...seats.values()].find((one) => one.uid !== uid && isAddressEqual(one.nodeKey, nodeKey));
-      return seat === undefined ? undefined : { uid: seat.uid, operatorId: seat.operatorId };
+      return [...seats.values()].find((one) => one.uid !== uid && one.paths.length > 0 && isAddressEqual(one.nodeKey, nodeKey));
     },
     show(requests, count) {
       paid += count;

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileDurably } from '../../durable-file.ts';
@@ -36,6 +36,8 @@ export const QUICKNET: Beacon = {
 export const LOCAL_BEACON_LABEL = 'local: operator can read weights early';
 
 const SECRET_BYTES = 32;
+const NONCE_BYTES = 12;
+const TAG_BYTES = 16;
 const ANSWER_BYTES_MAX = 4096;
 const FETCH_TIMEOUT_MS = 10_000;
 const PATH = /^\/public\/(\d{1,18})$/;
@@ -59,13 +61,19 @@ export interface LocalBeacon extends PulseSource {
 }
 
 /**
- * A local beacon for development: its key is made once and kept in `folder`. It signs no round before protocol time `now()` has reached
- * it, but whoever can read the folder can: its label says so.
+ * A local beacon for development: its key is made once and kept in `folder`, encrypted under `wrapKey` (32 bytes). It signs no round before
+ * protocol time `now()` has reached it, but whoever has both can: its label says so.
  * @throws beacon-key-broken
  */
-export function openLocalBeacon(options: { folder: string; genesis: bigint; periodSeconds: number; now(): Promise<bigint> }): LocalBeacon {
-  const { folder, genesis, periodSeconds, now } = options;
-  const secret = readSecret(join(folder, 'beacon.key'));
+export function openLocalBeacon(options: {
+  folder: string;
+  wrapKey: Uint8Array;
+  genesis: bigint;
+  periodSeconds: number;
+  now(): Promise<bigint>;
+}): LocalBeacon {
+  const { folder, wrapKey, genesis, periodSeconds, now } = options;
+  const secret = readSecret(join(folder, 'beacon.key'), wrapKey);
   const declaration = { genesis, periodSeconds, publicKey: beaconPublicKey(secret), label: LOCAL_BEACON_LABEL };
   const pulse = async (round: bigint) =>
     round >= 1n && roundTime(declaration, round) <= (await now()) ? signRound(secret, round) : undefined;
@@ -111,24 +119,40 @@ async function fetchPulse(url: URL, signal: AbortSignal | undefined): Promise<Ui
   }
 }
 
-function readSecret(path: string): bigint {
+function readSecret(path: string, wrapKey: Uint8Array): bigint {
   if (!existsSync(path)) {
     // 2^248 and more scalars are enough, and none of them is at or above the group's order.
     const drawn = randomBytes(SECRET_BYTES);
     drawn[0] = 0;
     try {
-      writeFileDurably(path, `${drawn.toString('hex')}\n`, { mode: 0o600, exclusive: true });
+      writeFileDurably(path, `${wrap(drawn, wrapKey).toString('hex')}\n`, { mode: 0o600, exclusive: true });
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error; // another process was first
     }
   }
-  const text = readFileSync(path, 'utf8').trim();
-  const secret = /^00[0-9a-f]{62}$/.test(text) ? BigInt(`0x${text}`) : 0n;
-  if (secret !== 0n) return secret;
+  try {
+    const secret = unwrap(Buffer.from(readFileSync(path, 'utf8').trim(), 'hex'), wrapKey);
+    const value = BigInt(`0x${secret.toString('hex')}`);
+    if (secret.length === SECRET_BYTES && secret[0] === 0 && value !== 0n) return value;
+  } catch {
+    // reported below, without what lies in the file
+  }
   throw new MillraceError('beacon-key-broken', {
     actor: 'host',
     message: `${path} holds no key of a beacon`,
     values: { path },
     hint: 'Restore it, or move it away and declare a new beacon for the subnet.',
   });
+}
+
+function wrap(secret: Uint8Array, wrapKey: Uint8Array): Buffer {
+  const nonce = randomBytes(NONCE_BYTES);
+  const cipher = createCipheriv('aes-256-gcm', wrapKey, nonce);
+  return Buffer.concat([nonce, cipher.update(secret), cipher.final(), cipher.getAuthTag()]);
+}
+
+function unwrap(wrapped: Buffer, wrapKey: Uint8Array): Buffer {
+  const decipher = createDecipheriv('aes-256-gcm', wrapKey, wrapped.subarray(0, NONCE_BYTES));
+  decipher.setAuthTag(wrapped.subarray(-TAG_BYTES));
+  return Buffer.concat([decipher.update(wrapped.subarray(NONCE_BYTES, -TAG_BYTES)), decipher.final()]);
 }

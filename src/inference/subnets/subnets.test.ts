@@ -19,6 +19,7 @@ import { startTestSubnet, type TestOperator, type TestSubnet, TOKEN } from './su
 import { DEFAULT_SUBNET_RULES } from './subnet-rules.ts';
 import { decodeRow } from './weights-row.ts';
 
+const WRAP_KEY = Buffer.alloc(32, 7);
 let subnet: TestSubnet;
 let first: TestOperator;
 let second: TestOperator;
@@ -75,7 +76,7 @@ test('what is refused says why, and costs nothing', async () => {
 
 test('an epoch: commits are sealed, opened by whoever comes first, and the row is what was said', async () => {
   const { client, subnetId, faucet, folder } = subnet;
-  const beacon = openLocalBeacon({ folder, genesis: 0n, periodSeconds: 3, now: () => client.now() });
+  const beacon = openLocalBeacon({ folder, wrapKey: WRAP_KEY, genesis: 0n, periodSeconds: 3, now: () => client.now() });
   await declareBeacon({ sender: faucet, subnetId, beacon: beacon.declaration });
   assert.equal((await readSubnet(client, subnetId)).beacon.label, 'local: operator can read weights early');
   await subnet.warpToEpoch((await subnet.epoch()) + 1n);
@@ -122,7 +123,7 @@ test('a validator that was killed after its commit opens it from its disk; one t
   await second.sender.send({ contract: 'weightsBoard', functionName: 'commit', args: [subnetId, second.uid, lost, '0x00'] });
   await subnet.warpToEpoch(epoch + 1n);
   assert.deepEqual((await subnet.agentOf(first).tend()).opened, [{ epoch, uids: [first.uid] }]);
-  const pulses = openLocalBeacon({ folder: subnet.folder, genesis: 0n, periodSeconds: 3, now: () => client.now() });
+  const pulses = openLocalBeacon({ folder: subnet.folder, wrapKey: WRAP_KEY, genesis: 0n, periodSeconds: 3, now: () => client.now() });
   await subnet.warpToEpoch(epoch + 1n, 500);
   assert.deepEqual((await subnet.agentOf(first, pulses).tend()).opened, []); // garbage opens nothing and stops nobody
   await subnet.warpToEpoch(epoch + 2n);
@@ -201,7 +202,7 @@ test('subnets are listed until they end', async () => {
 
 test('pulses come over HTTP as from drand, and a wrong one is as good as none', async () => {
   const { client, folder } = subnet;
-  const beacon = openLocalBeacon({ folder, genesis: 0n, periodSeconds: 3, now: () => client.now() });
+  const beacon = openLocalBeacon({ folder, wrapKey: WRAP_KEY, genesis: 0n, periodSeconds: 3, now: () => client.now() });
   let isSpoilt = false;
   const server = createServer(async (request, response) => {
     const answer = await beacon.answer(new Request(`http://local${request.url}`, { method: request.method ?? 'GET' }));

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -9,6 +9,7 @@ import { openOpinionJournal } from './opinion-journal.ts';
 import { beaconPublicKey, isPulse, openSealed, SEAL_BYTES, sealedRound, sealUntil, signRound, unlockKey } from './time-lock.ts';
 import { commitmentOf, decodeRow, encodeRow, packOpening, unpackOpening, weighScores } from './weights-row.ts';
 
+const WRAP_KEY = Buffer.alloc(32, 7);
 const SECRET = 0x1f2e3d4c5b6a79887766554433221100ffeeddccbbaa99887766554433221n;
 const PUBLIC_KEY = beaconPublicKey(SECRET);
 const TLOCK_JS =
@@ -81,7 +82,7 @@ test('a round is the first that is due at a time or later', () => {
 test('a local beacon keeps its key and signs no round before its time', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'millrace-beacon-'));
   let time = 100n;
-  const open = () => openLocalBeacon({ folder, genesis: 100n, periodSeconds: 10, now: async () => time });
+  const open = () => openLocalBeacon({ folder, wrapKey: WRAP_KEY, genesis: 100n, periodSeconds: 10, now: async () => time });
   const beacon = open();
   assert.deepEqual(open().declaration, beacon.declaration);
   assert.equal(await beacon.pulse(2n), undefined);
@@ -92,6 +93,10 @@ test('a local beacon keeps its key and signs no round before its time', async ()
   assert.equal((await beacon.answer(new Request('http://x/public/3'))).status, 404);
   assert.equal((await beacon.answer(new Request('http://x/public/-1'))).status, 404);
   assert.equal((await beacon.answer(new Request('http://x/public/2', { method: 'POST' }))).status, 404);
+  // The key lies there encrypted: the file alone, or another key, opens nothing.
+  assert.equal(readFileSync(join(folder, 'beacon.key'), 'utf8').length, 121);
+  const options = { folder, wrapKey: Buffer.alloc(32, 8), genesis: 100n, periodSeconds: 10, now: async () => time };
+  assert.throws(() => openLocalBeacon(options), { code: 'beacon-key-broken' });
   writeFileSync(join(folder, 'beacon.key'), 'x');
   assert.throws(open, { code: 'beacon-key-broken' });
 });
