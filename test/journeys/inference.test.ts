@@ -37,6 +37,7 @@ test('one subnet per modality is there, its models served by three nodes', async
     subnets.items.map(({ kind }: { kind: string }) => kind),
     ['text', 'image', 'voice'],
   );
+  for (const { beacon } of subnets.items) assert.equal(beacon, 'local: operator can read weights early');
   const models = await network.json('models');
   assert.deepEqual([...new Set(models.items.map(({ operatorId }: { operatorId: string }) => operatorId))].sort(), ['1', '2', '3']);
 });
@@ -58,8 +59,36 @@ test('a question, a picture, a sentence to say and sentences to compare are answ
   assert.match(page, /segment/i);
 });
 
+test('a request that its caller lets validators repeat is shown to them and run again; no other is', async () => {
+  const receipts = [
+    await network.json('ask', 'A secret', '--max-tokens', '4'),
+    await network.json('ask', 'Call me', '--max-tokens', '4', '--replay'),
+  ];
+  assert.deepEqual(
+    receipts.map(({ check, evidence }) => [check, evidence]),
+    [
+      ['probes only', 'reputation only'],
+      ['replay allowed', 'replayed'],
+    ],
+  );
+  const replays = async () => (await network.json('subnet', 'show', '1')).userReplays as Record<string, number>[];
+  const sum = (all: Record<string, number>[], name: string) => all.reduce((total, one) => total + (one[name] ?? 0), 0);
+  for (let round = 0; round < ROUNDS_MAX && sum(await replays(), 'confirmed') === 0; round += 1) {
+    // Validators that have just started do not know the miner yet, and take nothing.
+    if (sum(await replays(), 'shown') === 0) await network.json('ask', 'Call me', '--max-tokens', '4', '--replay');
+    await new Promise((resolve) => setTimeout(resolve, 2_000));
+  }
+  const all = await replays();
+  assert.ok(sum(all, 'confirmed') > 0);
+  assert.ok(sum(all, 'shown') < sum(all, 'paid'));
+  assert.equal(sum(all, 'refuted') + sum(all, 'unproven'), 0);
+});
+
 test('after two epochs rewards are paid on chain; they, the owner’s share and what is carried are the emission to the unit', async () => {
   const client = await chain();
+  // The beacon is killed while commits are sealed to it: it comes back with the same key, and until then everybody opens their own.
+  const { processes } = await network.json('status');
+  process.kill(processes.find(({ name }: { name: string }) => name === 'beacon').pid, 'SIGKILL');
   for (let round = 0; round < ROUNDS_MAX; round += 1) {
     const paid = await client.events({ name: 'subnetEpochs', event: 'MinerPaid' });
     const final = await client.events({ name: 'subnetEpochs', event: 'Finalized', args: { subnetId: 1n } });

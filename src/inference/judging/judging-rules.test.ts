@@ -4,8 +4,10 @@ import fc from 'fast-check';
 import { findCopies, meansSomething } from './copied-answers.ts';
 import { calibrateThreshold } from './fingerprint.ts';
 import { groupByOwner, shareWithinGroups } from './identities.ts';
+import { emptyRecord, type MinerRecord, scoreMiner } from './miner-score.ts';
 import { DEFAULT_SERVING_LIMITS, judgeServing, percentile, type ServingSample } from './serving-gates.ts';
 import { inflationOf } from './token-recount.ts';
+import { DEFAULT_JUDGING_RULES } from './validator.ts';
 import { smoothScores } from './weights.ts';
 
 const limits = { ...DEFAULT_SERVING_LIMITS, successMin: 990_000, ttftMsMax: 500, samplesMin: 10 };
@@ -124,4 +126,27 @@ test('counts of tokens are held against the tokenizer, and without it against wh
   assert.equal(inflationOf({ claimed: 130, text: 'a'.repeat(100), count: byBytes }), 24);
   assert.equal(inflationOf({ claimed: 60, text: 'a'.repeat(100), count: (text) => text.length / 4 }), 31);
   assert.equal(inflationOf({ claimed: 60, text: 'a'.repeat(100), count: undefined }), 0);
+});
+
+test('users’ requests that are run again can lower a score and never lift it; enough refuted ones convict', () => {
+  const outcome = fc.constantFrom('confirmed', 'refuted', 'unproven');
+  const reason = fc.constantFrom('same-output', 'unlike-bits', 'other-output');
+  const verdicts = fc.array(fc.record({ outcome, reason }), { maxLength: 30 }) as fc.Arbitrary<MinerRecord['verdicts']>;
+  const score = (own: MinerRecord['verdicts'], users: MinerRecord['verdicts'], qualities: number[] = []) =>
+    scoreMiner(
+      { ...emptyRecord(), qualities, verdicts: [...own, ...users.map((one) => ({ ...one, isUsers: true }))] },
+      DEFAULT_JUDGING_RULES,
+    );
+  fc.assert(
+    fc.property(verdicts, verdicts, fc.array(fc.nat(1_000_000), { maxLength: 8 }), (own, users, qualities) => {
+      const alone = score(own, [], qualities);
+      assert.ok(score(own, users, qualities).quality <= alone.quality);
+      const good = users.map((one) => ({ ...one, outcome: 'confirmed' as const }));
+      assert.equal(score(own, good, qualities).quality, alone.quality);
+      assert.equal(score(own, good, qualities).isCaught, alone.isCaught);
+    }),
+    { numRuns: 200 },
+  );
+  const refuted = Array.from({ length: 2 }, () => ({ outcome: 'refuted' as const, reason: 'other-output' }));
+  assert.deepEqual([score([], refuted).isCaught, score([], refuted).quality], [true, 0]);
 });

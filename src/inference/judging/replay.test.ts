@@ -22,10 +22,14 @@ after(() => miner.stop());
 
 const CHAT = '/v1/chat/completions';
 
-async function ask(more: Record<string, unknown> = {}, headers: Record<string, string> = {}): Promise<AnsweredRequest> {
+function ask(more: Record<string, unknown> = {}, headers: Record<string, string> = {}): Promise<AnsweredRequest> {
   const body = { model: TEXT_CARD.id, messages: [{ role: 'user', content: 'The whale' }], max_tokens: 24, ...more };
+  return send(CHAT, body, headers);
+}
+
+async function send(path: string, body: object, headers: Record<string, string> = {}): Promise<AnsweredRequest> {
   const requestBody = Buffer.from(JSON.stringify(body));
-  const response = await fetch(`${miner.url}${CHAT}`, {
+  const response = await fetch(`${miner.url}${path}`, {
     method: 'POST',
     headers: { 'content-type': 'application/json', ...headers },
     body: requestBody,
@@ -33,7 +37,7 @@ async function ask(more: Record<string, unknown> = {}, headers: Record<string, s
   const answer = Buffer.from(await response.arrayBuffer());
   const inStream = /: millrace-receipt (\S+)/.exec(answer.toString('latin1'))?.[1];
   const receipt = response.headers.get(RECEIPT_HEADER) ?? inStream ?? '';
-  return { path: CHAT, contentType: 'application/json', requestBody, answer, receipt };
+  return { path, contentType: 'application/json', requestBody, answer, receipt };
 }
 
 function replay(sample: AnsweredRequest, isOwn = true): Promise<ReplayVerdict> {
@@ -58,6 +62,8 @@ test('an honest answer is confirmed bit for bit, streamed or not, with a witness
   for (const sample of [
     await ask(),
     await ask({ stream: true, temperature: 1.2, seed: 7 }),
+    await send('/v1/responses', { model: TEXT_CARD.id, input: 'The whale', max_output_tokens: 12 }),
+    await send('/v1/responses', { model: TEXT_CARD.id, input: 'The whale', max_output_tokens: 12, stream: true }),
     await ask({}, { [WITNESS_HEADER]: `0x${'ab'.repeat(32)}` }),
   ]) {
     const verdict = await replay(sample);
@@ -109,6 +115,10 @@ test('requests of others are run again only when they were paid and their caller
     outputs.price = 5n;
   });
   assert.equal((await replay(paid, false)).outcome, 'confirmed');
+  const cut = await lie(paid, ({ outputs }) => {
+    outputs.end = 'cut';
+  });
+  assert.equal((await replay(cut, false)).reason, 'not-complete');
 });
 
 test('what a stranger made up says nothing against a miner', async () => {
@@ -124,6 +134,14 @@ test('what a stranger made up says nothing against a miner', async () => {
     const verdict = await replay(made);
     assert.ok(verdict.reason === reason || verdict.outcome === reason, verdict.reason);
     assert.notEqual(verdict.outcome, 'refuted');
+  }
+  const miners = [
+    { operatorId: 2n, nodeKey: miner.signer.address },
+    { operatorId: 1n, nodeKey: developmentSigner(5, 'dev').address },
+  ];
+  for (const other of miners) {
+    const verdict = await replayRequest(sample, { codec, modelOf: () => ({ engine }), isOwn: true, miner: other, signal });
+    assert.equal(verdict.reason, 'other-miner');
   }
   const unknown = await replayRequest(sample, { codec, modelOf: () => undefined, isOwn: true, signal });
   assert.deepEqual([unknown.outcome, unknown.evidence, unknown.reason], ['unproven', 'reputation only', 'no-such-model-here']);

@@ -75,6 +75,8 @@ export async function replayRequest(sample: AnsweredRequest, options: ReplayOpti
   if (options.isOwn !== true) {
     if (inputs.zeroRetention || !inputs.replayAllowed) return unproven('not-allowed', receipt);
     if (receipt.outputs.price === 0n || inputs.channelId === NO_BYTES) return unproven('not-paid', receipt);
+    // Whoever broke off has a part of the answer: to run all of it again would say it was another.
+    if (receipt.outputs.end !== 'complete') return unproven('not-complete', receipt);
   }
   const model = options.modelOf(subject.modelRoot);
   const recounted = (reason: string) => recount(sample, receipt, { reason, count: options.countTokens?.(subject.modelRoot) });
