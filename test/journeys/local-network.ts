@@ -28,6 +28,8 @@ export interface LocalNetwork {
   remove(): Promise<void>;
 }
 
+/** Node as `tools/node.sh` starts it. */
+export const NODE: readonly [string, ...string[]] = [process.execPath, '--min-semi-space-size=16'];
 /** The command line's program. */
 export const MAIN: string = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 const COMMAND_TIMEOUT_MS = 300_000;
@@ -48,7 +50,8 @@ export function localNetwork(): LocalNetwork {
         ...given.env,
       };
       const options = { env, timeout: COMMAND_TIMEOUT_MS, maxBuffer: 64 << 20 };
-      const child = execFile(process.execPath, [MAIN, ...command], options, (error, stdout, stderr) => {
+      const [program, ...first] = NODE;
+      const child = execFile(program, [...first, MAIN, ...command], options, (error, stdout, stderr) => {
         resolve({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, stdout, stderr });
       });
       if (given.interruptAfterMs !== undefined) setTimeout(() => child.kill('SIGINT'), given.interruptAfterMs).unref();

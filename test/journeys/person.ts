@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { CommandResult } from './local-network.ts';
+import { type CommandResult, NODE } from './local-network.ts';
 
 /** Runs commands as one person on one machine. */
 export interface Person {
@@ -54,8 +54,8 @@ export function person(
     MILLRACE_PASSWORD_FILE: passwordFile,
     ...variables,
   };
-  const program = [...prefix, process.execPath][0] as string;
-  const command = (args: string[]) => [...[...prefix, process.execPath].slice(1), MAIN, '--network', 'friends', ...args];
+  const [program, ...first] = [...prefix, ...NODE] as unknown as [string, ...string[]];
+  const command = (args: string[]) => [...first, MAIN, '--network', 'friends', ...args];
   const run = (...args: string[]): Promise<CommandResult> =>
     new Promise((resolve) => {
       const options = { env, timeout: COMMAND_TIMEOUT_MS, maxBuffer: 64 << 20 };
