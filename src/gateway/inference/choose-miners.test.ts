@@ -51,6 +51,14 @@ test('prefixes are spread over miners by weight: twice the rank gets twice the p
   assert.ok(Math.abs(dear - 0.2) < 0.05, String(dear));
 });
 
+test('a miner that answers at once gains no more by it than one that is twice as fast as the others', () => {
+  const others = [candidate(2), candidate(3), candidate(4)];
+  const atOnce = shareOfFirst([candidate(1, { ttftMs: 1, tpotMs: 0 }), ...others], 1);
+  assert.ok(Math.abs(atOnce - 2 / 5) < 0.05, String(atOnce));
+  const unranked = shareOfFirst([candidate(1, { rank: 0, ttftMs: 1, tpotMs: 0 }), ...others], 1);
+  assert.ok(unranked < 0.1, String(unranked));
+});
+
 test('a prefix keeps its miner when others come and go', () => {
   const miners = Array.from({ length: 8 }, (_, index) => candidate(index));
   fc.assert(

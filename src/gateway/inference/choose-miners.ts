@@ -32,6 +32,8 @@ export interface Choice {
 
 /** So much of a rank has a miner without one: newcomers get some traffic. */
 const RANK_MIN = 0.05;
+/** Who is more than so many times as fast as the median gains nothing by it: what is made up is there at once. */
+const FASTER_MAX = 2;
 const DEFAULT_TTFT_MS = 300;
 const DEFAULT_TPOT_MS = 20;
 
@@ -44,7 +46,11 @@ export function chooseMiners<C extends Candidate>(candidates: readonly C[], choi
   const allowed = candidates.filter((candidate) => isAllowed(candidate, choice));
   if (allowed.length <= 1) return allowed;
   const { policy } = choice;
-  const scores = new Map(allowed.map((candidate) => [candidate, scoreOf(candidate, allowed, choice)]));
+  const least: Least = {
+    price: Math.max(1, Math.min(...allowed.map(({ price }) => Number(price)))),
+    timeMs: Math.max(1, median(allowed.map((candidate) => timeOf(candidate, choice))) / FASTER_MAX),
+  };
+  const scores = new Map(allowed.map((candidate) => [candidate, scoreOf(candidate, least, choice)]));
   const sorted = allowed.sort(
     (one, other) => penalty(one, policy) - penalty(other, policy) || (scores.get(one) as number) - (scores.get(other) as number),
   );
@@ -79,16 +85,28 @@ function penalty(candidate: Candidate, { throughputMin }: ProviderPolicy): numbe
   return (candidate.isOpen ? 0 : 4) + (isBusy ? 2 : 0) + (isSlow ? 1 : 0);
 }
 
+/** What counts as cheapest and as fastest among some candidates. */
+interface Least {
+  price: number;
+  timeMs: number;
+}
+
+function timeOf({ ttftMs, tpotMs }: Candidate, { outputUnits }: Choice): number {
+  return (ttftMs ?? DEFAULT_TTFT_MS) + (tpotMs ?? DEFAULT_TPOT_MS) * outputUnits;
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((one, other) => one - other)[values.length >> 1] as number;
+}
+
 /** Less is better. */
-function scoreOf(candidate: Candidate, all: readonly Candidate[], choice: Choice): number {
+function scoreOf(candidate: Candidate, least: Least, choice: Choice): number {
   const { sort } = choice.policy;
-  const timeMs = (candidate.ttftMs ?? DEFAULT_TTFT_MS) + (candidate.tpotMs ?? DEFAULT_TPOT_MS) * choice.outputUnits;
   if (sort === 'price') return Number(candidate.price);
   if (sort === 'latency') return candidate.ttftMs ?? DEFAULT_TTFT_MS;
   if (sort === 'throughput') return candidate.tpotMs ?? DEFAULT_TPOT_MS;
-  const cheapest = Math.max(1, Math.min(...all.map(({ price }) => Number(price))));
-  const price = Math.max(1, Number(candidate.price)) / cheapest;
-  const weight = Math.max(candidate.rank, RANK_MIN) / (price * price * Math.max(1, timeMs));
+  const price = Math.max(1, Number(candidate.price)) / least.price;
+  const weight = Math.max(candidate.rank, RANK_MIN) / (price * price * Math.max(least.timeMs, timeOf(candidate, choice)));
   return -Math.log(fraction(candidate.key, choice.affinity)) / weight;
 }
 
