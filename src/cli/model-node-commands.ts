@@ -1,4 +1,3 @@
-import { createRequire } from 'node:module';
 import type { Command } from 'commander';
 import type { Run } from './context.ts';
 import type { ModelNodeKind } from './model-node.ts';
@@ -86,8 +85,19 @@ function registerMinerRun(miner: Command, run: Run): void {
     .option('--bodies <size>', 'memory for bodies of paid requests (inferenceBodies; 256MiB)')
     .option('--body-max <size>', 'largest body (inferenceBodyMax; 32MiB)');
   withAddress(command, 'minerListen; 127.0.0.1:9200')
-    .addHelpText('after', minerHelp)
-    .action(run(async (context, options: never) => (await import('./model-node-run.ts')).modelNodeRun(context, 'miner', options)));
+    .helpOption(false)
+    .option('-h, --help', 'all options, and what each embedded model cannot do', false)
+    .addHelpText('after', MINER_EXAMPLES)
+    .action(
+      run(async (context, options: { help: boolean }) => {
+        if (!options.help) return (await import('./model-node-run.ts')).modelNodeRun(context, 'miner', options as never);
+        // The models are loaded when somebody asks for help, never before.
+        command.outputHelp();
+        process.stdout.write(
+          `\nEmbedded models, and what each of them cannot do:\n${(await import('./model-node-status.ts')).modelsText()}\n`,
+        );
+      }),
+    );
 }
 
 const MINER_EXAMPLES = `
@@ -101,12 +111,6 @@ Examples:
   millrace miner run --backend http://127.0.0.1:8080/v1 --backend-model chat:qwen=default       llama.cpp
   millrace miner run --backend https://gpu.lan/v1 --backend-model chat:meta-llama/Llama-3.1-8B --backend-key-file vllm.key
   millrace miner run --model use-lite-en --price-in 0.01 --listen 0.0.0.0:9200`;
-
-/** With what each model cannot do; the models are loaded when somebody asks for help, never before. */
-function minerHelp(): string {
-  const { modelsText } = createRequire(import.meta.url)('./model-node-status.ts') as typeof import('./model-node-status.ts');
-  return `${MINER_EXAMPLES}\n\nEmbedded models, and what each of them cannot do:\n${modelsText()}`;
-}
 
 function registerValidatorRun(validator: Command, run: Run): void {
   const command = validator

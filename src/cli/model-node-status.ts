@@ -121,10 +121,11 @@ export async function minerUnlock(context: CommandContext): Promise<void> {
   try {
     const operatorId = await operatorOf(client, folder, { kind: 'miner' });
     await unlockReceiptBond({ sender, operatorId });
-    const { available } = await stakeOf(client, { operatorId });
+    const { own, locked } = await stakeOf(client, { operatorId });
+    const free = own.active > locked ? own.active - locked : 0n;
     context.output.result(
-      { operatorId, available },
-      () => `The bond of operator ${operatorId} is free; ${formatAmount(available, DECIMALS)} can be taken out (millrace miner unstake).`,
+      { operatorId, free },
+      () => `The bond of operator ${operatorId} is free; ${formatAmount(free, DECIMALS)} can be taken out (millrace miner unstake).`,
     );
   } finally {
     sender.close();

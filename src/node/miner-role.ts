@@ -38,7 +38,7 @@ export async function startMinerRole(context: MinerStart): Promise<Role> {
   let miner: Miner;
   try {
     const models = [...embeddedModels(engines, inference), ...(await backendMinerModels(inference, { folder, log }))];
-    await bond(context);
+    await bond(context, { returns: false });
     receiver = await openReceiver({
       client,
       receiver: signer.address,
@@ -74,7 +74,10 @@ export async function startMinerRole(context: MinerStart): Promise<Role> {
     metrics: () => miner.metrics(),
     status: async () => ({ ...miner.status(), ...earnings(), evidence: evidenceByModel(await miner.offer()) }),
     drain: () => miner.drain(),
-    resume: () => miner.resume(),
+    resume() {
+      miner.resume();
+      void bond(context, { returns: true });
+    },
     async leave() {
       miner.drain();
       await claimer?.claimNow();
@@ -89,11 +92,16 @@ export async function startMinerRole(context: MinerStart): Promise<Role> {
   };
 }
 
-/** Locks the bond behind this key's receipts. What hinders it is logged: the operator mends it, and callers who know the miner can ask it meanwhile. */
-async function bond({ client, sender, operatorId, log }: MinerStart): Promise<void> {
+/**
+ * Locks the bond behind this key's receipts, unless the miner has left office and does not return. What hinders it is logged: the operator mends
+ * it, and callers who know the miner can ask it meanwhile.
+ */
+async function bond({ client, sender, operatorId, log }: MinerStart, { returns }: { returns: boolean }): Promise<void> {
   const { ensureReceiptBond } = await import('../inference/index.ts');
   try {
-    if (await ensureReceiptBond(client, { sender, operatorId })) log.info('receipts-bonded', { operatorId });
+    const done = await ensureReceiptBond(client, { sender, operatorId, returns });
+    if (done === 'done') log.info('receipts-bonded', { operatorId });
+    if (done === 'left') log.warn('receipts-not-bonded', { operatorId, reason: 'it has left office; it returns when it takes work again' });
   } catch (error) {
     const { code, message } = toMillraceError(error);
     log.warn('receipts-not-bonded', { operatorId, code, reason: message.slice(0, 300), effect: 'gateways pass this miner over' });

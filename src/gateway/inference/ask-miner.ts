@@ -60,6 +60,7 @@ export interface MinerAnswer {
 const ANSWER_BYTES_MAX = 64 << 20;
 const FIRST_BYTES_MAX = 1 << 20;
 const KEPT_BYTES_MAX = 8 << 20;
+const SAID_LENGTH_MAX = 200;
 
 /**
  * Sends a request to a miner and gives its answer as soon as the first part is there: until then another miner can be asked.
@@ -119,6 +120,8 @@ async function refusalOf(incoming: IncomingMessage, lease: TabLease | undefined)
     lease?.broken();
     return new MillraceError('tab-refused', { actor: 'peer', message: 'The miner wants another payment', values: { status } });
   }
+  const said = saidBy(text);
+  if (status === 503 && said.code === 'model-unavailable') return minerFailed(said.message);
   if (status === 429 || status === 503) {
     const retryAfterMs = Number.isFinite(retryAfter) ? Math.min(retryAfter, 60) * 1000 : 0;
     return new MillraceError('miner-busy', {
@@ -135,6 +138,17 @@ async function refusalOf(incoming: IncomingMessage, lease: TabLease | undefined)
     });
   }
   return minerFailed(`it answered with status ${status}`);
+}
+
+/** What a miner says of its failure: its words, short and printable. */
+function saidBy(text: string): { code: string; message: string } {
+  try {
+    const { error } = JSON.parse(text) as { error?: { message?: unknown; millrace?: { code?: unknown } } };
+    const message = String(error?.message ?? '').replace(/[^\x20-\x7e\u00a0-\ud7ff]/g, ' ');
+    return { code: String(error?.millrace?.code ?? ''), message: message.slice(0, SAID_LENGTH_MAX) };
+  } catch {
+    return { code: '', message: '' };
+  }
 }
 
 function checkReceipt(

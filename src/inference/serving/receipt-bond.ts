@@ -41,16 +41,21 @@ export async function readReceiptBond(client: ChainClient, options: { operatorId
 
 /**
  * Sees to it that a miner is bonded: the node key, which `sender` holds, locks the bond or what is missing of it, and binds itself. Does nothing
- * when it is bonded, or when the network has no court.
- * @returns whether something had to be done
+ * when it is bonded, when the network has no court, or when the miner has left office and `returns` is not set.
+ * @returns what there was to do
  * @throws insufficient-unlocked when the operator's free stake (or what its key may promise) is less than the bond, and the sender's errors
  */
-export async function ensureReceiptBond(client: ChainClient, options: { sender: Sender; operatorId: bigint }): Promise<boolean> {
-  const { sender, operatorId } = options;
-  if (!hasReceiptCourt(client)) return false;
-  if (await client.read('receiptCourt', 'isBonded', [operatorId, sender.address])) return false;
+export async function ensureReceiptBond(
+  client: ChainClient,
+  options: { sender: Sender; operatorId: bigint; returns?: boolean },
+): Promise<'done' | 'nothing' | 'left'> {
+  const { sender, operatorId, returns = false } = options;
+  if (!hasReceiptCourt(client)) return 'nothing';
+  const { isBonded, unlocksAt } = await readReceiptBond(client, { operatorId, key: sender.address });
+  if (isBonded) return 'nothing';
+  if (unlocksAt !== undefined && !returns) return 'left';
   await sender.send({ contract: 'receiptCourt', functionName: 'enrol', args: [operatorId] });
-  return true;
+  return 'done';
 }
 
 /** A miner leaves office: its receipts convict it for a while yet, then the bond can be had back. @throws not-enrolled, already-left, no-operator */
