@@ -10,12 +10,12 @@ import {
   encodeEventTopics,
   type Hex,
   http,
-  keccak256,
   type PublicClient,
   toHex,
 } from 'viem';
 import { type Clock, systemClock } from '../clock.ts';
 import { MillraceError } from '../errors.ts';
+import { readCodeHashes } from './code-hashes.ts';
 import { abis, type ModuleName } from './contracts.generated.ts';
 import { chainError } from './errors.ts';
 import { createLogDecoder, type LogDecoder, type RawLog } from './event-decoder.ts';
@@ -222,13 +222,15 @@ export async function verifyManifest(client: PublicClient, manifest: Manifest): 
   try {
     const first = await client.request({ method: 'eth_getBlockByNumber', params: ['0x0', false] });
     if (first?.hash !== manifest.genesisHash) throw wrongNetwork(manifest, 'the first block', first?.hash ?? 'none', manifest.genesisHash);
-    await Promise.all(
-      Object.entries(manifest.modules).map(async ([name, entry]) => {
-        const code = await client.getCode({ address: entry.address });
-        const got = code === undefined || code === '0x' ? 'no code' : keccak256(code);
-        if (got !== entry.codeHash) throw wrongNetwork(manifest, `the code of ${name}`, got, entry.codeHash);
-      }),
+    const modules = Object.entries(manifest.modules);
+    const hashes = await readCodeHashes(
+      client,
+      modules.map(([, { address }]) => address),
     );
+    for (const [index, [name, entry]] of modules.entries()) {
+      const got = hashes[index] ?? 'no code';
+      if (got !== entry.codeHash) throw wrongNetwork(manifest, `the code of ${name}`, got, entry.codeHash);
+    }
   } catch (error) {
     throw chainError(error, doing);
   }
