@@ -73,12 +73,13 @@ test('a request that its caller lets validators repeat is shown to them and run 
   );
   const replays = async () => (await network.json('subnet', 'show', '1')).userReplays as Record<string, number>[];
   const sum = (all: Record<string, number>[], name: string) => all.reduce((total, one) => total + (one[name] ?? 0), 0);
-  for (let round = 0; round < ROUNDS_MAX && sum(await replays(), 'confirmed') === 0; round += 1) {
+  let all = await replays();
+  for (let round = 0; round < ROUNDS_MAX && sum(all, 'confirmed') === 0; round += 1) {
     // Validators that have just started do not know the miner yet, and take nothing.
-    if (sum(await replays(), 'shown') === 0) await network.json('ask', 'Call me', '--max-tokens', '4', '--replay');
-    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    if (sum(all, 'shown') === 0) await network.json('ask', 'Call me', '--max-tokens', '4', '--replay');
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    all = await replays();
   }
-  const all = await replays();
   assert.ok(sum(all, 'confirmed') > 0);
   assert.ok(sum(all, 'shown') < sum(all, 'paid'));
   assert.equal(sum(all, 'refuted') + sum(all, 'unproven'), 0);
