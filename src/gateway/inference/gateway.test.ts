@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
@@ -14,8 +15,10 @@ import { backendModels, startTestMiner, TEST_DOMAIN, type TestMiner } from '../.
 import { silentLogger } from '../../log.ts';
 import { type Payer, type Receiver, startClaimer } from '../../token/index.ts';
 import { type ChannelsNetwork, startChannelsNetwork, TEST_INTERVAL } from '../../token/voucher-fixture.ts';
+import type { PaidRequest, ReplaySample } from './inference-gateway.ts';
 import { type InferenceServer, startInferenceServer } from './inference-server.ts';
 import type { MinerEntry } from './miner-directory.ts';
+import { openReplayCourier } from './replay-courier.ts';
 
 let network: ChannelsNetwork;
 let backend: ForeignBackend;
@@ -26,6 +29,8 @@ let receivers: Receiver[];
 let url: string;
 let key: string;
 const entries: MinerEntry[] = [];
+const paid: PaidRequest[] = [];
+const samples: ReplaySample[] = [];
 const codec = createInferenceReceipts(TEST_DOMAIN);
 const hashOf = (bytes: string) => `0x${createHash('sha256').update(bytes).digest('hex')}` as const;
 const chatBody = (more: object = {}) => JSON.stringify({ model: 'mill-chat', messages: [{ role: 'user', content: 'why?' }], ...more });
@@ -54,6 +59,8 @@ before(async () => {
     now: nowSeconds,
     feeBps: 500,
     tabMax: 10n ** 9n,
+    onPaid: (one) => paid.push(one),
+    onSample: (one) => samples.push(one),
     log: silentLogger,
   });
   url = `http://127.0.0.1:${gateway.port}`;
@@ -106,6 +113,45 @@ test('the openai client, unchanged, works against the gateway; the key pays for 
   assert.match(miner.miner.metrics(), /millrace_miner_paid_requests_total 6/);
   const found = await fetch(`${url}/v1/receipts/${receipt.inputs.receiptId}`);
   assert.equal(((await found.json()) as { encoded: string }).encoded, encoded);
+});
+
+test('what was paid is counted with its channel, and shown where its caller allows it; a count that no validator took outlives the gateway', async () => {
+  const ask = async (headers: Record<string, string>) => {
+    const known = { authorization: `Bearer ${key}`, 'content-type': 'application/json', ...headers };
+    const answer = await fetch(`${url}/v1/chat/completions`, { method: 'POST', body: chatBody(), headers: known });
+    await answer.arrayBuffer();
+    return answer.headers.get(RECEIPT_HEADER) as string;
+  };
+  [paid.length, samples.length] = [0, 0];
+  await ask({});
+  await ask({ 'millrace-replay': 'allow', 'millrace-retention': 'none' });
+  const receipt = await ask({ 'millrace-replay': 'allow' });
+  const [channel] = payer.channels();
+  assert.ok(channel !== undefined);
+  const channelId = payer.codec.channelId(channel.config);
+  assert.deepEqual(
+    paid,
+    Array.from({ length: 3 }, () => ({ path: '/v1/chat/completions', channelId, operatorId: 1n })),
+  );
+  assert.deepEqual(
+    samples.map((one) => [one.receipt, one.channelId, one.requestBody.toString()]),
+    [[receipt, channelId, chatBody()]],
+  );
+  // This network has no subnets: nobody takes anything.
+  const options = { client: network.client, payer, signer: network.signer(2), folder: network.folder, everyMs: 0, log: silentLogger };
+  const counts = async (fill: (courier: ReturnType<typeof openReplayCourier>) => void) => {
+    const courier = openReplayCourier(options);
+    fill(courier);
+    assert.deepEqual(await courier.flush(), { validators: 0, accepted: 0 });
+    await courier.close();
+    return (JSON.parse(readFileSync(join(network.folder, 'paid-requests.json'), 'utf8')) as { paid: number }[]).map((one) => one.paid);
+  };
+  const fill = (courier: ReturnType<typeof openReplayCourier>) => {
+    for (const one of paid) courier.onPaid(one);
+    for (const one of samples) courier.onSample(one);
+  };
+  assert.deepEqual(await counts(fill), [3]);
+  assert.deepEqual(await counts(fill), [6]);
 });
 
 test('wrong keys, wrong models and hostile bodies get errors of the API', async () => {

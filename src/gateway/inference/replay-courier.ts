@@ -42,6 +42,8 @@ const COUNTS_MS = 300_000;
 const SAMPLES_MAX = 16;
 /** A message is base64 of this, and a little more. */
 const SAMPLE_BYTES_MAX = 5 << 20;
+/** Of all channels together. */
+const HELD_BYTES_MAX = 64 << 20;
 const CHANNELS_MAX = 64;
 const VALIDATORS_MAX = 16;
 const KNOWN_MS = 60_000;
@@ -105,9 +107,9 @@ class Courier implements ReplayCourier {
   onSample(sample: ReplaySample): void {
     const size = sizeOf(sample);
     const waiting = this.#of(sample);
-    if (size > SHOWN_LIMITS.requestBytes) return;
+    if (size > SHOWN_LIMITS.requestBytes || this.#heldBytes() + size > HELD_BYTES_MAX) return;
     waiting.offered += 1;
-    const held = waiting.samples.reduce((sum, one) => sum + sizeOf(one), size);
+    const held = bytesOf(waiting) + size;
     if (waiting.samples.length < SAMPLES_MAX && held <= SAMPLE_BYTES_MAX) {
       waiting.samples.push(sample);
       return;
@@ -132,6 +134,10 @@ class Courier implements ReplayCourier {
     );
     const known = readCounts(this.#path);
     if (counts.length > 0 || known.length > 0) writeFileDurably(this.#path, `${JSON.stringify(counts)}\n`);
+  }
+
+  #heldBytes(): number {
+    return [...this.#waiting.values()].reduce((sum, waiting) => sum + bytesOf(waiting), 0);
   }
 
   #of({ channelId, path, operatorId }: PaidRequest): Waiting {
@@ -226,6 +232,10 @@ class Courier implements ReplayCourier {
     this.#validators.set(key, { sinceMs: performance.now(), entries });
     return entries;
   }
+}
+
+function bytesOf({ samples }: Waiting): number {
+  return samples.reduce((sum, one) => sum + sizeOf(one), 0);
 }
 
 function sizeOf({ requestBody, answer }: ReplaySample): number {
