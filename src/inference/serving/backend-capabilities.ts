@@ -58,7 +58,7 @@ export function createCheckedBackend(options: BackendOptions, { parameters, ...c
   const engine = createOpenAiBackend({ ...options, card: { ...card, ...options.card } });
   return {
     card: engine.card,
-    run(request, run) {
+    async run(request, run) {
       if (request.task === 'chat') refuseUnseen(request as ChatRequest, parameters);
       return engine.run(request, run);
     },
