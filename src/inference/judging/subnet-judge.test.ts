@@ -137,8 +137,16 @@ test('a validator finds a miner on chain, probes it as a paying client, commits 
     row?.map(([at]) => at),
     [miner.uid, sink],
   );
-  assert.ok((await client.read('channels', 'feesBurntOf', [miner.nodeKey.address])) > 0n);
-  const probes = readEvidence(join(own, 'evidence'), { epoch, uid: miner.uid, kind: 'probe' });
+  // What its weight is worth of the emission, and what storage's rewards give for the same fees: nine tenths of what was burnt, at most.
+  const burnt = await client.read('channels', 'feesBurntOf', [miner.nodeKey.address]);
+  assert.ok(burnt > 0n);
+  const [said] = readEvidence(evidence, { epoch, kind: 'weights' });
+  const total = BigInt(row?.reduce((sum, [, weight]) => sum + weight, 0) ?? 0);
+  const share = BigInt(row?.find(([at]) => at === miner.uid)?.[1] ?? 0);
+  const { retrievalShareBps } = await client.read('rewards', 'config');
+  const worth = (BigInt(said?.emissionValue as string) * share) / total + (burnt * BigInt(retrievalShareBps)) / 10_000n;
+  assert.ok(worth * 10n <= burnt * 9n, `${worth} of ${burnt}`);
+  const probes = readEvidence(evidence, { epoch, uid: miner.uid, kind: 'probe' });
   assert.ok(probes.length > 0);
   for (const { outcome, verdict, evidence, code } of probes)
     assert.deepEqual([outcome, verdict, evidence], ['ok', 'confirmed', 'replayed'], String(code));
