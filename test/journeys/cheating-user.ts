@@ -42,6 +42,8 @@ export interface Told {
 }
 
 const CHAT = '/v1/chat/completions';
+/** All who run questions again share one engine. */
+const REPLAY_MS = 240_000;
 const WORDS = ['whale', 'ship', 'captain', 'harpoon', 'sea', 'night', 'mast', 'sailor', 'storm', 'leg', 'coffin', 'island', 'oil', 'deck'];
 const STOP = '.';
 const BEGINNING = ['Tell me of the', 'What became of the', 'Describe the', 'Why does the captain fear the'];
@@ -120,7 +122,7 @@ async function check(network: CheatingNetwork, answered: Answered): Promise<Told
   const requestBody = Buffer.from(question.body);
   const sample = { path: CHAT, contentType: 'application/json', requestBody, answerType, answer: bytes, receipt };
   const modelOf = (root: string) => (root === network.engine.card.root ? { engine: network.engine } : undefined);
-  const verdict = await replayRequest(sample, { codec, modelOf, isOwn: true, signal: AbortSignal.timeout(60_000) });
+  const verdict = await replayRequest(sample, { codec, modelOf, isOwn: true, signal: AbortSignal.timeout(REPLAY_MS) });
   const said = readAnswer('chat', answerType, signedBytes(answerType, bytes));
   const output = (said.task === 'chat' ? Buffer.byteLength(said.text) : 0) + question.stopBytes;
   const due = priceUp(priceOf(network), { input: BigInt(question.inputBytes), output: BigInt(output) });
