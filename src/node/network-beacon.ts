@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { toHex } from 'viem';
 import { developmentSigner } from '../chain/index.ts';
-import { type LocalBeacon, openLocalBeacon } from '../inference/index.ts';
+import type { LocalBeacon } from '../inference/index.ts';
 
 /** A development account of its own: 0 to 4 are faucet, client, founder and sink. */
 const KEY_INDEX = 5;
@@ -22,6 +22,7 @@ export function beaconFolder(networkRoot: string): string {
  */
 export async function openNetworkBeacon(options: { networkRoot: string; profile: string; now(): Promise<bigint> }): Promise<LocalBeacon> {
   const { networkRoot, profile, now } = options;
+  const { openLocalBeacon } = await import('../inference/index.ts');
   const signature = await developmentSigner(KEY_INDEX, profile).signDigest(toHex('Millrace local beacon', { size: 32 }));
   const wrapKey = new Uint8Array(hkdfSync('sha256', Buffer.from(signature.slice(2), 'hex'), '', 'Millrace local beacon key', 32));
   return openLocalBeacon({ folder: beaconFolder(networkRoot), wrapKey, genesis: 0n, periodSeconds: PERIOD_SECONDS, now });
