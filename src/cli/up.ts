@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import { dataFolder, readSetting } from '../config.ts';
 import { MillraceError } from '../errors.ts';
 import { adoptProcess, startProcess } from '../host/index.ts';
-import { LOCAL_BEACON_LABEL } from '../inference/index.ts';
 import {
   askControl,
   NETWORK_PROCESS,
@@ -44,7 +43,7 @@ export async function up(context: CommandContext, options: UpOptions): Promise<v
   const { value: rpcUrl } = readSetting('rpcUrl', settingSources(context)) ?? {};
   if (rpcUrl !== undefined && readRunState(folder)?.rpcUrl === rpcUrl) rememberChain(folder, rpcUrl);
   const status = (await supervisorStatus(folder)) as SupervisorStatus;
-  printRunning(context, folder, status, { already: before?.phase === 'ready', seconds: (performance.now() - startedAt) / 1000 });
+  await printRunning(context, folder, status, { already: before?.phase === 'ready', seconds: (performance.now() - startedAt) / 1000 });
   if (options.detach || before?.phase === 'ready') return;
   context.output.note('Press Ctrl-C to stop everything.');
   await untilStopped(context, folder);
@@ -140,13 +139,15 @@ function startFailure(folder: NetworkFolder, status: SupervisorStatus | undefine
   });
 }
 
-function printRunning(
+async function printRunning(
   context: CommandContext,
   folder: NetworkFolder,
   status: SupervisorStatus,
   how: { already: boolean; seconds: number },
-): void {
+): Promise<void> {
   const state = readRunState(folder);
+  const hasBeacon = status.parts.some(({ name }) => name === 'beacon');
+  const beacon = hasBeacon ? (await import('../inference/index.ts')).LOCAL_BEACON_LABEL : undefined;
   const value = {
     status: 'ready',
     alreadyRunning: how.already,
@@ -155,7 +156,7 @@ function printRunning(
     rpcUrl: state?.rpcUrl,
     nodes: state?.nodes ?? [],
     processes: status.parts,
-    ...(status.parts.some(({ name }) => name === 'beacon') ? { beacon: LOCAL_BEACON_LABEL } : {}),
+    beacon,
     dataFolder: folder.root,
     readyAfterSeconds: Number(how.seconds.toFixed(1)),
   };
@@ -168,8 +169,7 @@ function printRunning(
     const head = how.already ? 'Already running.' : `Ready after ${how.seconds.toFixed(1)} s.`;
     const warning =
       state?.profile === 'dev' ? '\nProfile dev: public keys, short periods, one trusted operator. NOT SECURE: for trying only.\n' : '';
-    const hasBeacon = status.parts.some(({ name }) => name === 'beacon');
-    const early = hasBeacon ? `Beacon of the subnets: ${LOCAL_BEACON_LABEL}.\n` : '';
+    const early = beacon === undefined ? '' : `Beacon of the subnets: ${beacon}.\n`;
     const ownNodes =
       state?.nodes.length === 0
         ? '\nNo node runs here: this network has keys of its own. Yours: millrace provider init, millrace provider run\n'
