@@ -215,6 +215,9 @@ test('users’ paid requests that they let validators repeat are run again; nobo
   assert.equal((await show(desk, by, message, Buffer.from('{}'))).code, 'wrong-digest');
   await until(async () => (judging.status().shown as { confirmed: number }).confirmed === 2);
   assert.deepEqual(judging.status().shown, { paid: 3, replayable: 2, confirmed: 2, refuted: 0, unproven: 0 });
+  const busy: (string | undefined)[] = [];
+  while (busy.length < 40 && !busy.includes('payer-busy')) busy.push((await show(desk, by, { path, paid: 0, requests: [] })).code);
+  assert.equal(busy.at(-1), 'payer-busy');
   const epoch = BigInt(judging.status().epoch as string);
   const replays = [epoch - 1n, epoch].flatMap((at) => readEvidence(evidence, { epoch: at, kind: 'replay' }));
   assert.deepEqual(
