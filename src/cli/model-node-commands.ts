@@ -120,6 +120,7 @@ function registerValidatorRun(validator: Command, run: Run): void {
     )
     .option('--gateway <urls...>', 'gateways to probe through, without keys (validatorGateways)')
     .option('--gateways-file <path>', 'file with gateways as https://key@host:port, one a line (validatorGatewaysFile)')
+    .option('--pulses <urls...>', 'servers with the pulses of subnets’ beacons, as drand’s (validatorPulses)')
     .option('--probes <count>', 'probes of each miner in an epoch (validatorProbes; 6)')
     .option('--emission-price <amount>', 'what a token of the inference network is worth in this network’s (validatorEmissionPrice)')
     .option('--tab-max <amount>', 'most tokens paid ahead to one miner (validatorTabMax; 1)')

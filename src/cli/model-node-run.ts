@@ -44,6 +44,7 @@ const FLAGS = {
   bodyMax: 'inferenceBodyMax',
   gateway: 'validatorGateways',
   gatewaysFile: 'validatorGatewaysFile',
+  pulses: 'validatorPulses',
   probes: 'validatorProbes',
   emissionPrice: 'validatorEmissionPrice',
   tabMax: 'validatorTabMax',
