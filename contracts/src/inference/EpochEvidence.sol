@@ -8,8 +8,6 @@ import {YumaConsensusMode, YumaMode, YumaParameters} from "./YumaTypes.sol";
 
 /// @title What is handed in to settle an epoch, checked against the chain and turned into the arguments of Yuma.
 library EpochEvidence {
-    /// @notice Yuma 2 goes over each bond three times: with longer rows a dispute would not fit a transaction.
-    uint16 internal constant YUMA2_BOND_ROW_CAP = 32;
     uint256 private constant HEAD_BYTES = 32; // permits
     uint256 private constant RECORD_BYTES = 26; // operatorId:u64 registeredAt:u48 stake:u96
 
@@ -160,7 +158,7 @@ library EpochEvidence {
             alphaSteepness: h.alphaSteepness,
             stakeCapPercentile: h.stakeCapPercentile,
             maxValidators: h.maxValidators,
-            bondRowCap: h.mode == ISubnets.Yuma.Yuma2 && h.bondRowCap > YUMA2_BOND_ROW_CAP ? YUMA2_BOND_ROW_CAP : h.bondRowCap,
+            bondRowCap: h.bondRowCap,
             activityCutoff: uint40(tempoSeconds),
             stakeThreshold: h.stakeThreshold
         });

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.26;
 
-import {YumaBondRows} from "./YumaBondRows.sol";
 import {YumaBonds} from "./YumaBonds.sol";
 import {YumaColumns} from "./YumaColumns.sol";
 import {YumaNumbers} from "./YumaNumbers.sol";
 import {YumaPairs} from "./YumaPairs.sol";
+import {YumaShares} from "./YumaShares.sol";
 import {YumaStakes} from "./YumaStakes.sol";
 import {YumaFrame, YumaInput, YumaMode, YumaResult} from "./YumaTypes.sol";
 
@@ -38,50 +38,25 @@ library Yuma {
         (f.owner, f.lastEpochAt) = (input.ownerUid, input.lastEpochAt);
         f.spareAt = YumaNumbers.zeros(SPARE_WORDS);
         YumaStakes.weigh(f, input.parameters, input.time);
-        YumaColumns.open(f);
-        bool isRelative = input.parameters.mode == YumaMode.Yuma2;
-        YumaColumns.load(f, weights, isRelative ? bonds : bonds[0:0]);
-        (f.consensusAt, f.trustAt) = (YumaNumbers.zeros(f.count), YumaNumbers.zeros(f.count));
-        f.rankAt = YumaNumbers.zeros(f.count);
+        YumaColumns.load(f, weights);
         YumaColumns.agree(f);
-        f.incentiveAt = _copy(f.rankAt, f.count);
-        YumaNumbers.normalise(f.incentiveAt, f.count);
-        f.gainAt = YumaNumbers.zeros(f.count);
+        (f.trustAt, f.rankAt, f.gainAt) = (YumaNumbers.zeros(f.count), YumaNumbers.zeros(f.count), YumaNumbers.zeros(f.count));
         YumaBonds.setSpeed(f, input.parameters, previous);
-        if (isRelative) {
-            YumaBondRows.open(f);
-            YumaBonds.growShares(f);
-            result.bonds = YumaBondRows.close(f, input.parameters.bondRowCap);
-        } else {
-            result.bonds = YumaPairs.grow(f, bonds, input.parameters.bondRowCap);
-        }
+        if (input.parameters.mode == YumaMode.Yuma2) result.bonds = YumaShares.grow(f, bonds, input.parameters.bondRowCap);
+        else result.bonds = YumaPairs.grow(f, bonds, input.parameters.bondRowCap);
         YumaNumbers.normalise(f.gainAt, f.count);
         _fill(result, f);
         _pay(result, f, input.totalEmission);
     }
 
-    function _copy(uint256 from, uint256 count) private pure returns (uint256 to) {
-        to = YumaNumbers.zeros(count);
-        assembly ("memory-safe") {
-            mcopy(to, from, shl(5, count))
-        }
-    }
-
     function _fill(YumaResult memory result, YumaFrame memory f) private pure {
         (result.active, result.permits) = (f.activeSet, f.permits);
-        result.stakeWeight = _vector(f.stakeAt, f.count);
-        result.consensus = _vector(f.consensusAt, f.count);
-        result.trust = _vector(f.trustAt, f.count);
-        result.rank = _vector(f.rankAt, f.count);
-        result.incentive = _vector(f.incentiveAt, f.count);
-        result.dividends = _vector(f.gainAt, f.count);
-    }
-
-    function _vector(uint256 from, uint256 count) private pure returns (uint256[] memory vector) {
-        vector = new uint256[](count);
-        assembly ("memory-safe") {
-            mcopy(add(vector, 32), from, shl(5, count))
-        }
+        result.stakeWeight = YumaNumbers.arrayOf(f.stakeAt);
+        result.consensus = YumaNumbers.arrayOf(f.consensusAt);
+        result.trust = YumaNumbers.arrayOf(f.trustAt);
+        result.rank = YumaNumbers.arrayOf(f.rankAt);
+        result.incentive = YumaNumbers.arrayOf(f.incentiveAt);
+        result.dividends = YumaNumbers.arrayOf(f.gainAt);
     }
 
     /// @dev Shares the emission out (decision 0019, step 10): each uid's two parts are rounded down together.

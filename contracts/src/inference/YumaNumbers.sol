@@ -28,12 +28,20 @@ library YumaNumbers {
         return (x * 65_535) >> 32;
     }
 
-    /// @notice Memory for `count` words, all zero.
+    /// @notice Memory for `count` words, all zero, and before them their number, so that they can be handed on as an array (`arrayOf`).
     function zeros(uint256 count) internal pure returns (uint256 first) {
         assembly ("memory-safe") {
-            first := mload(0x40)
+            first := add(mload(0x40), 32)
+            mstore(sub(first, 32), count)
             calldatacopy(first, calldatasize(), shl(5, count))
             mstore(0x40, add(first, shl(5, count)))
+        }
+    }
+
+    /// @notice The vector that `zeros` made, as an array; nothing is copied.
+    function arrayOf(uint256 first) internal pure returns (uint256[] memory array) {
+        assembly ("memory-safe") {
+            array := sub(first, 32)
         }
     }
 

@@ -3,205 +3,198 @@ pragma solidity ^0.8.26;
 
 import {YumaBondRows} from "./YumaBondRows.sol";
 import {YumaColumns} from "./YumaColumns.sol";
+import {YumaDesk} from "./YumaDesk.sol";
 import {YumaNumbers} from "./YumaNumbers.sol";
 import {YumaFrame} from "./YumaTypes.sol";
 
-/// @title Bonds of pairs (Yuma 3), each at the same speed or at its own (liquid alpha); what they earn, and the rows that are stored
-/// (decision 0019, steps 8 and 9).
-/// @dev A pair's bond depends on its column only by the column's consensus, so bonds are grown row by row, as they come in and go out.
-/// Only bonds with miners that have incentive are kept for the dividends, in eight bytes each: bond:Q32 << 9 | miner's uid.
+/// @title Trust and ranks, and the bonds of pairs (Yuma 3), each at the same speed or at its own (liquid alpha); what they earn, and the rows
+/// that are stored (decision 0019, steps 7 to 9).
+/// @dev A pair's bond depends on its column only by the column's consensus, so bonds are grown row by row, as they come in and go out. What
+/// a pair needs of its miner, and adds to it, is one word of a vector: consensus:Q32, consensus that liquid alpha compares with:Q32 << 40,
+/// rank:Q32 << 80, sum of the new bonds:Q32 << 128, and ONE << 220 if old bonds count.
+/// Only bonds with miners that have consensus are kept for the dividends: others have no incentive.
 library YumaPairs {
+    uint256 private constant UIDS = 256; // as many as fit a step: no entry, however wrong, leads out of the facts
     uint256 private constant ONE = 0x100000000;
-    uint256 private constant HEADER = 4;
-    uint256 private constant END = 0xffff; // as YumaColumns.LIST_END
-
-    uint256 private constant IS_THERE = 0x100000000; // marks an entry, which may be 0
-
-    /// Where things are while rows are grown: addresses in memory.
-    struct Desk {
-        uint256 rowAt; // 0x00 the row that is being grown
-        uint256 rowEnd; // 0x20
-        uint256 to; // 0x40 where the next stored row goes
-        uint256 sharesAt; // 0x60 where the next bond with an incentive goes
-        uint256 cap; // 0x80
-        uint256 factsAt; // 0xa0 see _facts
-    }
+    uint256 private constant LAST = 0xffff0000; // as YumaColumns.LAST
+    uint256 private constant Q32 = 0xffffffffff; // 40 bits of a number
+    uint256 private constant STEP = 0x3fff; // 14 bits of 32 times a uid
+    uint256 private constant BOND = 0x3ffffffffffff; // and the 50 above them
 
     /// @param cap greatest number of bonds stored of a row; 0: no limit
-    function grow(YumaFrame memory f, bytes calldata bonds, uint256 cap) internal pure returns (bytes memory rows) {
-        f.sumAt = YumaNumbers.zeros(f.count);
-        uint256 endsAt = YumaNumbers.zeros(f.count);
-        Desk memory desk;
-        desk.cap = cap;
-        desk.factsAt = _facts(f);
-        uint256 room = (f.count << 2) + 128; // for one row
-        assembly ("memory-safe") {
-            mstore(desk, mload(0x40))
-            rows := add(mload(desk), room)
-            mstore(add(desk, 0x40), add(rows, 32))
-            // As much room for all rows as they can take, and behind it the bonds with incentives, as many as there are.
-            mstore(add(desk, 0x60), add(rows, mul(shr(3, mload(add(f, 0x140))), room)))
-        }
-        uint256 sharesAt = desk.sharesAt;
-        _growAll(f, desk, bonds, endsAt);
-        assembly ("memory-safe") {
-            let to := mload(add(desk, 0x40))
-            mstore(rows, sub(to, add(rows, 32)))
-            mstore(to, 0)
-            mstore(0x40, and(add(mload(add(desk, 0x60)), 63), not(31)))
-        }
-        _share(f, sharesAt, endsAt);
-    }
-
-    /// @return facts vector: what growing needs of each miner, consensus:Q32, judge:Q32 << 40, kept << 80, incentive is not 0 << 81
-    function _facts(YumaFrame memory f) private pure returns (uint256 facts) {
-        facts = YumaNumbers.zeros(f.count);
-        (uint256 n, uint256 consensusAt, uint256 incentiveAt, uint256 kept) = (f.count, f.consensusAt, f.incentiveAt, f.kept);
-        uint256 judgeAt = f.speedsAt == 0 ? consensusAt : f.judgeAt;
-        assembly ("memory-safe") {
-            for { let i := 0 } lt(i, n) { i := add(i, 1) } {
-                let step := shl(5, i)
-                let judged := or(mload(add(consensusAt, step)), shl(40, mload(add(judgeAt, step))))
-                let counts := or(shl(80, and(shr(i, kept), 1)), shl(81, gt(mload(add(incentiveAt, step)), 0)))
-                mstore(add(facts, step), or(judged, counts))
-            }
-        }
-    }
-
-    /// @param endsAt vector: of each uid where its bonds with an incentive end
-    function _growAll(YumaFrame memory f, Desk memory desk, bytes calldata bonds, uint256 endsAt) private pure {
-        uint256 from;
-        (uint256 bondsUid, uint256 bondsTo) = YumaColumns.nextRow(bonds, 0, 0);
+    function grow(YumaFrame memory f, bytes calldata bonds, uint256 cap) internal pure returns (bytes memory) {
+        _open(f);
+        uint256 sums = YumaNumbers.zeros(f.count);
+        YumaDesk.Desk memory desk = YumaDesk.open(f, bonds);
         for (uint256 uid; uid < f.count; ++uid) {
-            while (bondsUid < uid) {
-                from = bondsTo;
-                (bondsUid, bondsTo) = YumaColumns.nextRow(bonds, from, bondsUid + 1);
-            }
-            if ((f.inForce >> uid) & 1 == 1) {
-                if (bondsUid == uid) _growRow(f, desk, uid, bonds[from + HEADER:bondsTo]);
-                else _growRow(f, desk, uid, bonds[0:0]);
+            if (f.inForce >> uid & 1 == 1) {
+                uint256 end = _growRow(f, desk, uid, YumaDesk.bondsOf(f, desk, bonds, uid));
+                if (f.permits >> uid & 1 == 1) desk.to = YumaBondRows.store(desk.to, uid, desk.rowAt, end, cap);
             }
             assembly ("memory-safe") {
-                mstore(add(endsAt, shl(5, uid)), mload(add(desk, 0x60)))
+                mstore(add(mload(add(desk, 0x60)), shl(5, uid)), mload(add(desk, 0x40)))
+            }
+        }
+        bytes memory rows = YumaDesk.close(desk);
+        _close(f, sums);
+        YumaColumns.reward(f);
+        _share(f, desk, sums);
+        return rows;
+    }
+
+    function _open(YumaFrame memory f) private pure {
+        f.factsAt = YumaNumbers.zeros(UIDS);
+        (uint256 to, uint256 consensusAt, uint256 judgeAt, uint256 kept) = (f.factsAt, f.consensusAt, f.judgeAt, f.kept);
+        assembly ("memory-safe") {
+            for { let end := add(to, shl(5, mload(f))) } lt(to, end) { to := add(to, 32) } {
+                mstore(to, or(mload(consensusAt), or(shl(40, mload(judgeAt)), shl(252, and(kept, 1)))))
+                consensusAt := add(consensusAt, 32)
+                judgeAt := add(judgeAt, 32)
+                kept := shr(1, kept)
             }
         }
     }
 
-    function _growRow(YumaFrame memory f, Desk memory desk, uint256 uid, bytes calldata bonds) private pure {
-        uint256 list;
-        uint256 at;
+    /// @dev Takes ranks and sums out of the facts.
+    function _close(YumaFrame memory f, uint256 sums) private pure {
+        (uint256 from, uint256 ranks) = (f.factsAt, f.rankAt);
         assembly ("memory-safe") {
-            list := mload(add(mload(add(f, 0x380)), shl(5, uid)))
-            if iszero(list) {
-                list := mload(add(f, 0x220))
-                mstore(list, shl(64, END))
-            }
-            // A copy with an END behind it; bonds with uids that are not there are its last.
-            at := add(mload(add(f, 0x220)), 32)
-            calldatacopy(at, bonds.offset, bonds.length)
-            let last := add(at, bonds.length)
-            for {} gt(last, at) { last := sub(last, 4) } {
-                if lt(shr(240, mload(sub(last, 4))), mload(f)) { break }
-            }
-            mstore(last, shl(240, END))
-        }
-        _merge(f, desk, list, at);
-        (uint256 row, uint256 end, uint256 to, uint256 cap) = (desk.rowAt, desk.rowEnd, desk.to, desk.cap);
-        uint256 length = end - row;
-        if (length == 0 || (f.permits >> uid) & 1 == 0) return;
-        if (cap != 0 && length > cap << 2) {
-            length = cap << 2;
-            YumaBondRows.cut(row, end, cap, to + HEADER);
-        } else {
-            assembly ("memory-safe") {
-                mcopy(add(to, HEADER), row, length)
+            for { let end := add(from, shl(5, mload(f))) } lt(from, end) { from := add(from, 32) } {
+                mstore(ranks, and(shr(80, mload(from)), 0xffffffffffff))
+                mstore(sums, and(shr(128, mload(from)), 0xffffffffffff))
+                ranks := add(ranks, 32)
+                sums := add(sums, 32)
             }
         }
-        YumaBondRows.writeHead(to, uid, length);
-        desk.to = to + HEADER + length;
+    }
+
+    function _growRow(YumaFrame memory f, YumaDesk.Desk memory desk, uint256 uid, uint256 at) private pure returns (uint256 end) {
+        (uint256 list, uint256 sum) = YumaDesk.weightsOf(f, desk, uid);
+        uint256 stake;
+        assembly ("memory-safe") {
+            stake := mload(add(mload(add(f, 0xa0)), shl(5, uid)))
+            // What is read for each pair lies in scratch space: where the facts are, and the speeds.
+            mstore(0, mload(add(f, 0x3a0)))
+            mstore(0x20, mload(add(f, 0x260)))
+        }
+        end = _merge(desk, list, at, sum, stake);
+        assembly ("memory-safe") {
+            mstore(add(mload(add(f, 0x180)), shl(5, uid)), mload(add(desk, 0x120)))
+        }
     }
 
     /// @dev Grows the bonds of one row out of its weights and its old bonds, in order of uids; four words of zeros follow it.
-    function _merge(YumaFrame memory f, Desk memory desk, uint256 list, uint256 at) private pure {
+    /// @param list where the row's next weight is
+    /// @param at where its next old bond is
+    /// @param sum of the weights' values
+    /// @param stake of the validator; above it, << 64, its trust is added up
+    /// @return out end of the row
+    function _merge(YumaDesk.Desk memory desk, uint256 list, uint256 at, uint256 sum, uint256 stake) private pure returns (uint256 out) {
         assembly ("memory-safe") {
-            let facts := mload(add(desk, 0xa0))
-            let out := mload(desk)
-            let shares := mload(add(desk, 0x60))
+            out := mload(desk)
+            let next := mload(add(desk, 0x40))
             for {} 1 {} {
-                let weight := mload(list)
-                let uid := shr(64, weight)
+                let weight := shr(224, mload(list))
                 let bond := shr(224, mload(at))
-                switch lt(shr(16, bond), uid)
-                case 0 {
-                    if eq(uid, END) { break }
-                    list := add(list, 32)
-                    weight := and(weight, 0xffffffffffffffff)
-                    // The weight that makes bonds: above consensus the penalty is taken off.
-                    let limit := and(mload(add(facts, shl(5, uid))), 0xffffffffff)
-                    if gt(weight, limit) {
-                        weight := sub(weight, shr(32, add(mul(mload(add(f, 0x240)), sub(weight, limit)), 0xffffffff)))
+                // Bonds without a weight.
+                for {} lt(or(bond, 0xffff), weight) {} {
+                    let step := and(shr(11, bond), 0x1fe0) // 32 times the uid
+                    let fact := mload(add(mload(0), step))
+                    bond := div(mul(and(bond, 0xffff), shr(220, fact)), 0xffff)
+                    // Sold as far as it goes.
+                    let speed := mload(add(mload(0x20), shl(5, shr(25, bond))))
+                    speed := add(and(speed, Q32), shr(25, mul(and(bond, 0x1ffffff), shr(40, speed))))
+                    bond := shr(32, mul(sub(ONE, speed), bond))
+                    mstore(add(mload(0), step), add(fact, shl(128, bond)))
+                    if and(fact, Q32) {
+                        mstore(next, shl(192, or(shl(14, bond), step)))
+                        next := add(next, 8)
                     }
-                    bond := mul(eq(shr(16, bond), uid), or(bond, IS_THERE))
-                }
-                default {
-                    uid := shr(16, bond)
-                    bond := or(bond, IS_THERE)
-                    weight := 0
-                }
-                let fact := mload(add(facts, shl(5, uid)))
-                if bond {
+                    bond := shr(32, mul(bond, 0xffff))
+                    if bond {
+                        mstore(out, shl(224, or(shl(11, step), bond)))
+                        out := add(out, 4)
+                    }
                     at := add(at, 4)
-                    bond := div(shl(32, mul(and(bond, 0xffff), and(shr(80, fact), 1))), 0xffff)
+                    bond := shr(224, mload(at))
                 }
-                let speed := mload(add(f, 0x280))
-                switch speed
-                case 0 { speed := mload(add(f, 0x260)) }
-                default {
+                if eq(weight, LAST) { break }
+                let step := and(shr(11, weight), 0x1fe0)
+                let fact := mload(add(mload(0), step))
+                // Is the bond with the same uid?
+                switch gt(xor(bond, weight), 0xffff)
+                case 0 {
+                    at := add(at, 4)
+                    bond := div(mul(and(bond, 0xffff), shr(220, fact)), 0xffff)
+                }
+                default { bond := 0 }
+                list := add(list, 4)
+                weight := div(shl(32, and(weight, 0xffff)), sum)
+                {
+                    // What is above consensus counts neither for trust nor for rank, and the penalty is taken off it for bonds.
+                    let cut := and(fact, Q32)
+                    switch gt(weight, cut)
+                    case 0 { cut := weight }
+                    default { weight := sub(weight, shr(32, add(mul(mload(add(desk, 0xe0)), sub(weight, cut)), 0xffffffff))) }
+                    fact := add(fact, shl(80, shr(32, mul(and(stake, 0xffffffffffffffff), cut))))
+                    stake := add(stake, shl(64, cut))
+                }
+                {
                     // How far it is sold, or how far above consensus it is bought.
                     let far := sub(bond, weight)
                     if iszero(lt(weight, bond)) {
-                        far := and(shr(40, fact), 0xffffffffff)
+                        far := and(shr(40, fact), Q32)
                         far := mul(gt(weight, far), sub(weight, far))
                     }
-                    speed := mload(add(speed, shl(5, shr(25, far))))
-                    speed := add(and(speed, 0xffffffffff), shr(25, mul(and(far, 0x1ffffff), shr(40, speed))))
+                    let speed := mload(add(mload(0x20), shl(5, shr(25, far))))
+                    speed := add(and(speed, Q32), shr(25, mul(and(far, 0x1ffffff), shr(40, speed))))
+                    bond := add(shr(32, mul(speed, weight)), shr(32, mul(sub(ONE, speed), bond)))
                 }
-                bond := add(shr(32, mul(speed, weight)), shr(32, mul(sub(ONE, speed), bond)))
-                if shr(81, fact) {
-                    mstore(shares, shl(192, or(shl(9, bond), uid)))
-                    shares := add(shares, 8)
-                    speed := add(mload(add(f, 0x3a0)), shl(5, uid))
-                    mstore(speed, add(mload(speed), bond))
+                mstore(add(mload(0), step), add(fact, shl(128, bond)))
+                if and(fact, Q32) {
+                    mstore(next, shl(192, or(shl(14, bond), step)))
+                    next := add(next, 8)
                 }
                 bond := shr(32, mul(bond, 0xffff))
                 if bond {
-                    mstore(out, or(shl(240, uid), shl(224, bond)))
+                    mstore(out, shl(224, or(shl(11, step), bond)))
                     out := add(out, 4)
                 }
             }
-            mstore(out, 0)
-            mstore(add(out, 32), 0)
-            mstore(add(out, 64), 0)
-            mstore(add(out, 96), 0)
-            mstore(add(desk, 0x20), out)
-            mstore(add(desk, 0x60), shares)
+            calldatacopy(out, calldatasize(), 128)
+            // Zeros up to the word's end.
+            mstore(next, 0)
+            mstore(add(desk, 0x40), and(add(next, 31), not(31)))
+            mstore(add(desk, 0x120), shr(64, stake))
         }
     }
 
-    /// @dev Shares each miner's incentive out by bonds, and weighs what each validator got of them by its stake.
-    function _share(YumaFrame memory f, uint256 at, uint256 endsAt) private pure {
+    /// @dev Shares each miner's incentive out by bonds, and weighs what each validator got of them by its stake. Four bonds come in a word.
+    function _share(YumaFrame memory f, YumaDesk.Desk memory desk, uint256 sums) private pure {
+        (uint256 incentives, uint256 gains, uint256 stakes, uint256 ends) = (f.incentiveAt, f.gainAt, f.activeAt, desk.endsAt);
         assembly ("memory-safe") {
-            let sums := mload(add(f, 0x3a0))
-            let incentives := mload(add(f, 0x1c0))
-            let gains := mload(add(f, 0x1e0))
-            let stakes := mload(add(f, 0xa0))
-            for { let last := add(endsAt, shl(5, mload(f))) } lt(endsAt, last) { endsAt := add(endsAt, 32) } {
+            let at := mload(add(desk, 0x80))
+            for { let last := add(ends, shl(5, mload(f))) } lt(ends, last) { ends := add(ends, 32) } {
                 let gain := 0
-                for { let end := mload(endsAt) } lt(at, end) { at := add(at, 8) } {
-                    let bond := shr(192, mload(at))
-                    let step := shl(5, and(bond, 0x1ff))
-                    bond := div(shl(32, shr(9, bond)), mload(add(sums, step)))
-                    gain := add(gain, shr(32, mul(bond, mload(add(incentives, step)))))
+                for { let end := mload(ends) } lt(at, end) { at := add(at, 32) } {
+                    let four := mload(at)
+                    let step := and(shr(192, four), STEP)
+                    gain := add(gain, shr(32, mul(div(shl(32, shr(206, four)), mload(add(sums, step))), mload(add(incentives, step)))))
+                    step := and(shr(128, four), STEP)
+                    gain := add(
+                        gain,
+                        shr(32, mul(div(shl(32, and(shr(142, four), BOND)), mload(add(sums, step))), mload(add(incentives, step))))
+                    )
+                    step := and(shr(64, four), STEP)
+                    gain := add(
+                        gain,
+                        shr(32, mul(div(shl(32, and(shr(78, four), BOND)), mload(add(sums, step))), mload(add(incentives, step))))
+                    )
+                    step := and(four, STEP)
+                    gain := add(
+                        gain,
+                        shr(32, mul(div(shl(32, and(shr(14, four), BOND)), mload(add(sums, step))), mload(add(incentives, step))))
+                    )
                 }
                 if gain { mstore(gains, shr(32, mul(gain, mload(stakes)))) }
                 gains := add(gains, 32)

@@ -68,26 +68,26 @@ struct YumaFrame {
     uint256 activeAt; // 0xa0 A
     uint256 total; // 0xc0 sum of A
     uint256 minority; // 0xe0 what the stake below the consensus must exceed
-    uint256 nextAt; // 0x100 of each column: where its next cell goes
-    uint256 cellsAt; // 0x120 cells of the first column
-    uint256 stride; // 0x140 bytes from a column to the next
+    uint256 words; // 0x100 of a column
+    uint256 cellsAt; // 0x120 the columns, one after another, see YumaColumns
+    uint256 lanesAt; // 0x140 active stakes of the rows, in lanes as in a column
     uint256 consensusAt; // 0x160
     uint256 trustAt; // 0x180
     uint256 rankAt; // 0x1a0
     uint256 incentiveAt; // 0x1c0
     uint256 gainAt; // 0x1e0 dividends before they are normalised
-    uint256 outAt; // 0x200 of each uid: where its next stored bond goes; 0 for those that store none
-    uint256 spareAt; // 0x220 room to work in: 576 words
-    uint256 penalty; // 0x240 Q32
-    uint256 speed; // 0x260 alpha where it is the same for all, Q32
-    uint256 speedsAt; // 0x280 table of 129 alphas under liquid alpha, and << 40 the step to the next; 0: `speed` counts
-    uint256 judgeAt; // 0x2a0 consensus that liquid alpha compares with
-    uint256 permits; // 0x2c0 new ones
-    uint256 activeSet; // 0x2e0
-    uint256 inForce; // 0x300 permits that count in this epoch
-    uint256 roomAt; // 0x320 the rows that are stored, one after another with room to grow
-    uint256 uids; // 0x340 all of them
-    uint256 kept; // 0x360 those that were there at the last epoch: bonds to others are forgotten
-    uint256 listAt; // 0x380 of each uid: its weights as they count, uid << 64 | weight:Q32, and 0xffff << 64 behind them; 0: none
-    uint256 sumAt; // 0x3a0 of each column: sum of its new bonds, where it has incentive
+    uint256 spareAt; // 0x200 room to work in: 576 words
+    uint256 penalty; // 0x220 Q32
+    uint256 speed; // 0x240 alpha where it is the same for all, Q32
+    uint256 speedsAt; // 0x260 Yuma 3: table of 129 alphas by how far apart weight and bond are, and << 40 the step to the next
+    uint256 judgeAt; // 0x280 consensus that liquid alpha compares with
+    uint256 permits; // 0x2a0 new ones
+    uint256 activeSet; // 0x2c0
+    uint256 inForce; // 0x2e0 permits that count in this epoch
+    uint256 uids; // 0x300 all of them
+    uint256 kept; // 0x320 those that were there at the last epoch: bonds to others are forgotten
+    uint256 listAt; // 0x340 of each uid its row as it counts: the sum of its values << 64 | where its entries are; 0: none
+    uint256 entries; // 0x360 how many there are in all of these rows
+    uint256 placesAt; // 0x380 of each row in force, in their order: its place in columns
+    uint256 factsAt; // 0x3a0 of each miner what growing bonds needs, see YumaPairs and YumaShares
 }

@@ -20,9 +20,6 @@ export interface EpochEvidence {
 }
 
 const NO_OWNER_UID = 65_535;
-const YUMA2 = 0;
-/** As EpochEvidence.YUMA2_BOND_ROW_CAP. */
-const YUMA2_BOND_ROW_CAP = 32;
 const WORD_BYTES = 32;
 
 /** The hash that stands for a decision on chain. */
@@ -70,9 +67,8 @@ export async function decideEpoch(
     client.read('subnetEpochs', 'stakesOf', [subnetId, epoch]),
     readBoard(client, { subnetId, epoch }, metagraph),
   ]);
-  const cap = rules.mode === YUMA2 ? Math.min(rules.bondRowCap, YUMA2_BOND_ROW_CAP) : rules.bondRowCap;
   const input = {
-    parameters: { ...rules, bondRowCap: cap, activityCutoff: tempoSeconds },
+    parameters: { ...rules, activityCutoff: tempoSeconds },
     time: Number(time),
     lastEpochAt: Number(lastEpochAt),
     ownerUid: NO_OWNER_UID,
