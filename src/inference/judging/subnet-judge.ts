@@ -56,6 +56,7 @@ const SURVEY_MS = 30_000;
 /** At first others may just be starting too. */
 const FIRST_SURVEYS = 6;
 const FIRST_SURVEY_MS = 5_000;
+const PULSES_MAX = 64;
 const SHOWN_MAX = 256;
 const SHOWN_BYTES_MAX = 32 << 20;
 const SHOWN_OF_PAYER_MAX = 64;
@@ -187,11 +188,18 @@ function keepShown(shown: ShownRequest[], request: ShownRequest): void {
 
 /** Pulses of whatever beacon the subnet declares now; which server they come from does not matter, their signature does. */
 function pulsesOf(client: ChainClient, subnetId: bigint, urls: () => readonly string[]): PulseSource {
+  const known = new Map<string, Uint8Array>();
   return {
     async pulse(round, signal) {
       const declared = await client.read('weightsBoard', 'beaconOf', [subnetId]);
       const beacon: Beacon = { ...declared, publicKey: hexToBytes(declared.publicKey) };
-      return beacon.publicKey.length === 0 ? undefined : fetchPulses(beacon, urls()).pulse(round, signal);
+      if (beacon.publicKey.length === 0) return undefined;
+      // All commits of an epoch wait for one round.
+      const key = `${declared.publicKey}|${round}`;
+      const pulse = known.get(key) ?? (await fetchPulses(beacon, urls()).pulse(round, signal));
+      if (known.size >= PULSES_MAX) known.clear();
+      if (pulse !== undefined) known.set(key, pulse);
+      return pulse;
     },
   };
 }

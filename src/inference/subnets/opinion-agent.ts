@@ -49,6 +49,7 @@ const OPEN_EPOCHS_MAX = 7n;
 const BATCH = 16;
 const ATTEMPTS = 3;
 const COMMITTED = 1;
+const GARBAGE_MAX = 1024;
 
 /** The agent of one uid. */
 export function createOpinionAgent(options: OpinionAgentOptions): OpinionAgent {
@@ -79,6 +80,8 @@ interface Board {
 
 function createBoard({ client, sender, subnetId, uid, folder, pulses }: OpinionAgentOptions): Board {
   const journal = openOpinionJournal(folder);
+  /** Commits that their pulse did not open: looked at once, or garbage would cost every round a few pairings. */
+  const garbage = new Set<Hex>();
   const place = (epoch: bigint, of: number) => ({
     chainId: client.chainId,
     board: client.address('weightsBoard'),
@@ -126,24 +129,28 @@ function createBoard({ client, sender, subnetId, uid, folder, pulses }: OpinionA
     },
     async openingOf(epoch, of, commitment) {
       const own = of === uid ? journal.find(epoch, commitment) : undefined;
-      if (own !== undefined || pulses === undefined) return own;
+      if (own !== undefined || pulses === undefined || garbage.has(commitment)) return own;
       const events = await client.events({ name: 'weightsBoard', event: 'Committed', args: { subnetId, epoch, uid: of } });
       const ciphertext = events.find(({ args }) => args.commitment === commitment)?.args.ciphertext;
       if (ciphertext === undefined) return undefined;
       const opening = await unseal(pulses, hexToBytes(ciphertext));
-      return opening !== undefined && commitmentOf(place(epoch, of), opening) === commitment ? opening : undefined;
+      if (opening === undefined) return undefined;
+      if (opening !== 'garbage' && commitmentOf(place(epoch, of), opening) === commitment) return opening;
+      if (garbage.size >= GARBAGE_MAX) garbage.clear();
+      garbage.add(commitment);
+      return undefined;
     },
     forgetBefore: journal.forgetBefore,
   };
 }
 
-/** What was sealed; undefined when it is garbage, or its pulse is not out. */
-async function unseal(pulses: PulseSource, ciphertext: Uint8Array): Promise<Opening | undefined> {
+/** What was sealed; undefined while its pulse is not out. */
+async function unseal(pulses: PulseSource, ciphertext: Uint8Array): Promise<Opening | 'garbage' | undefined> {
   try {
     const signature = await pulses.pulse(sealedRound(ciphertext));
-    return signature === undefined ? undefined : unpackOpening(openSealed(ciphertext, signature));
+    return signature === undefined ? undefined : (unpackOpening(openSealed(ciphertext, signature)) ?? 'garbage');
   } catch (error) {
-    if (toMillraceError(error).code === 'broken-seal') return undefined;
+    if (toMillraceError(error).code === 'broken-seal') return 'garbage';
     throw error;
   }
 }
