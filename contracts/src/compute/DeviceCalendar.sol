@@ -34,10 +34,9 @@ abstract contract DeviceCalendar {
 
     event SlotReserved(uint64 indexed slotId, uint64 indexed deviceId, uint64 from, uint64 until);
     /// @param until the new end; equal to the beginning when nothing is left of the slot
-    event SlotChanged(uint64 indexed slotId, uint64 indexed deviceId, uint64 until);
+    event SlotCut(uint64 indexed slotId, uint64 indexed deviceId, uint64 until);
 
     error BadSlotTime(uint64 from, uint64 until);
-    error DeviceNotFree(uint64 deviceId, uint64 from, uint64 until);
     error GangIncomplete(uint256 free, uint256 wanted);
     error BadGang(uint256 wanted, uint256 candidates, uint256 candidatesMax);
     error UnknownSlot(uint64 slotId);
@@ -60,14 +59,7 @@ abstract contract DeviceCalendar {
     /// @dev Whether a device is on offer for that time and on the terms of this reservation. Devices are numbered from 1.
     function _isOffered(uint64 deviceId, uint64 from, uint64 until) internal view virtual returns (bool);
 
-    /// @dev Takes one device.
-    function _reserve(Candidate calldata candidate, uint64 from, uint64 until) internal returns (uint64 slotId) {
-        if (until <= from) revert BadSlotTime(from, until);
-        slotId = _take(candidate, from, until);
-        if (slotId == 0) revert DeviceNotFree(candidate.deviceId, from, until);
-    }
-
-    /// @dev Takes `wanted` of the candidates for the same time, in the order in which they are given, or reverts and takes none. More
+    /// @dev Takes `wanted` of the candidates (one of one, for a single device) for the same time, in the order in which they are given, or reverts and takes none. More
     /// candidates than wanted make up for those that others take in front of this transaction.
     function _reserveGang(Candidate[] calldata candidates, uint256 wanted, uint64 from, uint64 until)
         internal
@@ -85,32 +77,25 @@ abstract contract DeviceCalendar {
         if (taken < wanted) revert GangIncomplete(taken, wanted);
     }
 
-    /// @dev Keeps the device longer, if nobody has it then.
-    function _extendSlot(uint64 slotId, uint64 until) internal {
-        Slot storage s = _known(slotId);
-        if (until <= s.until) revert BadSlotTime(s.until, until);
-        uint64 deviceId = s.deviceId;
-        if ((s.next != 0 && until > _slots[s.next].from) || !_isOffered(deviceId, s.until, until)) {
-            revert DeviceNotFree(deviceId, s.until, until);
-        }
-        s.until = until;
-        emit SlotChanged(slotId, deviceId, until);
-    }
-
-    /// @dev Gives the device back at `until`; before its beginning all of it.
+    /// @dev Gives the device back at `until`; up to its beginning all of it. (A longer time is another slot, with this one as its hint.)
     function _cutSlot(uint64 slotId, uint64 until) internal {
-        Slot memory s = _known(slotId);
+        Slot memory s = _slots[slotId];
+        if (s.deviceId == 0) revert UnknownSlot(slotId);
         if (until >= s.until) revert BadSlotTime(s.until, until);
         if (until > s.from) {
             _slots[slotId].until = until;
-            emit SlotChanged(slotId, s.deviceId, until);
+            emit SlotCut(slotId, s.deviceId, until);
             return;
         }
         if (s.previous != 0) _slots[s.previous].next = s.next;
         if (s.next != 0) _slots[s.next].previous = s.previous;
         else _last[s.deviceId] = s.previous;
         delete _slots[slotId];
-        emit SlotChanged(slotId, s.deviceId, s.from);
+        emit SlotCut(slotId, s.deviceId, s.from);
+    }
+
+    function _deviceOf(uint64 slotId) internal view returns (uint64) {
+        return _slots[slotId].deviceId;
     }
 
     /// 0: not on offer, or not free.
@@ -143,10 +128,5 @@ abstract contract DeviceCalendar {
                 return (true, previous, next);
             }
         }
-    }
-
-    function _known(uint64 slotId) private view returns (Slot storage s) {
-        s = _slots[slotId];
-        if (s.deviceId == 0) revert UnknownSlot(slotId);
     }
 }

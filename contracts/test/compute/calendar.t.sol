@@ -12,16 +12,8 @@ contract CalendarDouble is DeviceCalendar {
         offeredUntil[deviceId] = until;
     }
 
-    function reserve(Candidate calldata candidate, uint64 from, uint64 until) external returns (uint64) {
-        return _reserve(candidate, from, until);
-    }
-
     function reserveGang(Candidate[] calldata candidates, uint256 wanted, uint64 from, uint64 until) external returns (uint64[] memory) {
         return _reserveGang(candidates, wanted, from, until);
-    }
-
-    function extend(uint64 slotId, uint64 until) external {
-        _extendSlot(slotId, until);
     }
 
     function cut(uint64 slotId, uint64 until) external {
@@ -46,7 +38,22 @@ abstract contract CalendarFixture is Test {
     }
 
     function reserve(uint64 deviceId, uint64 from, uint64 until) internal returns (uint64) {
-        return calendar.reserve(DeviceCalendar.Candidate(deviceId, 0), from, until);
+        return reserve(deviceId, 0, from, until);
+    }
+
+    function reserve(uint64 deviceId, uint64 hint, uint64 from, uint64 until) internal returns (uint64) {
+        return calendar.reserveGang(one(deviceId, hint), 1, from, until)[0];
+    }
+
+    function one(uint64 deviceId, uint64 hint) internal pure returns (DeviceCalendar.Candidate[] memory candidates) {
+        candidates = new DeviceCalendar.Candidate[](1);
+        candidates[0] = DeviceCalendar.Candidate(deviceId, hint);
+    }
+
+    function refuse(uint64 deviceId, uint64 hint, uint64 from, uint64 until) internal {
+        DeviceCalendar.Candidate[] memory candidates = one(deviceId, hint);
+        vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.GangIncomplete.selector, 0, 1));
+        calendar.reserveGang(candidates, 1, from, until);
     }
 
     function candidatesOf(uint64 count) internal pure returns (DeviceCalendar.Candidate[] memory candidates) {
@@ -67,8 +74,7 @@ contract DeviceCalendarTest is CalendarFixture {
         uint64 between = reserve(1, 200, 300);
         reserve(2, 100, 200);
         for (uint64 from = 0; from < 400; from += 50) {
-            vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.DeviceNotFree.selector, 1, from, from + 1));
-            reserve(1, from, from + 1);
+            refuse(1, 0, from, from + 1);
         }
         assertEq(calendar.lastSlotOf(1), late);
         assertEq(calendar.slot(early).next, middle);
@@ -101,49 +107,40 @@ contract DeviceCalendarTest is CalendarFixture {
     }
 
     function test_whatIsNotOfferedIsNotReserved() public {
-        vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.DeviceNotFree.selector, 1, 990, HORIZON + 1));
-        reserve(1, 990, HORIZON + 1);
-        vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.DeviceNotFree.selector, 0, 1, 2));
-        reserve(0, 1, 2);
+        refuse(1, 0, 990, HORIZON + 1);
+        refuse(0, 0, 1, 2);
         vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.GangIncomplete.selector, 4, 5));
         calendar.reserveGang(candidatesOf(5), 5, 0, 10);
-        uint64 slotId = reserve(1, 990, 995);
-        calendar.extend(slotId, HORIZON);
-        vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.DeviceNotFree.selector, 1, HORIZON, HORIZON + 1));
-        calendar.extend(slotId, HORIZON + 1);
     }
 
-    function test_aSlotIsExtendedUpToTheNextAndCutDownToNothing() public {
+    function test_aSlotIsCutDownToNothing() public {
         uint64 first = reserve(1, 100, 200);
         uint64 second = reserve(1, 300, 400);
-        vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.DeviceNotFree.selector, 1, 200, 301));
-        calendar.extend(first, 301);
+        reserve(1, first, 200, 300); // longer: another slot, with the first as its hint
         vm.expectEmit(address(calendar));
-        emit DeviceCalendar.SlotChanged(first, 1, 300);
-        calendar.extend(first, 300);
+        emit DeviceCalendar.SlotCut(first, 1, 150);
         calendar.cut(first, 150);
-        uint64 third = reserve(1, 150, 300);
+        uint64 third = reserve(1, 150, 200);
         // Before its beginning a slot is wholly given back; its neighbours close up.
         vm.expectEmit(address(calendar));
-        emit DeviceCalendar.SlotChanged(third, 1, 150);
+        emit DeviceCalendar.SlotCut(third, 1, 150);
         calendar.cut(third, 0);
-        assertEq(calendar.slot(first).next, second);
-        assertEq(calendar.slot(second).previous, first);
+        uint64 fourth = calendar.slot(second).previous;
+        assertEq(calendar.slot(first).next, fourth);
+        assertEq(calendar.slot(fourth).previous, first);
         calendar.cut(second, 300);
+        assertEq(calendar.lastSlotOf(1), fourth);
+        calendar.cut(fourth, 200);
         assertEq(calendar.lastSlotOf(1), first);
         calendar.cut(first, 100);
         assertEq(calendar.lastSlotOf(1), 0);
         reserve(1, 0, HORIZON);
         vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.UnknownSlot.selector, first));
-        calendar.extend(first, 500);
-        vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.UnknownSlot.selector, 99));
-        calendar.cut(99, 1);
+        calendar.cut(first, 150);
     }
 
     function testFuzz_impossibleTimesAndGangsAreRefused(uint64 from, uint64 until, uint8 wanted) public {
         until = uint64(bound(until, 0, from));
-        vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.BadSlotTime.selector, from, until));
-        reserve(1, from, until);
         vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.BadSlotTime.selector, from, until));
         calendar.reserveGang(candidatesOf(2), 2, from, until);
         wanted = uint8(wanted < 128 ? 0 : bound(wanted, 3, type(uint8).max));
@@ -152,8 +149,6 @@ contract DeviceCalendarTest is CalendarFixture {
         vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.BadGang.selector, 1, 129, 128));
         calendar.reserveGang(candidatesOf(129), 1, 0, 10);
         uint64 slotId = reserve(1, 10, 20);
-        vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.BadSlotTime.selector, 20, until % 21));
-        calendar.extend(slotId, until % 21);
         until = uint64(bound(until, 20, type(uint64).max));
         vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.BadSlotTime.selector, 20, until));
         calendar.cut(slotId, until);
@@ -165,13 +160,12 @@ contract DeviceCalendarTest is CalendarFixture {
         for (uint64 i; i < 40; ++i) {
             reserve(1, 20 + 2 * i, 21 + 2 * i);
         }
-        vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.DeviceNotFree.selector, 1, 11, 20));
-        reserve(1, 11, 20);
-        calendar.reserve(DeviceCalendar.Candidate(1, first), 11, 20);
-        calendar.reserve(DeviceCalendar.Candidate(1, first), 0, 10);
+        refuse(1, 0, 11, 20);
+        reserve(1, first, 11, 20);
+        reserve(1, first, 0, 10);
         // And from a hint that is too early or too late by a few.
-        calendar.reserve(DeviceCalendar.Candidate(1, first), 31, 32);
-        calendar.reserve(DeviceCalendar.Candidate(1, 30), 37, 38);
+        reserve(1, first, 31, 32);
+        reserve(1, 30, 37, 38);
     }
 
     function testGas_calendar() public {
@@ -184,7 +178,7 @@ contract DeviceCalendarTest is CalendarFixture {
     }
 }
 
-/// @notice Arrivals, gangs, extensions and failures in any order with any hint, beside a picture of every second of every device.
+/// @notice Arrivals of one device or a gang, and failures, in any order with any hint, beside a picture of every second of every device.
 contract CalendarHandler is Test {
     uint64 private constant DEVICES = 4;
     uint64 private constant HORIZON = 1_000;
@@ -195,20 +189,6 @@ contract CalendarHandler is Test {
 
     constructor(CalendarDouble calendar_) {
         calendar = calendar_;
-    }
-
-    function reserve(uint64 device, uint64 hint, uint64 from, uint64 length) external {
-        device = uint64(bound(device, 1, DEVICES));
-        (from, length) = (uint64(bound(from, 0, HORIZON - 1)), uint64(bound(length, 1, 120)));
-        bool free = isFree(device, from, from + length);
-        try calendar.reserve(DeviceCalendar.Candidate(device, pickHint(hint)), from, from + length) returns (uint64 slotId) {
-            assertTrue(free, "oversold");
-            mark(device, from, from + length, true);
-            live.push(slotId);
-        } catch (bytes memory reason) {
-            assertEq(bytes4(reason), DeviceCalendar.DeviceNotFree.selector);
-            assertTrue(!free || from + length > HORIZON || calendar.slotCount() > calendar.STEPS_MAX(), "refused though free");
-        }
     }
 
     function reserveGang(uint256 seed, uint64 from, uint64 length) external {
@@ -238,20 +218,6 @@ contract CalendarHandler is Test {
         }
     }
 
-    function extend(uint256 seed, uint64 length) external {
-        if (live.length == 0) return;
-        uint64 slotId = live[seed % live.length];
-        DeviceCalendar.Slot memory s = calendar.slot(slotId);
-        uint64 until = s.until + uint64(bound(length, 1, 60));
-        bool free = until <= HORIZON && isFree(s.deviceId, s.until, until);
-        try calendar.extend(slotId, until) {
-            assertTrue(free);
-            mark(s.deviceId, s.until, until, true);
-        } catch {
-            assertFalse(free);
-        }
-    }
-
     /// A machine fails, or a renter leaves: the rest of its time is free again.
     function cut(uint256 seed, uint64 at) external {
         if (live.length == 0) return;
@@ -266,27 +232,23 @@ contract CalendarHandler is Test {
         live.pop();
     }
 
-    /// All slots lie in the order of time, without overlap, and cover just the seconds that were taken.
-    function check() external view {
-        uint256 slots;
-        for (uint64 device = 1; device <= DEVICES; ++device) {
-            uint256[4] memory seen;
-            uint64 next;
-            uint64 start = type(uint64).max;
-            for (uint64 at = calendar.lastSlotOf(device); at != 0; ++slots) {
-                DeviceCalendar.Slot memory s = calendar.slot(at);
-                assertEq(s.deviceId, device);
-                assertEq(s.next, next);
-                assertLt(s.from, s.until);
-                assertLe(s.until, start);
-                fill(seen, s.from, s.until, true);
-                (next, start, at) = (at, s.from, s.previous);
-            }
-            for (uint256 i; i < 4; ++i) {
-                assertEq(seen[i], taken[device][i]);
-            }
+    /// The slots of a device lie in the order of time, without overlap, and cover just the seconds that were taken.
+    function check(uint64 device) external view {
+        uint256[4] memory seen;
+        uint64 next;
+        uint64 start = type(uint64).max;
+        for (uint64 at = calendar.lastSlotOf(device); at != 0;) {
+            DeviceCalendar.Slot memory s = calendar.slot(at);
+            assertEq(s.deviceId, device);
+            assertEq(s.next, next);
+            assertLt(s.from, s.until);
+            assertLe(s.until, start);
+            fill(seen, s.from, s.until, true);
+            (next, start, at) = (at, s.from, s.previous);
         }
-        assertEq(slots, live.length);
+        for (uint256 i; i < 4; ++i) {
+            assertEq(seen[i], taken[device][i]);
+        }
     }
 
     /// Slots of any device, slots that are gone, and numbers that never were.
@@ -329,16 +291,20 @@ contract CalendarInvariantTest is CalendarFixture {
     function setUp() public override {
         super.setUp();
         handler = new CalendarHandler(calendar);
-        bytes4[] memory actions = new bytes4[](4);
-        actions[0] = CalendarHandler.reserve.selector;
-        actions[1] = CalendarHandler.reserveGang.selector;
-        actions[2] = CalendarHandler.extend.selector;
-        actions[3] = CalendarHandler.cut.selector;
+        bytes4[] memory actions = new bytes4[](2);
+        actions[0] = CalendarHandler.reserveGang.selector;
+        actions[1] = CalendarHandler.cut.selector;
         targetSelector(FuzzSelector(address(handler), actions));
         targetContract(address(handler));
     }
 
     function invariant_devicesAreNeverOversoldAndGangsNeverHalfFilled() public view {
-        handler.check();
+        handler.check(calendar.slotCount() % DEVICES + 1); // one each time, in turn
+    }
+
+    function afterInvariant() public view {
+        for (uint64 device = 1; device <= DEVICES; ++device) {
+            handler.check(device);
+        }
     }
 }

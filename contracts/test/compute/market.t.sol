@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.26;
+
+import {IParameters} from "../../src/chain/IParameters.sol";
+import {Operators} from "../../src/chain/Operators.sol";
+import {ComputeMarket} from "../../src/compute/ComputeMarket.sol";
+import {DeviceCalendar} from "../../src/compute/DeviceCalendar.sol";
+import {IComputeMarket} from "../../src/compute/IComputeMarket.sol";
+import {Rails} from "../../src/token/Rails.sol";
+import {AuctionFixture} from "./fixture.sol";
+
+/// @notice An operator with three devices, a renter with money at the rails, one token unit an hour.
+abstract contract MarketFixture is AuctionFixture {
+    uint32 internal constant METER = 60;
+    uint32 internal constant SPEAK = 3 hours;
+    bytes32 internal constant CLASS = "cpu-8";
+    uint128 internal constant PRICE = 3_600e6; // one stable unit a second
+    uint128 internal constant FUNDS = 1_000_000e6;
+
+    Operators internal operators;
+    ComputeMarket internal market;
+    uint64 internal operatorId;
+    address internal owner = makeAddr("owner");
+    address internal beneficiary = makeAddr("beneficiary");
+    uint256 internal nodeSecret;
+    address internal nodeKey;
+    uint256 internal agentSecret;
+    address internal agent;
+    uint64 internal start;
+
+    function setUp() public virtual override {
+        super.setUp();
+        IParameters.Entry[] memory entries = new IParameters.Entry[](1);
+        entries[0] = IParameters.Entry("operators.rotationDelay", 1 days, 0, 30 days, 30 days, 0);
+        address registry = vm.deployCode("Registry.sol:Registry", abi.encode(address(this)));
+        address parameters = vm.deployCode("Parameters.sol:Parameters", abi.encode(registry, entries));
+        operators = Operators(vm.deployCode("Operators.sol:Operators", abi.encode(parameters)));
+        rails = Rails(vm.deployCode("Rails.sol:Rails", abi.encode(operators)));
+        auction = newAuction(configOf(PAR), address(stable), address(native));
+        bytes memory args = abi.encode(METER, SPEAK, operators, rails, address(native), address(stable), address(auction));
+        market = ComputeMarket(vm.deployCode("ComputeMarket.sol:ComputeMarket", args));
+
+        (nodeKey, nodeSecret) = makeAddrAndKey("node");
+        (agent, agentSecret) = makeAddrAndKey("agent");
+        bytes memory consent = sign(nodeSecret, operators.nodeKeyConsentDigest(owner, nodeKey));
+        vm.prank(owner);
+        operatorId = operators.register(nodeKey, beneficiary, bytes32(0), "", bytes32(0), consent);
+        start = uint64(block.timestamp) + 100;
+        for (uint256 i; i < 3; ++i) {
+            vm.prank(nodeKey);
+            market.setOffer(0, offer());
+        }
+        stable.mint(renter, FUNDS);
+        native.mint(renter, FUNDS);
+        vm.startPrank(renter);
+        stable.approve(address(rails), FUNDS);
+        rails.deposit(address(stable), renter, FUNDS);
+        native.approve(address(rails), FUNDS);
+        rails.deposit(address(native), renter, FUNDS);
+        rails.approve(address(market), address(stable), FUNDS);
+        rails.approve(address(market), address(native), FUNDS);
+        vm.stopPrank();
+    }
+
+    function offer() internal view returns (IComputeMarket.Offer memory) {
+        return IComputeMarket.Offer(operatorId, start - 100, start + 1_000 days, CLASS, "attributes", PRICE, PRICE);
+    }
+
+    function request(uint64 from, uint64 length) internal view returns (IComputeMarket.Request memory) {
+        return IComputeMarket.Request(CLASS, address(stable), PRICE, from, from + length, agent);
+    }
+
+    function devices(uint64 count) internal pure returns (DeviceCalendar.Candidate[] memory candidates) {
+        candidates = new DeviceCalendar.Candidate[](count);
+        for (uint64 i; i < count; ++i) {
+            candidates[i].deviceId = i + 1;
+        }
+    }
+
+    function rent(uint64 length) internal returns (uint64) {
+        vm.prank(renter);
+        return market.reserve(request(start, length), devices(1), 1)[0];
+    }
+
+    function sign(uint256 secret, bytes32 digest) internal pure returns (bytes memory) {
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(secret, digest);
+        return abi.encodePacked(r, s, v);
+    }
+
+    function signed(uint64 leaseId, IComputeMarket.Side side, uint32 word, uint256 spoken, uint256 up)
+        internal
+        view
+        returns (bytes memory)
+    {
+        bytes32 digest = market.meterDigest(leaseId, side, word, spoken, up);
+        return sign(side == IComputeMarket.Side.Node ? nodeSecret : agentSecret, digest);
+    }
+
+    function say(uint64 leaseId, IComputeMarket.Side side, uint32 word, uint256 spoken, uint256 up) internal {
+        bytes memory signature = signed(leaseId, side, word, spoken, up);
+        market.state(leaseId, side, word, spoken, up, signature);
+    }
+
+    function balance(address account) internal view returns (uint256) {
+        return rails.balanceOf(address(stable), account);
+    }
+}
+
+contract ComputeMarketTest is MarketFixture {
+    IComputeMarket.Side private constant NODE = IComputeMarket.Side.Node;
+    IComputeMarket.Side private constant RENTER = IComputeMarket.Side.Renter;
+    uint256 private constant ALL = type(uint256).max;
+
+    function test_aLeaseIsPaidForWhatBothSidesSigned() public {
+        uint64 leaseId = rent(600);
+        IComputeMarket.Lease memory l = market.lease(leaseId);
+        assertEq(rails.endOf(l.railId), l.until);
+        assertEq(rails.rail(l.railId).escrow, 598.5e6);
+        assertEq(balance(renter), FUNDS - 600e6 - 1.5e6 - 12e6);
+        vm.warp(start + 600);
+        say(leaseId, NODE, 0, ALL, ALL);
+        vm.expectEmit(address(market));
+        emit IComputeMarket.MeterStated(leaseId, RENTER, 0, 1023, 1023 - 4, 4); // it denies the third
+        say(leaseId, RENTER, 0, ALL, ALL - 4);
+        assertEq(market.statementOf(leaseId, NODE, 0).up, 1023);
+        vm.warp(start + 600 + SPEAK - 1);
+        vm.expectRevert(abi.encodeWithSelector(IComputeMarket.LeaseNotOver.selector, leaseId, start + 600 + SPEAK));
+        market.close(leaseId);
+        vm.warp(start + 600 + SPEAK);
+        market.close(leaseId);
+        // Nine tenths: paid, and 2 % of that; the tenth is neither paid nor charged.
+        assertEq(balance(beneficiary), 538.65e6);
+        assertEq(auction.held(), 3e6 + 10.8e6);
+        assertEq(balance(renter), FUNDS - 538.65e6 - 3e6 - 10.8e6);
+        assertEq(market.feesAside(), 0);
+        vm.expectRevert(abi.encodeWithSelector(IComputeMarket.LeaseIsClosed.selector, leaseId));
+        market.close(leaseId);
+    }
+
+    /// Whatever both say, in whatever pieces it is settled: paid are the seconds that both found up, and not a unit is lost.
+    function testFuzz_paidAreTheSecondsThatBothFoundUp(uint256 node, uint256 renter_, uint16 length, bool settles, bool inNative) public {
+        length = uint16(bound(length, 1, 350 * uint256(METER)));
+        IComputeMarket.Request memory r = request(start, length);
+        if (inNative) r.token = address(native);
+        vm.prank(renter);
+        uint64 leaseId = market.reserve(r, devices(3), 1)[0];
+        uint256 net = rails.rail(market.lease(leaseId).railId).amount;
+        speakOfAll(leaseId, length, [node, renter_], settles);
+        vm.warp(uint256(start) + length + SPEAK);
+        market.close(leaseId);
+        uint256 paid = net * secondsUp(node, renter_, length) / length;
+        uint256 price = uint256(PRICE) * length / 3_600;
+        uint256 fees = 2 * ((price + 399) / 400) + (inNative ? 0 : ((price + 49) / 50 * paid + net - 1) / net);
+        assertEq(rails.balanceOf(r.token, beneficiary), paid);
+        assertEq(rails.balanceOf(r.token, address(auction)), fees);
+        assertEq(rails.balanceOf(r.token, renter), FUNDS - paid - fees);
+        assertEq(rails.balanceOf(r.token, address(market)), 0);
+    }
+
+    /// Both sides speak of all that is over, before it is too late, each of every word.
+    function speakOfAll(uint64 leaseId, uint256 length, uint256[2] memory seeds, bool settles) private {
+        for (uint256 time;;) {
+            time = time + 8_000 < length ? time + 8_000 : length;
+            vm.warp(start + time);
+            for (uint256 i; i < 4; ++i) {
+                speakIfAny(leaseId, IComputeMarket.Side(i % 2), uint32(i / 2), bitsOf(seeds[i % 2], i / 2));
+            }
+            if (settles) market.settle(leaseId);
+            if (time == length) break;
+        }
+    }
+
+    function secondsUp(uint256 node, uint256 renter_, uint256 length) private pure returns (uint256 up) {
+        for (uint256 i; i * METER < length; ++i) {
+            uint256 left = length - i * METER;
+            if (bitsOf(node, i / 256) & bitsOf(renter_, i / 256) & (1 << i % 256) != 0) up += left < METER ? left : METER;
+        }
+    }
+
+    /// Three of four intervals up.
+    function bitsOf(uint256 seed, uint256 word) private pure returns (uint256) {
+        return uint256(keccak256(abi.encode(seed, word))) | uint256(keccak256(abi.encode(word, seed)));
+    }
+
+    function speakIfAny(uint64 leaseId, IComputeMarket.Side side, uint32 word, uint256 up) private {
+        try market.state(leaseId, side, word, ALL, up, signed(leaseId, side, word, ALL, up)) {}
+        catch (bytes memory reason) {
+            assertEq(bytes4(reason), IComputeMarket.NothingToState.selector);
+        }
+    }
+
+    function test_whatOneSideAloneSaysIsNeitherPaidNorCharged() public {
+        uint64 leaseId = rent(600);
+        vm.warp(start + 300);
+        say(leaseId, NODE, 0, ALL, ALL); // the renter says nothing
+        vm.warp(start + 600 + SPEAK);
+        market.close(leaseId);
+        assertEq(balance(beneficiary), 0);
+        assertEq(balance(renter), FUNDS - 3e6); // the reservation
+    }
+
+    function test_aWordOnceSaidStaysAndLateOnesDoNotCount() public {
+        uint64 leaseId = rent(5 * SPEAK);
+        expectNothingToState(leaseId, NODE, ALL, ALL); // nothing has passed
+        vm.warp(start + 119);
+        say(leaseId, RENTER, 0, ALL, 0);
+        assertEq(market.statementOf(leaseId, RENTER, 0).spoken, 1);
+        expectNothingToState(leaseId, RENTER, ALL, ALL); // of the first it has spoken
+        vm.warp(start + 120 + SPEAK);
+        say(leaseId, NODE, 0, ALL, ALL);
+        // Of the first two nobody speaks any more; 182 have passed.
+        assertEq(market.statementOf(leaseId, NODE, 0).spoken, (1 << 182) - 1 - 3);
+    }
+
+    function expectNothingToState(uint64 leaseId, IComputeMarket.Side side, uint256 spoken, uint256 up) private {
+        bytes memory signature = signed(leaseId, side, 0, spoken, up);
+        vm.expectRevert(abi.encodeWithSelector(IComputeMarket.NothingToState.selector, leaseId, 0));
+        market.state(leaseId, side, 0, spoken, up, signature);
+    }
+
+    function testFuzz_onlyTheRightKeySpeaks(uint256 secret, uint256 spoken, uint256 up, uint8 mode) public {
+        uint64 leaseId = rent(600);
+        vm.warp(start + 600);
+        secret = bound(secret, 1, 1e40);
+        bytes32 digest = market.meterDigest(leaseId, NODE, 0, spoken, up);
+        if (mode % 4 == 0) digest = market.meterDigest(leaseId + 1, NODE, 0, spoken, up);
+        if (mode % 4 == 1) digest = market.meterDigest(leaseId, RENTER, 0, spoken, up);
+        if (mode % 4 == 2) digest = market.meterDigest(leaseId, NODE, 1, spoken, up);
+        bytes memory signature = sign(mode % 4 == 3 ? secret : nodeSecret, digest);
+        vm.expectRevert(abi.encodeWithSelector(IComputeMarket.BadSignature.selector, nodeKey));
+        market.state(leaseId, NODE, 0, spoken, up, signature);
+        vm.expectRevert(abi.encodeWithSelector(IComputeMarket.UnknownLease.selector, leaseId + 1));
+        market.state(leaseId + 1, NODE, 0, spoken, up, signature);
+    }
+
+    function test_aLeaseIsEndedWithTheIntervalThatRuns() public {
+        uint64 leaseId = rent(600);
+        vm.expectRevert(abi.encodeWithSelector(IComputeMarket.NotParty.selector, leaseId, attacker));
+        vm.prank(attacker);
+        market.end(leaseId);
+        vm.warp(start + 61);
+        vm.prank(renter);
+        assertEq(market.end(leaseId), start + 120);
+        vm.expectRevert(abi.encodeWithSelector(IComputeMarket.LeaseIsOver.selector, leaseId, start + 120));
+        vm.prank(owner);
+        market.end(leaseId);
+        // The device is free again from there on.
+        vm.prank(renter);
+        uint64 next = market.reserve(request(start + 120, 60), devices(1), 1)[0];
+        vm.warp(start + 120);
+        say(leaseId, NODE, 0, ALL, ALL);
+        say(leaseId, RENTER, 0, ALL, ALL);
+        vm.prank(nodeKey);
+        assertEq(market.end(next), start + 120); // it has not begun: wholly
+        market.close(next);
+        vm.warp(start + 120 + SPEAK);
+        market.settle(leaseId);
+        market.close(leaseId);
+        assertEq(balance(beneficiary), 119.7e6);
+        assertEq(balance(renter), FUNDS - 119.7e6 - 3e6 - 2.4e6 - 0.3e6);
+    }
+
+    function test_aGangIsReservedAndPaidWholeOrNotAtAll() public {
+        vm.startPrank(renter);
+        uint64[] memory leaseIds = market.reserve(request(start, 600), devices(3), 2);
+        assertEq(market.lease(leaseIds[1]).deviceId, 2);
+        vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.GangIncomplete.selector, 1, 2));
+        market.reserve(request(start, 600), devices(3), 2);
+        assertEq(market.slotCount(), 2);
+        // Money for two of three: none.
+        rails.withdraw(address(stable), balance(renter) - 2_000e6, renter);
+        vm.expectPartialRevert(bytes4(keccak256("InsufficientBalance(address,address,uint256,uint256)")));
+        market.reserve(request(start + 600, 900), devices(3), 3);
+        assertEq(market.slotCount(), 2);
+        assertEq(balance(renter), 2_000e6);
+        // An extension is a lease that follows.
+        DeviceCalendar.Candidate[] memory same = devices(1);
+        same[0].hint = leaseIds[0];
+        IComputeMarket.Request memory r = request(start + 600, 60);
+        r.agent = address(0); // the renter signs itself
+        uint64 more = market.reserve(r, same, 1)[0];
+        assertEq(market.lease(more).agent, renter);
+        assertEq(market.slot(more).previous, leaseIds[0]);
+    }
+
+    function test_onlyWhatIsOfferedOnTheRentersTermsIsReserved() public {
+        IComputeMarket.Request memory r = request(start, 600);
+        r.deviceClass = "gpu";
+        expectNothing(r);
+        r = request(start, 600);
+        r.priceMax = PRICE - 1;
+        expectNothing(r);
+        r = request(start, 600);
+        r.token = address(this);
+        expectNothing(r);
+        expectNothing(request(start + 1_000 days - 599, 600));
+        IComputeMarket.Offer memory o = offer();
+        o.from = start + 1;
+        o.nativePrice = 0;
+        vm.startPrank(owner);
+        for (uint64 i = 1; i <= 3; ++i) {
+            market.setOffer(i, o);
+        }
+        vm.stopPrank();
+        expectNothing(request(start, 600));
+        r = request(start + 1, 600);
+        r.token = address(native);
+        expectNothing(r);
+        assertEq(market.offerOf(3).from, start + 1);
+    }
+
+    function expectNothing(IComputeMarket.Request memory r) private {
+        vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.GangIncomplete.selector, 0, 1));
+        vm.prank(renter);
+        market.reserve(r, devices(3), 1);
+    }
+
+    function test_impossibleReservationsAreRefused() public {
+        uint64 secondsMax = 64 * 256 * METER;
+        IComputeMarket.Request[3] memory bad = [request(start - 101, 10), request(start, 0), request(start, secondsMax + 1)];
+        for (uint256 i; i < 3; ++i) {
+            vm.expectRevert(
+                abi.encodeWithSelector(IComputeMarket.LeaseTimeOutOfBounds.selector, bad[i].from, bad[i].until, block.timestamp, secondsMax)
+            );
+            market.reserve(bad[i], devices(1), 1);
+        }
+        bytes memory args = abi.encode(METER, 0, operators, rails, address(native), address(stable), address(auction));
+        bytes memory code = abi.encodePacked(vm.getCode("ComputeMarket.sol:ComputeMarket"), args);
+        vm.expectRevert(abi.encodeWithSelector(IComputeMarket.BadMeter.selector, METER, 0));
+        assembly ("memory-safe") {
+            pop(create(0, add(code, 32), mload(code)))
+        }
+    }
+
+    function test_anOfferIsItsOperatorsAlone() public {
+        vm.expectRevert(abi.encodeWithSelector(IComputeMarket.NotOperator.selector, operatorId, attacker));
+        vm.prank(attacker);
+        market.setOffer(1, offer());
+        vm.expectRevert(abi.encodeWithSelector(IComputeMarket.UnknownDevice.selector, 4));
+        vm.prank(owner);
+        market.setOffer(4, offer());
+        // Another operator cannot take a device over.
+        (address otherKey, uint256 otherSecret) = makeAddrAndKey("other");
+        bytes memory consent = sign(otherSecret, operators.nodeKeyConsentDigest(attacker, otherKey));
+        vm.startPrank(attacker);
+        IComputeMarket.Offer memory o = offer();
+        o.operatorId = operators.register(otherKey, attacker, bytes32(0), "", bytes32(0), consent);
+        vm.expectRevert(abi.encodeWithSelector(IComputeMarket.NotOperator.selector, operatorId, attacker));
+        market.setOffer(1, o);
+    }
+
+    function testGas_market() public {
+        rent(600);
+        vm.startPrank(renter);
+        uint64 leaseId = market.reserve(request(start + 600, SPEAK), devices(1), 1)[0];
+        vm.snapshotGasLastCall("ComputeMarket", "reserve");
+        market.reserve(request(start + 20_000, 600), devices(3), 3);
+        vm.snapshotGasLastCall("ComputeMarket", "reserve a gang of 3");
+        vm.stopPrank();
+        vm.warp(start + 600 + SPEAK);
+        say(leaseId, NODE, 0, ALL, ALL);
+        say(leaseId, RENTER, 0, ALL, ALL);
+        vm.snapshotGasLastCall("ComputeMarket", "state");
+        vm.warp(start + 600 + 2 * SPEAK);
+        market.close(leaseId);
+        vm.snapshotGasLastCall("ComputeMarket", "close");
+    }
+}
