@@ -91,6 +91,36 @@ test('a gateway with a purse of its own sells it to a caller with a key, by plai
   assert.match(await (await fetch(`${url}/metrics`)).text(), /millrace_gateway_purse_base_units \d{18,}/);
 });
 
+test('the same miner serves an embedded model, whose answers can be repeated', async () => {
+  const asked = { model: 'moby-dick-1m', max_tokens: 16 };
+  const answers = [await ask(asked, key, { 'millrace-replay': 'allow' }), await ask(asked)];
+  const codec = createInferenceReceipts(inferenceReceiptDomain(network.client));
+  const receipts = answers.map((answer) => verifyReceipt(codec, answer.headers.get(RECEIPT_HEADER) as string, {}).receipt);
+  assert.deepEqual(
+    receipts.map(({ evidence }) => evidence),
+    ['replayed', 'reputation only'],
+  );
+  assert.equal(receipts[0]?.outputs.outputDigest, receipts[1]?.outputs.outputDigest);
+});
+
+test('a validator joins likewise, judges, and commits to its weights', async () => {
+  const made = await shop.json('validator', 'init', '--subnet', '1', '--stake', '200', '--tokens', '5');
+  assert.equal(made.uids[0].uid, 1);
+  const validator = shop.start('validator', 'run', '--listen', '127.0.0.1:0');
+  running.push(validator);
+  await shop.ready(validator);
+  // It commits when the epoch is nearly over.
+  await network.warpToEpoch(await network.epoch(), 570);
+  const committed = () => network.client.events({ name: 'weightsBoard', event: 'Committed', args: { subnetId: 1n } });
+  for (let tries = 0; (await committed()).length === 0; tries += 1) {
+    assert.ok(tries < 120, 'it commits within two minutes');
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+  }
+  const { uids, roles } = await shop.json('validator', 'status');
+  assert.deepEqual([uids[0].hasPermit, roles.validator.subnets.length], [true, 1]);
+  assert.equal(await stop(validator), 0);
+});
+
 test('a backend that was killed is an honest error that costs nothing, and its return is noticed', async () => {
   const spent = (await keyItem()).spent;
   await stop(backend, 'SIGKILL');
@@ -135,9 +165,9 @@ test('a miner that leaves is asked no more, and has its bond back after the dela
   assert.equal((await stranger.json('miner', 'unlock')).free, (100n * TOKEN).toString());
 });
 
-function ask(more: object, bearer = key): Promise<Response> {
+function ask(more: object, bearer = key, wishes: Record<string, string> = {}): Promise<Response> {
   const body = JSON.stringify({ model: MODEL, messages: [{ role: 'user', content: 'how goes it' }], ...more });
-  const headers = { authorization: `Bearer ${bearer}`, 'content-type': 'application/json' };
+  const headers = { authorization: `Bearer ${bearer}`, 'content-type': 'application/json', ...wishes };
   return fetch(`${url}/v1/chat/completions`, { method: 'POST', body, headers });
 }
 
@@ -165,7 +195,8 @@ async function startBackend(port: number): Promise<void> {
 // biome-ignore lint/suspicious/noExplicitAny: a test reads what the command promises
 async function startMiner(): Promise<any> {
   const served = ['--backend', `http://127.0.0.1:${backendPort}/v1`, '--backend-model', `chat:${MODEL}=miller-7b`];
-  miner = stranger.start('miner', 'run', '--listen', `127.0.0.1:${minerPort}`, ...served, '--backend-key-file', keyFile);
+  const own = ['--model', 'moby-dick-1m', '--listen', `127.0.0.1:${minerPort}`];
+  miner = stranger.start('miner', 'run', ...own, ...served, '--backend-key-file', keyFile);
   running.push(miner);
   const take = (chunk: Buffer) => {
     minerSaid += chunk.toString();
