@@ -28,9 +28,10 @@ test('a backend’s URL holds no password, and its models say what they do and w
       (error: Error & { code: string }) => error.code === 'bad-inference-setting' && !error.message.includes('secret'),
     );
   }
-  assert.deepEqual(backendModels({ inferenceBackendModels: 'chat:small=llama3.2:1b, embedding:nomic-embed-text' }), [
+  assert.deepEqual(backendModels({ inferenceBackendModels: 'chat:small=llama3.2:1b, embedding:nomic-embed-text,chat:qwen=./m/q.gguf' }), [
     { task: 'chat', id: 'small', theirs: 'llama3.2:1b' },
     { task: 'embedding', id: 'nomic-embed-text', theirs: 'nomic-embed-text' },
+    { task: 'chat', id: 'qwen', theirs: './m/q.gguf' },
   ]);
   for (const text of ['llama', 'chat:', 'paint:x', 'chat:a b', 'chat:a=\u0007']) {
     assert.throws(() => backendModels({ inferenceBackendModels: text }), { code: 'bad-inference-setting' }, text);

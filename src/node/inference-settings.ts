@@ -53,6 +53,8 @@ export const INFERENCE_DEFAULTS = {
 const DECIMALS = 18;
 const FILE_CHARACTERS_MAX = 65_536;
 const MODEL_NAME = /^[\w][\w.:/@+-]{0,127}$/;
+/** What a backend calls a model; llama.cpp calls it by its path. */
+const THEIR_NAME = /^[\x21-\x7e]{1,256}$/;
 const UNIT_OF_TASK: Record<TaskType, ModelPrice['unit']> = {
   chat: 'tokens',
   embedding: 'tokens',
@@ -141,7 +143,7 @@ export function backendModels(given: InferenceSettings | undefined): BackendMode
     const at = text.indexOf(':');
     const task = text.slice(0, at) as TaskType;
     const [id = '', theirs = id] = text.slice(at + 1).split('=', 2);
-    const isSound = MODEL_NAME.test(id) && MODEL_NAME.test(theirs);
+    const isSound = MODEL_NAME.test(id) && THEIR_NAME.test(theirs);
     if (at > 0 && isSound && Object.hasOwn(UNIT_OF_TASK, task)) return { task, id, theirs };
     throw badSetting('inferenceBackendModels', text, `task:name or task:name=theirs, task one of ${Object.keys(UNIT_OF_TASK).join(', ')}`);
   });
