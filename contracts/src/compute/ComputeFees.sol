@@ -66,11 +66,11 @@ abstract contract ComputeFees {
     /// @dev Takes the fees of a reservation, or of an extension of one by the same renter in the same token.
     /// @param price at least 2, so that something is left for the supplier
     /// @return net the price less the supplier's part: what the lease's rail may pay
-    function _takeReservationFees(uint256 leaseId, address renter, address token, uint128 price) internal returns (uint128 net) {
+    function _takeReservationFees(uint256 leaseId, address renter, address token, uint256 price) internal returns (uint128 net) {
         if (price < 2 || price > type(uint120).max) revert PriceOutOfBounds(price, 2, type(uint120).max);
         (uint256 renterFee, uint256 supplierFee, uint256 stableFee) = feesOn(token, price);
-        net = price - uint128(supplierFee);
-        emit ReservationFees(leaseId, token, price, renterFee, supplierFee);
+        net = uint128(price - supplierFee);
+        emit ReservationFees(leaseId, token, uint128(price), renterFee, supplierFee);
         rails.transferFrom(token, renter, auction, renterFee + supplierFee);
         if (stableFee == 0) return net;
         Aside storage a = _aside[leaseId];

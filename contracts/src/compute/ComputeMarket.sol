@@ -94,13 +94,13 @@ contract ComputeMarket is IComputeMarket, IRailMeter, ComputeFees, DeviceCalenda
         Offer storage o = _offers[deviceId];
         uint64 operatorId = o.operatorId;
         uint32 time = uint32(request.until - request.from);
-        uint128 price = uint128(Math.mulDiv(_priceIn(o, request.token), time, HOUR, Math.Rounding.Ceil));
+        uint256 price = Math.mulDiv(_priceIn(o, request.token), time, HOUR, Math.Rounding.Ceil);
         uint128 net = _takeReservationFees(leaseId, msg.sender, request.token, price);
         uint256 railId = rails.open(msg.sender, operatorId, request.token, net, time, 0, net);
         address agent = request.agent == address(0) ? msg.sender : request.agent;
         _leases[leaseId] = Lease(msg.sender, deviceId, agent, operatorId, request.token, request.from, request.until, false, railId);
         _leaseOfRail[railId] = leaseId;
-        emit LeaseOpened(leaseId, msg.sender, operatorId, deviceId, railId, price);
+        emit LeaseOpened(leaseId, msg.sender, operatorId, deviceId, railId, uint128(price)); // fits: the fees were taken on it
         rails.begin(railId, request.from, request.until);
     }
 

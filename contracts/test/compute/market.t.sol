@@ -3,6 +3,7 @@ pragma solidity ^0.8.26;
 
 import {IParameters} from "../../src/chain/IParameters.sol";
 import {Operators} from "../../src/chain/Operators.sol";
+import {ComputeFees} from "../../src/compute/ComputeFees.sol";
 import {ComputeMarket} from "../../src/compute/ComputeMarket.sol";
 import {DeviceCalendar} from "../../src/compute/DeviceCalendar.sol";
 import {IComputeMarket} from "../../src/compute/IComputeMarket.sol";
@@ -330,6 +331,19 @@ contract ComputeMarketTest is MarketFixture {
         assembly ("memory-safe") {
             pop(create(0, add(code, 32), mload(code)))
         }
+    }
+
+    function test_aPriceThatNoTokenCanPayIsRefused() public {
+        IComputeMarket.Offer memory o = offer();
+        o.stablePrice = type(uint128).max;
+        vm.prank(owner);
+        market.setOffer(1, o);
+        IComputeMarket.Request memory r = request(start, 7_200);
+        r.priceMax = type(uint128).max;
+        uint256 price = 2 * uint256(type(uint128).max);
+        vm.expectRevert(abi.encodeWithSelector(ComputeFees.PriceOutOfBounds.selector, price, 2, type(uint120).max));
+        vm.prank(renter);
+        market.reserve(r, devices(1), 1);
     }
 
     function test_anOfferIsItsOperatorsAlone() public {
