@@ -71,6 +71,31 @@ export function maximalEpoch(seed: number, parameters: Partial<EpochParameters> 
   });
 }
 
+/**
+ * An epoch of up to 256 uids, most of them validators, with rows of up to 64 entries that are equal, nearly equal, powers of two or random:
+ * many rows in a column, ties at every cut, and bonds with and without weights.
+ */
+export function crowdedEpoch(seed: number): EpochInput {
+  const random = seededRandom(seed);
+  const uids = random.integer(40, 256);
+  const look = random.pick(['equal', 'near', 'powers', 'random'] as const);
+  const rows = () => Array.from({ length: uids }, () => crowdedRow(uids, look, random));
+  const input = ordinaryEpoch(uids, random.pick(['ordinary', 'liquid'] as const), random);
+  return { ...input, weights: rows(), bonds: rows(), parameters: { ...input.parameters, bondRowCap: random.pick([0, 16, 64]) } };
+}
+
+function crowdedRow(uids: number, look: 'equal' | 'near' | 'powers' | 'random', random: SeededRandom): SparseRow {
+  const values = { equal: [7, 7], near: [200, 203], powers: [0, 16], random: [0, 65_535] }[look] as [number, number];
+  const row: [number, number][] = [];
+  const chance = 64 / uids;
+  for (let uid = 0; uid < uids && row.length < 64; uid++) {
+    if (random.fraction() >= chance) continue;
+    const value = random.integer(...values);
+    row.push([uid, look === 'powers' ? Math.min(2 ** value, 65_535) : value]);
+  }
+  return row;
+}
+
 function epochOfShape(shape: EpochShape, random: SeededRandom): EpochInput {
   const uids = shape === 'empty' ? 0 : shape === 'single' ? 1 : random.integer(2, 24);
   const input = ordinaryEpoch(uids, shape, random);

@@ -6,7 +6,7 @@ import { campaignSeed, rounds } from '../../../test/campaign.ts';
 import bytecodes from '../../chain/bytecode.generated.json' with { type: 'json' };
 import { abis } from '../../chain/index.ts';
 import { epoch } from './epoch.ts';
-import { maximalEpoch, randomEpoch } from './epoch-cases.ts';
+import { crowdedEpoch, maximalEpoch, randomEpoch } from './epoch-cases.ts';
 import type { EpochInput, EpochResult } from './epoch-input.ts';
 import { toU16 } from './fixed-point.ts';
 import { packRows, unpackRows } from './packed-rows.ts';
@@ -90,6 +90,15 @@ test('the contract decides every random epoch as the function does, bit for bit'
   for (let seed = first; seed < first + count; seed++) {
     const input = randomEpoch(seed);
     assert.deepEqual(await contractEpoch(input), epoch(input), `randomEpoch(${seed})`);
+  }
+});
+
+test('the contract decides crowded epochs as the function does', async () => {
+  const first = campaignSeed();
+  const count = rounds(100);
+  for (let seed = first; seed < first + count; seed++) {
+    const input = crowdedEpoch(seed);
+    assert.deepEqual(await contractEpoch(input), epoch(input), `crowdedEpoch(${seed})`);
   }
 });
 
