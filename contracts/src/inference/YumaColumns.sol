@@ -207,12 +207,16 @@ library YumaColumns {
                 let end := add(column, size)
                 if iszero(lt(stakeAbove(column, end, 0), mload(0))) {
                     let low := 0
-                    let high := LANE
+                    let high := 0x100000001 // above any weight
                     // Each column from another word on.
                     let start := add(column, mod(sub(last, to), size))
                     let p := start
                     for {} 1 {} {
-                        for { let word := mload(p) } word { word := shr(36, word) } {
+                        let word := mload(p)
+                        // Has it any weight between the bounds?
+                        let above := add(word, mul(sub(0x7ffffffff, low), ONES))
+                        word := mul(word, gt(and(above, and(not(add(word, mul(sub(0x800000000, high), ONES))), MARKS)), 0))
+                        for {} word { word := shr(36, word) } {
                             let weight := and(word, LANE)
                             if and(gt(weight, low), lt(weight, high)) {
                                 switch lt(stakeAbove(column, end, weight), mload(0))
