@@ -8,6 +8,8 @@ export interface MinerHealth {
   readonly tpotMs: number | undefined;
   /** Whether it may be asked now: not cooling down, or due for one trial. */
   isOpen(nowMs: number): boolean;
+  /** It lied, and not long ago: no caller's wish makes it asked. */
+  isBarred(nowMs: number): boolean;
   /** A trial is under way: nobody else is sent until it is over. */
   begin(nowMs: number): void;
   succeeded(times: { ttftMs: number; tpotMs: number | undefined }): void;
@@ -29,6 +31,7 @@ export function createMinerHealth(): MinerHealth {
   let tpotMs: number | undefined;
   let failures = 0;
   let closedUntilMs = 0;
+  let barredUntilMs = 0;
   let isTrying = false;
   const moving = (known: number | undefined, seen: number) => (known === undefined ? seen : known + WEIGHT * (seen - known));
   return {
@@ -43,6 +46,7 @@ export function createMinerHealth(): MinerHealth {
       return failures;
     },
     isOpen: (nowMs) => failures === 0 || (nowMs >= closedUntilMs && !isTrying),
+    isBarred: (nowMs) => nowMs < barredUntilMs,
     begin() {
       if (failures > 0) isTrying = true;
     },
@@ -61,6 +65,7 @@ export function createMinerHealth(): MinerHealth {
       failures += 1;
       isTrying = false;
       closedUntilMs = nowMs + LIE_MS;
+      barredUntilMs = closedUntilMs;
     },
   };
 }

@@ -20,15 +20,21 @@ export interface MinerPurse {
 
 interface OpenTab {
   token: string;
+  size: bigint;
   left: bigint;
   isBroken: boolean;
 }
 
-/** How much is paid ahead. */
+/** So many requests are paid ahead at a miner that has earned nothing here yet: what it may get away with, once. */
+const REQUESTS_FIRST = 8n;
+/** More is paid ahead only within this part of what it has earned: channels burn as much of it, so that nobody gains by taking a tab. */
+const EARNED_PARTS = 100n;
+
+/** How much is paid ahead at most. */
 export interface PurseRules {
-  /** A tab is so many times the price of the request that opens it. */
+  /** A tab is at most so many times the price of the request that opens it. */
   requests: bigint;
-  /** And at most so much, unless one request costs more: what a miner that takes money and does nothing gets away with, once. */
+  /** And at most so much, unless one request costs more. */
   amountMax: bigint;
 }
 
@@ -41,11 +47,12 @@ export function createMinerPurse(options: {
 }): MinerPurse {
   const { payer, send, rules } = options;
   let current: OpenTab | undefined;
+  let [requestsAhead, earned] = [REQUESTS_FIRST, 0n];
   let opening: Promise<OpenTab> | undefined;
 
   const openTab = async (amount: bigint): Promise<OpenTab> => {
-    const wanted = amount * rules.requests;
-    const size = wanted <= rules.amountMax ? wanted : amount > rules.amountMax ? amount : rules.amountMax;
+    const trusted = greater(amount * requestsAhead, earned / EARNED_PARTS);
+    const size = greater(amount, lesser(trusted, lesser(amount * rules.requests, rules.amountMax)));
     const path = `/v1/inference/tabs?amount=${size}`;
     const answer = await payer.fetch(path, {
       amountMax: size,
@@ -56,7 +63,7 @@ export function createMinerPurse(options: {
     const { tab } = answer.status === 201 ? readJsonObject(bytes) : { tab: undefined };
     if (typeof tab !== 'string') throw refused(answer.status);
     const before = current;
-    current = { token: tab, left: size, isBroken: false };
+    current = { token: tab, size, left: size, isBroken: false };
     if (before !== undefined && !before.isBroken) void endTab(before);
     return current;
   };
@@ -81,16 +88,20 @@ export function createMinerPurse(options: {
       const used = tab;
       used.left -= amount;
       // The next tab is opened while this one still has money, so that no request waits for it.
-      if (used.left < amount * 8n && rules.requests > 16n) void renew(amount).catch(() => {});
+      if (used.size >= amount * 8n && used.left < used.size / 8n) void renew(amount).catch(() => {});
       let isOver = false;
       return {
         token: used.token,
         settle(actual) {
-          if (!isOver) used.left += amount - actual;
+          if (!isOver) {
+            used.left += amount - actual;
+            earned += actual;
+          }
           isOver = true;
         },
         broken() {
           used.isBroken = true;
+          [requestsAhead, earned] = [1n, 0n];
         },
       };
     },
@@ -100,6 +111,14 @@ export function createMinerPurse(options: {
       if (last !== undefined && !last.isBroken) await endTab(last);
     },
   };
+}
+
+function lesser(left: bigint, right: bigint): bigint {
+  return left < right ? left : right;
+}
+
+function greater(left: bigint, right: bigint): bigint {
+  return left > right ? left : right;
 }
 
 function refused(status: number): MillraceError {

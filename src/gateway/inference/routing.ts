@@ -58,7 +58,8 @@ const MINER_FAULTS: ReadonlySet<string> = new Set([
 export function findMiners(directory: MinerDirectory, question: Question, nowMs: number): Choosable[] {
   const serving = directory.serving(question.model, question.task);
   if (serving.length === 0) throw unknownModel(question.model);
-  const candidates = serving.map(({ miner, model }): Choosable => {
+  const trusted = serving.filter(({ miner, model }) => !miner.health(model.id).isBarred(nowMs));
+  const candidates = trusted.map(({ miner, model }): Choosable => {
     const health = miner.health(model.id);
     return {
       miner,
