@@ -5,6 +5,7 @@ import {IX402BatchSettlement} from "../../src/token/IX402BatchSettlement.sol";
 import {X402BatchSettlement} from "../../src/token/X402BatchSettlement.sol";
 import {HostileCollector, ReenteringToken} from "../channels/doubles.sol";
 import {ChannelsFixture} from "../channels/fixture.sol";
+import {deployX402BatchSettlement} from "../deploy/token.sol";
 import {FeeToken, LyingToken} from "../token/rail-doubles.sol";
 
 /// @notice Clients with overdrawn, replayed and foreign vouchers; hostile tokens and collectors; withdrawal while the payee sleeps.
@@ -41,7 +42,7 @@ contract ChannelAttacks is ChannelsFixture {
         IX402BatchSettlement.ChannelConfig memory config = configOf(address(stable), 1);
         bytes32 id = fund(config, 100);
         fund(configOf(address(stable), 2), 100);
-        X402BatchSettlement other = new X402BatchSettlement(address(token), FEE_BPS);
+        X402BatchSettlement other = deployX402BatchSettlement(address(token), FEE_BPS);
         IX402BatchSettlement.VoucherClaim[] memory rows = one(voucher(config, 60, 60));
         rows[0].signature = sign(payerKey, other.getVoucherDigest(id, 60));
         refuses(rows, payer);

@@ -6,6 +6,7 @@ import {IStorageMarket} from "../../src/storage/IStorageMarket.sol";
 import {Possession} from "../../src/storage/Possession.sol";
 import {DealDesk} from "../../src/storage/DealDesk.sol";
 import {StorageMarket} from "../../src/storage/StorageMarket.sol";
+import {deployDealDesk, deployPossession, deployStorageMarket} from "../deploy/storage.sol";
 import {StorageFixture} from "../storage/fixture.sol";
 
 /// @notice A vote replaces a faulty market. Whoever profits from the fault goes on opening and extending deals at the old one, so that it
@@ -33,12 +34,12 @@ contract ReplacedMarketAttack is StorageFixture {
         uint64 endPeriod = market.deal(running).endPeriod;
         StorageMarket old = market;
         Possession oldPossession = possession;
-        Possession nextPossession = new Possession(possessionConfig(), registry, operators, randomness);
+        Possession nextPossession = deployPossession(possessionConfig(), registry, operators, randomness);
         StorageMarket next =
-            new StorageMarket(marketConfig(), registry, operators, vault, rails, nextPossession, randomness, address(token));
+            deployStorageMarket(marketConfig(), registry, operators, vault, rails, nextPossession, randomness, address(token));
         registry.set("possession", address(nextPossession), false);
         registry.set("storageMarket", address(next), true);
-        DealDesk nextDesk = new DealDesk(next, operators);
+        DealDesk nextDesk = deployDealDesk(next, operators);
 
         IStorageMarket.DealTerms memory terms = termsFor(alice, SEED, 5, 1000, 100);
         bytes32 digest = desk.dealTermsDigest(terms);

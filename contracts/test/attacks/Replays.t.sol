@@ -6,6 +6,7 @@ import {DealDesk} from "../../src/storage/DealDesk.sol";
 import {IDealDesk} from "../../src/storage/IDealDesk.sol";
 import {IStorageMarket} from "../../src/storage/IStorageMarket.sol";
 import {StorageMarket} from "../../src/storage/StorageMarket.sol";
+import {deployDealDesk, deployStorageMarket} from "../deploy/storage.sol";
 import {StorageFixture} from "../storage/fixture.sol";
 
 /// @notice Signatures and proofs used where, when or more often than they were made for.
@@ -49,9 +50,9 @@ contract ReplayAttack is StorageFixture {
         vm.chainId(home + 1); // a fork
         assertBadSignature(desk, byClient, byNode);
         vm.chainId(home);
-        StorageMarket next = new StorageMarket(marketConfig(), registry, operators, vault, rails, possession, randomness, address(token));
+        StorageMarket next = deployStorageMarket(marketConfig(), registry, operators, vault, rails, possession, randomness, address(token));
         registry.set("storageMarket", address(next), true);
-        assertBadSignature(new DealDesk(next, operators), byClient, byNode);
+        assertBadSignature(deployDealDesk(next, operators), byClient, byNode);
         registry.set("storageMarket", address(market), true);
         (bytes memory high, bytes memory short) = mirrored(byClient);
         assertBadSignature(desk, high, byNode);

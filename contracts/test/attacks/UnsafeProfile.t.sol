@@ -3,15 +3,17 @@ pragma solidity ^0.8.26;
 
 import {IParameters} from "../../src/chain/IParameters.sol";
 import {IRandomness} from "../../src/chain/IRandomness.sol";
-import {Parameters} from "../../src/chain/Parameters.sol";
 import {Randomness} from "../../src/chain/Randomness.sol";
 import {StakeGovernor} from "../../src/governance/StakeGovernor.sol";
 import {IPossession} from "../../src/storage/IPossession.sol";
 import {IStorageMarket} from "../../src/storage/IStorageMarket.sol";
-import {Possession} from "../../src/storage/Possession.sol";
 import {StorageMarket} from "../../src/storage/StorageMarket.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
 import {StakeVault} from "../../src/token/StakeVault.sol";
+import {deployParameters, deployRandomness} from "../deploy/chain.sol";
+import {deployStakeGovernor} from "../deploy/governance.sol";
+import {deployPossession, deployStorageMarket} from "../deploy/storage.sol";
+import {deployNetworkToken, deployStakeVault} from "../deploy/token.sol";
 import {StorageFixture} from "../storage/fixture.sol";
 
 /// @notice A founder, careless or hostile, deploys numbers under which the rules would not hold.
@@ -24,7 +26,7 @@ contract UnsafeProfileAttack is StorageFixture {
         for (uint256 i; i < 3; ++i) {
             if (entries[i].key == key) entries[i].max = max;
         }
-        return new StakeVault(address(token), registry, operators, new Parameters(registry, entries));
+        return deployStakeVault(address(token), registry, operators, deployParameters(registry, entries));
     }
 
     function vaultExternal(bytes32 key, uint256 max) external {
@@ -46,35 +48,35 @@ contract UnsafeProfileAttack is StorageFixture {
         IPossession.Config memory c = possessionConfig();
         (c.maxMisses, c.graceEvery) = (200, 300);
         vm.expectPartialRevert(IPossession.BadConfig.selector);
-        new Possession(c, registry, operators, randomness);
+        deployPossession(c, registry, operators, randomness);
         c.maxMisses = 100;
-        new Possession(c, registry, operators, randomness);
+        deployPossession(c, registry, operators, randomness);
     }
 
     function test_a_market_in_another_token_than_the_stake_is_refused() public {
-        NetworkToken other = new NetworkToken("Other", "OTH", 1e18, new NetworkToken.Allocation[](0));
+        NetworkToken other = deployNetworkToken("Other", "OTH", 1e18);
         vm.expectRevert(abi.encodeWithSelector(IStorageMarket.WrongToken.selector, address(other), address(token)));
-        new StorageMarket(marketConfig(), registry, operators, vault, rails, possession, randomness, address(other));
+        deployStorageMarket(marketConfig(), registry, operators, vault, rails, possession, randomness, address(other));
     }
 
     function test_a_seed_that_could_go_stale_within_a_window_is_refused() public {
-        Randomness hasty = new Randomness(IRandomness.Source.PrevRandao, address(0), 149);
+        Randomness hasty = deployRandomness(IRandomness.Source.PrevRandao, address(0), 149);
         vm.expectRevert(abi.encodeWithSelector(IStorageMarket.BadTerms.selector, "staleAfter", 149, 150));
-        new StorageMarket(marketConfig(), registry, operators, vault, rails, possession, hasty, address(token));
-        Randomness patient = new Randomness(IRandomness.Source.PrevRandao, address(0), 150);
-        new StorageMarket(marketConfig(), registry, operators, vault, rails, possession, patient, address(token));
+        deployStorageMarket(marketConfig(), registry, operators, vault, rails, possession, hasty, address(token));
+        Randomness patient = deployRandomness(IRandomness.Source.PrevRandao, address(0), 150);
+        deployStorageMarket(marketConfig(), registry, operators, vault, rails, possession, patient, address(token));
     }
 
     function test_a_timelock_without_delay_is_refused() public {
         vm.expectRevert(abi.encodeWithSelector(StakeGovernor.RuleOutOfBounds.selector, "timelockDelay", 0, 1, type(uint256).max));
-        new StakeGovernor(vault, StakeGovernor.Rules(60, 600, 1e18, 4, 0));
-        new StakeGovernor(vault, StakeGovernor.Rules(60, 600, 1e18, 4, 1));
+        deployStakeGovernor(vault, StakeGovernor.Rules(60, 600, 1e18, 4, 0));
+        deployStakeGovernor(vault, StakeGovernor.Rules(60, 600, 1e18, 4, 1));
     }
 
     function test_a_market_whose_exposure_outlasts_the_withdrawal_delay_is_not_registered() public {
         IStorageMarket.Config memory c = marketConfig();
         c.maxFaultPeriods = 900;
-        StorageMarket slow = new StorageMarket(c, registry, operators, vault, rails, possession, randomness, address(token));
+        StorageMarket slow = deployStorageMarket(c, registry, operators, vault, rails, possession, randomness, address(token));
         vm.expectRevert();
         registry.set("storageMarket", address(slow), true);
     }

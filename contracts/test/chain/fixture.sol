@@ -9,6 +9,8 @@ import {Parameters} from "../../src/chain/Parameters.sol";
 import {Registry} from "../../src/chain/Registry.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
 import {StakeVault} from "../../src/token/StakeVault.sol";
+import {deployOperators, deployParameters, deployRegistry} from "../deploy/chain.sol";
+import {deployNetworkToken, deployStakeVault} from "../deploy/token.sol";
 
 /// A module with a given exposure that locks stake in the real vault.
 contract SlasherModule is IModule {
@@ -42,11 +44,11 @@ abstract contract ChainFixture is Test {
 
     function setUp() public virtual {
         vm.warp(1_700_000_000);
-        registry = new Registry(address(this));
-        parameters = new Parameters(registry, parameterEntries());
-        operators = new Operators(parameters);
-        token = new NetworkToken("Millrace", "MILL", 1000e18, new NetworkToken.Allocation[](0));
-        vault = new StakeVault(address(token), registry, operators, parameters);
+        registry = deployRegistry(address(this));
+        parameters = deployParameters(registry, parameterEntries());
+        operators = deployOperators(parameters);
+        token = deployNetworkToken("Millrace", "MILL", 1000e18);
+        vault = deployStakeVault(address(token), registry, operators, parameters);
     }
 
     function parameterEntries() internal pure returns (IParameters.Entry[] memory entries) {

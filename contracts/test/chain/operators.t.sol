@@ -311,7 +311,7 @@ contract OperatorsInvariantTest is ChainFixture {
 
     function setUp() public override {
         super.setUp();
-        handler = new OperatorsHandler(operators);
+        handler = OperatorsHandler(vm.deployCode("operators.t.sol:OperatorsHandler", abi.encode(operators)));
         targetContract(address(handler));
         bytes4[] memory calls = new bytes4[](3);
         (calls[0], calls[1], calls[2]) = (handler.register.selector, handler.setNodeKey.selector, handler.rotate.selector);

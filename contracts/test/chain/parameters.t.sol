@@ -3,7 +3,7 @@ pragma solidity ^0.8.26;
 
 import {IParameters} from "../../src/chain/IParameters.sol";
 import {IRegistry} from "../../src/chain/IRegistry.sol";
-import {Parameters} from "../../src/chain/Parameters.sol";
+import {deployParameters} from "../deploy/chain.sol";
 import {ChainFixture, SlasherModule} from "./fixture.sol";
 
 contract ParametersTest is ChainFixture {
@@ -103,7 +103,7 @@ contract ParametersTest is ChainFixture {
         entries[0] = IParameters.Entry("key", value, min, max, maxStep, interval);
         bool bad = value < min || value > max || maxStep == 0 || interval > 3650 days;
         if (bad) vm.expectRevert(abi.encodeWithSelector(IParameters.BadBounds.selector, bytes32("key"), value, min, max, maxStep));
-        new Parameters(registry, entries);
+        deployParameters(registry, entries);
     }
 
     function test_aKeyIsDeclaredOnce() public {
@@ -111,6 +111,6 @@ contract ParametersTest is ChainFixture {
         entries[0] = IParameters.Entry("key", 1, 1, 1, 1, 0);
         entries[1] = entries[0];
         vm.expectRevert(abi.encodeWithSelector(IParameters.DuplicateParameter.selector, bytes32("key")));
-        new Parameters(registry, entries);
+        deployParameters(registry, entries);
     }
 }

@@ -6,6 +6,7 @@ import {RLP} from "@openzeppelin/contracts/utils/RLP.sol";
 import {IBeacon} from "../../src/chain/IBeacon.sol";
 import {IRandomness} from "../../src/chain/IRandomness.sol";
 import {Randomness} from "../../src/chain/Randomness.sol";
+import {deployRandomness} from "../deploy/chain.sol";
 
 /// @notice Builds headers of today's 21 fields and puts their hashes into the real EIP-2935 contract.
 abstract contract HeaderFixture is Test {
@@ -22,7 +23,7 @@ abstract contract HeaderFixture is Test {
 
     function setUp() public virtual {
         vm.etch(HISTORY, HISTORY_CODE);
-        randomness = new Randomness(IRandomness.Source.PrevRandao, address(0), STALE);
+        randomness = deployRandomness(IRandomness.Source.PrevRandao, address(0), STALE);
     }
 
     function header(uint256 number, uint256 timestamp, bytes32 parentHash, bytes32 prevRandao) internal pure returns (bytes memory) {
@@ -84,7 +85,7 @@ contract RandomnessTest is HeaderFixture {
     }
 
     function test_withATrustedOperatorTheFeeRecipientCountsToo() public {
-        Randomness trusted = new Randomness(IRandomness.Source.TrustedOperator, address(0), STALE);
+        Randomness trusted = deployRandomness(IRandomness.Source.TrustedOperator, address(0), STALE);
         (bytes memory child, bytes memory parent) = pair(50, 4_999, 5_000, "entropy");
         bytes32 expected = keccak256(abi.encodePacked(bytes32("entropy"), COINBASE));
         assertEq(trusted.fix(5_000, child, parent, ""), expected);
@@ -179,11 +180,11 @@ contract RandomnessTest is HeaderFixture {
 
     function test_constructorArgumentsAreChecked() public {
         vm.expectRevert(abi.encodeWithSelector(Randomness.BadStaleAfter.selector, 0));
-        new Randomness(IRandomness.Source.PrevRandao, address(0), 0);
+        deployRandomness(IRandomness.Source.PrevRandao, address(0), 0);
         vm.expectRevert(abi.encodeWithSelector(Randomness.BadBeacon.selector, IRandomness.Source.PrevRandao, address(1)));
-        new Randomness(IRandomness.Source.PrevRandao, address(1), STALE);
+        deployRandomness(IRandomness.Source.PrevRandao, address(1), STALE);
         vm.expectRevert(abi.encodeWithSelector(Randomness.BadBeacon.selector, IRandomness.Source.Beacon, address(0)));
-        new Randomness(IRandomness.Source.Beacon, address(0), STALE);
+        deployRandomness(IRandomness.Source.Beacon, address(0), STALE);
         assertEq(randomness.staleAfterSeconds(), STALE);
         assertEq(address(randomness.beacon()), address(0));
     }
@@ -306,7 +307,7 @@ contract StaleRandomnessTest is HeaderFixture {
 /// Where EIP-2935 is absent the opcode with its 256 blocks is used.
 contract OpcodeRandomnessTest is HeaderFixture {
     function setUp() public override {
-        randomness = new Randomness(IRandomness.Source.PrevRandao, address(0), STALE);
+        randomness = deployRandomness(IRandomness.Source.PrevRandao, address(0), STALE);
         vm.etch(HISTORY, "");
         vm.roll(1_000);
         vm.warp(50_000);
@@ -353,7 +354,7 @@ contract RoundBeacon is IBeacon {
 contract BeaconRandomnessTest is HeaderFixture {
     function setUp() public override {
         vm.warp(10_000);
-        randomness = new Randomness(IRandomness.Source.Beacon, address(new RoundBeacon()), STALE);
+        randomness = deployRandomness(IRandomness.Source.Beacon, address(new RoundBeacon()), STALE);
     }
 
     function testFuzz_theValueIsTheBeaconsAndHeadersAreNotRead(uint64 time, bytes calldata header) public {

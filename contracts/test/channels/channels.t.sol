@@ -4,7 +4,7 @@ pragma solidity ^0.8.26;
 import {DevStable} from "../../src/token/DevStable.sol";
 import {ERC3009DepositCollector} from "../../src/token/ERC3009DepositCollector.sol";
 import {IX402BatchSettlement} from "../../src/token/IX402BatchSettlement.sol";
-import {X402BatchSettlement} from "../../src/token/X402BatchSettlement.sol";
+import {deployERC3009DepositCollector, deployX402BatchSettlement} from "../deploy/token.sol";
 import {ContractWallet} from "./doubles.sol";
 import {ChannelsFixture} from "./fixture.sol";
 
@@ -46,10 +46,10 @@ contract ChannelsTest is ChannelsFixture {
 
     function test_theFeeIsBounded() public {
         vm.expectRevert(abi.encodeWithSelector(IX402BatchSettlement.FeeOutOfBounds.selector, 1_001, 1_000));
-        new X402BatchSettlement(address(token), 1_001);
+        deployX402BatchSettlement(address(token), 1_001);
         vm.expectRevert(abi.encodeWithSelector(IX402BatchSettlement.FeeOutOfBounds.selector, 1, 1_000));
-        new X402BatchSettlement(address(0), 1);
-        assertEq(new X402BatchSettlement(address(0), 0).feesBurntOf(receiver), 0);
+        deployX402BatchSettlement(address(0), 1);
+        assertEq(deployX402BatchSettlement(address(0), 0).feesBurntOf(receiver), 0);
     }
 
     function testFuzz_depositsAddUpAndMakeOneChannel(uint64 first, uint64 second) public {
@@ -101,7 +101,7 @@ contract ChannelsTest is ChannelsFixture {
 
     function testFuzz_depositByAuthorization(uint64 amount, uint256 salt, bool byCollector) public {
         amount = uint64(bound(amount, 1, 1e15));
-        ERC3009DepositCollector collector = new ERC3009DepositCollector(address(channels));
+        ERC3009DepositCollector collector = deployERC3009DepositCollector(address(channels));
         address to = byCollector ? address(collector) : address(channels);
         IX402BatchSettlement.ChannelConfig memory config = configOf(address(stable), 1);
         bytes32 id = channels.getChannelId(config);

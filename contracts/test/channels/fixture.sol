@@ -6,6 +6,7 @@ import {DevStable} from "../../src/token/DevStable.sol";
 import {IX402BatchSettlement} from "../../src/token/IX402BatchSettlement.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
 import {X402BatchSettlement} from "../../src/token/X402BatchSettlement.sol";
+import {deployDevStable, deployNetworkToken, deployX402BatchSettlement} from "../deploy/token.sol";
 
 /// @notice The channels contract with the network's token (this contract is its minter) at 2.5 % and a stable token.
 abstract contract ChannelsFixture is Test {
@@ -23,9 +24,9 @@ abstract contract ChannelsFixture is Test {
 
     function setUp() public virtual {
         vm.warp(1_700_000_000);
-        token = new NetworkToken("Test", "TST", 2_000_000_000e18, new NetworkToken.Allocation[](0));
-        stable = new DevStable();
-        channels = new X402BatchSettlement(address(token), FEE_BPS);
+        token = deployNetworkToken("Test", "TST", 2_000_000_000e18);
+        stable = deployDevStable();
+        channels = deployX402BatchSettlement(address(token), FEE_BPS);
         (payer, payerKey) = makeAddrAndKey("payer");
         (receiver, receiverKey) = makeAddrAndKey("receiver");
     }

@@ -14,6 +14,7 @@ import {IRegistry} from "../../src/chain/IRegistry.sol";
 import {StakeGovernor} from "../../src/governance/StakeGovernor.sol";
 import {Timelock} from "../../src/governance/Timelock.sol";
 import {ChainFixture, SlasherModule} from "../chain/fixture.sol";
+import {deployStakeGovernor} from "../deploy/governance.sol";
 
 /// Votes that count blocks: what a governor here must not be given.
 contract BlockClockVotes is ERC20, ERC20Permit, ERC20Votes {
@@ -43,7 +44,7 @@ abstract contract GovernedFixture is ChainFixture {
         super.setUp();
         vm.roll(BLOCK_NUMBER);
         fillRegistry();
-        governor = new StakeGovernor(IVotes(address(vault)), rules());
+        governor = deployStakeGovernor(IVotes(address(vault)), rules());
         timelock = Timelock(payable(governor.timelock()));
         registry.set("timelock", address(timelock), false);
         registry.set("governor", address(governor), false);
@@ -308,14 +309,14 @@ contract StakeGovernorTest is GovernedFixture {
     function test_aClockThatCountsBlocksIsRefused() public {
         BlockClockVotes votes = new BlockClockVotes();
         vm.expectRevert(abi.encodeWithSelector(StakeGovernor.NotTimestampClock.selector, uint48(BLOCK_NUMBER), block.timestamp));
-        new StakeGovernor(votes, rules());
+        deployStakeGovernor(votes, rules());
     }
 
     function test_aQuorumOfNothingIsRefused() public {
         StakeGovernor.Rules memory none = rules();
         none.quorumPercent = 0;
         vm.expectRevert(abi.encodeWithSelector(StakeGovernor.RuleOutOfBounds.selector, "quorumPercent", 0, 1, 100));
-        new StakeGovernor(IVotes(address(vault)), none);
+        deployStakeGovernor(IVotes(address(vault)), none);
     }
 
     function test_votesAndDelegationFollowActiveStake() public {

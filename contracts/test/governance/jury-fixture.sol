@@ -7,6 +7,8 @@ import {IArbitrable, IArbitrator} from "../../src/governance/IArbitration.sol";
 import {IJury} from "../../src/governance/IJury.sol";
 import {Jury} from "../../src/governance/Jury.sol";
 import {JuryTerms} from "../../src/governance/JuryTerms.sol";
+import {deployRandomness} from "../deploy/chain.sol";
+import {deployJury} from "../deploy/governance.sol";
 import {BeaconDouble} from "../storage/fixture.sol";
 import {TokenFixture} from "../token/fixture.sol";
 
@@ -57,8 +59,8 @@ abstract contract JuryFixture is TokenFixture {
     function setUp() public virtual override {
         super.setUp();
         beacon = new BeaconDouble();
-        randomness = new Randomness(IRandomness.Source.Beacon, address(beacon), 1 days);
-        jury = new Jury(juryConfig(), operators, vault, randomness);
+        randomness = deployRandomness(IRandomness.Source.Beacon, address(beacon), 1 days);
+        jury = deployJury(juryConfig(), operators, vault, randomness);
         registry.set("jury", address(jury), true);
         arbitrable = new ArbitrableDouble(jury);
         vm.deal(address(this), 1_000e18);

@@ -173,7 +173,7 @@ contract JuryInvariants is JuryFixture {
     JuryHandler private handler;
 
     function setUp() public override {
-        handler = new JuryHandler();
+        handler = JuryHandler(vm.deployCode("jury-invariant.t.sol:JuryHandler"));
         handler.setUp();
         vm.deal(address(handler), 1_000e18);
         bytes4[] memory actions = new bytes4[](6);

@@ -4,8 +4,8 @@ pragma solidity ^0.8.26;
 import {IRandomness} from "../../src/chain/IRandomness.sol";
 import {IArbitrable, IArbitrator} from "../../src/governance/IArbitration.sol";
 import {IJury} from "../../src/governance/IJury.sol";
-import {Jury} from "../../src/governance/Jury.sol";
 import {JuryTerms} from "../../src/governance/JuryTerms.sol";
+import {deployJury} from "../deploy/governance.sol";
 import {JuryFixture} from "./jury-fixture.sol";
 
 /// @notice The standard as somebody else wrote it down: nothing of this project is known here.
@@ -97,7 +97,7 @@ contract JuryTest is JuryFixture {
 
     function refuseConfig(IJury.Config memory c, string memory field, uint256 got, uint256 limit) private {
         vm.expectRevert(abi.encodeWithSelector(IJury.BadConfig.selector, field, got, limit));
-        new Jury(c, operators, vault, randomness);
+        deployJury(c, operators, vault, randomness);
     }
 
     function test_aConfigurationOutOfBoundsIsRefused() public {

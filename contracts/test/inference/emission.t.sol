@@ -5,6 +5,7 @@ import {ISubnetEmission} from "../../src/inference/ISubnetEmission.sol";
 import {SubnetEmission} from "../../src/inference/SubnetEmission.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
 import {BurntShares} from "../../src/inference/BurntShares.sol";
+import {deployBurntShares, deploySubnetEmission} from "../deploy/inference.sol";
 import {TokenFixture} from "../token/fixture.sol";
 
 contract EmissionTest is TokenFixture {
@@ -21,7 +22,7 @@ contract EmissionTest is TokenFixture {
     }
 
     function newEmission() private returns (SubnetEmission) {
-        return new SubnetEmission(registry, "Test Inference", "TIN");
+        return deploySubnetEmission(registry, "Test Inference", "TIN");
     }
 
     function test_theRateHalvesByIssuance() public view {
@@ -164,7 +165,7 @@ contract EmissionTest is TokenFixture {
     // ------------------------------------------------------------------------------------------------------- BurntShares
 
     function test_anOldBurnCountsHalfAfterAHalfLife() public {
-        BurntShares shares = new BurntShares(registry, emission, 90 days);
+        BurntShares shares = deployBurntShares(registry, emission, 90 days);
         registry.set("emissionShares", address(shares), false);
         shares.burntFor(1, 100e18);
         vm.warp(block.timestamp + 90 days);
@@ -177,7 +178,7 @@ contract EmissionTest is TokenFixture {
 
     /// Splitting one burn over many subnets, or many calls, buys not a unit more than one burn for one subnet.
     function testFuzz_splittingBuysNothing(uint96 amount, uint8 parts, uint32 time) public {
-        BurntShares shares = new BurntShares(registry, emission, 90 days);
+        BurntShares shares = deployBurntShares(registry, emission, 90 days);
         uint256 whole = shares.weightOf(amount, block.timestamp + time);
         uint256 count = uint256(parts) % 16 + 1;
         uint256 split = count * shares.weightOf(amount / count, block.timestamp + time);
@@ -185,14 +186,14 @@ contract EmissionTest is TokenFixture {
     }
 
     function testFuzz_newBurnsNeverCountLess(uint96 amount, uint64 one, uint64 more) public {
-        BurntShares shares = new BurntShares(registry, emission, 90 days);
+        BurntShares shares = deployBurntShares(registry, emission, 90 days);
         uint256 time = block.timestamp + uint256(one);
         assertGe(shares.weightOf(amount, time + more), shares.weightOf(amount, time));
         assertLe(shares.weightOf(amount, time), uint256(amount) << 64); // 64 doublings, then no more
     }
 
     function test_sharesAreMovedBySubnetsAlone() public {
-        BurntShares shares = new BurntShares(registry, emission, 90 days);
+        BurntShares shares = deployBurntShares(registry, emission, 90 days);
         address stranger = makeAddr("stranger");
         vm.startPrank(stranger);
         vm.expectRevert(abi.encodeWithSelector(BurntShares.NotSubnets.selector, stranger));
@@ -200,6 +201,6 @@ contract EmissionTest is TokenFixture {
         vm.expectRevert(abi.encodeWithSelector(BurntShares.NotSubnets.selector, stranger));
         shares.dissolved(1);
         vm.expectRevert(abi.encodeWithSelector(BurntShares.BadHalfLife.selector, 0));
-        new BurntShares(registry, emission, 0);
+        deployBurntShares(registry, emission, 0);
     }
 }

@@ -7,6 +7,8 @@ import {ISubnets} from "../../src/inference/ISubnets.sol";
 import {SubnetEpochs} from "../../src/inference/SubnetEpochs.sol";
 import {YumaCore} from "../../src/inference/YumaCore.sol";
 import {BackerIncome} from "../../src/token/BackerIncome.sol";
+import {deploySubnetEpochs, deployYumaCore} from "../deploy/epochs.sol";
+import {deployBackerIncome} from "../deploy/token.sol";
 import {SubnetsFixture} from "./subnets-fixture.sol";
 
 /// @notice The real contracts of subnets with the real settlement: validators have uids 0 and 1, miners 2 and 3.
@@ -26,8 +28,8 @@ abstract contract EpochsFixture is SubnetsFixture {
 
     function setUp() public virtual override {
         super.setUp();
-        core = new YumaCore();
-        settlement = new SubnetEpochs(
+        core = deployYumaCore();
+        settlement = deploySubnetEpochs(
             ISubnetEpochs.Config({windowBps: 5_000, windowMinSeconds: 60, bondMin: BOND_MIN, resetEpochs: RESET_EPOCHS}),
             registry,
             operators,
@@ -38,7 +40,7 @@ abstract contract EpochsFixture is SubnetsFixture {
         );
         address[] memory list = new address[](1);
         list[0] = address(inferenceToken);
-        income = new BackerIncome(1_800, 7 days, registry, vault, operators, list);
+        income = deployBackerIncome(1_800, 7 days, registry, vault, operators, list);
         registry.set("subnetEpochs", address(settlement), false);
         registry.set("backerIncome", address(income), false);
         epochs = address(settlement);

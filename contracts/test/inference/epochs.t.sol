@@ -3,7 +3,7 @@ pragma solidity ^0.8.26;
 
 import {ISubnetEpochs} from "../../src/inference/ISubnetEpochs.sol";
 import {ISubnets} from "../../src/inference/ISubnets.sol";
-import {SubnetEpochs} from "../../src/inference/SubnetEpochs.sol";
+import {deploySubnetEpochs} from "../deploy/epochs.sol";
 import {EpochsFixture} from "./epochs-fixture.sol";
 
 /// @notice Direct settlement, payment, and epochs that are passed over.
@@ -210,7 +210,7 @@ contract EpochsTest is EpochsFixture {
 
     function refuse(ISubnetEpochs.Config memory c, bytes32 field, uint256 got, uint256 limit) private {
         vm.expectRevert(abi.encodeWithSelector(ISubnetEpochs.BadConfig.selector, field, got, limit));
-        new SubnetEpochs(c, registry, operators, subnets, board, emission, core);
+        deploySubnetEpochs(c, registry, operators, subnets, board, emission, core);
     }
 
     // ------------------------------------------------------------------------------------------------------------- credit

@@ -3,6 +3,7 @@ pragma solidity ^0.8.26;
 
 import {IReceiptCourt} from "../../src/inference/IReceiptCourt.sol";
 import {ReceiptCourt} from "../../src/inference/ReceiptCourt.sol";
+import {deployReceiptCourt} from "../deploy/court.sol";
 import {ReceiptCourtFixture} from "./receipt-court-fixture.sol";
 
 /// @notice Each attack beside an honest twin.
@@ -40,7 +41,7 @@ contract ReceiptCourtAttacks is ReceiptCourtFixture {
     function test_aReceiptOfAnotherCourtOrChainIsNoEvidence() public {
         IReceiptCourt.Receipt memory r = receiptOf(accused, 1);
         r.outputs.units = 65;
-        ReceiptCourt twin = new ReceiptCourt(courtConfig(), operators, vault, rails, jury);
+        ReceiptCourt twin = deployReceiptCourt(courtConfig(), operators, vault, rails, jury);
         (uint8 v, bytes32 rr, bytes32 s) = vm.sign(accusedSecret, twin.digestOf(r));
         vm.expectRevert(abi.encodeWithSelector(IReceiptCourt.BadSignature.selector, r.subject.miner));
         court.reportExcess(r, abi.encodePacked(rr, s, v));

@@ -3,6 +3,7 @@ pragma solidity ^0.8.26;
 
 import {IReceiptCourt} from "../../src/inference/IReceiptCourt.sol";
 import {ReceiptCourt} from "../../src/inference/ReceiptCourt.sol";
+import {deployReceiptCourt} from "../deploy/court.sol";
 import {JuryFixture} from "../governance/jury-fixture.sol";
 
 /// @notice The court over the real jury, vault and rails; one miner with a bond, and seven jurors.
@@ -19,7 +20,7 @@ abstract contract ReceiptCourtFixture is JuryFixture {
 
     function setUp() public virtual override {
         super.setUp();
-        court = new ReceiptCourt(courtConfig(), operators, vault, rails, jury);
+        court = deployReceiptCourt(courtConfig(), operators, vault, rails, jury);
         registry.set("receiptCourt", address(court), true);
         (accused, accusedSecret) = newMiner("miner");
         addJurors(7);

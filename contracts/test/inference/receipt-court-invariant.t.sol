@@ -127,7 +127,7 @@ contract ReceiptCourtInvariants is ReceiptCourtFixture {
     CourtHandler private handler;
 
     function setUp() public override {
-        handler = new CourtHandler();
+        handler = CourtHandler(vm.deployCode("receipt-court-invariant.t.sol:CourtHandler"));
         handler.setUp();
         (court, vault, rails, accused) = handler.parts();
         bytes4[] memory actions = new bytes4[](5);

@@ -4,14 +4,14 @@ pragma solidity ^0.8.26;
 import {IArbitrable, IEvidence} from "../../src/governance/IArbitration.sol";
 import {IJury} from "../../src/governance/IJury.sol";
 import {IReceiptCourt} from "../../src/inference/IReceiptCourt.sol";
-import {ReceiptCourt} from "../../src/inference/ReceiptCourt.sol";
 import {ReceiptDigest} from "../../src/inference/ReceiptDigest.sol";
+import {deployReceiptCourt} from "../deploy/court.sol";
 import {ReceiptCourtFixture} from "./receipt-court-fixture.sol";
 
 contract ReceiptCourtTest is ReceiptCourtFixture {
     function refuseConfig(IReceiptCourt.Config memory c, string memory field, uint256 got, uint256 limit) private {
         vm.expectRevert(abi.encodeWithSelector(IReceiptCourt.BadConfig.selector, field, got, limit));
-        new ReceiptCourt(c, operators, vault, rails, jury);
+        deployReceiptCourt(c, operators, vault, rails, jury);
     }
 
     function test_aConfigurationOutOfBoundsIsRefused() public {

@@ -9,6 +9,7 @@ import {SubnetEmission} from "../../src/inference/SubnetEmission.sol";
 import {Subnets} from "../../src/inference/Subnets.sol";
 import {WeightsBoard} from "../../src/inference/WeightsBoard.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
+import {deployBurntShares, deploySubnetEmission, deploySubnets, deployWeightsBoard} from "../deploy/inference.sol";
 import {TokenFixture} from "../token/fixture.sol";
 
 /// @notice Stands for the module that settles epochs: the tests call as it.
@@ -31,11 +32,11 @@ abstract contract SubnetsFixture is TokenFixture {
 
     function setUp() public virtual override {
         super.setUp();
-        emission = new SubnetEmission(registry, "Test Inference", "TIN");
+        emission = deploySubnetEmission(registry, "Test Inference", "TIN");
         inferenceToken = NetworkToken(emission.token());
-        shares = new BurntShares(registry, emission, 90 days);
-        subnets = new Subnets(subnetsConfig(), registry, operators, vault, emission);
-        board = new WeightsBoard(subnets);
+        shares = deployBurntShares(registry, emission, 90 days);
+        subnets = deploySubnets(subnetsConfig(), registry, operators, vault, emission);
+        board = deployWeightsBoard(subnets);
         epochs = address(new EpochsDouble());
         registry.set("emissionShares", address(shares), false);
         registry.set("subnets", address(subnets), false);

@@ -4,6 +4,7 @@ pragma solidity ^0.8.26;
 import {ISubnets} from "../../src/inference/ISubnets.sol";
 import {SubnetBase} from "../../src/inference/SubnetBase.sol";
 import {Subnets} from "../../src/inference/Subnets.sol";
+import {deploySubnets} from "../deploy/inference.sol";
 import {SubnetsFixture} from "./subnets-fixture.sol";
 
 /// @notice Subnets from creation to end: lock, owner, rules.
@@ -212,14 +213,14 @@ contract SubnetsTest is SubnetsFixture {
         SubnetBase.Config memory c = subnetsConfig();
         c.uidsMax = 257;
         vm.expectRevert(abi.encodeWithSelector(SubnetBase.BadConfig.selector, bytes32("uidsMax"), 257, 256));
-        new Subnets(c, registry, operators, vault, emission);
+        deploySubnets(c, registry, operators, vault, emission);
         c = subnetsConfig();
         c.priceFirst = c.priceMax + 1;
         vm.expectRevert(abi.encodeWithSelector(SubnetBase.BadConfig.selector, bytes32("priceMax"), c.priceMax, c.priceFirst));
-        new Subnets(c, registry, operators, vault, emission);
+        deploySubnets(c, registry, operators, vault, emission);
         c = subnetsConfig();
         c.lockMin = 0;
         vm.expectRevert(abi.encodeWithSelector(SubnetBase.BadConfig.selector, bytes32("lockMin"), 0, 1));
-        new Subnets(c, registry, operators, vault, emission);
+        deploySubnets(c, registry, operators, vault, emission);
     }
 }

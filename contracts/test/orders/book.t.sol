@@ -6,9 +6,9 @@ import {IOperators} from "../../src/chain/IOperators.sol";
 import {IOrderBook} from "../../src/storage/IOrderBook.sol";
 import {IStorageFile} from "../../src/storage/IStorageFile.sol";
 import {IStorageMarket} from "../../src/storage/IStorageMarket.sol";
-import {OrderBook} from "../../src/storage/OrderBook.sol";
 import {OrderBatches} from "../../src/storage/OrderBatches.sol";
 import {IRails} from "../../src/token/IRails.sol";
+import {deployOrderBook} from "../deploy/orders.sol";
 import {OrderFixture} from "./fixture.sol";
 
 contract OrderBookTest is OrderFixture {
@@ -20,7 +20,7 @@ contract OrderBookTest is OrderFixture {
     function refuseConfig(IOrderBook.Config memory c, string memory field, uint256 got, uint256 limit) private {
         address batches = book.batches();
         vm.expectRevert(abi.encodeWithSelector(IOrderBook.BadConfig.selector, field, got, limit));
-        new OrderBook(c, market, possession, operators, vault, rails, checkers, batches);
+        deployOrderBook(c, market, possession, operators, vault, rails, checkers, batches);
     }
 
     function test_aConfigurationOutOfBoundsIsRefused() public {

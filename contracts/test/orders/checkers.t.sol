@@ -3,9 +3,9 @@ pragma solidity ^0.8.26;
 
 import {IOperators} from "../../src/chain/IOperators.sol";
 import {IRandomness} from "../../src/chain/IRandomness.sol";
-import {Checkers} from "../../src/storage/Checkers.sol";
 import {ICheckers} from "../../src/storage/ICheckers.sol";
 import {IStorageFile} from "../../src/storage/IStorageFile.sol";
+import {deployCheckers} from "../deploy/orders.sol";
 import {OrderFixture} from "./fixture.sol";
 
 contract CheckersTest is OrderFixture {
@@ -15,7 +15,7 @@ contract CheckersTest is OrderFixture {
 
     function refuseConfig(ICheckers.Config memory c, string memory field, uint256 got, uint256 limit) private {
         vm.expectRevert(abi.encodeWithSelector(ICheckers.BadConfig.selector, field, got, limit));
-        new Checkers(c, market, operators, vault, rails, randomness);
+        deployCheckers(c, market, operators, vault, rails, randomness);
     }
 
     function test_aConfigurationOutOfBoundsIsRefused() public {
@@ -293,7 +293,7 @@ contract CheckersTest is OrderFixture {
         fee = uint128(bound(fee, 0, 1e17));
         ICheckers.Config memory c = checkers.config();
         c.fee = fee;
-        checkers = new Checkers(c, market, operators, vault, rails, randomness);
+        checkers = deployCheckers(c, market, operators, vault, rails, randomness);
         registry.set("checkers", address(checkers), true);
         uint64 dealId = silentFile(4);
         request(dealId);

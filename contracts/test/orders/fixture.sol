@@ -6,9 +6,9 @@ import {ICheckers} from "../../src/storage/ICheckers.sol";
 import {IOrderBook} from "../../src/storage/IOrderBook.sol";
 import {IStorageFile} from "../../src/storage/IStorageFile.sol";
 import {IStorageMarket} from "../../src/storage/IStorageMarket.sol";
-import {OrderBatches} from "../../src/storage/OrderBatches.sol";
 import {OrderBook} from "../../src/storage/OrderBook.sol";
 import {IPossession} from "../../src/storage/IPossession.sol";
+import {deployCheckers, deployOrderBatches, deployOrderBook} from "../deploy/orders.sol";
 import {StorageFixture} from "../storage/fixture.sol";
 
 /// @notice The storage network with its order book and checkers; orders of small pieces.
@@ -36,9 +36,9 @@ abstract contract OrderFixture is StorageFixture {
 
     function setUp() public virtual override {
         super.setUp();
-        checkers = new Checkers(checkersConfig(), market, operators, vault, rails, randomness);
-        address batches = address(new OrderBatches(market, possession, operators, vault, rails));
-        book = new OrderBook(bookConfig(), market, possession, operators, vault, rails, checkers, batches);
+        checkers = deployCheckers(checkersConfig(), market, operators, vault, rails, randomness);
+        address batches = address(deployOrderBatches(market, possession, operators, vault, rails));
+        book = deployOrderBook(bookConfig(), market, possession, operators, vault, rails, checkers, batches);
         registry.set("checkers", address(checkers), true);
         registry.set("orderBook", address(book), true);
         (agent, agentSecret) = makeAddrAndKey("agent");

@@ -13,6 +13,9 @@ import {StorageRewards} from "../../src/storage/StorageRewards.sol";
 import {FilecoinEmission} from "../../src/token/FilecoinEmission.sol";
 import {IEmissionPolicy} from "../../src/token/IEmissionPolicy.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
+import {deployRegistry} from "../deploy/chain.sol";
+import {deployStorageRewards} from "../deploy/storage.sol";
+import {deployFilecoinEmission} from "../deploy/token.sol";
 
 /// @notice Everything around the rewards, at will: registry, operators, possession, market, order book and channels, played by one
 /// contract that also keeps a naive model of what each period of each operator is worth.
@@ -90,8 +93,8 @@ contract RewardsHandler is World {
 
     constructor() {
         vm.warp(GENESIS);
-        Registry registry = new Registry(address(this));
-        emission = new FilecoinEmission(registry, "Test", "TST", new NetworkToken.Allocation[](0));
+        Registry registry = deployRegistry(address(this));
+        emission = deployFilecoinEmission(registry, "Test", "TST", new NetworkToken.Allocation[](0));
         rewards = newRewards(
             IStorageRewards.Config({
                 storageShareBps: 9_000, retrievalShareBps: 9_000, baseBps: 3_000, streakPeriods: 3, vestSeconds: 3_000, bucketSeconds: 700
@@ -102,7 +105,7 @@ contract RewardsHandler is World {
 
     function newRewards(IStorageRewards.Config memory c) private returns (StorageRewards) {
         address here = address(this);
-        return new StorageRewards(c, IRegistry(here), IOperators(here), IPossession(here), IStorageMarket(here), emission);
+        return deployStorageRewards(c, IRegistry(here), IOperators(here), IPossession(here), IStorageMarket(here), emission);
     }
 
     function open(uint64 operatorId, uint64 delay, uint64 periods, uint128 fee, bool claim) external {
@@ -204,7 +207,7 @@ contract RewardsInvariantTest is Test {
     RewardsHandler private world;
 
     function setUp() public {
-        world = new RewardsHandler();
+        world = RewardsHandler(vm.deployCode("rewards-invariant.t.sol:RewardsHandler"));
         bytes4[] memory moves = new bytes4[](10);
         moves[0] = RewardsHandler.open.selector;
         moves[1] = RewardsHandler.remove.selector;
@@ -238,11 +241,11 @@ contract RewardsGasTest is World {
 
     function setUp() public {
         vm.warp(GENESIS);
-        Registry registry = new Registry(address(this));
-        emission = new FilecoinEmission(registry, "Test", "TST", new NetworkToken.Allocation[](0));
+        Registry registry = deployRegistry(address(this));
+        emission = deployFilecoinEmission(registry, "Test", "TST", new NetworkToken.Allocation[](0));
         IStorageRewards.Config memory c = IStorageRewards.Config(5_000, 5_000, 2_000, 12, 180 days, 1 days);
         address here = address(this);
-        rewards = new StorageRewards(c, IRegistry(here), IOperators(here), IPossession(here), IStorageMarket(here), emission);
+        rewards = deployStorageRewards(c, IRegistry(here), IOperators(here), IPossession(here), IStorageMarket(here), emission);
         registry.set("rewards", address(rewards), false);
     }
 

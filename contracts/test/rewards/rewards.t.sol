@@ -7,6 +7,7 @@ import {IFeeBook, IFeeBurner, IStorageRewards} from "../../src/storage/IStorageR
 import {ProofHooks} from "../../src/storage/ProofHooks.sol";
 import {StorageRewards} from "../../src/storage/StorageRewards.sol";
 import {IEmissionPolicy} from "../../src/token/IEmissionPolicy.sol";
+import {deployStorageRewards} from "../deploy/storage.sol";
 import {StorageFixture} from "../storage/fixture.sol";
 
 /// @notice Says what fees were burnt, as the order book and the channels do.
@@ -92,7 +93,7 @@ abstract contract RewardsFixture is StorageFixture {
     }
 
     function newRewards(IStorageRewards.Config memory c) internal returns (StorageRewards) {
-        return new StorageRewards(c, registry, operators, possession, market, IEmissionPolicy(address(emission)));
+        return deployStorageRewards(c, registry, operators, possession, market, IEmissionPolicy(address(emission)));
     }
 
     /// A deal for which a fee was burnt, active.

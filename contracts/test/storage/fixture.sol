@@ -17,6 +17,9 @@ import {StorageMarket} from "../../src/storage/StorageMarket.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
 import {Rails} from "../../src/token/Rails.sol";
 import {StakeVault} from "../../src/token/StakeVault.sol";
+import {deployOperators, deployParameters, deployRandomness, deployRegistry} from "../deploy/chain.sol";
+import {deployDealDesk, deployPossession, deployStorageMarket} from "../deploy/storage.sol";
+import {deployNetworkToken, deployRails, deployStakeVault} from "../deploy/token.sol";
 import {Pieces} from "./pieces.sol";
 
 /// @notice Gives each time its own value, once the time has come.
@@ -64,22 +67,22 @@ abstract contract StorageFixture is Test, Pieces {
 
     function setUp() public virtual {
         vm.warp(1_700_000_000);
-        registry = new Registry(address(this));
+        registry = deployRegistry(address(this));
         IParameters.Entry[] memory entries = new IParameters.Entry[](4);
         entries[0] = IParameters.Entry("vault.withdrawalDelay", 3 days, 1 hours, 30 days, 30 days, 0);
         entries[1] = IParameters.Entry("vault.backerLossCapBps", 5_000, 0, 10_000, 10_000, 0);
         entries[2] = IParameters.Entry("vault.ownShareMinBps", 2_000, 0, 10_000, 10_000, 0);
         entries[3] = IParameters.Entry("operators.rotationDelay", 1 days, 0, 30 days, 30 days, 0);
-        parameters = new Parameters(registry, entries);
-        operators = new Operators(parameters);
-        token = new NetworkToken("Test", "TST", 2_000_000_000e18, new NetworkToken.Allocation[](0));
-        vault = new StakeVault(address(token), registry, operators, parameters);
-        rails = new Rails(operators);
+        parameters = deployParameters(registry, entries);
+        operators = deployOperators(parameters);
+        token = deployNetworkToken("Test", "TST", 2_000_000_000e18);
+        vault = deployStakeVault(address(token), registry, operators, parameters);
+        rails = deployRails(operators);
         beacon = new BeaconDouble();
-        randomness = new Randomness(IRandomness.Source.Beacon, address(beacon), 1 days);
-        possession = new Possession(possessionConfig(), registry, operators, randomness);
-        market = new StorageMarket(marketConfig(), registry, operators, vault, rails, possession, randomness, address(token));
-        desk = new DealDesk(market, operators);
+        randomness = deployRandomness(IRandomness.Source.Beacon, address(beacon), 1 days);
+        possession = deployPossession(possessionConfig(), registry, operators, randomness);
+        market = deployStorageMarket(marketConfig(), registry, operators, vault, rails, possession, randomness, address(token));
+        desk = deployDealDesk(market, operators);
         registry.set("dealDesk", address(desk), false);
         registry.set("timelock", address(this), false);
         registry.set("stakeVault", address(vault), false);

@@ -11,6 +11,7 @@ import {IRandomness} from "../../src/chain/IRandomness.sol";
 import {IRegistry} from "../../src/chain/IRegistry.sol";
 import {Test} from "forge-std/Test.sol";
 import {VmSafe} from "forge-std/Vm.sol";
+import {deployPossession} from "../deploy/storage.sol";
 import {Pieces} from "./pieces.sol";
 
 /// @notice The shape of the prototype (20 openings of depth 40), over the packed layout.
@@ -87,7 +88,7 @@ contract PossessionGasTest is Test, Pieces {
             graceEvery: 30,
             maxMisses: 7
         });
-        possession = new Possession(c, IRegistry(address(this)), IOperators(address(this)), IRandomness(address(this)));
+        possession = deployPossession(c, IRegistry(address(this)), IOperators(address(this)), IRandomness(address(this)));
     }
 
     bytes32[] private edgeHashes; // full subtrees left of the next slot, by level

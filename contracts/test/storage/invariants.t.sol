@@ -9,7 +9,7 @@ contract StorageInvariantsTest is Test {
     StorageHandler private handler;
 
     function setUp() public {
-        handler = new StorageHandler();
+        handler = StorageHandler(vm.deployCode("handler.sol:StorageHandler"));
         handler.setUp();
         bytes4[] memory actions = new bytes4[](20);
         actions[0] = handler.open.selector;

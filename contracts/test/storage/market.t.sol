@@ -6,7 +6,7 @@ import {IStakeVault} from "../../src/token/IStakeVault.sol";
 import {IPossession} from "../../src/storage/IPossession.sol";
 import {IDealDesk} from "../../src/storage/IDealDesk.sol";
 import {IStorageMarket} from "../../src/storage/IStorageMarket.sol";
-import {StorageMarket} from "../../src/storage/StorageMarket.sol";
+import {deployStorageMarket} from "../deploy/storage.sol";
 import {StorageFixture} from "./fixture.sol";
 
 contract StorageMarketTest is StorageFixture {
@@ -748,7 +748,7 @@ contract StorageMarketTest is StorageFixture {
     // ------------------------------------------------------------------------------------------------ set-up
 
     function newMarket(IStorageMarket.Config memory c) external {
-        new StorageMarket(c, registry, operators, vault, rails, possession, randomness, address(token));
+        deployStorageMarket(c, registry, operators, vault, rails, possession, randomness, address(token));
     }
 
     function refuseConfig(IStorageMarket.Config memory c, string memory field, uint256 got, uint256 limit) private {

@@ -8,6 +8,7 @@ import {IRegistry} from "../../src/chain/IRegistry.sol";
 import {IPossession} from "../../src/storage/IPossession.sol";
 import {PieceTable} from "../../src/storage/PieceTable.sol";
 import {Possession} from "../../src/storage/Possession.sol";
+import {deployPossession} from "../deploy/storage.sol";
 import {Pieces} from "./pieces.sol";
 
 /// @notice The possession contract against the plain model of `Pieces`. This contract stands for registry, operators, randomness and
@@ -65,7 +66,7 @@ contract PossessionTest is Test, Pieces {
     }
 
     function deploy(IPossession.Config memory c) public returns (Possession) {
-        return new Possession(c, IRegistry(address(this)), IOperators(address(this)), IRandomness(address(this)));
+        return deployPossession(c, IRegistry(address(this)), IOperators(address(this)), IRandomness(address(this)));
     }
 
     function newLeaf(uint256 seed) private pure returns (IPossession.Leaf memory) {

@@ -7,6 +7,7 @@ import {IRandomness} from "../../src/chain/IRandomness.sol";
 import {IRegistry} from "../../src/chain/IRegistry.sol";
 import {IPossession} from "../../src/storage/IPossession.sol";
 import {Possession} from "../../src/storage/Possession.sol";
+import {deployPossession} from "../deploy/storage.sol";
 
 /// @notice The TypeScript twin's tables and proofs (tools/possession-vectors.ts), judged by the contract. This contract stands for
 /// registry, operators, randomness and market, so that the vectors choose seeds and deals.
@@ -90,7 +91,7 @@ contract PossessionVectorsTest is Test {
             graceEvery: 12,
             maxMisses: 3
         });
-        possession = new Possession(c, IRegistry(address(this)), IOperators(address(this)), IRandomness(address(this)));
+        possession = deployPossession(c, IRegistry(address(this)), IOperators(address(this)), IRandomness(address(this)));
     }
 
     function count() private view returns (uint256) {

@@ -8,6 +8,8 @@ import {FilecoinEmission} from "../../src/token/FilecoinEmission.sol";
 import {FilecoinSchedule} from "../../src/token/FilecoinSchedule.sol";
 import {IEmissionPolicy, IPowerMeter} from "../../src/token/IEmissionPolicy.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
+import {deployRegistry} from "../deploy/chain.sol";
+import {deployFilecoinEmission} from "../deploy/token.sol";
 
 /// A power module such as the sealed tier will be: it tells the emission of each change.
 contract PowerSource is IPowerMeter {
@@ -43,7 +45,7 @@ abstract contract EmissionFixture is Test {
 
     function setUp() public virtual {
         vm.warp(1_700_000_000);
-        registry = new Registry(address(this));
+        registry = deployRegistry(address(this));
         emission = newEmission();
         token = NetworkToken(emission.token());
         power = new PowerSource();
@@ -54,7 +56,7 @@ abstract contract EmissionFixture is Test {
         NetworkToken.Allocation[] memory genesis = new NetworkToken.Allocation[](2);
         genesis[0] = NetworkToken.Allocation(address(0xA11CE), 500_000_000e18);
         genesis[1] = NetworkToken.Allocation(address(0xB0B), 400_000_000e18);
-        return new FilecoinEmission(registry, "Millrace", "MILL", genesis);
+        return deployFilecoinEmission(registry, "Millrace", "MILL", genesis);
     }
 
     function toEpoch(uint256 epoch) internal {
@@ -84,7 +86,7 @@ contract FilecoinEmissionTest is EmissionFixture {
         genesis[0] = NetworkToken.Allocation(address(1), first);
         genesis[1] = NetworkToken.Allocation(address(2), second);
         vm.expectRevert(abi.encodeWithSelector(IEmissionPolicy.GenesisTooLarge.selector, second, left));
-        new FilecoinEmission(registry, "Millrace", "MILL", genesis);
+        deployFilecoinEmission(registry, "Millrace", "MILL", genesis);
     }
 
     function test_withoutARewardsModuleNothingIsMintedAndNothingIsLost() public {

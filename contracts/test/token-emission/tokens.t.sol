@@ -10,6 +10,7 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {AuthorizedERC20} from "../../src/token/AuthorizedERC20.sol";
 import {DevStable} from "../../src/token/DevStable.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
+import {deployDevStable, deployNetworkToken} from "../deploy/token.sol";
 
 /// A contract wallet whose signatures are its owner's.
 contract ContractWallet is IERC1271 {
@@ -42,7 +43,7 @@ contract DevStableTest is Test {
 
     function setUp() public {
         vm.warp(1_700_000_000);
-        token = new DevStable();
+        token = deployDevStable();
         (payer, secret) = makeAddrAndKey("payer");
         token.mint(payer, FUNDS);
     }
@@ -243,7 +244,7 @@ contract NetworkTokenTest is Test {
     function setUp() public {
         NetworkToken.Allocation[] memory genesis = new NetworkToken.Allocation[](1);
         genesis[0] = NetworkToken.Allocation(address(this), 400e18);
-        token = new NetworkToken("Millrace", "MILL", CAP, genesis);
+        token = deployNetworkToken("Millrace", "MILL", CAP, genesis);
     }
 
     function testFuzz_onlyTheCreatorMints(address caller, address to, uint256 amount) public {
@@ -275,7 +276,7 @@ contract NetworkTokenTest is Test {
         NetworkToken.Allocation[] memory genesis = new NetworkToken.Allocation[](1);
         genesis[0] = NetworkToken.Allocation(address(this), amount);
         vm.expectRevert(abi.encodeWithSelector(NetworkToken.CapExceeded.selector, amount, CAP));
-        new NetworkToken("Millrace", "MILL", CAP, genesis);
+        deployNetworkToken("Millrace", "MILL", CAP, genesis);
     }
 
     function test_itIsAnAuthorizedERC20WithItsOwnDomain() public view {

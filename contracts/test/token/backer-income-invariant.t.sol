@@ -6,6 +6,7 @@ import {BackerIncome} from "../../src/token/BackerIncome.sol";
 import {IStakeVault} from "../../src/token/IStakeVault.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
 import {StakeVault} from "../../src/token/StakeVault.sol";
+import {deployBackerIncome, deployNetworkToken} from "../deploy/token.sol";
 import {TokenFixture} from "./fixture.sol";
 
 /// @notice Actors back, leave, are slashed (also to nothing, over and over), are paid and claim, in any order.
@@ -138,10 +139,10 @@ contract BackerIncomeInvariantTest is TokenFixture {
     function setUp() public override {
         super.setUp();
         parameters.set("vault.backerLossCapBps", 10_000); // slashes to nothing happen
-        paid = new NetworkToken("Income", "INC", type(uint128).max, new NetworkToken.Allocation[](0));
+        paid = deployNetworkToken("Income", "INC", type(uint128).max);
         address[] memory list = new address[](1);
         list[0] = address(paid);
-        income = new BackerIncome(1_800, 7 days, registry, vault, operators, list);
+        income = deployBackerIncome(1_800, 7 days, registry, vault, operators, list);
         registry.set("backerIncome", address(income), false);
         actors = [makeAddr("a"), makeAddr("b"), makeAddr("c")];
         ids = [registerOperator(actors[0], actors[0]), registerOperator(actors[1], actors[2])];

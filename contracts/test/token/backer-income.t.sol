@@ -5,6 +5,7 @@ import {BackerHooks} from "../../src/token/BackerHooks.sol";
 import {BackerIncome} from "../../src/token/BackerIncome.sol";
 import {IBackerIncome, IIncomeSource} from "../../src/token/IBackerIncome.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
+import {deployBackerIncome, deployNetworkToken} from "../deploy/token.sol";
 import {TokenFixture} from "./fixture.sol";
 
 /// @notice Income waits here until it is released.
@@ -48,10 +49,10 @@ contract BackerIncomeTest is TokenFixture {
 
     function setUp() public override {
         super.setUp();
-        paid = new NetworkToken("Income", "INC", 2_000_000_000e18, new NetworkToken.Allocation[](0));
+        paid = deployNetworkToken("Income", "INC", 2_000_000_000e18);
         address[] memory list = new address[](1);
         list[0] = address(paid);
-        income = new BackerIncome(1_800, 7 days, registry, vault, operators, list);
+        income = deployBackerIncome(1_800, 7 days, registry, vault, operators, list);
         registry.set("backerIncome", address(income), false);
         source = new SourceDouble(income, paid);
         registry.set("subnetEpochs", address(source), false);
@@ -234,7 +235,7 @@ contract BackerIncomeTest is TokenFixture {
         NetworkToken[] memory more = new NetworkToken[](3);
         backStake(operatorId, other, 100e18);
         for (uint256 i; i < 3; ++i) {
-            more[i] = new NetworkToken("More", "MORE", 1e30, new NetworkToken.Allocation[](0));
+            more[i] = deployNetworkToken("More", "MORE", 1e30);
             income.addToken(address(more[i]));
             more[i].mint(address(this), 2e18);
             more[i].approve(address(income), 2e18);

@@ -12,6 +12,8 @@ import {IStakeVault} from "../../src/token/IStakeVault.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
 import {Rails} from "../../src/token/Rails.sol";
 import {StakeVault} from "../../src/token/StakeVault.sol";
+import {deployOperators, deployParameters, deployRegistry} from "../deploy/chain.sol";
+import {deployNetworkToken, deployRails, deployStakeVault} from "../deploy/token.sol";
 
 /// @notice A module that may lock and slash: the tests call as it.
 contract ModuleDouble is IModule {
@@ -37,17 +39,17 @@ abstract contract TokenFixture is Test {
 
     function setUp() public virtual {
         vm.warp(1_700_000_000);
-        registry = new Registry(address(this));
+        registry = deployRegistry(address(this));
         IParameters.Entry[] memory entries = new IParameters.Entry[](4);
         entries[0] = IParameters.Entry("vault.withdrawalDelay", DELAY, 2 days, 30 days, 30 days, 0);
         entries[1] = IParameters.Entry("vault.backerLossCapBps", CAP_BPS, 0, 10_000, 10_000, 0);
         entries[2] = IParameters.Entry("vault.ownShareMinBps", OWN_MIN_BPS, 0, 10_000, 10_000, 0);
         entries[3] = IParameters.Entry("operators.rotationDelay", 1 days, 0, 30 days, 30 days, 0);
-        parameters = new Parameters(registry, entries);
-        operators = new Operators(parameters);
-        token = new NetworkToken("Test", "TST", 2_000_000_000e18, new NetworkToken.Allocation[](0));
-        vault = new StakeVault(address(token), registry, operators, parameters);
-        rails = new Rails(operators);
+        parameters = deployParameters(registry, entries);
+        operators = deployOperators(parameters);
+        token = deployNetworkToken("Test", "TST", 2_000_000_000e18);
+        vault = deployStakeVault(address(token), registry, operators, parameters);
+        rails = deployRails(operators);
         module = address(new ModuleDouble());
         otherModule = address(new ModuleDouble());
         registry.set("timelock", address(this), false);

@@ -5,6 +5,7 @@ import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/Reentrancy
 import {DevStable} from "../../src/token/DevStable.sol";
 import {IRails} from "../../src/token/IRails.sol";
 import {RailAccounts} from "../../src/token/RailAccounts.sol";
+import {deployDevStable} from "../deploy/token.sol";
 import {TokenFixture} from "./fixture.sol";
 import {FeeToken, LyingToken, ReenteringToken} from "./rail-doubles.sol";
 
@@ -119,7 +120,7 @@ contract RailAccountsTest is TokenFixture {
     }
 
     function testFuzz_ADepositByAuthorizationNeedsNoApproval(uint64 amount, bytes32 nonce) public {
-        DevStable stable = new DevStable();
+        DevStable stable = deployDevStable();
         amount = uint64(bound(amount, 1, stable.MINT_MAX()));
         (address from, uint256 secret) = makeAddrAndKey("authorizer");
         stable.mint(from, amount);

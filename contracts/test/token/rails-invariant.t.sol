@@ -5,6 +5,7 @@ import {Test} from "forge-std/Test.sol";
 import {DevStable} from "../../src/token/DevStable.sol";
 import {IRails} from "../../src/token/IRails.sol";
 import {Rails} from "../../src/token/Rails.sol";
+import {deployDevStable} from "../deploy/token.sol";
 import {TokenFixture} from "./fixture.sol";
 import {LyingMeter, MeterDouble} from "./rail-doubles.sol";
 
@@ -26,7 +27,7 @@ contract RailsHandler is Test {
 
     constructor(Rails rails_, MeterDouble honest_, LyingMeter liar_, uint64 payee_, address[] memory accounts_) {
         (rails, honestMeter, liar, payee, accounts) = (rails_, honest_, liar_, payee_, accounts_);
-        (tokens[0], tokens[1]) = (new DevStable(), new DevStable());
+        (tokens[0], tokens[1]) = (deployDevStable(), deployDevStable());
     }
 
     function deposit(uint256 seed, uint64 amount) external {
