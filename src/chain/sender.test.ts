@@ -119,7 +119,7 @@ test('a transaction that is reverted after a good simulation is decoded, and its
   const data = encodeErrorResult({ abi: errorsAbi, errorName: 'AlreadySealed' });
   const other = await openSender(anvil, { client: await connectChainOf(anvil) });
   const sends = Promise.allSettled([sender.send({ to, data, key: 'a' }), other.sender.send({ to, data, key: 'a' })]);
-  while (sender.pendingCount() + other.sender.pendingCount() < 2) await pause();
+  while ((await poolSize(anvil)) < 2) await pause();
   await anvil.rpc('evm_mine');
   const outcomes = await sends;
   assert.deepEqual(outcomes.map((outcome) => outcome.status).sort(), ['fulfilled', 'rejected']);
