@@ -271,11 +271,11 @@ test('both sides start again, even with a voucher that was signed and never arri
   assert.equal(earned(receiver), owed);
 });
 
-test('whole nodes: one with a price relays another, which opens a channel for it; the relay starts again and claims on chain', async () => {
+test('whole nodes: one with a price relays another, which opens a channel for it; the relay starts again and claims on chain', async (context) => {
   const { client } = network;
   const ports = [await freePort(), await freePort()];
-  const start = (index: number, changes: Partial<Parameters<typeof startNode>[0]>) =>
-    startNode({
+  const start = async (index: number, changes: Partial<Parameters<typeof startNode>[0]>) => {
+    const started = await startNode({
       folder: join(network.folder, `node-${index}`),
       manifest: client.manifest,
       rpcUrl: network.chain.rpcUrl,
@@ -286,6 +286,9 @@ test('whole nodes: one with a price relays another, which opens a channel for it
       log: silentLogger,
       ...changes,
     });
+    context.after(() => started.stop()); // what still runs would keep this process
+    return started;
+  };
   const ids: bigint[] = [];
   for (const index of [3, 4]) {
     const { transportKey } = await openTransportIdentity(join(network.folder, `node-${index}`));
@@ -299,9 +302,12 @@ test('whole nodes: one with a price relays another, which opens a channel for it
   assert.equal((await client.read('operators', 'operator', [homeId])).endpoint, '', 'a relay dearer than the limit is not used');
   await dear.stop();
   const node = await start(4, { relayedBy: [relayId], relay: { relayMaxPrice: '3' } });
-  const published = async () => (await client.read('operators', 'operator', [homeId])).endpoint;
-  for (let waited = 0; (await published()) === '' && waited < 300; waited += 1) await new Promise((resolve) => setTimeout(resolve, 100));
-  const at = { endpoint: await published(), transportKey: node.transportKey };
+  let endpoint = '';
+  for (let waited = 0; endpoint === '' && waited < 300; waited += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    endpoint = (await client.read('operators', 'operator', [homeId])).endpoint;
+  }
+  const at = { endpoint, transportKey: node.transportKey };
   for (let count = 0; count < 20; count += 1) assert.equal((await peerFetch(at, '/healthz')).status, 200);
   await relay.stop();
   await node.stop();
