@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
-import { bytesToHex, decodeFunctionResult, encodeFunctionData, type Hex, hexToBytes } from 'viem';
+import { decodeFunctionResult, type Hex, hexToBytes } from 'viem';
 import { type BareAnvil, runOnAnvil, startBareAnvil } from '../../../test/bare-anvil.ts';
 import { campaignSeed, rounds } from '../../../test/campaign.ts';
 import bytecodes from '../../chain/bytecode.generated.json' with { type: 'json' };
@@ -10,9 +11,8 @@ import { crowdedEpoch, maximalEpoch, randomEpoch } from './epoch-cases.ts';
 import type { EpochInput, EpochResult } from './epoch-input.ts';
 import { toU16 } from './fixed-point.ts';
 import { packRows, unpackRows } from './packed-rows.ts';
+import { yumaCallOf, yumaVectorsFile, yumaVectorsText } from './yuma-vectors.cases.ts';
 
-const MODES = ['yuma2', 'yuma3', 'yuma3-liquid'];
-const CONSENSUS_MODES = ['previous', 'current', 'auto'];
 const AMOUNT = (1n << 128n) - 1n;
 const GAS = `0x${(100_000_000).toString(16)}`;
 
@@ -24,39 +24,6 @@ before(async () => {
   core = (await runOnAnvil(anvil, { data: bytecodes.yumaCore.bytecode as Hex })) as Hex;
 });
 after(() => anvil.stop());
-
-/** The arguments of `YumaCore.epoch` (contracts/src/inference/Yuma.sol). */
-function callOf(input: EpochInput): Hex {
-  const { parameters } = input;
-  const words = input.stakes.map((stake, uid) => {
-    const flags = (input.permits[uid] ? 1 : 0) | (input.unrevealed[uid] ? 2 : 0);
-    const time = (list: readonly number[]) => BigInt(list[uid] as number);
-    const word = (stake << 128n) | (time(input.lastUpdate) << 88n) | (time(input.registeredAt) << 48n) | (time(input.committedAt) << 8n);
-    return (word | BigInt(flags)).toString(16).padStart(64, '0');
-  });
-  const previous = input.previousConsensus.map((value) => value.toString(16).padStart(4, '0'));
-  return encodeFunctionData({
-    abi: abis.yumaCore,
-    functionName: 'epoch',
-    args: [
-      {
-        parameters: {
-          ...parameters,
-          mode: MODES.indexOf(parameters.mode),
-          consensusMode: CONSENSUS_MODES.indexOf(parameters.consensusMode),
-        },
-        time: input.now,
-        lastEpochAt: input.lastEpochAt,
-        ownerUid: input.ownerUid ?? 65_535,
-        totalEmission: input.totalEmission,
-      },
-      `0x${words.join('')}`,
-      bytesToHex(packRows(input.weights)),
-      `0x${previous.join('')}`,
-      bytesToHex(packRows(input.bonds)),
-    ],
-  });
-}
 
 function resultOf(data: Hex, count: number): EpochResult {
   const result = decodeFunctionResult({ abi: abis.yumaCore, functionName: 'epoch', data });
@@ -80,7 +47,7 @@ function resultOf(data: Hex, count: number): EpochResult {
 }
 
 async function contractEpoch(input: EpochInput): Promise<EpochResult> {
-  const data = (await anvil.rpc('eth_call', [{ to: core, data: callOf(input), gas: GAS }, 'latest'])) as Hex;
+  const data = (await anvil.rpc('eth_call', [{ to: core, data: yumaCallOf(input), gas: GAS }, 'latest'])) as Hex;
   return resultOf(data, input.stakes.length);
 }
 
@@ -109,6 +76,10 @@ test('the contract decides the largest epochs as the function does, in every mod
       assert.deepEqual(await contractEpoch(input), epoch(input), `${mode}, penalty ${bondsPenalty}`);
     }
   }
+});
+
+test('the vectors that the contracts are judged against are what the function decides', () => {
+  assert.equal(yumaVectorsText(), readFileSync(yumaVectorsFile, 'utf8'), 'run: sh tools/node.sh tools/yuma-vectors.ts');
 });
 
 test('rows are packed and unpacked to what they were', () => {
