@@ -64,15 +64,20 @@ test('operators are lost at once; others repair, are paid, and the file can be r
   const repaired = (now: FileView) =>
     now.healthy === SHAPE.count &&
     victims.every(({ shard, operatorId }) => now.shards[shard]?.operatorId !== operatorId && now.shards[shard]?.deal === 'active');
-  let readDuring = false;
+  const read = async (copy: string) => {
+    await owner.json('get', cid, '-o', join(root, copy));
+    assert.ok(readFileSync(join(root, copy)).equals(bytes));
+  };
+  await read('lost.bin');
+  let isReadDuring = false;
   let now = await view();
   for (let periods = 0; periods < PERIODS_MAX && !repaired(now); periods += 1) {
     await network.json('dev', 'warp', '5m');
     now = await view();
-    if (!readDuring && now.healthy < SHAPE.count) {
-      await owner.json('get', cid, '-o', join(root, 'during.bin'));
-      assert.ok(readFileSync(join(root, 'during.bin')).equals(bytes));
-      readDuring = true;
+    // a repair that is over before anybody looks is not missed: the read above was while four were lost
+    if (!isReadDuring && now.healthy < SHAPE.count) {
+      await read('during.bin');
+      isReadDuring = true;
     }
     // the repairers look every few seconds of their own time
     for (let looks = 0; looks < 20 && now.jobs > 0; looks += 1) {
@@ -81,15 +86,13 @@ test('operators are lost at once; others repair, are paid, and the file can be r
     }
   }
   assert.ok(repaired(now), `still ${now.healthy} healthy: ${JSON.stringify(now.shards)}`);
-  assert.ok(readDuring, 'the file was read while it was being repaired');
   const before = new Set(first.shards.map(({ operatorId }) => operatorId));
   assert.ok(
     victims.every(({ shard }) => !before.has(now.shards[shard]?.operatorId as string)),
     'each repairer is new to the file',
   );
   assert.equal(new Set(now.shards.map(({ operatorId }) => operatorId)).size, SHAPE.count);
-  await owner.json('get', cid, '-o', join(root, 'after.bin'));
-  assert.ok(readFileSync(join(root, 'after.bin')).equals(bytes));
+  await read('after.bin');
 });
 
 test('those who lost it are slashed, the owner is compensated, and repairers have their bounties', async () => {
