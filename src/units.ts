@@ -104,3 +104,13 @@ export function parseAmount(text: string, decimals: number): bigint {
   }
   return BigInt(match[1] as string) * 10n ** BigInt(decimals) + BigInt(fraction.padEnd(decimals, '0') || '0');
 }
+
+/** The lesser of two amounts; `Math.min` knows no bigint. */
+export function lesser(left: bigint, right: bigint): bigint {
+  return left < right ? left : right;
+}
+
+/** The greater of two amounts. */
+export function greater(left: bigint, right: bigint): bigint {
+  return left > right ? left : right;
+}

@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { MillraceError } from '../../errors.ts';
 import { lockFolder } from '../../lock.ts';
+import { lesser } from '../../units.ts';
 import { openRecordJournal } from '../record-journal.ts';
 
 /** What a key may do. Money in base units of the gateway's token. */
@@ -92,7 +93,7 @@ export function openCallerKeys(path: string, nowSeconds: () => number = () => Ma
         if (isOver) return;
         isOver = true;
         kept.held -= amount;
-        kept.spent += actual < amount ? actual : amount;
+        kept.spent += lesser(actual, amount);
       },
     };
   };

@@ -22,6 +22,7 @@ import {
 } from '../../inference/index.ts';
 import type { Logger } from '../../log.ts';
 import type { Receiver } from '../../token/index.ts';
+import { greater, lesser } from '../../units.ts';
 import type { AnswerOutcome } from './ask-miner.ts';
 import type { CallerKey, CallerKeys } from './caller-keys.ts';
 import { createIdempotentAnswers, type IdempotentAnswers } from './idempotency.ts';
@@ -419,14 +420,6 @@ class Gateway implements InferenceGateway {
 }
 
 const NO_CHANNEL: Hex = `0x${'00'.repeat(32)}`;
-
-function lesser(left: bigint, right: bigint): bigint {
-  return left < right ? left : right;
-}
-
-function greater(left: bigint, right: bigint): bigint {
-  return left > right ? left : right;
-}
 
 function operatorHeader({ chosen }: Routed): Record<string, string> {
   return { [OPERATOR_HEADER]: chosen.miner.entry.operatorId.toString() };

@@ -1,6 +1,7 @@
 import { MillraceError } from '../../errors.ts';
 import { readJsonObject } from '../../inference/index.ts';
 import type { Payer } from '../../token/index.ts';
+import { greater, lesser } from '../../units.ts';
 
 /** Money for one request, from a tab that is open at a miner. */
 export interface TabLease {
@@ -111,14 +112,6 @@ export function createMinerPurse(options: {
       if (last !== undefined && !last.isBroken) await endTab(last);
     },
   };
-}
-
-function lesser(left: bigint, right: bigint): bigint {
-  return left < right ? left : right;
-}
-
-function greater(left: bigint, right: bigint): bigint {
-  return left > right ? left : right;
 }
 
 function refused(status: number): MillraceError {

@@ -1,3 +1,4 @@
+import { lesser } from '../../units.ts';
 import { WHOLE } from './text-distance.ts';
 
 /** What is known of a miner's paid work since the beginning, base units of the network's token. Both only grow. */
@@ -36,7 +37,7 @@ export function earnedDown(
   { feeBps, returnedBps = 0n, subnets = 1 }: EarningTerms,
 ): { earned: bigint; counted: bigint } {
   const share = EARN_SHARE - (returnedBps * MILLIONTHS) / BPS;
-  const proven = receipted === undefined ? burnt : min((receipted * feeBps) / BPS, burnt);
+  const proven = receipted === undefined ? burnt : lesser((receipted * feeBps) / BPS, burnt);
   const fresh = proven > counted ? proven - counted : 0n;
   return { earned: share <= 0n ? 0n : (fresh * share) / (MILLIONTHS * BigInt(Math.max(1, subnets))), counted: counted + fresh };
 }
@@ -89,8 +90,4 @@ export function placeRest(
   const whole = [...parts.values()].reduce((sum, part) => sum + BigInt(part), 0n);
   for (const [uid, part] of parts) if (part > 0) placed.set(uid, (placed.get(uid) ?? 0n) + (rest * BigInt(part)) / whole);
   return placed;
-}
-
-function min(one: bigint, other: bigint): bigint {
-  return one < other ? one : other;
 }

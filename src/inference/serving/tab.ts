@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { Address, Hex } from 'viem';
 import { MillraceError } from '../../errors.ts';
 import type { Credit } from '../../token/index.ts';
+import { lesser } from '../../units.ts';
 
 /** Money that a caller paid ahead with one voucher, and that many requests use up; what is left is given back. */
 export interface Tab {
@@ -76,7 +77,7 @@ export function createTabs(nowMs: () => number = () => performance.now()): Tabs 
         isOver = true;
         tab.held -= amount;
         tab.holds -= 1;
-        tab.spent += actual < amount ? actual : amount;
+        tab.spent += lesser(actual, amount);
         tab.usedMs = nowMs();
         if (tab.isEnding && tab.holds === 0) void settle(tab).catch(() => {});
       },

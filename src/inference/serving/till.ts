@@ -2,6 +2,7 @@ import type { Address, Hex } from 'viem';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { PAYMENT_RESPONSE, PAYMENT_SIGNATURE, type PaymentOffer, type Receiver } from '../../token/index.ts';
+import { lesser } from '../../units.ts';
 import type { ServingAnswer } from './exchange.ts';
 import { failureAnswer } from './failure.ts';
 import { NO_BYTES } from './receipt.ts';
@@ -178,8 +179,4 @@ function nothingCosts(): MillraceError {
     message: 'Nothing costs anything here: no tab is needed',
     values: { parameter: 'amount' },
   });
-}
-
-function lesser(left: bigint, right: bigint): bigint {
-  return left < right ? left : right;
 }

@@ -4,6 +4,7 @@ import { bytesToBigInt, type Hex, keccak256, stringToBytes } from 'viem';
 import type { ChainClient, Sender, Signer } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
+import { lesser } from '../../units.ts';
 import { inBatches, readOperator } from '../market/chain-view.ts';
 import type { Duty } from '../provider/duty.ts';
 import type { ProviderPolicy } from '../provider/intake.ts';
@@ -153,10 +154,10 @@ async function nextAsk(
 ): Promise<AskOrder | undefined> {
   const stake = ((await client.read('stakeVault', 'availableOf', [operatorId])) * BigInt(orders.stakeBps)) / BPS;
   const perDeal = rules.dealBond + 1n;
-  const deals = least(BigInt(orders.dealsMax), stake / (2n * perDeal));
+  const deals = lesser(BigInt(orders.dealsMax), stake / (2n * perDeal));
   const byStake = ((stake - deals * perDeal) * GIB) / orders.collateralPerGiB;
   const byRoom = (at.freeBytes * BigInt(orders.roomBps)) / BPS;
-  const capacityBytes = least(byRoom, byStake);
+  const capacityBytes = lesser(byRoom, byStake);
   const { minSizeBytes, maxSizeBytes, minPeriods, maxPeriods, pricePerGibPeriod } = policy.ask;
   if (deals === 0n || capacityBytes < minSizeBytes || capacityBytes === 0n) return undefined;
   return {
@@ -165,7 +166,7 @@ async function nextAsk(
     collateralPerGiB: orders.collateralPerGiB,
     capacityBytes,
     minBytes: minSizeBytes,
-    maxBytes: least(maxSizeBytes, capacityBytes),
+    maxBytes: lesser(maxSizeBytes, capacityBytes),
     minPeriods,
     maxPeriods,
     maxDeals: Number(deals),
@@ -221,8 +222,4 @@ function ipv6Prefix(host: string): string {
   const [head = ''] = host.split('::');
   const groups = head === '' ? [] : head.split(':');
   return [groups[0] ?? '0', groups[1] ?? '0'].map((group) => Number.parseInt(group, 16).toString(16)).join(':');
-}
-
-function least(one: bigint, other: bigint): bigint {
-  return one < other ? one : other;
 }

@@ -1,6 +1,7 @@
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { type Credit, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, type PaymentOffer, type Receiver } from '../../token/index.ts';
+import { lesser } from '../../units.ts';
 import { BLOCK_BYTES_MAX } from '../content/block.ts';
 import { problemResponse } from '../pieces/problem.ts';
 import { ANNOUNCEMENT_LIMITS, priceOfBytes } from './announcement.ts';
@@ -282,10 +283,6 @@ function createCutAllowance(): CutAllowance {
       else due.delete(channelId);
     },
   };
-}
-
-function lesser(left: bigint, right: bigint): bigint {
-  return left < right ? left : right;
 }
 
 function tooBig(limit: number): MillraceError {

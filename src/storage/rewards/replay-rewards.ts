@@ -1,3 +1,4 @@
+import { lesser } from '../../units.ts';
 import type { PeriodClock } from '../possession/periods.ts';
 import {
   type Check,
@@ -328,7 +329,7 @@ function grant(
   }: { event: ReplayEvent; report: Report; account: string; earned: bigint; of: string; got: bigint },
 ): bigint {
   const free = books.held - books.owed;
-  const granted = earned < free ? earned : free;
+  const granted = lesser(earned, free);
   if (granted !== got) report(of, granted, got);
   const { cut } = books;
   books.cut = undefined;
