@@ -5,12 +5,12 @@ import { readSetting } from '../config.ts';
 import { MillraceError } from '../errors.ts';
 import { type StandingGateway, startStandingGateway } from '../gateway/index.ts';
 import { createLogger } from '../log.ts';
-import { askControl, fundFromFaucet, type NetworkFolder, nodeSocket, startControlServer } from '../node/index.ts';
+import { fundFromFaucet, type NetworkFolder, nodeSocket, startControlServer } from '../node/index.ts';
 import { formatAmount, parseAmount } from '../units.ts';
 import { answerKeyCommand } from './caller-keys.ts';
 import type { CommandContext } from './context.ts';
-import { listenAddress } from './model-node-run.ts';
 import { table } from './output.ts';
+import { askRunning, listenAddress, untilStopped } from './running.ts';
 import { askPassword } from './secrets.ts';
 import { openSender } from './sending.ts';
 import { folderOf, openSession, settingSources } from './session.ts';
@@ -83,7 +83,7 @@ export async function gatewayRun(context: CommandContext, options: GatewayRunOpt
       const control = await startControlServer(socket, ({ command, arguments: given }) => answer(gateway, command, given));
       try {
         await printRunning(context, gateway);
-        if (!context.signal.aborted) await new Promise((resolve) => context.signal.addEventListener('abort', resolve, { once: true }));
+        await untilStopped(context);
       } finally {
         await control.stop();
       }
@@ -138,18 +138,15 @@ export async function gatewayStatus(context: CommandContext): Promise<void> {
 }
 
 /** Tells the running gateway something. @throws gateway-not-running */
-export async function tellGateway(socket: string, command: string, given: Record<string, unknown> = {}): Promise<unknown> {
-  try {
-    return await askControl(socket, command, { arguments: given });
-  } catch (error) {
-    if (!(error instanceof MillraceError) || error.code !== 'not-running') throw error;
-    throw new MillraceError('gateway-not-running', {
+export function tellGateway(socket: string, command: string, given: Record<string, unknown> = {}): Promise<unknown> {
+  const notRunning = (cause: MillraceError) =>
+    new MillraceError('gateway-not-running', {
       actor: 'caller',
       message: 'No inference gateway of your own runs on this machine',
       hint: 'Start it with `millrace gateway run`.',
-      cause: error,
+      cause,
     });
-  }
+  return askRunning(socket, command, { arguments: given, notRunning });
 }
 
 function feeOf(text: string): number {

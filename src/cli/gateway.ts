@@ -1,6 +1,7 @@
 import { MillraceError } from '../errors.ts';
 import { startWebServer } from '../gateway/index.ts';
 import type { CommandContext } from './context.ts';
+import { untilStopped } from './running.ts';
 import { openSession } from './session.ts';
 import { sourcesOf } from './sources.ts';
 
@@ -18,6 +19,6 @@ export async function gateway(context: CommandContext, options: { port: string }
   const server = await startWebServer({ port, sourcesOf: (cid) => sourcesOf(client, cid), log });
   const url = `http://${server.host}:${server.port}`;
   context.output.result({ url }, () => `Public content is at ${url}/ipfs/CID, every block verified. Press Ctrl-C to stop.`);
-  if (!context.signal.aborted) await new Promise((resolve) => context.signal.addEventListener('abort', resolve, { once: true }));
+  await untilStopped(context);
   await server.stop();
 }

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { openKeystore } from '../chain/index.ts';
-import { readSetting, type SettingSources } from '../config.ts';
+import { readSetting } from '../config.ts';
 import { MillraceError } from '../errors.ts';
 import { hasReceiptCourt, type ReceiptBond, readReceiptBond, uidsOfOperator } from '../inference/index.ts';
 import { createLogger } from '../log.ts';
@@ -18,6 +18,7 @@ import { formatAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import type { ModelNodeKind } from './model-node.ts';
 import { noNodeKey, ownNode } from './operator.ts';
+import { givenSettings, listenAddress, untilStopped } from './running.ts';
 import { askPassword } from './secrets.ts';
 import { openSession, type Session, settingSources } from './session.ts';
 
@@ -88,7 +89,7 @@ export async function modelNodeRun(context: CommandContext, kind: ModelNodeKind,
   }).finally(() => progress.end());
   try {
     await printRunning(context, session, { kind, node, key: signer.address });
-    if (!context.signal.aborted) await new Promise((resolve) => context.signal.addEventListener('abort', resolve, { once: true }));
+    await untilStopped(context);
   } finally {
     await node.stop();
   }
@@ -137,20 +138,4 @@ function inferenceSettingsOf(context: CommandContext, kind: ModelNodeKind, optio
 
 function text(given: string | string[] | undefined): string | undefined {
   return Array.isArray(given) ? given.join(',') : given;
-}
-
-function givenSettings(names: readonly string[], sources: SettingSources): Record<string, string> {
-  const given = names.map((name) => [name, readSetting(name, sources)?.value]);
-  return Object.fromEntries(given.filter(([, value]) => value !== undefined));
-}
-
-/** `host:port`, the host perhaps in brackets. @throws bad-option */
-export function listenAddress(given: string): { host: string; port: number } {
-  const at = /^(\[[0-9a-f:]+\]|[^:]+):(\d{1,5})$/i.exec(given);
-  if (at !== null && Number(at[2]) < 65_536) return { host: at[1] as string, port: Number(at[2]) };
-  throw new MillraceError('bad-option', {
-    actor: 'caller',
-    message: `Got --listen ${given.slice(0, 80)}, expected host:port`,
-    values: { got: given.slice(0, 80) },
-  });
 }

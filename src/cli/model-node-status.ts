@@ -10,7 +10,7 @@ import {
   uidsOfOperator,
   unlockReceiptBond,
 } from '../inference/index.ts';
-import { askControl, type NodeCommand, nodeSocket } from '../node/index.ts';
+import { type NodeCommand, nodeSocket } from '../node/index.ts';
 import { stakeOf } from '../token/index.ts';
 import { formatAmount, formatDuration } from '../units.ts';
 import type { CommandContext } from './context.ts';
@@ -18,6 +18,7 @@ import type { ModelNodeKind } from './model-node.ts';
 import { unbondedText } from './model-node-run.ts';
 import { operatorOf, ownNode } from './operator.ts';
 import { table, toJson } from './output.ts';
+import { askRunning } from './running.ts';
 import { openSender } from './sending.ts';
 import { folderOf, openSession } from './session.ts';
 
@@ -156,16 +157,13 @@ function orNotRunning(error: unknown): undefined {
 
 async function tell(context: CommandContext, kind: ModelNodeKind, command: NodeCommand): Promise<Answer> {
   const own = ownNode(folderOf(context), kind);
-  try {
-    return (await askControl(nodeSocket(own.folder), command)) as Answer;
-  } catch (error) {
-    if (!(error instanceof MillraceError) || error.code !== 'not-running') throw error;
-    throw new MillraceError('node-not-running', {
+  const notRunning = (cause: MillraceError) =>
+    new MillraceError('node-not-running', {
       actor: 'caller',
       message: `No ${kind} of your own runs on this machine`,
       values: { folder: own.folder },
       hint: existsSync(own.keystore) ? `Start it with \`millrace ${kind} run\`.` : `Make one with \`millrace ${kind} init\`.`,
-      cause: error,
+      cause,
     });
-  }
+  return (await askRunning(nodeSocket(own.folder), command, { notRunning })) as Answer;
 }

@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MillraceError } from '../errors.ts';
-import { askControl, type NodeCommand, nodeSocket } from '../node/index.ts';
+import { type NodeCommand, nodeSocket } from '../node/index.ts';
 import type { CommandContext } from './context.ts';
 import { ownNode } from './operator.ts';
 import { toJson } from './output.ts';
 import { wholeNumber } from './put.ts';
+import { askRunning } from './running.ts';
 import { folderOf } from './session.ts';
 
 /** Which node of this machine is told: the n-th of `millrace up`, else the one of `millrace provider run`. */
@@ -114,11 +115,9 @@ export async function providerStatus(context: CommandContext, options: NodeChoic
 async function tell(context: CommandContext, options: NodeChoice, command: NodeCommand): Promise<Answer> {
   const folder = folderOf(context);
   const node = options.node === undefined ? ownNode(folder).folder : folder.node(wholeNumber('--node', options.node));
-  try {
-    return (await askControl(nodeSocket(node), command, { timeoutMs: command === 'leave' ? LEAVE_TIMEOUT_MS : undefined })) as Answer;
-  } catch (error) {
-    if (!(error instanceof MillraceError) || error.code !== 'not-running') throw error;
-    throw new MillraceError('node-not-running', {
+  const timeoutMs = command === 'leave' ? LEAVE_TIMEOUT_MS : undefined;
+  const notRunning = (cause: MillraceError) =>
+    new MillraceError('node-not-running', {
       actor: 'caller',
       message:
         options.node === undefined ? 'No provider of your own runs on this machine' : `Node ${options.node} does not run on this machine`,
@@ -127,9 +126,9 @@ async function tell(context: CommandContext, options: NodeChoice, command: NodeC
         options.node === undefined
           ? 'Start it with `millrace provider run`; for a node of `millrace up` add --node NUMBER.'
           : 'See `millrace status`.',
-      cause: error,
+      cause,
     });
-  }
+  return (await askRunning(nodeSocket(node), command, { timeoutMs, notRunning })) as Answer;
 }
 
 function shown(answer: Answer): Record<string, unknown> {

@@ -2,7 +2,6 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { createKeystore, openKeystore } from '../chain/index.ts';
 import { readSetting, type SettingSources } from '../config.ts';
 import { openTransportIdentity } from '../connect/index.ts';
-import { MillraceError } from '../errors.ts';
 import { createLogger } from '../log.ts';
 import {
   ASK_DEFAULTS,
@@ -22,6 +21,7 @@ import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import { noNodeKey, ownNode } from './operator.ts';
 import { table } from './output.ts';
+import { givenSettings, listenAddress, untilStopped } from './running.ts';
 import { askPassword } from './secrets.ts';
 import { openSender } from './sending.ts';
 import { openSession, settingSources } from './session.ts';
@@ -87,7 +87,7 @@ const RUN_DEFAULTS = { listen: '127.0.0.1:9000', quota: '10GiB', roles: 'storage
 /** Runs the provider in the foreground until Ctrl-C. */
 export async function providerRun(context: CommandContext, options: ProviderRunOptions): Promise<void> {
   const sources = { ...settingSources(context), flags: options };
-  const listen = readSetting('listen', sources)?.value ?? RUN_DEFAULTS.listen;
+  const { host, port } = listenAddress(readSetting('listen', sources)?.value ?? RUN_DEFAULTS.listen);
   const quotaBytes = parseSize(readSetting('quota', sources)?.value ?? RUN_DEFAULTS.quota);
   const ask = askSettings(sources);
   storagePolicy({ quotaBytes, ask });
@@ -98,13 +98,6 @@ export async function providerRun(context: CommandContext, options: ProviderRunO
   const session = await openSession(context);
   const own = ownNode(session.folder);
   if (!existsSync(own.keystore)) throw noNodeKey(own.folder);
-  const at = /^(\[[0-9a-f:]+\]|[^:]+):(\d{1,5})$/i.exec(listen);
-  if (at === null)
-    throw new MillraceError('bad-option', {
-      actor: 'caller',
-      message: `Got --listen ${listen}, expected host:port`,
-      values: { got: listen },
-    });
   const node = await startNode({
     folder: own.folder,
     manifest: session.manifest,
@@ -113,8 +106,8 @@ export async function providerRun(context: CommandContext, options: ProviderRunO
     roles,
     relay,
     relayedBy: through,
-    host: at[1],
-    port: Number(at[2]),
+    host,
+    port,
     quotaBytes,
     ask,
     controlSocket: nodeSocket(own.folder),
@@ -124,18 +117,13 @@ export async function providerRun(context: CommandContext, options: ProviderRunO
     { operatorId: node.operatorId, host: node.host, port: node.port, transportKey: node.transportKey },
     () => `Operator ${node.operatorId} serves on ${node.host}:${node.port}. Press Ctrl-C to stop.`,
   );
-  if (!context.signal.aborted) await new Promise((resolve) => context.signal.addEventListener('abort', resolve, { once: true }));
+  await untilStopped(context);
   await node.stop();
 }
 
 /** The settings of the ask that any source gives. */
 export function askSettings(sources: SettingSources): AskSettings {
   return givenSettings(Object.keys(ASK_DEFAULTS), sources);
-}
-
-function givenSettings(names: readonly string[], sources: SettingSources): Record<string, string> {
-  const given = names.map((name) => [name, readSetting(name, sources)?.value]);
-  return Object.fromEntries(given.filter(([, value]) => value !== undefined));
 }
 
 /** Stake, locks and standing of every operator, and what its beneficiary can withdraw. */

@@ -1,9 +1,8 @@
 import { join } from 'node:path';
-import { readSetting } from '../config.ts';
-import { MillraceError } from '../errors.ts';
 import { createLogger } from '../log.ts';
 import { endpointUrl, RETRIEVER_DEFAULTS, type RetrieverSettings, retrieverPolicy, startNode } from '../node/index.ts';
 import type { CommandContext } from './context.ts';
+import { givenSettings, listenAddress, untilStopped } from './running.ts';
 import { openWallet } from './secrets.ts';
 import { openSession, settingSources } from './session.ts';
 
@@ -13,17 +12,9 @@ export type RetrieverRunOptions = { listen: string; endpoint?: string } & Retrie
 /** Runs a retriever in the foreground until Ctrl-C. */
 export async function retrieverRun(context: CommandContext, options: RetrieverRunOptions): Promise<void> {
   const sources = { ...settingSources(context), flags: options };
-  const given = Object.keys(RETRIEVER_DEFAULTS).map((name) => [name, readSetting(name, sources)?.value]);
-  const retriever = Object.fromEntries(given.filter(([, value]) => value !== undefined)) as RetrieverSettings;
+  const retriever = givenSettings(Object.keys(RETRIEVER_DEFAULTS), sources) as RetrieverSettings;
   retrieverPolicy(retriever);
-  const at = /^(\[[0-9a-f:]+\]|[^:]+):(\d{1,5})$/i.exec(options.listen);
-  if (at === null) {
-    throw new MillraceError('bad-option', {
-      actor: 'caller',
-      message: `Got --listen ${options.listen}, expected host:port`,
-      values: { got: options.listen },
-    });
-  }
+  const at = listenAddress(options.listen);
   const endpoint = endpointUrl(options.endpoint ?? `https://${options.listen}`);
   const session = await openSession(context);
   const signer = await openWallet(context, session);
@@ -35,8 +26,7 @@ export async function retrieverRun(context: CommandContext, options: RetrieverRu
     roles: ['retriever'],
     retriever,
     endpoint,
-    host: at[1],
-    port: Number(at[2]),
+    ...at,
     quotaBytes: 0n,
     log: createLogger({ role: 'retriever', level: context.flags.logLevel }),
   });
@@ -44,6 +34,6 @@ export async function retrieverRun(context: CommandContext, options: RetrieverRu
     { holder: signer.address, host: node.host, port: node.port, endpoint, transportKey: node.transportKey },
     () => `Retriever ${signer.address} sells on ${node.host}:${node.port}, reached at ${endpoint}. Press Ctrl-C to stop.`,
   );
-  if (!context.signal.aborted) await new Promise((resolve) => context.signal.addEventListener('abort', resolve, { once: true }));
+  await untilStopped(context);
   await node.stop();
 }

@@ -8,6 +8,7 @@ import { formatSize, parseAmount, parseDuration, parseSize } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { wholeNumber } from './put.ts';
+import { untilStopped } from './running.ts';
 import { openWallet } from './secrets.ts';
 import { takeSender } from './sending.ts';
 import { folderOf, openSession, type Session } from './session.ts';
@@ -59,7 +60,7 @@ export async function s3(context: CommandContext, options: S3CommandOptions): Pr
       `Next: aws --endpoint-url ${endpoint} s3 mb s3://first`,
     ].join('\n'),
   );
-  if (!context.signal.aborted) await new Promise((resolve) => context.signal.addEventListener('abort', resolve, { once: true }));
+  await untilStopped(context);
   await server.stop();
 }
 
