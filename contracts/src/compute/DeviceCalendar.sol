@@ -59,6 +59,9 @@ abstract contract DeviceCalendar {
     /// @dev Whether a device is on offer for that time and on the terms of this reservation. Devices are numbered from 1.
     function _isOffered(uint64 deviceId, uint64 from, uint64 until) internal view virtual returns (bool);
 
+    /// @dev What a device's owner must put down for a slot, asked only of a device that is free; false: it cannot, and the device is passed over.
+    function _commit(uint64 deviceId) internal virtual returns (bool);
+
     /// @dev Takes `wanted` of the candidates (one of one, for a single device) for the same time, in the order in which they are given, or reverts and takes none. More
     /// candidates than wanted make up for those that others take in front of this transaction.
     function _reserveGang(Candidate[] calldata candidates, uint256 wanted, uint64 from, uint64 until)
@@ -103,7 +106,7 @@ abstract contract DeviceCalendar {
         uint64 deviceId = candidate.deviceId;
         if (!_isOffered(deviceId, from, until)) return 0;
         (bool free, uint64 previous, uint64 next) = _find(candidate, from, until);
-        if (!free) return 0;
+        if (!free || !_commit(deviceId)) return 0;
         slotId = ++slotCount;
         _slots[slotId] = Slot(deviceId, from, until, previous, next);
         if (previous != 0) _slots[previous].next = slotId;

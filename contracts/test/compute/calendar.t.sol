@@ -9,6 +9,7 @@ import {DeviceCalendar} from "../../src/compute/DeviceCalendar.sol";
 /// @notice A market that does nothing but keep the calendar; what is on offer, the test says.
 contract CalendarDouble is DeviceCalendar {
     mapping(uint64 deviceId => uint64) public offeredUntil;
+    mapping(uint64 deviceId => bool) public withheld;
 
     function offer(uint64 deviceId, uint64 until) external {
         offeredUntil[deviceId] = until;
@@ -24,6 +25,14 @@ contract CalendarDouble is DeviceCalendar {
 
     function _isOffered(uint64 deviceId, uint64, uint64 until) internal view override returns (bool) {
         return until <= offeredUntil[deviceId];
+    }
+
+    function withhold(uint64 deviceId) external {
+        withheld[deviceId] = true;
+    }
+
+    function _commit(uint64 deviceId) internal view override returns (bool) {
+        return !withheld[deviceId];
     }
 }
 
@@ -106,6 +115,12 @@ contract DeviceCalendarTest is CalendarFixture {
         candidates[2].deviceId = 1;
         vm.expectRevert(abi.encodeWithSelector(DeviceCalendar.GangIncomplete.selector, 2, 3));
         calendar.reserveGang(candidates, 3, 0, 10);
+    }
+
+    function test_aDeviceWhoseOwnerCannotCommitIsPassedOver() public {
+        calendar.withhold(1);
+        refuse(1, 0, 0, 10);
+        assertEq(calendar.slot(calendar.reserveGang(candidatesOf(4), 3, 0, 10)[0]).deviceId, 2);
     }
 
     function test_whatIsNotOfferedIsNotReserved() public {

@@ -1,111 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.26;
 
-import {IParameters} from "../../src/chain/IParameters.sol";
-import {Operators} from "../../src/chain/Operators.sol";
 import {ComputeFees} from "../../src/compute/ComputeFees.sol";
-import {ComputeMarket} from "../../src/compute/ComputeMarket.sol";
 import {DeviceCalendar} from "../../src/compute/DeviceCalendar.sol";
 import {IComputeMarket} from "../../src/compute/IComputeMarket.sol";
-import {Rails} from "../../src/token/Rails.sol";
-import {AuctionFixture} from "./fixture.sol";
-
-/// @notice An operator with three devices, a renter with money at the rails, one token unit an hour.
-abstract contract MarketFixture is AuctionFixture {
-    uint32 internal constant METER = 60;
-    uint32 internal constant SPEAK = 3 hours;
-    bytes32 internal constant CLASS = "cpu-8";
-    uint128 internal constant PRICE = 3_600e6; // one stable unit a second
-    uint128 internal constant FUNDS = 1_000_000e6;
-
-    Operators internal operators;
-    ComputeMarket internal market;
-    uint64 internal operatorId;
-    address internal owner = makeAddr("owner");
-    address internal beneficiary = makeAddr("beneficiary");
-    uint256 internal nodeSecret;
-    address internal nodeKey;
-    uint256 internal agentSecret;
-    address internal agent;
-    uint64 internal start;
-
-    function setUp() public virtual override {
-        super.setUp();
-        IParameters.Entry[] memory entries = new IParameters.Entry[](1);
-        entries[0] = IParameters.Entry("operators.rotationDelay", 1 days, 0, 30 days, 30 days, 0);
-        address registry = vm.deployCode("Registry.sol:Registry", abi.encode(address(this)));
-        address parameters = vm.deployCode("Parameters.sol:Parameters", abi.encode(registry, entries));
-        operators = Operators(vm.deployCode("Operators.sol:Operators", abi.encode(parameters)));
-        rails = Rails(vm.deployCode("Rails.sol:Rails", abi.encode(operators)));
-        auction = newAuction(configOf(PAR), address(stable), address(native));
-        bytes memory args = abi.encode(METER, SPEAK, operators, rails, address(native), address(stable), address(auction));
-        market = ComputeMarket(vm.deployCode("ComputeMarket.sol:ComputeMarket", args));
-
-        (nodeKey, nodeSecret) = makeAddrAndKey("node");
-        (agent, agentSecret) = makeAddrAndKey("agent");
-        bytes memory consent = sign(nodeSecret, operators.nodeKeyConsentDigest(owner, nodeKey));
-        vm.prank(owner);
-        operatorId = operators.register(nodeKey, beneficiary, bytes32(0), "", bytes32(0), consent);
-        start = uint64(block.timestamp) + 100;
-        for (uint256 i; i < 3; ++i) {
-            vm.prank(nodeKey);
-            market.setOffer(0, offer());
-        }
-        stable.mint(renter, FUNDS);
-        native.mint(renter, FUNDS);
-        vm.startPrank(renter);
-        stable.approve(address(rails), FUNDS);
-        rails.deposit(address(stable), renter, FUNDS);
-        native.approve(address(rails), FUNDS);
-        rails.deposit(address(native), renter, FUNDS);
-        rails.approve(address(market), address(stable), FUNDS);
-        rails.approve(address(market), address(native), FUNDS);
-        vm.stopPrank();
-    }
-
-    function offer() internal view returns (IComputeMarket.Offer memory) {
-        return IComputeMarket.Offer(operatorId, start - 100, start + 1_000 days, CLASS, "attributes", PRICE, PRICE);
-    }
-
-    function request(uint64 from, uint64 length) internal view returns (IComputeMarket.Request memory) {
-        return IComputeMarket.Request(CLASS, address(stable), PRICE, from, from + length, agent);
-    }
-
-    function devices(uint64 count) internal pure returns (DeviceCalendar.Candidate[] memory candidates) {
-        candidates = new DeviceCalendar.Candidate[](count);
-        for (uint64 i; i < count; ++i) {
-            candidates[i].deviceId = i + 1;
-        }
-    }
-
-    function rent(uint64 length) internal returns (uint64) {
-        vm.prank(renter);
-        return market.reserve(request(start, length), devices(1), 1)[0];
-    }
-
-    function sign(uint256 secret, bytes32 digest) internal pure returns (bytes memory) {
-        (uint8 v, bytes32 r, bytes32 s) = vm.sign(secret, digest);
-        return abi.encodePacked(r, s, v);
-    }
-
-    function signed(uint64 leaseId, IComputeMarket.Side side, uint32 word, uint256 spoken, uint256 up)
-        internal
-        view
-        returns (bytes memory)
-    {
-        bytes32 digest = market.meterDigest(leaseId, side, word, spoken, up);
-        return sign(side == IComputeMarket.Side.Node ? nodeSecret : agentSecret, digest);
-    }
-
-    function say(uint64 leaseId, IComputeMarket.Side side, uint32 word, uint256 spoken, uint256 up) internal {
-        bytes memory signature = signed(leaseId, side, word, spoken, up);
-        market.state(leaseId, side, word, spoken, up, signature);
-    }
-
-    function balance(address account) internal view returns (uint256) {
-        return rails.balanceOf(address(stable), account);
-    }
-}
+import {deployComputeMarket} from "../deploy/leases.sol";
+import {MarketFixture} from "./leases-fixture.sol";
 
 contract ComputeMarketTest is MarketFixture {
     IComputeMarket.Side private constant NODE = IComputeMarket.Side.Node;
@@ -248,11 +148,11 @@ contract ComputeMarketTest is MarketFixture {
         // The device is free again from there on.
         vm.prank(renter);
         uint64 next = market.reserve(request(start + 120, 60), devices(1), 1)[0];
+        vm.prank(renter);
+        assertEq(market.end(next), start + 120); // it has not begun: wholly
         vm.warp(start + 120);
         say(leaseId, NODE, 0, ALL, ALL);
         say(leaseId, RENTER, 0, ALL, ALL);
-        vm.prank(nodeKey);
-        assertEq(market.end(next), start + 120); // it has not begun: wholly
         market.close(next);
         vm.warp(start + 120 + SPEAK);
         market.settle(leaseId);
@@ -325,12 +225,22 @@ contract ComputeMarketTest is MarketFixture {
             );
             market.reserve(bad[i], devices(1), 1);
         }
-        bytes memory args = abi.encode(METER, 0, operators, rails, address(native), address(stable), address(auction));
-        bytes memory code = abi.encodePacked(vm.getCode("ComputeMarket.sol:ComputeMarket"), args);
-        vm.expectRevert(abi.encodeWithSelector(IComputeMarket.BadMeter.selector, METER, 0));
-        assembly ("memory-safe") {
-            pop(create(0, add(code, 32), mload(code)))
-        }
+        IComputeMarket.Config memory c = config();
+        c.speakSeconds = 0;
+        refuseConfig(c, abi.encodeWithSelector(IComputeMarket.BadMeter.selector, METER, 0));
+        c = config();
+        c.downBpsMax = 10_001;
+        refuseConfig(c, abi.encodeWithSelector(IComputeMarket.BadShare.selector, 10_001, 10_000));
+        IComputeMarket.Offer memory o = offer();
+        o.interruptibleBps = 10_001;
+        vm.expectRevert(abi.encodeWithSelector(IComputeMarket.BadShare.selector, 10_001, 10_000));
+        vm.prank(owner);
+        market.setOffer(1, o);
+    }
+
+    function refuseConfig(IComputeMarket.Config memory c, bytes memory reason) private {
+        vm.expectRevert(reason);
+        deployComputeMarket(c, registry, operators, vault, rails, address(native), address(stable), address(auction));
     }
 
     function test_aPriceThatNoTokenCanPayIsRefused() public {
