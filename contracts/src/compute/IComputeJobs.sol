@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.26;
+
+/// @title ComputeJobs: one run of one specification for a price, checked by drawn auditors (decisions 0029 and 0030).
+/// @notice A job is the EIP-712 digest of its terms, signed by the renter and by the node key of the operator. Nothing else is stored of the
+/// terms: whoever acts on a job brings them again, and `JobOpened` has them for everybody.
+///
+/// Life of a job, each step by batches:
+///   open      anybody brings the signed terms: fees, price and audit fee leave the renter's account at the rails, collateral is locked
+///   commit    the operator's node key, within `runSeconds`: root of the T + 1 leaves and digest of the output
+///   draw      anybody, once the randomness of `seedTimeOf` is fixed: auditors, and each one's own segments
+///   seal      each auditor, within `auditSeconds`, or until the last has sealed: hides what it found
+///   reveal    anybody who knows it, within `openSeconds`, or until the last is revealed: Right; Wrong at a segment; or a state Withheld
+///   window    `challengeSeconds`: first `graceSeconds` in which a canary is opened; then as long for cases of auditors who found something;
+///             then cases of anybody, at the modules `jobDisputes` and `stateDemands` of the registry
+///   settle    anybody: pays once what is due, frees or slashes the collateral, writes the receipt's hash into the task log
+///
+/// Money: the price, less the supplier's reservation fee, is paid when nothing was found; it goes back to the renter when there was no result
+/// in time, when the operator was convicted, or when auditors were missing and the terms accept no lower class. Of the audit fee each auditor
+/// that revealed has its share, less one per cent for the canaries' pool; shares of others go back to the renter. Reservation fees do not return.
+///
+/// Auditors: one that reveals nothing loses `silencePenalty`; one that accuses and opens no case, while nobody else proves the accusation, loses
+/// as much and is not paid; one that finds a canary's wrong segment Right loses `liePenalty`, part of it to the canary's renter.
+///
+/// Canaries: `flagSeal` in the terms hides whether the job is one (`canarySeal`). The state hash of one of its leaves is then no hash of a
+/// state, but `canaryStateHash(salt, leaf)`: whoever replays the segment that ends there sees it, nobody else can tell, and only who knew the
+/// salt before the terms were signed can show it. So an operator cannot call a forgery a canary, and nobody a right result.
+///
+/// Evidence is what the receipt may claim: `ReputationOnly` wherever nothing was replayed, whatever the terms hoped for.
+interface IComputeJobs {
+    // ------------------------------------------------------------------------------------------------------------------- types
+
+    /// How a result can be checked (EIP-712: uint8).
+    enum Determinism {
+        None, // not at all: no auditors
+        Fingerprint, // compared within a calibrated threshold
+        ExactOutput, // one segment, run again whole
+        WasmStrict // segments, each can be run again alone
+    }
+
+    /// What a receipt may claim.
+    enum Evidence {
+        ReputationOnly,
+        Fingerprinted,
+        Replayed
+    }
+
+    enum Phase {
+        None,
+        Running, // until the result is due
+        Committed, // waits for the draw
+        Sealing,
+        Revealing,
+        Window,
+        Settled
+    }
+
+    enum Outcome {
+        None,
+        Right, // nothing was found
+        Guilty, // forged, or states withheld
+        Late, // no result in time
+        Canary,
+        NotAudited // auditors were missing, and the terms accept no lower class
+    }
+
+    enum Finding {
+        None, // drawn, or sealed
+        Right,
+        Wrong, // segment `segment` does not end in the state that was committed to
+        Withheld // the state in which segment `segment` starts was not handed out
+    }
+
+    enum Verdict {
+        Refused, // nobody loses
+        Guilty,
+        NotGuilty
+    }
+
+    /// @notice EIP-712, domain "Millrace Compute Jobs" / "1", this chain and this contract:
+    /// `JobTerms(address renter,uint64 operatorId,bytes32 specHash,address token,uint128 price,uint128 auditFee,uint128 collateral,`
+    /// `uint8 determinism,bool lowerable,uint32 segments,uint32 samples,uint8 auditors,uint48 openUntil,uint32 runSeconds,uint32 auditSeconds,`
+    /// `uint32 challengeSeconds,bytes32 flagSeal,uint256 nonce)`. Signed by the renter (a key, or a contract by ERC-1271) and by the node key.
+    struct JobTerms {
+        address renter;
+        uint64 operatorId;
+        bytes32 specHash; // SHA-256 of the canonical specification
+        address token; // native or stable
+        uint128 price; // base units; at least 2
+        uint128 auditFee; // all auditors together, beside the price; 0 without auditors
+        uint128 collateral; // of the operator's stake; at least `collateralMin` of its class
+        Determinism determinism;
+        bool lowerable; // may become reputation only where jurors or auditors are missing
+        uint32 segments; // T
+        uint32 samples; // segments that each auditor replays; = segments while the operator is on probation
+        uint8 auditors;
+        uint48 openUntil; // the signatures are good before this time
+        uint32 runSeconds; // from opening to commitment
+        uint32 auditSeconds; // from the draw to the last seal
+        uint32 challengeSeconds;
+        bytes32 flagSeal;
+        uint256 nonce; // makes equal terms different jobs
+    }
+
+    /// @notice What the operator commits to.
+    struct Result {
+        bytes32 root; // of the T + 1 leaves (Segments)
+        bytes32 outputDigest; // SHA-256 of the canonical output
+    }
+
+    /// @notice State of a job, one word.
+    struct Job {
+        Phase phase; // as stored; `phaseOf` says what it is by now
+        Evidence evidence; // at most
+        Outcome outcome;
+        bool guilty;
+        bool doubtful; // a case was refused: nobody who accused is punished
+        bool canary; // opened as one
+        bool extended; // the window was made longer
+        uint8 auditors;
+        uint8 sealedCount;
+        uint8 revealedCount;
+        uint16 openCases;
+        uint48 committedAt;
+        uint48 until; // end of the present phase
+        uint32 challengeSeconds;
+    }
+
+    /// @notice An auditor's duty, one word.
+    struct Audit {
+        uint64 operatorId;
+        bytes18 seal; // the first 144 bits of `sealOf`
+        Finding finding;
+        uint32 segment; // of Wrong and Withheld
+        uint8 marks; // bits: 1 opened a case; 2 lost one; 4 lied about a canary; 8 saw it
+    }
+
+    /// @notice One auditor's finding, as it is revealed. `stateHash`: for Wrong what the auditor has at the segment's end, else 0.
+    struct Reveal {
+        bytes32 jobId;
+        uint8 index; // place among the job's auditors
+        Finding finding;
+        uint32 segment;
+        bytes32 stateHash;
+        bytes32 salt;
+    }
+
+    struct Signatures {
+        bytes renter;
+        bytes operator;
+    }
+
+    struct Config {
+        uint128[4] collateralMin; // by Determinism
+        uint128 nativeSegmentFeeMin; // least audit fee for each auditor and segment, in each token
+        uint128 stableSegmentFeeMin;
+        uint16 latePenaltyBps; // of the collateral
+        uint16 rewardBps; // of the collateral of a convict, to who proved it
+        uint16 compensationBps; // and to the renter; both together at most half
+        uint16 makerBps; // of `liePenalty`, to a canary's renter; at most half
+        uint8 jurorsMin; // operators with a juror's seat, other than the job's own, without which nothing can be disputed
+        uint8 auditorsMin; // operators with an auditor's seat, likewise: the committee must be had beside the auditors
+        uint32 drawDelay; // from the commitment to its randomness, at least
+        uint32 seedQuantum;
+        uint32 drawSeconds; // in which a draw that finds too few is tried again
+        uint32 openSeconds; // for revealing
+        uint32 graceSeconds;
+        uint32 runSecondsMax;
+        uint32 auditSecondsMin;
+        uint32 auditSecondsMax;
+        uint32 challengeSecondsMin; // at least 3 times graceSeconds
+        uint32 challengeSecondsMax;
+    }
+
+    // ------------------------------------------------------------------------------------------------------------------ events
+
+    event JobOpened(bytes32 indexed jobId, address indexed renter, uint64 indexed operatorId, JobTerms terms, uint48 dueAt);
+    /// @notice The terms hoped for more: jurors or auditors are missing.
+    event ClassLowered(bytes32 indexed jobId, Evidence evidence, uint256 jurors, uint256 auditors);
+    event ResultCommitted(bytes32 indexed jobId, uint64 indexed operatorId, Result result, uint48 seedTime);
+    event AuditorsDrawn(bytes32 indexed jobId, uint64[] auditors, uint48 sealUntil);
+    event AuditSealed(bytes32 indexed jobId, uint64 indexed auditor, uint8 index, bytes18 seal);
+    event AuditRevealed(bytes32 indexed jobId, uint64 indexed auditor, Finding finding, uint32 segment, bytes32 stateHash);
+    /// @notice `until`: end of the challenge window, unless a delivery makes it longer.
+    event WindowOpened(bytes32 indexed jobId, uint48 until);
+    event WindowExtended(bytes32 indexed jobId, uint48 until);
+    event CanaryOpened(bytes32 indexed jobId, uint32 leaf);
+    event CaseOpened(bytes32 indexed jobId, address indexed court, address indexed accuser);
+    event CaseClosed(bytes32 indexed jobId, address indexed court, Verdict verdict, address accuser);
+    event AuditorPaid(bytes32 indexed jobId, uint64 indexed auditor, uint256 fee, uint256 jackpot);
+    event AuditorPunished(bytes32 indexed jobId, uint64 indexed auditor, uint256 amount);
+    /// @notice `paid` to the operator, `returned` to the renter; `slashed` of the collateral.
+    event JobSettled(
+        bytes32 indexed jobId, Outcome outcome, Evidence evidence, bytes32 receiptHash, uint256 paid, uint256 returned, uint256 slashed
+    );
+    /// @notice The task log: `root` over the receipts of this transaction in the order of their JobSettled, `head` the chain up to here.
+    event TasksLogged(uint256 indexed batch, bytes32 root, bytes32 head);
+
+    // ------------------------------------------------------------------------------------------------------------------ errors
+
+    error BadConfig(string field, uint256 got, uint256 limit);
+    error BadTerms(string field, uint256 got, uint256 limit);
+    error TermsExpired(uint48 openUntil, uint256 timestamp);
+    error BadSignature(address expectedSigner);
+    error OnProbation(uint64 operatorId, uint32 samples, uint32 segments);
+    error TooFewForClass(uint256 jurors, uint256 jurorsMin, uint256 auditors, uint256 auditorsMin);
+    error LengthMismatch(uint256 got, uint256 expected);
+    error WrongPhase(bytes32 jobId, Phase phase, Phase expected);
+    error TooEarly(bytes32 jobId, uint256 from, uint256 timestamp);
+    error TooLate(bytes32 jobId, uint256 until, uint256 timestamp);
+    error NotOperatorsNode(uint64 operatorId, address caller);
+    error NotAuditor(bytes32 jobId, uint8 index, address caller);
+    error AlreadySealed(bytes32 jobId, uint64 auditor);
+    error WrongOpening(bytes32 jobId, uint64 auditor);
+    error WrongResult(bytes32 jobId);
+    error NotACanary(bytes32 jobId);
+    error NotACourt(address caller);
+    error NotYours(bytes32 jobId, uint48 othersFrom, uint256 timestamp);
+    error CasesOpen(bytes32 jobId, uint16 openCases);
+    error AlreadySettled(bytes32 jobId);
+
+    // ----------------------------------------------------------------------------------------------------------------- actions
+
+    /// @notice Anybody. Jobs that are open already are passed over, so nobody can spoil a batch by bringing one of it.
+    function openJobs(JobTerms[] calldata terms, Signatures[] calldata signatures) external returns (bytes32[] memory jobIds);
+    /// @notice Node key of the operator.
+    function commitResults(JobTerms[] calldata terms, Result[] calldata results) external;
+    /// @notice Anybody, once the randomness is fixed; jobs that were drawn are passed over. Where too few auditors are to be had, it reverts until
+    /// `drawSeconds` are over; then the job becomes `ReputationOnly`, or is not audited and ends without a price.
+    function drawAuditors(JobTerms[] calldata terms) external;
+    /// @notice Node key of the auditor at `indexes[i]` of `jobIds[i]`.
+    function sealAudits(bytes32[] calldata jobIds, uint8[] calldata indexes, bytes18[] calldata seals) external;
+    /// @notice Anybody who knows the openings; those that are revealed already are passed over.
+    function revealAudits(Reveal[] calldata reveals) external;
+    /// @notice Anybody, within `graceSeconds` of the window: the leaf's state hash is `canaryStateHash(salt, leaf)`, its `chainHash` in the leaf.
+    function openCanary(
+        JobTerms calldata terms,
+        Result calldata result,
+        uint32 leaf,
+        bytes32 chainHash,
+        bytes32[] calldata proof,
+        bytes32 salt
+    ) external;
+    /// @notice Anybody, when a job is over; those that are settled already are passed over. A job without a result has an empty one.
+    function settle(JobTerms[] calldata terms, Result[] calldata results) external;
+
+    // ------------------------------------------------------------------------------------------------------------------ courts
+
+    /// @notice A court of the registry, on behalf of `accuser`: the job waits for it.
+    /// @param duringAudit also while auditors replay, by anybody (a state is demanded)
+    /// @return isAuditor `accuser` is the node key of one of the job's auditors, which had opened no case before
+    function openCase(bytes32 jobId, address accuser, bool duringAudit) external returns (bool isAuditor);
+    /// @notice The court that opened it, once. The first verdict Guilty decides the job, unless it was a canary.
+    /// @param extends NotGuilty because a state was delivered: the window is open for another `challengeSeconds`
+    function closeCase(bytes32 jobId, address accuser, Verdict verdict, bool extends) external;
+
+    // ------------------------------------------------------------------------------------------------------------------- views
+
+    /// @notice The EIP-712 digest of the terms.
+    function jobIdOf(JobTerms calldata terms) external view returns (bytes32);
+    /// @notice As jobIdOf; reverts with WrongResult unless it is what the operator committed to.
+    function identify(JobTerms calldata terms, Result calldata result) external view returns (bytes32 jobId);
+    function job(bytes32 jobId) external view returns (Job memory);
+    /// @notice The phase by now, and when it ends (Settled: 0).
+    function phaseOf(bytes32 jobId) external view returns (Phase phase, uint48 until);
+    function auditOf(bytes32 jobId, uint8 index) external view returns (Audit memory);
+    /// @notice Whose randomness draws the auditors of a job that has a result.
+    function seedTimeOf(bytes32 jobId) external view returns (uint64);
+    /// @notice The segments that an auditor of a drawn job replays, ascending only when they are all.
+    /// @dev With v = randomness.valueOf(seedTimeOf(jobId)): Shuffle.begin(uint256(keccak256(abi.encode("segments", v, jobId, auditor))),
+    /// segments, samples), each next. The auditors are IAuditors.draw of keccak256(abi.encode("auditors", v, jobId)), seen in the second
+    /// before the commitment.
+    function segmentsOf(JobTerms calldata terms, uint64 auditor) external view returns (uint32[] memory);
+    /// @notice keccak256(abi.encode(chainid, this, jobId, auditor, finding, segment, stateHash, salt)), its first 18 bytes.
+    function sealOf(bytes32 jobId, uint64 auditor, Finding finding, uint32 segment, bytes32 stateHash, bytes32 salt)
+        external
+        view
+        returns (bytes18);
+    /// @notice keccak256(abi.encode(chainid, this, renter, nonce, salt)); a job that is no canary has any other word.
+    function canarySeal(address renter, uint256 nonce, bytes32 salt) external view returns (bytes32);
+    /// @notice keccak256(abi.encode("millrace canary", salt, leaf)).
+    function canaryStateHash(bytes32 salt, uint32 leaf) external pure returns (bytes32);
+    /// @notice Jobs that an operator has yet to have replayed whole: 10 at first and after each slash.
+    function probationOf(uint64 operatorId) external view returns (uint256);
+    /// @notice What canaries can win, by token.
+    function canaryPool(address token) external view returns (uint256);
+    /// @notice Held for jobs that are not settled, and for the pools, by token; beside it `feesAside` in the stable token.
+    function held(address token) external view returns (uint256);
+    function taskLog() external view returns (uint256 batches, bytes32 head);
+    function config() external view returns (Config memory);
+}
