@@ -1,6 +1,8 @@
 import type { Profile } from '../src/chain/index.ts';
 
 const TOKEN = 10n ** 18n;
+/** One native token for one unit of a stable token with six decimals. */
+const PAR = 10n ** 30n;
 const HOUR = 3600n;
 
 /**
@@ -112,6 +114,35 @@ export const profile: Profile = {
     commitSeconds: 90,
     revealSeconds: 90,
     appealSeconds: 90,
+  },
+  // the deployer is the faucet
+  computeToken: {
+    name: 'Millrace Development Compute',
+    symbol: 'devCOMPUTE',
+    launch: [{ to: 'deployer', amount: 500_000_000n * TOKEN }],
+  },
+  // lots of at most one stable unit, so that a few jobs' fees fill one; a half-life that a person waits out
+  buybackAuction: {
+    lotMin: 10_000n,
+    lotMax: 1_000_000n,
+    floorPrice: PAR / 1024n,
+    firstPrice: PAR,
+    halfLifeSeconds: 30,
+    noticeSeconds: 10,
+    patienceSeconds: 120,
+  },
+  // a lease of a minute has six intervals; words stay good for a minute; a supplier that ends one gives two intervals' notice
+  computeMarket: { meterSeconds: 10, speakSeconds: 60, noticeSeconds: 20, downBpsMax: 500 },
+  // three of the machine's own nodes
+  leaseProbers: {
+    seatStake: 5n * TOKEN,
+    fee: 1000n,
+    leaveSeconds: 60,
+    leadSeconds: 60,
+    seedQuantum: 5,
+    drawn: 3,
+    threshold: 2,
+    missesMax: 3,
   },
   receiptCourt: {
     bond: 50n * TOKEN,

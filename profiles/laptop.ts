@@ -1,6 +1,8 @@
 import type { Profile } from '../src/chain/index.ts';
 
 const TOKEN = 10n ** 18n;
+/** One native token for one unit of a stable token with six decimals. */
+const PAR = 10n ** 30n;
 const HOUR = 3600n;
 const DAY = 24n * HOUR;
 
@@ -110,6 +112,35 @@ export const profile: Profile = {
     commitSeconds: 7200,
     revealSeconds: 7200,
     appealSeconds: 7200,
+  },
+  computeToken: {
+    name: 'Millrace Laptop Compute',
+    symbol: 'lapCOMPUTE',
+    launch: [{ to: 'deployer', amount: 500_000_000n * TOKEN }],
+  },
+  // a full lot is the fees of a month in which friends spend 5,000 stable units (2.5 % of it): smaller ones do not move the price
+  buybackAuction: {
+    lotMin: 1_000_000n,
+    lotMax: 100_000_000n,
+    floorPrice: PAR / 1024n,
+    firstPrice: PAR,
+    halfLifeSeconds: 3600,
+    noticeSeconds: 600,
+    patienceSeconds: 86_400,
+  },
+  // Leases of at most 64 words, 11 days; a whole word of 4.3 hours can be brought in one transaction. Who rents has a quarter of an hour to
+  // move away; one interval in a hundred down is an accident.
+  computeMarket: { meterSeconds: 60, speakSeconds: 6 * 3600, noticeSeconds: 900, downBpsMax: 100 },
+  // a prober looks at 128 intervals, two hours, for a cent; of the five no two liars decide
+  leaseProbers: {
+    seatStake: 100n * TOKEN,
+    fee: 10_000n,
+    leaveSeconds: 21_600,
+    leadSeconds: 600,
+    seedQuantum: 60,
+    drawn: 5,
+    threshold: 3,
+    missesMax: 5,
   },
   receiptCourt: {
     bond: 500n * TOKEN,

@@ -1,6 +1,8 @@
 import type { Profile } from '../src/chain/index.ts';
 
 const TOKEN = 10n ** 18n;
+/** One native token for one unit of a stable token with six decimals. */
+const PAR = 10n ** 30n;
 const DAY = 86_400n;
 
 /** Daily proofs and delays of weeks. Whoever deploys names the stable token and the first holders. */
@@ -109,6 +111,32 @@ export const profile: Profile = {
     commitSeconds: 86400,
     revealSeconds: 86400,
     appealSeconds: 86400,
+  },
+  computeToken: { name: 'Millrace Compute', symbol: 'COMPUTE', launch: [] },
+  // A full lot is the fees of 40,000 stable units spent (2.5 %): a network with less than that in a month sells small lots, which do not move
+  // the price. Half-lives of hours leave time for people; the floor is ten halvings below par, so no lot takes longer than three days.
+  buybackAuction: {
+    lotMin: 100_000_000n,
+    lotMax: 1_000_000_000n,
+    floorPrice: PAR / 1024n,
+    firstPrice: PAR,
+    halfLifeSeconds: 6 * 3600,
+    noticeSeconds: 600,
+    patienceSeconds: 30 * 86_400,
+  },
+  // Leases of at most 64 words, 11 days; a whole word of 4.3 hours can be brought in one transaction, also after two hours' trouble. Who rents
+  // has an hour to move away; one interval in a hundred down is an accident.
+  computeMarket: { meterSeconds: 60, speakSeconds: 7 * 3600, noticeSeconds: 3600, downBpsMax: 100 },
+  // a prober looks at 128 intervals, two hours, for five cents; of the seven no three liars decide
+  leaseProbers: {
+    seatStake: 1000n * TOKEN,
+    fee: 50_000n,
+    leaveSeconds: 7 * 86_400,
+    leadSeconds: 3600,
+    seedQuantum: 300,
+    drawn: 7,
+    threshold: 4,
+    missesMax: 10,
   },
   receiptCourt: {
     bond: 5000n * TOKEN,

@@ -29,6 +29,8 @@ export interface DeployInputs {
   survey: ChainSurvey;
   deployer: Address;
   allocations: readonly Allocation[];
+  /** First holders of the compute network's token. */
+  computeLaunch: readonly Allocation[];
   /** The existing stable token, where the profile wants one. */
   stableToken: Address | undefined;
 }
@@ -44,13 +46,14 @@ export const EMISSION_NONCE = 3n;
 
 const RANDOMNESS_SOURCES = { 'prev-randao': 0, 'trusted-operator': 1, beacon: 2 } as const;
 
-/** The contracts in the order in which they are created (decision 0002). Four more come out of these: `networkToken`, `timelock`,
- * `inferenceToken`, and `storageFile`, which all files' accounts are clones of. */
-export function createSteps({ profile, survey, deployer, allocations, stableToken }: DeployInputs, genesis: number): CreateStep[] {
+/** The contracts in the order in which they are created (decision 0002). Five more come out of these: `networkToken`, `timelock`,
+ * `inferenceToken`, `computeToken`, and `storageFile`, which all files' accounts are clones of. */
+export function createSteps(inputs: DeployInputs, genesis: number): CreateStep[] {
+  const { profile, survey, deployer, allocations, stableToken } = inputs;
   const { name: tokenName, symbol } = profile.token;
   const { source, beacon } = survey.randomness;
   const parameters = Object.entries(profile.parameters).map(([key, bounds]) => ({ key: toHex(key, { size: 32 }), ...bounds }));
-  const holders = allocations.map(({ to, amount }) => ({ to: to === 'deployer' ? deployer : to, amount }));
+  const holders = holdersOf(allocations, deployer);
   const steps: CreateStep[] = [
     { name: 'registry', args: () => [deployer] },
     { name: 'parameters', args: (at) => [at('registry'), parameters] },
@@ -98,7 +101,11 @@ export function createSteps({ profile, survey, deployer, allocations, stableToke
     { name: 'channels', args: (at) => [at('networkToken'), profile.channels.feeBps] },
   ];
   if (stableToken === undefined) steps.push({ name: 'stableToken', args: () => [] });
-  return [...steps, ...inferenceSteps(profile)];
+  return [...steps, ...inferenceSteps(profile), ...computeSteps(inputs)];
+}
+
+function holdersOf(allocations: readonly Allocation[], deployer: Address): { to: Address; amount: bigint }[] {
+  return allocations.map(({ to, amount }) => ({ to: to === 'deployer' ? deployer : to, amount }));
 }
 
 /** The inference network's contracts (decision 0018). `inferenceToken` comes out of `subnetEmission`. */
@@ -125,6 +132,32 @@ function inferenceSteps(profile: Profile): CreateStep[] {
       args: (at) => [
         subnetEpochs,
         ...(['registry', 'operators', 'subnets', 'weightsBoard', 'subnetEmission', 'yumaCore'] as const).map(at),
+      ],
+    },
+  ];
+}
+
+/** The compute network's contracts (decisions 0028, 0029). `computeToken` comes out of `computeEmission`. */
+function computeSteps({ profile, deployer, computeLaunch }: DeployInputs): CreateStep[] {
+  const { computeToken, buybackAuction, computeMarket, leaseProbers } = profile;
+  return [
+    {
+      name: 'computeEmission',
+      args: (at) => [at('registry'), computeToken.name, computeToken.symbol, holdersOf(computeLaunch, deployer)],
+    },
+    { name: 'buybackAuction', args: (at) => [buybackAuction, ...(['rails', 'stableToken', 'computeToken'] as const).map(at)] },
+    {
+      name: 'computeMarket',
+      args: (at) => [
+        computeMarket,
+        ...(['registry', 'operators', 'stakeVault', 'rails', 'computeToken', 'stableToken', 'buybackAuction'] as const).map(at),
+      ],
+    },
+    {
+      name: 'leaseProbers',
+      args: (at) => [
+        leaseProbers,
+        ...(['computeMarket', 'operators', 'stakeVault', 'rails', 'randomness', 'stableToken'] as const).map(at),
       ],
     },
   ];
@@ -181,9 +214,8 @@ function readPlan(path: string): DeployPlan {
   });
 }
 
-function hashInputs({ name, profile, survey, deployer, allocations, stableToken }: DeployInputs): Hex {
+function hashInputs({ survey, ...rest }: DeployInputs): Hex {
   const { chainId, genesisHash, randomness } = survey;
-  const build = buildHash();
-  const inputs = { name, profile, chainId, genesisHash, randomness, deployer, allocations, stableToken, build };
+  const inputs = { ...rest, chainId, genesisHash, randomness, build: buildHash() };
   return keccak256(toHex(JSON.stringify(inputs, (_, value) => (typeof value === 'bigint' ? value.toString() : value))));
 }

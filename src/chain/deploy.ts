@@ -32,6 +32,8 @@ export interface DeployOptions extends RandomnessDeclaration {
   manifestPath: string;
   /** First holders of the token; default: the profile's. */
   allocations?: readonly Allocation[];
+  /** First holders of the compute network's token, 500 million in all; default: the profile's. */
+  computeLaunch?: readonly Allocation[];
   /** An existing stable token, where the profile wants one. */
   stableToken?: Address;
   /** Blocks that each receipt must be deep. Default 1 on the embedded chain, else 2. */
@@ -40,7 +42,7 @@ export interface DeployOptions extends RandomnessDeclaration {
 }
 
 /** Modules whose names may slash stake. */
-const SLASHERS: readonly string[] = ['storageMarket', 'checkers', 'orderBook', 'jury', 'receiptCourt'];
+const SLASHERS: readonly string[] = ['storageMarket', 'checkers', 'orderBook', 'jury', 'receiptCourt', 'computeMarket', 'leaseProbers'];
 
 /**
  * Puts all contracts of a network on a chain, seals the registry, checks that no plain account holds a power, and writes the signed
@@ -83,14 +85,9 @@ export async function deployNetwork(options: DeployOptions): Promise<Manifest> {
 async function collectInputs(options: DeployOptions, transport: PublicClient): Promise<DeployInputs> {
   const profile = await loadProfile(options.profile);
   const allocations = options.allocations ?? profile.allocations;
-  if (allocations.length === 0) {
-    throw new MillraceError('allocations-missing', {
-      actor: 'caller',
-      message: `Profile ${profile.name} has no first holders of the token: without any, nobody could stake or pay`,
-      values: { profile: profile.name },
-      hint: 'Name them with --allocations FILE.',
-    });
-  }
+  if (allocations.length === 0) throw holdersMissing(profile.name, 'the token', '--allocations');
+  const computeLaunch = options.computeLaunch ?? profile.computeToken.launch;
+  if (computeLaunch.length === 0) throw holdersMissing(profile.name, 'the compute network’s token', '--compute-allocations');
   const wanted = profile.stableToken === 'existing';
   const given = options.stableToken;
   if (wanted ? given === undefined || !isAddress(given) : given !== undefined) {
@@ -104,7 +101,16 @@ async function collectInputs(options: DeployOptions, transport: PublicClient): P
     });
   }
   const survey = await surveyChain(transport, profile, options);
-  return { name: options.name, profile, survey, deployer: options.signer.address, allocations, stableToken: given };
+  return { name: options.name, profile, survey, deployer: options.signer.address, allocations, computeLaunch, stableToken: given };
+}
+
+function holdersMissing(profile: string, token: string, flag: string): MillraceError {
+  return new MillraceError('allocations-missing', {
+    actor: 'caller',
+    message: `Profile ${profile} has no first holders of ${token}: without any, nobody could stake or pay`,
+    values: { profile, token },
+    hint: `Name them with ${flag} FILE.`,
+  });
 }
 
 /** What the sender needs before there is a manifest. */
@@ -156,12 +162,13 @@ async function createContracts(deployment: Deployment & { planPath: string; log:
     if (step.name === 'emission') await keepInner('networkToken', 'emission', 'token');
     if (step.name === 'governor') await keepInner('timelock', 'governor', 'timelock');
     if (step.name === 'subnetEmission') await keepInner('inferenceToken', 'subnetEmission', 'token');
+    if (step.name === 'computeEmission') await keepInner('computeToken', 'computeEmission', 'token');
     if (step.name === 'orderBook') await keepInner('storageFile', 'orderBook', 'fileImplementation');
   }
 
   async function keepInner(
     name: ModuleName,
-    outer: 'emission' | 'governor' | 'orderBook' | 'subnetEmission',
+    outer: 'computeEmission' | 'emission' | 'governor' | 'orderBook' | 'subnetEmission',
     functionName: 'token' | 'timelock' | 'fileImplementation',
   ): Promise<void> {
     const request = { address: at(outer), abi: abis[outer], functionName } as Parameters<PublicClient['readContract']>[0];
@@ -220,6 +227,7 @@ async function describeNetwork(transport: PublicClient, inputs: DeployInputs, pl
       network: await describeToken(transport, plannedAddress(plan, 'networkToken')),
       stable: await describeToken(transport, plannedAddress(plan, 'stableToken')),
       inference: await describeToken(transport, plannedAddress(plan, 'inferenceToken')),
+      compute: await describeToken(transport, plannedAddress(plan, 'computeToken')),
     },
     deployer: inputs.deployer,
   };

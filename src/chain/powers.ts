@@ -53,6 +53,7 @@ export async function listPowers(client: ChainClient): Promise<Power[]> {
     ['storageMarket.open, storageMarket.extend', desk],
     ['storageMarket.open', book],
     ...(await inferencePowers(client, timelock)),
+    ...(await computePowers(client)),
   ];
   const { stableToken } = await loadProfile(client.manifest.profile);
   if (stableToken === 'development') held.push(['stableToken.mint (development)', null, 'anyone']);
@@ -97,6 +98,17 @@ async function inferencePowers(client: ChainClient, timelock: Address): Promise<
     ['subnets.create (for its lock)', null, 'anyone'],
     ['backerIncome.addToken', timelock],
     ['receiptCourt.rule', jury],
+  ];
+}
+
+/** Powers over the compute network: each is a contract's. */
+async function computePowers(client: ChainClient): Promise<[string, Address | null, HolderKind?][]> {
+  const [minter, probers] = await Promise.all([client.read('computeToken', 'minter'), registered(client, 'leaseProbers')]);
+  return [
+    ['computeToken.mint', minter],
+    ['computeMarket.stateOfProbers', probers],
+    ['computeEmission.mint (what the schedule says)', null, 'anyone'],
+    ['buybackAuction.open, buybackAuction.burnNativeFees', null, 'anyone'],
   ];
 }
 

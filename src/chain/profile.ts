@@ -136,6 +136,31 @@ export interface Profile {
     revealSeconds: number;
     appealSeconds: number;
   };
+  /** `ComputeEmission`'s token and who holds its 500 million at launch; empty: whoever deploys must say. */
+  computeToken: { name: string; symbol: string; launch: readonly Allocation[] };
+  /** `IBuybackAuction.Config`: lots in base units of the stable token, prices in native base units for 1e18 of them. */
+  buybackAuction: {
+    lotMin: bigint;
+    lotMax: bigint;
+    floorPrice: bigint;
+    firstPrice: bigint;
+    halfLifeSeconds: number;
+    noticeSeconds: number;
+    patienceSeconds: number;
+  };
+  /** `IComputeMarket.Config`. */
+  computeMarket: { meterSeconds: number; speakSeconds: number; noticeSeconds: number; downBpsMax: number };
+  /** `ILeaseProbers.Config`; the fee in base units of the stable token. */
+  leaseProbers: {
+    seatStake: bigint;
+    fee: bigint;
+    leaveSeconds: number;
+    leadSeconds: number;
+    seedQuantum: number;
+    drawn: number;
+    threshold: number;
+    missesMax: number;
+  };
   /** `IReceiptCourt.Config`. */
   receiptCourt: {
     bond: bigint;

@@ -413,6 +413,7 @@ function registerFounderCommands(program: Command, run: Run): void {
     .option('--profile <name>', 'dev, laptop or production', 'production')
     .option('--beacon <address>', 'a randomness beacon, for chains whose prevRandao one party chooses')
     .option('--allocations <file>', 'first holders of the token: JSON of address to amount (default: the profile’s)')
+    .option('--compute-allocations <file>', 'first holders of the compute network’s token, 500 million in all (default: the profile’s)')
     .option('--stable-token <address>', 'the stable token of the chain, where the profile wants one')
     .option('--out <path>', 'where a copy of the manifest goes, to be handed to others')
     .addHelpText('after', '\nExample:\n  millrace --rpc-url https://… deploy --profile production')

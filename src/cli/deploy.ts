@@ -14,6 +14,7 @@ export interface DeployCommandOptions {
   profile: string;
   beacon?: string;
   allocations?: string;
+  computeAllocations?: string;
   stableToken?: string;
   out?: string;
 }
@@ -38,7 +39,8 @@ export async function deploy(context: CommandContext, options: DeployCommandOpti
     manifestPath: folder.manifest,
     beacon: options.beacon === undefined ? undefined : parseAddress('--beacon', options.beacon),
     stableToken: options.stableToken === undefined ? undefined : parseAddress('--stable-token', options.stableToken),
-    allocations: options.allocations === undefined ? undefined : readAllocations(options.allocations),
+    allocations: readAllocations('--allocations', options.allocations),
+    computeLaunch: readAllocations('--compute-allocations', options.computeAllocations),
     log: commandLog(context, 'deploy'),
   });
   rememberChain(folder, rpcUrl);
@@ -56,8 +58,9 @@ export async function deploy(context: CommandContext, options: DeployCommandOpti
   );
 }
 
-/** First holders of the token: a JSON object of address to amount in tokens. @throws bad-allocations, bad-address, bad-amount */
-function readAllocations(path: string): Allocation[] {
+/** First holders of a token: a JSON object of address to amount in tokens. @throws bad-allocations, bad-address, bad-amount */
+function readAllocations(flag: string, path: string | undefined): Allocation[] | undefined {
+  if (path === undefined) return undefined;
   let parsed: unknown;
   try {
     parsed = JSON.parse(readFileSync(path, 'utf8'));
@@ -72,7 +75,7 @@ function readAllocations(path: string): Allocation[] {
     });
   }
   const holders = Object.entries(parsed).map(([to, amount]) => ({
-    to: parseAddress('--allocations', to),
+    to: parseAddress(flag, to),
     amount: parseAmount(String(amount), 18),
   }));
   if (holders.length > 0 && holders.length <= HOLDERS_MAX) return holders;

@@ -8,8 +8,8 @@ export interface Sending {
   key?: string;
 }
 
-/** Whose token an amount is in: the network's own, its stable token, that of inference, or any ERC-20 by address. */
-export type TokenChoice = 'network' | 'stable' | 'inference' | Address;
+/** Whose token an amount is in: the network's own, its stable token, that of inference or of compute, or any ERC-20 by address. */
+export type TokenChoice = 'network' | 'stable' | 'inference' | 'compute' | Address;
 
 /** The address of a token. @throws unknown-token */
 export function tokenAddress(client: ChainClient, token: TokenChoice): Address {

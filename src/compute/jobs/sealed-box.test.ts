@@ -16,6 +16,12 @@ async function* cut(bytes: Uint8Array, size: number): AsyncGenerator<Uint8Array>
   for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
 }
 
+async function allOf(stream: AsyncIterable<Uint8Array>): Promise<Uint8Array[]> {
+  const parts: Uint8Array[] = [];
+  for await (const part of stream) parts.push(part);
+  return parts;
+}
+
 test('an account has one box key, and another account another', async () => {
   const secret = randomBytes(32);
   const [one, again, other] = [createSigner(secret), createSigner(secret), createSigner(randomBytes(32))];
@@ -25,15 +31,15 @@ test('an account has one box key, and another account another', async () => {
 
 test('whatever is sealed is opened again, in whatever parts it travels', async () => {
   const law = fc.asyncProperty(fc.uint8Array({ maxLength: 3000 }), fc.integer({ min: 1, max: 500 }), async (bytes, size) => {
-    const sealed = Buffer.concat(await Array.fromAsync(seal(cut(bytes, size), { recipient: key.publicKey, context })));
-    assert.deepEqual(Buffer.concat(await Array.fromAsync(open(cut(sealed, size), { key, context }))), Buffer.from(bytes));
+    const sealed = Buffer.concat(await allOf(seal(cut(bytes, size), { recipient: key.publicKey, context })));
+    assert.deepEqual(Buffer.concat(await allOf(open(cut(sealed, size), { key, context }))), Buffer.from(bytes));
   });
   await fc.assert(law, { numRuns: 30, verbose: 1 });
 });
 
 test('a content of several chunks opens, and one that was cut at a chunk, lengthened, or whose chunks changed places does not', async () => {
   const bytes = randomBytes(2 * MIB + 5);
-  const parts = await Array.fromAsync(seal([bytes], { recipient: key.publicKey, context }));
+  const parts = await allOf(seal([bytes], { recipient: key.publicKey, context }));
   const [head, first, second, third] = parts as [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
   assert.equal(parts.length, 4);
   const opened = async (...taken: Uint8Array[]) => openBytes(Buffer.concat(taken), { key, context });

@@ -111,7 +111,7 @@ export async function* open(
 
 /** A short message, sealed; at most a few MiB. @throws bad-box-key */
 export async function sealBytes(plain: Uint8Array, to: { recipient: Hex; context: string }): Promise<Uint8Array> {
-  return Buffer.concat(await Array.fromAsync(seal([plain], to)));
+  return Buffer.concat(await allOf(seal([plain], to)));
 }
 
 /** A short message, opened. @throws box-damaged, bad-box-key */
@@ -119,7 +119,7 @@ export async function openBytes(sealed: Uint8Array, as: { key: BoxKeyPair; conte
   const one = async function* () {
     yield sealed;
   };
-  return Buffer.concat(await Array.fromAsync(open(one(), as)));
+  return Buffer.concat(await allOf(open(one(), as)));
 }
 
 async function suite(): Promise<CipherSuite> {
@@ -164,6 +164,12 @@ function readerOf(stream: AsyncIterable<Uint8Array>): { take(count: number): Pro
     },
     isOver: async () => !(await fill(1)),
   };
+}
+
+async function allOf(stream: AsyncIterable<Uint8Array>): Promise<Uint8Array[]> {
+  const parts: Uint8Array[] = [];
+  for await (const part of stream) parts.push(part);
+  return parts;
 }
 
 function bufferOf(bytes: Uint8Array): ArrayBuffer {
