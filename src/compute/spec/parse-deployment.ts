@@ -64,7 +64,7 @@ function readDeployment(root: Field, keys: readonly string[]): ParsedDeployment 
     throw root.refuse('it is no specification: its first line is job: 1, deployment: 1 or version: "2.0"');
   }
   const spec = isOurs ? readOwn(root) : readSdl(root);
-  return { spec, warnings: root.warnings };
+  return { spec, warnings: [...root.warnings].sort((one, other) => one.line - other.line || one.column - other.column) };
 }
 
 function readOwn(root: Field): DeploymentSpec {
