@@ -1,5 +1,6 @@
 export { type FolderLock, lockFolder } from '../lock.ts';
 export { identifyProcess, isRunning, type ProcessIdentity, signalProcess } from '../process-identity.ts';
+export { cidOfDigest } from './artefacts.ts';
 export { adoptProcess, type StartProcessOptions, type SupervisedProcess, startProcess, stopProcess } from './child.ts';
 export { type DockerOptions, findDockerSocket, openDockerExecutor } from './docker.ts';
 export {
@@ -17,4 +18,14 @@ export {
 } from './executor.ts';
 export { freeDiskBytes, type HostFact, inspectHost } from './facts.ts';
 export { SandboxExecutor, type SandboxOptions } from './sandbox-executor.ts';
+export {
+  encodeStrictInput,
+  type StrictChange,
+  StrictEngine,
+  type StrictLimits,
+  type StrictProgram,
+  type StrictRun,
+} from './strict-engine.ts';
+export { STRICT_RUNTIME } from './strict-module.ts';
+export { encodeStrictState, STATE_PAGE_BYTES, STRICT_ENDS, type StrictState } from './strict-state.ts';
 export { WasmExecutor } from './wasm-executor.ts';

@@ -73,13 +73,17 @@ function checkImports(reader: ModuleReader): void {
 }
 
 /** Reads bytes and unsigned LEB128 numbers, never beyond the end. */
-class ModuleReader {
+export class ModuleReader {
   readonly #bytes: Uint8Array;
   #at: number;
 
   constructor(bytes: Uint8Array, at: number) {
     this.#bytes = bytes;
     this.#at = at;
+  }
+
+  get position(): number {
+    return this.#at;
   }
 
   isAtEnd(): boolean {
@@ -103,6 +107,17 @@ class ModuleReader {
     throw badImage('a number of the module has no end');
   }
 
+  peek(): number {
+    const value = this.byte();
+    this.#at -= 1;
+    return value;
+  }
+
+  /** The bytes from an earlier position up to here. */
+  since(position: number): Uint8Array {
+    return this.#bytes.subarray(position, this.#at);
+  }
+
   take(count: number): Uint8Array {
     if (this.#at + count > this.#bytes.length) throw badImage('the module is cut off');
     this.#at += count;
@@ -110,7 +125,8 @@ class ModuleReader {
   }
 }
 
-function encodeNumber(value: number): Uint8Array {
+/** A number as unsigned LEB128. */
+export function encodeNumber(value: number): Uint8Array {
   const bytes: number[] = [];
   for (let left = value; ; left = Math.floor(left / 128)) {
     if (left < 128) return Uint8Array.from([...bytes, left]);

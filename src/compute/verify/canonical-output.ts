@@ -1,0 +1,52 @@
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Hex } from 'viem';
+import type { Artefact } from '../../host/index.ts';
+import { type Canonicaliser, canonicalJson, type JobSpec } from '../spec/job-spec.ts';
+
+/** How a job ended, as far as every machine comes to the same: exit code, or why a strict module stopped. */
+export type JobEnd = `exit ${number}` | 'trap' | 'fuel' | 'depth';
+
+/** Larger outputs are compared as they are. */
+const TEXT_BYTES_MAX = 64 << 20;
+
+/**
+ * The digest of a run, equal for runs that the specification calls equal: SHA-256 of the canonical JSON of `{end, outputs: [{path, sha256,
+ * sizeBytes}]}`, sorted by path, each file as the specification's canonicaliser leaves it. Files that `spec.outputs` does not name do not
+ * count, where it names any.
+ * @param options.folder where the files lie, each under its CID.
+ */
+export async function digestRun(
+  spec: Pick<JobSpec, 'canonicaliser' | 'outputs'>,
+  { end, artefacts, folder }: { end: JobEnd; artefacts: readonly Artefact[]; folder: string },
+): Promise<Hex> {
+  const counted = artefacts.filter(({ path }) => spec.outputs.length === 0 || spec.outputs.includes(path));
+  const outputs: { path: string; sha256: string; sizeBytes: number }[] = [];
+  for (const { path, cid } of [...counted].sort((one, other) => (one.path < other.path ? -1 : 1))) {
+    const bytes = canonicalise(spec.canonicaliser, await readFile(join(folder, cid)));
+    outputs.push({ path, sha256: createHash('sha256').update(bytes).digest('hex'), sizeBytes: bytes.length });
+  }
+  return `0x${createHash('sha256').update(canonicalJson({ end, outputs })).digest('hex')}`;
+}
+
+/**
+ * One output as it is compared. `text`: `\n` at the end of each line, no blanks before it, no empty lines at the end; `lines`: the same, sorted by
+ * UTF-16 units; `json`: keys sorted, no blanks. What is not UTF-8, no JSON, or has more than 64 MiB, is compared as it is.
+ */
+export function canonicalise(rule: Canonicaliser, bytes: Uint8Array): Uint8Array {
+  if (rule === 'bytes' || bytes.length > TEXT_BYTES_MAX) return bytes;
+  try {
+    const text = new TextDecoder('utf-8', { ignoreBOM: true, fatal: true }).decode(bytes);
+    return Buffer.from(rule === 'json' ? canonicalJson(JSON.parse(text)) : canonicalLines(text, rule === 'lines'));
+  } catch {
+    return bytes;
+  }
+}
+
+function canonicalLines(text: string, areSorted: boolean): string {
+  const lines = text.split(/\r\n|\r|\n/).map((line) => line.replace(/[ \t]+$/, ''));
+  while (lines.at(-1) === '') lines.pop();
+  if (areSorted) lines.sort();
+  return lines.map((line) => `${line}\n`).join('');
+}
