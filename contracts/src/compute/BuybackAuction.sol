@@ -29,6 +29,8 @@ contract BuybackAuction is IBuybackAuction, ReentrancyGuardTransient {
     uint256 public sold;
     /// @inheritdoc IBuybackAuction
     uint256 public burnt;
+    /// @inheritdoc IBuybackAuction
+    uint256 public paid;
 
     constructor(Config memory c, IRails rails_, address stable_, ERC20Burnable native_) {
         if (c.lotMin == 0) revert BadConfig("lotMin", 0, 1);
@@ -70,20 +72,21 @@ contract BuybackAuction is IBuybackAuction, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IBuybackAuction
-    function buy(uint64 lotId, uint256 costMax, address to) external nonReentrant returns (uint256 paid) {
+    function buy(uint64 lotId, uint256 costMax, address to) external nonReentrant returns (uint256 cost_) {
         Lot memory l = _onSale(lotId);
         uint256 price_ = _priceOf(l);
-        paid = _costOf(l, price_);
-        if (paid > costMax) revert CostAboveLimit(paid, costMax);
+        cost_ = _costOf(l, price_);
+        if (cost_ > costMax) revert CostAboveLimit(cost_, costMax);
         (_lot.sold, _closedAt) = (true, uint64(block.timestamp));
         if (l.amount == _config.lotMax) _history[_fullLots++ % HISTORY] = price_;
         sold += l.amount;
-        burnt += paid;
-        emit LotSold(lotId, msg.sender, to, l.amount, price_, paid);
+        burnt += cost_;
+        paid += cost_;
+        emit LotSold(lotId, msg.sender, to, l.amount, price_, cost_);
 
         uint256 supply = native.totalSupply();
-        native.burnFrom(msg.sender, paid);
-        _requireBurnt(supply, paid);
+        native.burnFrom(msg.sender, cost_);
+        _requireBurnt(supply, cost_);
         rails.transfer(stable, to, l.amount);
     }
 

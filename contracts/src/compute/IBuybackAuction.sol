@@ -69,5 +69,7 @@ interface IBuybackAuction {
     function sold() external view returns (uint256);
     /// @notice Native base units burnt ever: paid for lots, and fees that came in the native token.
     function burnt() external view returns (uint256);
+    /// @notice Of what is burnt, what was paid for lots.
+    function paid() external view returns (uint256);
     function config() external view returns (Config memory);
 }

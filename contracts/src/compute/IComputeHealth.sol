@@ -162,7 +162,8 @@ interface IComputeHealth {
     /// @notice A figure that stands in a final hour. Reverts with WrongOpening otherwise.
     function figureOf(uint32 hour, uint32 seat, Opening calldata opening) external view returns (uint64 performance, Reason reason);
     function occupantAt(uint32 seat, uint32 hour) external view returns (Occupant memory);
-    /// @return seat meaningful only when `seated`
+    /// @return seated whether it has one
+    /// @return seat meaningful only then
     function seatOf(uint64 deviceId) external view returns (bool seated, uint32 seat);
     /// @notice How many seats an hour's draw is over.
     function seatsAt(uint32 hour) external view returns (uint32);
