@@ -3,7 +3,7 @@ import { createReadStream, mkdirSync, mkdtempSync, readdirSync, rmSync, statfsSy
 import { lstat, readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { PassThrough } from 'node:stream';
+import { PassThrough, Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import Docker from 'dockerode';
 import { systemClock } from '../clock.ts';
@@ -20,14 +20,18 @@ import {
   environmentOf,
   imageUnknown,
   type Job,
+  type JobNetwork,
   type JobResult,
+  type RunningJob,
   type RunOptions,
   refuseForeign,
   sandboxFailed,
 } from './executor.ts';
 import { checkArchive, digestOf } from './image-store.ts';
 import { JobWatch } from './job-watch.ts';
+import { attachNetNamespace } from './net-namespace.ts';
 import { ownerIsGone, ownerTag } from './owner-tag.ts';
+import { pauseImage } from './pause-program.ts';
 import { dockerFilter } from './seccomp-filter.ts';
 
 const run = promisify(execFile);
@@ -41,6 +45,8 @@ const BUILD_TIMEOUT_MS = 15 * 60_000;
 const MOUNT_TIMEOUT_MS = 5_000;
 const BUILD_MEMORY_BYTES = 2 ** 31;
 const NOT_FOUND = 404;
+const PAUSE_TAG = 'pause';
+const PAUSE_MEMORY_BYTES = 8 << 20;
 const LOOKS = 10;
 const LOOK_PAUSE_MS = 20;
 /** What runc and crun say when the program itself is what is missing, not something of the machine. */
@@ -105,6 +111,31 @@ export class DockerExecutor implements Executor {
     return digest;
   }
 
+  async hasImage(digest: string): Promise<boolean> {
+    return (await this.#imageId(digest)) !== undefined;
+  }
+
+  /** A container that only waits holds the namespace, and the jobs' containers join it: the jobs of a rental come and go, its network stays. */
+  async openNetwork(name: string): Promise<JobNetwork> {
+    const image = `${REPOSITORY}:${PAUSE_TAG}`;
+    const progress = await this.#call(this.#docker.importImage(Readable.from([pauseImage()]), { repo: REPOSITORY, tag: PAUSE_TAG }));
+    await this.#follow(progress as NodeJS.ReadableStream);
+    const container = await this.#call(this.#docker.createContainer(holderOf(name, image, this.#options.runtime)));
+    const remove = () => container.remove({ force: true, v: true }).catch(() => {});
+    try {
+      await this.#call(container.start());
+      const namespace = await attachNetNamespace(name, (await this.#call(container.inspect())).State.Pid);
+      const close = async () => {
+        await namespace.remove().catch(() => {});
+        await remove();
+      };
+      return { namespace, holder: container.id, close };
+    } catch (error) {
+      await remove();
+      throw sandboxFailed(this.engine, `the network of a rental could not be made: ${(error as Error).message}`, error);
+    }
+  }
+
   async run(job: Job, options: RunOptions = {}): Promise<JobResult> {
     checkJob(job);
     if (job.image === undefined) throw badJob('a container names its image');
@@ -133,7 +164,7 @@ export class DockerExecutor implements Executor {
       container = await this.#call(
         this.#docker.createContainer(containerOf(job, { image, disk: disk.folder, runtime: this.#options.runtime })),
       );
-      return await this.#attend({ job, container, watch, disk });
+      return await this.#attend({ job, container, watch, disk, onStarted: options.onStarted });
     } finally {
       watch.end();
       await container?.remove({ force: true, v: true }).catch(() => {});
@@ -141,7 +172,13 @@ export class DockerExecutor implements Executor {
     }
   }
 
-  async #attend(parts: { job: Job; container: Docker.Container; watch: JobWatch; disk: Disk }): Promise<JobResult> {
+  async #attend(parts: {
+    job: Job;
+    container: Docker.Container;
+    watch: JobWatch;
+    disk: Disk;
+    onStarted: RunOptions['onStarted'];
+  }): Promise<JobResult> {
     const { job, container, watch, disk } = parts;
     const stream = await this.#call(container.attach({ stream: true, stdout: true, stderr: true }));
     const [stdout, stderr] = [new PassThrough(), new PassThrough()];
@@ -190,12 +227,37 @@ export class DockerExecutor implements Executor {
       isOutOfMemory: () => (sample()?.memoryKills ?? 0) > 0,
       isDiskFull: disk.isOver,
     });
+    parts.onStarted?.(this.#runningJob(container));
     const { StatusCode: code } = (await waiting) as { StatusCode: number };
     const { State: state } = await this.#call(container.inspect());
     const kills = Math.max(usage?.memoryKills ?? 0, state.OOMKilled ? 1 : 0);
     const measured = { cpuMs: usage?.cpuMs, memoryBytesPeak: usage?.memoryBytesPeak, processesRefused: usage?.processesRefused ?? 0 };
     const collect = () => collectArtefacts(join(disk.folder, 'output'), job.artefactFolder, job.limits.diskBytes);
     return await watch.conclude({ code, usage: { ...measured, memoryKills: kills }, isDiskFull: disk.isFull(), collect });
+  }
+
+  #runningJob(container: Docker.Container): RunningJob {
+    return {
+      exec: async (argv, outputBytesMax) => {
+        const command = await this.#call(container.exec({ Cmd: [...argv], AttachStdout: true, AttachStderr: true }));
+        const stream = await this.#call(command.start({}));
+        const [both, pieces] = [new PassThrough(), [] as Buffer[]];
+        let left = outputBytesMax;
+        both.on('data', (bytes: Buffer) => {
+          if (left > 0) pieces.push(bytes.subarray(0, left));
+          left -= bytes.length;
+        });
+        this.#docker.modem.demuxStream(stream, both, both);
+        await new Promise<void>((resolve) =>
+          stream
+            .once('end', resolve)
+            .once('error', () => resolve())
+            .once('close', resolve),
+        );
+        const { ExitCode: exitCode } = await this.#call(command.inspect());
+        return { exitCode: exitCode ?? NO_PROGRAM, output: Buffer.concat(pieces).toString('utf8') };
+      },
+    };
   }
 
   /** A memory file system of hard size where this process may mount one (as root); else a folder that is measured five times a second. */
@@ -342,10 +404,33 @@ async function makeBase(): Promise<string> {
   return mkdtempSync(join(tmpdir(), `${prefix}${ownerTag()}-`));
 }
 
+function holderOf(name: string, image: string, runtime: string | undefined): Docker.ContainerCreateOptions {
+  return {
+    Image: image,
+    Entrypoint: ['/pause'],
+    User: `${JOB_UID_FIRST}:${JOB_UID_FIRST}`,
+    Hostname: name,
+    Labels: { [OWNER_LABEL]: ownerTag() },
+    HostConfig: {
+      NetworkMode: 'none',
+      ReadonlyRootfs: true,
+      CapDrop: ['ALL'],
+      SecurityOpt: ['no-new-privileges', `seccomp=${JSON.stringify(dockerFilter())}`],
+      Memory: PAUSE_MEMORY_BYTES,
+      MemorySwap: PAUSE_MEMORY_BYTES,
+      PidsLimit: 1,
+      IpcMode: 'private',
+      LogConfig: { Type: 'none', Config: {} },
+      ...(runtime === undefined ? {} : { Runtime: runtime }),
+    },
+  };
+}
+
 function containerOf(job: Job, place: { image: string; disk: string; runtime: string | undefined }): Docker.ContainerCreateOptions {
-  const { limits, argv } = job;
+  const { limits, argv, rental } = job;
   const user = JOB_UID_FIRST + Math.floor(Math.random() * JOB_UIDS);
   const input = job.inputFolder === undefined ? [] : [`${job.inputFolder}:/input:ro`];
+  const mounts = (rental?.mounts ?? []).map(({ from, at, isWritable }) => `${from}:${at}:${isWritable ? 'rw' : 'ro'}`);
   return {
     Image: place.image,
     Entrypoint: [argv[0] as string],
@@ -353,11 +438,11 @@ function containerOf(job: Job, place: { image: string; disk: string; runtime: st
     Env: Object.entries(environmentOf(job)).map(([name, value]) => `${name}=${value}`),
     User: `${user}:${user}`,
     WorkingDir: '/tmp',
-    Hostname: 'job',
-    NetworkDisabled: true,
+    // One that joins another's network has its name too.
+    ...(rental === undefined ? { Hostname: 'job', NetworkDisabled: true } : {}),
     Labels: { [OWNER_LABEL]: ownerTag() },
     HostConfig: {
-      NetworkMode: 'none',
+      NetworkMode: rental === undefined ? 'none' : `container:${rental.network.holder}`,
       ReadonlyRootfs: true,
       CapDrop: ['ALL'],
       SecurityOpt: ['no-new-privileges', `seccomp=${JSON.stringify(dockerFilter())}`],
@@ -368,7 +453,7 @@ function containerOf(job: Job, place: { image: string; disk: string; runtime: st
       OomScoreAdj: 1000,
       IpcMode: 'private',
       ShmSize: limits.diskBytes,
-      Binds: [`${join(place.disk, 'output')}:/output:rw`, `${join(place.disk, 'tmp')}:/tmp:rw`, ...input],
+      Binds: [`${join(place.disk, 'output')}:/output:rw`, `${join(place.disk, 'tmp')}:/tmp:rw`, ...input, ...mounts],
       LogConfig: { Type: 'none', Config: {} },
       Ulimits: [
         { Name: 'core', Soft: 0, Hard: 0 },

@@ -1,4 +1,5 @@
 import { MillraceError } from '../errors.ts';
+import type { NetNamespace } from './net-namespace.ts';
 
 /** What a job may use at most. Every engine enforces every one of them, or refuses jobs of strangers. */
 export interface JobLimits {
@@ -29,8 +30,34 @@ export interface Job {
   /** Where its artefacts are put, each under its CID; left out: what it writes to `/output` is dropped. */
   artefactFolder?: string;
   limits: JobLimits;
+  /** What it has in common with the other jobs of a rental; left out: it has no network, and no folder that outlives it. */
+  rental?: JobRental;
   /** `foreign`: written by somebody whom the owner of this machine does not know. */
   trust: 'own' | 'foreign';
+}
+
+/** A network of one rental on this machine: in it are the interfaces that the caller moves there, and nothing else. */
+export interface JobNetwork {
+  /** The namespace, by its name and by the file through which a process enters it. */
+  namespace: NetNamespace;
+  /** The container that holds it, for engines whose containers join one another. */
+  holder: string | undefined;
+  /** Ends it; jobs that are still in it lose it. */
+  close(): Promise<void>;
+}
+
+/** A file or folder of this machine, and where the jobs of a rental see it. */
+export interface JobMount {
+  from: string;
+  /** An absolute path. */
+  at: string;
+  isWritable: boolean;
+}
+
+/** What the jobs of one rental on this machine have in common. */
+export interface JobRental {
+  network: JobNetwork;
+  mounts: readonly JobMount[];
 }
 
 /**
@@ -94,6 +121,17 @@ export interface RunOptions {
   onLog?: (piece: JobLog) => void;
   /** Ends the job; its result says `cancelled`. */
   signal?: AbortSignal;
+  /** Called when its program runs, by engines that can run another command beside it. */
+  onStarted?: (running: RunningJob) => void;
+}
+
+/** A job whose program runs. */
+export interface RunningJob {
+  /**
+   * Runs a command within the job: its files, its limits, its network, its user. What it prints is cut at `outputBytesMax`.
+   * @returns exit code and both streams as one
+   */
+  exec(argv: readonly string[], outputBytesMax: number): Promise<{ exitCode: number; output: string }>;
 }
 
 /** What an engine can hold to on this machine. */
@@ -110,7 +148,7 @@ export interface ExecutorReport {
 
 /** Something that runs jobs. One suite, `executor.cases.ts`, holds for every engine. */
 export interface Executor {
-  readonly engine: 'bubblewrap' | 'wasm' | 'docker';
+  readonly engine: 'bubblewrap' | 'wasm' | 'docker' | 'swarm' | 'kubernetes';
   /** What it can hold to here; found out once. */
   inspect(): Promise<ExecutorReport>;
   /**
@@ -119,6 +157,14 @@ export interface Executor {
    * @throws bad-image
    */
   importImage(path: string): Promise<string>;
+  /** Whether it has an image, by its digest; engines without the method find out when a job is run. */
+  hasImage?(digest: string): Promise<boolean>;
+  /**
+   * Makes the network of a rental, for jobs that name it; engines without the method give no job a network. As root only.
+   * @param name of the namespace: small letters, digits and hyphens, at most 40
+   * @throws sandbox-failed, program-missing, program-failed
+   */
+  openNetwork?(name: string): Promise<JobNetwork>;
   /**
    * Runs a job to its end, whatever that is; the machine is as before when the promise settles.
    * @throws bad-job, image-unknown, foreign-job-refused, sandbox-failed

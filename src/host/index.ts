@@ -11,12 +11,18 @@ export {
   type Job,
   type JobLimits,
   type JobLog,
+  type JobMount,
+  type JobNetwork,
   type JobReason,
+  type JobRental,
   type JobResult,
   type JobUsage,
+  type RunningJob,
   type RunOptions,
 } from './executor.ts';
 export { freeDiskBytes, type HostFact, inspectHost } from './facts.ts';
+export { mountMemory, unmountMemory } from './memory-mount.ts';
+export { createNetNamespace, enterNamespace, type NetNamespace } from './net-namespace.ts';
 export { SandboxExecutor, type SandboxOptions } from './sandbox-executor.ts';
 export {
   encodeStrictInput,
@@ -29,3 +35,13 @@ export {
 export { STRICT_RUNTIME } from './strict-module.ts';
 export { encodeStrictState, STATE_PAGE_BYTES, STRICT_ENDS, type StrictState } from './strict-state.ts';
 export { WasmExecutor } from './wasm-executor.ts';
+export {
+  inspectWireguard,
+  makeWireguardKeys,
+  openWireguard,
+  type WireguardKeys,
+  type WireguardLink,
+  type WireguardOptions,
+  type WireguardPeer,
+  type WireguardPeerState,
+} from './wireguard.ts';

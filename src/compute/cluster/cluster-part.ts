@@ -1,0 +1,82 @@
+import { join } from 'node:path';
+import { MillraceError } from '../../errors.ts';
+import { inspectWireguard } from '../../host/index.ts';
+import type { ComputeContext, ComputePart } from '../part.ts';
+import { ClusterHost } from './cluster-host.ts';
+import { clusterRoutes } from './cluster-routes.ts';
+import { readClusterChain } from './market-on-chain.ts';
+
+/** What taking part in clusters needs beside what every part of a compute node has. */
+export interface ClusterPartOptions {
+  /** Under which peers reach this machine's UDP ports: a name or an address without a port. */
+  publicHost: string;
+  /** Folder with the archives of images, `<64 hex digits>.tar`, from which an image is imported when a cluster wants it. */
+  imageFolder: string;
+}
+
+const PREFIX = '/v1/compute/clusters/';
+
+/**
+ * Lets a node take part in clusters, by the leases of its operator. It needs root, WireGuard and an engine that has networks of rentals.
+ * @throws wireguard-missing, cluster-refused when the machine lacks one of these
+ */
+export async function startClusterPart(context: ComputeContext, options: ClusterPartOptions): Promise<ComputePart> {
+  const { client, signer, operatorId, log } = context;
+  const executor = context.executors.find(({ openNetwork }) => openNetwork !== undefined);
+  const { kind, missing } = await inspectWireguard();
+  if (executor === undefined || kind === undefined) {
+    const lacks = [...missing, ...(executor === undefined ? [{ what: 'an engine with networks of rentals', fix: 'Start Docker.' }] : [])];
+    throw new MillraceError('wireguard-missing', {
+      actor: 'host',
+      message: `This machine cannot take part in clusters: it lacks ${lacks.map(({ what }) => what).join(', ')}`,
+      values: { missing: lacks.map(({ what }) => what) },
+      hint: lacks.map(({ fix }) => fix).join(' '),
+    });
+  }
+  const host = new ClusterHost({
+    chain: readClusterChain(client),
+    operatorId,
+    signer,
+    executor,
+    folder: context.folder,
+    publicHost: options.publicHost,
+    capacity: context.capacity,
+    provideImage: (digest) => importFrom(options.imageFolder, digest, executor),
+    log,
+  });
+  await host.start();
+  const routes = clusterRoutes(host);
+  return {
+    fetch: (request) => (new URL(request.url).pathname.startsWith(PREFIX) ? Promise.resolve(routes.fetch(request)) : undefined),
+    metrics: () => `# TYPE millrace_compute_clusters_count gauge\nmillrace_compute_clusters_count ${host.clusters().length}\n`,
+    status: async () => ({ wireguard: kind, clusters: host.clusters() }),
+    drain: () => host.drain(true),
+    resume: () => host.drain(false),
+    leave: async () => {
+      host.drain(true);
+      return { clusters: host.clusters() };
+    },
+    stop: () => host.close(),
+  };
+}
+
+/** An image that the engine has is not imported again. */
+async function importFrom(folder: string, digest: string, executor: ComputeContext['executors'][number]): Promise<void> {
+  if (await executor.hasImage?.(digest)) return;
+  const path = join(folder, `${digest.replace('sha256:', '')}.tar`);
+  const imported = await executor.importImage(path).catch((cause: unknown) => {
+    throw new MillraceError('image-unknown', {
+      actor: 'caller',
+      message: `This machine has no image ${digest}: ${(cause as Error).message}`,
+      values: { image: digest, folder },
+      hint: 'Images come from the machine’s folder of images; ask its operator, or choose another machine.',
+      cause,
+    });
+  });
+  if (imported === digest) return;
+  throw new MillraceError('image-unknown', {
+    actor: 'host',
+    message: `${path} has the digest ${imported}, expected ${digest}`,
+    values: { image: digest },
+  });
+}
