@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, hash } from 'node:crypto';
 import { MillraceError } from '../errors.ts';
 
 /** How a strict job stands: going on, or ended for ever because it trapped, ran out of fuel, or called too deep. */
@@ -26,11 +26,11 @@ const MAGIC = 'MRST';
 const HEADER_BYTES = 4 + 1 + 4 + 4 + 4;
 const GLOBALS_MAX = 100_000;
 const ZERO_PAGE = Buffer.alloc(STATE_PAGE_BYTES);
-const ZERO_PAGE_HASH = createHash('sha256').update(ZERO_PAGE).digest();
+const ZERO_PAGE_HASH = hash('sha256', ZERO_PAGE, 'buffer');
 
 /** SHA-256 of one page. */
 export function hashPage(page: Uint8Array): Uint8Array {
-  return createHash('sha256').update(page).digest();
+  return hash('sha256', page, 'buffer');
 }
 
 /** Whether a page is all zero. */

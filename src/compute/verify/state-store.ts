@@ -20,7 +20,7 @@ const HEAD_BYTES = 12;
 const FIXED_BYTES = 32 + 1 + 4 + 4;
 const ENTRY_BYTES = 5;
 /** Between two calls that force the states to the disk: what is lost with the machine is run again. */
-const SYNC_BYTES = 8 << 20;
+const SYNC_BYTES = 64 << 20;
 
 /**
  * The states of one run in one file: of each only what the segment before it changed, so that a state costs the pages that were written. A
