@@ -1,13 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.26;
 
+import {IComputeJobs} from "./IComputeJobs.sol";
+
 /// @title Auditors: operators with seats, of whom jobs draw their auditors and demanded states their committee (decision 0030).
 /// @notice A seat locks `seatStake`; an operator may hold more of them, and is met in a draw as often as it has seats, so dividing stake among
 /// names gains nothing. No operator is drawn twice for one job. Not drawn: the job's operator, whoever shares one of its keys or is the
 /// renter, and who backs it. A draw sees the seats of an earlier second, and its seed is of a later one.
 /// A duty is an audit that is not settled; each is backed by `liePenalty` of locked stake, and that stays locked until it is settled.
 /// Committees have no duties: nobody is slashed for not having seen a delivery.
+/// An auditor hides its finding behind a seal that is bound to chain, contract, module, job and auditor, so a copied seal opens nothing, and
+/// shows it when nobody can seal any more. Modules (`jobs`: the ComputeJobs that drew the auditors) keep the time and pay; penalties are here.
 interface IAuditors {
+    enum Finding {
+        None, // drawn, or sealed
+        Right,
+        Wrong, // segment `segment` does not end in the state that was committed to
+        Withheld // the state in which segment `segment` starts was not handed out
+    }
+
+    /// @notice An auditor's duty, one word.
+    struct Audit {
+        uint64 operatorId;
+        bytes18 seal; // the first 144 bits of `sealOf`
+        Finding finding;
+        uint32 segment; // of Wrong and Withheld
+        uint8 marks; // bits: 1 opened a case; 2 lost one; 4 missed a canary; 8 saw it; 16 demanded a state
+    }
+
+    /// @notice One auditor's finding, as it is revealed. `stateHash`: for Wrong what the auditor has at the segment's end, else 0.
+    struct Reveal {
+        bytes32 jobId;
+        uint8 index; // place among the job's auditors
+        Finding finding;
+        uint32 segment;
+        bytes32 stateHash;
+        bytes32 salt;
+    }
+
+    /// @notice By what the segments of a job's auditors are drawn.
+    struct Sampling {
+        bytes32 value; // of the job's randomness
+        uint32 segments;
+        uint32 samples;
+    }
+
+    /// @notice How a job has ended, as far as its auditors are concerned.
+    struct Ending {
+        uint256 count; // auditors
+        bool isProven; // accusations need no proof any more: the operator is guilty, it was a canary, or a court did not rule
+        uint32 wrongSegment; // who drew it and found it Right lied; type(uint32).max: none is known
+        address renter;
+        uint256 makerBps; // of the penalty of a lie, to the renter
+    }
+
+    struct Share {
+        uint64 auditor;
+        bool isPaid;
+        bool sawCanary;
+        bool foundRight;
+    }
+
     struct Config {
         uint128 seatStake;
         uint128 liePenalty; // at most a seat's stake
@@ -25,7 +78,9 @@ interface IAuditors {
     event SeatsTaken(uint64 indexed operatorId, uint32 count, uint32 seats);
     event SeatsLeft(uint64 indexed operatorId, uint32 count, uint32 seats, uint48 unlocksAt);
     event SeatsUnlocked(uint64 indexed operatorId, uint256 amount);
-    event DutyPenalised(uint64 indexed operatorId, uint256 amount);
+    event AuditSealed(bytes32 indexed jobId, uint64 indexed auditor, uint8 index, bytes18 seal);
+    event AuditRevealed(bytes32 indexed jobId, uint64 indexed auditor, Finding finding, uint32 segment, bytes32 stateHash);
+    event AuditorPunished(bytes32 indexed jobId, uint64 indexed auditor, bool lied, uint256 amount);
 
     error BadConfig(string field, uint256 got, uint256 limit);
     error NoOperator(address caller);
@@ -33,7 +88,10 @@ interface IAuditors {
     error StillLocked(uint64 operatorId, uint64 unlocksAt, uint256 timestamp);
     error NothingToUnlock(uint64 operatorId);
     error NotComputeJobs(address caller);
-    error NoDuty(uint64 operatorId, address module);
+    error LengthMismatch(uint256 got, uint256 expected);
+    error NotAuditor(bytes32 jobId, uint8 index, address caller);
+    error AlreadySealed(bytes32 jobId, uint64 auditor);
+    error WrongOpening(bytes32 jobId, uint64 auditor);
 
     /// @notice Node key: takes seats; locks what they cost beyond what is still locked here.
     function enrol(uint64 operatorId, uint32 count) external;
@@ -42,7 +100,8 @@ interface IAuditors {
     /// @notice Anyone, `leaveSeconds` after the last seat was left or lost: all that backs neither a seat nor a duty.
     function unlock(uint64 operatorId) external;
 
-    /// @notice The module `computeJobs` of the registry: draws up to `count` operators whose stake backs one more duty; nobody has a duty by it.
+    /// @notice Draws up to `count` operators whose stake backs one more duty; nobody has a duty by it.
+    /// @dev Shuffle.begin(uint256(seed), places ever taken by then, 256), each place's holder of then, in this order.
     /// @param seenAt seats are those of the second before
     function draw(bytes32 seed, uint48 seenAt, uint256 count, uint64 provider, address renter) external view returns (uint64[] memory);
     /// @notice As `draw`, without asking what stake is free.
@@ -50,14 +109,39 @@ interface IAuditors {
         external
         view
         returns (uint64[] memory);
-    /// @notice The module `computeJobs`: a duty more for each.
-    function assign(uint64[] calldata operatorIds) external;
-    /// @notice Who assigned it: the duty is done.
-    function release(uint64 operatorId) external;
-    /// @notice Who assigned it: the duty is over, and costs a penalty.
-    /// @return amount what was slashed
-    function penalise(uint64 operatorId, bool lied, address compensated, uint256 compensationBps) external returns (uint256 amount);
+    // ------------------------------------------------------------------------------------------------------------------ audits
 
+    /// @notice Node key of the auditor at `indexes[i]` of `jobIds[i]`.
+    function sealAudits(IComputeJobs jobs, bytes32[] calldata jobIds, uint8[] calldata indexes, bytes18[] calldata seals) external;
+    /// @notice Anybody who knows the openings; those that are revealed already are passed over.
+    function revealAudits(IComputeJobs jobs, Reveal[] calldata reveals) external;
+
+    // --------------------------------------------------------------------------------------------------------------- for modules
+
+    /// @notice The module `computeJobs` of the registry: draws by keccak256(abi.encode("auditors", value, jobId)), and where it finds `count`, each
+    /// has a duty more.
+    function assign(bytes32 jobId, bytes32 value, uint48 seenAt, uint256 count, uint64 provider, address renter)
+        external
+        returns (uint64[] memory);
+    /// @notice The module that assigned them, as for all that follow: the state of leaf `leaf` is a canary's.
+    function markCanary(bytes32 jobId, uint256 count, Sampling calldata sampling, uint32 leaf) external;
+    /// @return isAuditor the accuser is the node key of one of them that found something, or demands a state, and this its first such case
+    function markCase(bytes32 jobId, uint256 count, address accuser, bool isDemand) external returns (bool isAuditor);
+    function markLoss(bytes32 jobId, uint256 count, address accuser) external;
+    /// @notice All duties of a job end; who lied, was silent or accused without proof is slashed.
+    function settleAudits(bytes32 jobId, Sampling calldata sampling, Ending calldata ending) external returns (Share[] memory);
+
+    // ------------------------------------------------------------------------------------------------------------------- views
+
+    function auditOf(IComputeJobs jobs, bytes32 jobId, uint8 index) external view returns (Audit memory);
+    /// @notice keccak256(abi.encode(chainid, this, jobs, jobId, auditor, finding, segment, stateHash, salt)), its first 18 bytes.
+    function sealOf(IComputeJobs jobs, bytes32 jobId, uint64 auditor_, Finding finding, uint32 segment, bytes32 stateHash, bytes32 salt)
+        external
+        view
+        returns (bytes18);
+    /// @notice An auditor's segments: Shuffle.begin(uint256(keccak256(abi.encode("segments", value, jobId, auditor))), segments, samples), each
+    /// next; ascending where they are all.
+    function segmentsOf(bytes32 jobId, Sampling memory sampling, uint64 auditor_) external pure returns (uint32[] memory);
     function auditor(uint64 operatorId) external view returns (Auditor memory);
     /// @notice Operators with a seat.
     function auditorCount() external view returns (uint256);

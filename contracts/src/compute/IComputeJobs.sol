@@ -9,8 +9,9 @@ pragma solidity ^0.8.26;
 ///   open      anybody brings the signed terms: fees, price and audit fee leave the renter's account at the rails, collateral is locked
 ///   commit    the operator's node key, within `runSeconds`: root of the T + 1 leaves and digest of the output
 ///   draw      anybody, once the randomness of `seedTimeOf` is fixed: auditors, and each one's own segments
-///   seal      each auditor, within `auditSeconds`, or until the last has sealed: hides what it found
-///   reveal    anybody who knows it, within `openSeconds`, or until the last is revealed: Right; Wrong at a segment; or a state Withheld
+///   seal      each auditor (IAuditors.sealAudits), within `auditSeconds`, or until the last has sealed: hides what it found
+///   reveal    anybody who knows it (IAuditors.revealAudits), within `openSeconds`, or until the last is revealed: Right; Wrong at a segment;
+///             or a state Withheld
 ///   window    `challengeSeconds`: first `graceSeconds` in which a canary is opened; then as long for cases of auditors who found something;
 ///             then cases of anybody, at the modules `jobDisputes` and `stateDemands` of the registry
 ///   settle    anybody: pays once what is due, frees or slashes the collateral, writes the receipt's hash into the task log
@@ -62,13 +63,6 @@ interface IComputeJobs {
         Late, // no result in time
         Canary,
         NotAudited // auditors were missing, and the terms accept no lower class
-    }
-
-    enum Finding {
-        None, // drawn, or sealed
-        Right,
-        Wrong, // segment `segment` does not end in the state that was committed to
-        Withheld // the state in which segment `segment` starts was not handed out
     }
 
     enum Verdict {
@@ -126,25 +120,6 @@ interface IComputeJobs {
         uint32 challengeSeconds;
     }
 
-    /// @notice An auditor's duty, one word.
-    struct Audit {
-        uint64 operatorId;
-        bytes18 seal; // the first 144 bits of `sealOf`
-        Finding finding;
-        uint32 segment; // of Wrong and Withheld
-        uint8 marks; // bits: 1 opened a case; 2 lost one; 4 lied about a canary; 8 saw it
-    }
-
-    /// @notice One auditor's finding, as it is revealed. `stateHash`: for Wrong what the auditor has at the segment's end, else 0.
-    struct Reveal {
-        bytes32 jobId;
-        uint8 index; // place among the job's auditors
-        Finding finding;
-        uint32 segment;
-        bytes32 stateHash;
-        bytes32 salt;
-    }
-
     struct Signatures {
         bytes renter;
         bytes operator;
@@ -179,8 +154,6 @@ interface IComputeJobs {
     event ClassLowered(bytes32 indexed jobId, Evidence evidence, uint256 jurors, uint256 auditors);
     event ResultCommitted(bytes32 indexed jobId, uint64 indexed operatorId, Result result, uint48 seedTime);
     event AuditorsDrawn(bytes32 indexed jobId, uint64[] auditors, uint48 sealUntil);
-    event AuditSealed(bytes32 indexed jobId, uint64 indexed auditor, uint8 index, bytes18 seal);
-    event AuditRevealed(bytes32 indexed jobId, uint64 indexed auditor, Finding finding, uint32 segment, bytes32 stateHash);
     /// @notice `until`: end of the challenge window, unless a delivery makes it longer.
     event WindowOpened(bytes32 indexed jobId, uint48 until);
     event WindowExtended(bytes32 indexed jobId, uint48 until);
@@ -188,7 +161,6 @@ interface IComputeJobs {
     event CaseOpened(bytes32 indexed jobId, address indexed court, address indexed accuser);
     event CaseClosed(bytes32 indexed jobId, address indexed court, Verdict verdict, address accuser);
     event AuditorPaid(bytes32 indexed jobId, uint64 indexed auditor, uint256 fee, uint256 jackpot);
-    event AuditorPunished(bytes32 indexed jobId, uint64 indexed auditor, uint256 amount);
     /// @notice `paid` to the operator, `returned` to the renter; `slashed` of the collateral.
     event JobSettled(
         bytes32 indexed jobId, Outcome outcome, Evidence evidence, bytes32 receiptHash, uint256 paid, uint256 returned, uint256 slashed
@@ -209,12 +181,11 @@ interface IComputeJobs {
     error TooEarly(bytes32 jobId, uint256 from, uint256 timestamp);
     error TooLate(bytes32 jobId, uint256 until, uint256 timestamp);
     error NotOperatorsNode(uint64 operatorId, address caller);
-    error NotAuditor(bytes32 jobId, uint8 index, address caller);
-    error AlreadySealed(bytes32 jobId, uint64 auditor);
-    error WrongOpening(bytes32 jobId, uint64 auditor);
+    error TooFewAuditors(bytes32 jobId, uint256 got, uint256 needed);
     error WrongResult(bytes32 jobId);
     error NotACanary(bytes32 jobId);
     error NotACourt(address caller);
+    error NotAuditors(address caller);
     error NotYours(bytes32 jobId, uint48 othersFrom, uint256 timestamp);
     error CasesOpen(bytes32 jobId, uint16 openCases);
     error AlreadySettled(bytes32 jobId);
@@ -228,10 +199,6 @@ interface IComputeJobs {
     /// @notice Anybody, once the randomness is fixed; jobs that were drawn are passed over. Where too few auditors are to be had, it reverts until
     /// `drawSeconds` are over; then the job becomes `ReputationOnly`, or is not audited and ends without a price.
     function drawAuditors(JobTerms[] calldata terms) external;
-    /// @notice Node key of the auditor at `indexes[i]` of `jobIds[i]`.
-    function sealAudits(bytes32[] calldata jobIds, uint8[] calldata indexes, bytes18[] calldata seals) external;
-    /// @notice Anybody who knows the openings; those that are revealed already are passed over.
-    function revealAudits(Reveal[] calldata reveals) external;
     /// @notice Anybody, within `graceSeconds` of the window: the leaf's state hash is `canaryStateHash(salt, leaf)`, its `chainHash` in the leaf.
     function openCanary(
         JobTerms calldata terms,
@@ -244,15 +211,21 @@ interface IComputeJobs {
     /// @notice Anybody, when a job is over; those that are settled already are passed over. A job without a result has an empty one.
     function settle(JobTerms[] calldata terms, Result[] calldata results) external;
 
-    // ------------------------------------------------------------------------------------------------------------------ courts
+    // ------------------------------------------------------------------------------------------------------------ other modules
+
+    /// @notice `auditors`, while auditors seal: one more has. With the last of them revealing begins.
+    function noteSealed(bytes32 jobId) external;
+    /// @notice `auditors`, while auditors reveal: one more has. With the last of them the window begins.
+    function noteRevealed(bytes32 jobId) external;
 
     /// @notice A court of the registry, on behalf of `accuser`: the job waits for it.
-    /// @param duringAudit also while auditors replay, by anybody (a state is demanded)
-    /// @return isAuditor `accuser` is the node key of one of the job's auditors, which had opened no case before
-    function openCase(bytes32 jobId, address accuser, bool duringAudit) external returns (bool isAuditor);
+    /// @param isDemand a state is demanded: also while auditors replay, and by anybody at any time
+    /// @return isAuditor `accuser` is the node key of one of the job's auditors, and this its first case of the kind
+    function openCase(bytes32 jobId, address accuser, bool isDemand) external returns (bool isAuditor);
     /// @notice The court that opened it, once. The first verdict Guilty decides the job, unless it was a canary.
+    /// @param segment what was found wrong: its auditors that said Right lied; type(uint32).max where it is not known
     /// @param extends NotGuilty because a state was delivered: the window is open for another `challengeSeconds`
-    function closeCase(bytes32 jobId, address accuser, Verdict verdict, bool extends) external;
+    function closeCase(bytes32 jobId, address accuser, Verdict verdict, uint32 segment, bool extends) external;
 
     // ------------------------------------------------------------------------------------------------------------------- views
 
@@ -263,19 +236,11 @@ interface IComputeJobs {
     function job(bytes32 jobId) external view returns (Job memory);
     /// @notice The phase by now, and when it ends (Settled: 0).
     function phaseOf(bytes32 jobId) external view returns (Phase phase, uint48 until);
-    function auditOf(bytes32 jobId, uint8 index) external view returns (Audit memory);
     /// @notice Whose randomness draws the auditors of a job that has a result.
     function seedTimeOf(bytes32 jobId) external view returns (uint64);
-    /// @notice The segments that an auditor of a drawn job replays, ascending only when they are all.
-    /// @dev With v = randomness.valueOf(seedTimeOf(jobId)): Shuffle.begin(uint256(keccak256(abi.encode("segments", v, jobId, auditor))),
-    /// segments, samples), each next. The auditors are IAuditors.draw of keccak256(abi.encode("auditors", v, jobId)), seen in the second
-    /// before the commitment.
+    /// @notice The segments that an auditor of a drawn job replays (IAuditors.segmentsOf, with randomness.valueOf(seedTimeOf(jobId))). The auditors
+    /// are drawn from the seats of the second before the commitment.
     function segmentsOf(JobTerms calldata terms, uint64 auditor) external view returns (uint32[] memory);
-    /// @notice keccak256(abi.encode(chainid, this, jobId, auditor, finding, segment, stateHash, salt)), its first 18 bytes.
-    function sealOf(bytes32 jobId, uint64 auditor, Finding finding, uint32 segment, bytes32 stateHash, bytes32 salt)
-        external
-        view
-        returns (bytes18);
     /// @notice keccak256(abi.encode(chainid, this, renter, nonce, salt)); a job that is no canary has any other word.
     function canarySeal(address renter, uint256 nonce, bytes32 salt) external view returns (bytes32);
     /// @notice keccak256(abi.encode("millrace canary", salt, leaf)).
