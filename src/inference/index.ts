@@ -10,6 +10,8 @@ export type {
   SparseRow,
   YumaMode,
 } from './consensus/epoch-input.ts';
+export { caseAnswer, openReceiptCase, type ReceiptCase } from './court/receipt-case.ts';
+export { type ReceiptJudgeOptions, receiptJudge } from './court/receipt-judge.ts';
 export { type EngineSet, type EngineSetOptions, openEngineSet } from './engines/embedded-engines.ts';
 export type { Engine, TaskType } from './engines/engine.ts';
 export { type EvidenceEntry, type EvidenceQuery, evidenceEpochs, readEvidence } from './judging/evidence.ts';
