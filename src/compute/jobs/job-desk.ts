@@ -1,0 +1,185 @@
+import { bytesToHex, type Hex } from 'viem';
+import type { ChainClient, Signer } from '../../chain/index.ts';
+import { MillraceError } from '../../errors.ts';
+import { meterAllowance, railsBalance, tokenAddress } from '../../token/index.ts';
+import { decodeJobSpec, type JobSpec, specHash } from '../spec/job-spec.ts';
+import { isFileName, sourcesOf } from './job-contents.ts';
+import { type JobOffer, type PriceToken, priceOf, whyNot } from './job-offer.ts';
+import type { JobRecord, JobRecords } from './job-records.ts';
+import { DETERMINISM_NUMBER, type JobTerms, jobDomainOf, jobIdOf, requireTermsSignature, termsFromJson } from './job-terms.ts';
+
+/** What a renter brings: terms that it signed, the work, and what it will hand over. */
+export interface JobOrder {
+  terms: JobTerms;
+  signature: Hex;
+  spec: JobSpec;
+  renterBox: Hex;
+  handed: string[];
+}
+
+/** What the desk stands on. */
+export interface JobDeskOptions {
+  client: ChainClient;
+  signer: Signer;
+  operatorId: bigint;
+  records: JobRecords;
+  /** The present offer. */
+  offer(): JobOffer;
+  /** Jobs that may wait or run at one time. */
+  jobsMax: number;
+}
+
+const ORDER_FIELDS_MAX = 256;
+/** The least time between taking a job and the end of its signatures: to bring it to the chain. */
+const OPEN_SECONDS_MIN = 10;
+const OPEN_SECONDS_MAX = 3600;
+const WAITING: readonly string[] = ['agreed', 'open', 'running', 'done'];
+const RESERVATION_FEE_BPS = 25n;
+const STABLE_FEE_BPS = 200n;
+const BPS = 10_000n;
+
+/**
+ * Reads an order as a renter sends it (JSON).
+ * @throws bad-job-terms, bad-spec, bad-job-order
+ */
+export function readOrder(bytes: Uint8Array): JobOrder {
+  let value: Record<string, unknown>;
+  try {
+    value = JSON.parse(Buffer.from(bytes).toString('utf8')) as Record<string, unknown>;
+  } catch (cause) {
+    throw badOrder('it is no JSON', cause);
+  }
+  const { signature, spec, renterBox, handed } = value ?? {};
+  if (typeof signature !== 'string' || !/^0x[0-9a-fA-F]{130}$/.test(signature)) throw badOrder('it has no signature');
+  if (typeof renterBox !== 'string' || !/^0x[0-9a-f]{64}$/.test(renterBox)) throw badOrder('it has no key to seal outputs to');
+  if (typeof spec !== 'string') throw badOrder('it has no specification');
+  if (!Array.isArray(handed) || handed.length > ORDER_FIELDS_MAX || !handed.every((one) => typeof one === 'string')) {
+    throw badOrder('what it hands over is no list of names');
+  }
+  return {
+    terms: termsFromJson(value.terms),
+    signature: signature as Hex,
+    spec: decodeJobSpec(Buffer.from(spec)),
+    renterBox: renterBox as Hex,
+    handed: handed as string[],
+  };
+}
+
+/**
+ * Takes a job: checks the order against the offer, the renter's money and what runs here, signs, and keeps it. The same order twice is one job.
+ * @throws job-refused with the reason, bad-job-signature
+ */
+export async function takeJob(options: JobDeskOptions, order: JobOrder): Promise<JobRecord> {
+  const { client, signer, records } = options;
+  const { terms, spec, handed } = order;
+  const domain = jobDomainOf(client);
+  const jobId = jobIdOf(domain, terms);
+  const known = records.find(jobId);
+  if (known !== undefined) return known;
+  const waiting = records.all().filter(({ status }) => WAITING.includes(status)).length;
+  if (waiting >= options.jobsMax)
+    throw refused(`${waiting} jobs wait or run, at most ${options.jobsMax} may`, 'Try later, or another provider.');
+  requireTermsSignature({ domain, terms, signer: terms.renter, signature: order.signature });
+  checkWork(options, order);
+  checkTimes(terms, spec, { now: Number(await client.now()), spareSeconds: options.offer().spareSeconds });
+  await checkMoney(client, terms);
+  const record: JobRecord = {
+    jobId,
+    terms,
+    signatures: { renter: order.signature, operator: await signer.signDigest(jobId) },
+    status: 'agreed',
+    renterBox: order.renterBox,
+    handed,
+  };
+  // Two equal orders at one time: the first one's record stands.
+  const meanwhile = records.find(jobId);
+  if (meanwhile !== undefined) return meanwhile;
+  records.add(record, spec);
+  return record;
+}
+
+/** Whether the terms say what the specification says, and the offer takes both. */
+function checkWork({ client, operatorId, offer }: JobDeskOptions, { terms, spec, handed }: JobOrder): void {
+  const now = offer();
+  const { determinism, segments } = spec;
+  if (terms.operatorId !== operatorId) throw refused(`it is for operator ${terms.operatorId}`);
+  if (terms.specHash !== specHash(spec)) throw refused('the terms are for another specification');
+  if (terms.determinism !== DETERMINISM_NUMBER[determinism] || terms.segments !== segments) throw refused('class or segments differ');
+  const hindrance = whyNot(spec, now);
+  if (hindrance !== undefined) throw refused(hindrance, 'Take another provider, or lower the limits of the job.');
+  const token = tokenOf(client, terms.token);
+  const price = token === undefined ? undefined : priceOf(spec, now.prices[token]);
+  if (price === undefined) throw refused(`it is paid in ${terms.token}, which is not taken here`);
+  if (terms.price < price) throw refused(`its price is ${terms.price}, due is ${price}`, 'Ask for the offer again.');
+  if (terms.collateral > now.collateral) throw refused(`it wants ${terms.collateral} of collateral, ${now.collateral} are offered`);
+  const sources = sourcesOf(spec);
+  const strange = handed.find((source) => !sources.includes(source) || !isFileName(source));
+  if (strange !== undefined) throw refused(`${strange.slice(0, 80)} is handed over, but is no file of the job`);
+}
+
+function checkTimes(terms: JobTerms, { limits }: JobSpec, { now, spareSeconds }: { now: number; spareSeconds: number }): void {
+  const left = terms.openUntil - now;
+  if (left < OPEN_SECONDS_MIN || left > OPEN_SECONDS_MAX) {
+    throw refused(`its signatures are good for ${left} s, ${OPEN_SECONDS_MIN} to ${OPEN_SECONDS_MAX} are taken`);
+  }
+  const due = limits.wallSeconds + spareSeconds;
+  if (terms.runSeconds < due) throw refused(`it must be done in ${terms.runSeconds} s, ${due} are needed for its time limit`);
+}
+
+/** The renter's money as it is now; the contract decides when the job is opened. */
+async function checkMoney(client: ChainClient, terms: JobTerms): Promise<void> {
+  const { token, renter: account, price, auditFee } = terms;
+  const needed = costOf(client, { token, price, auditFee });
+  const [balance, allowance] = await Promise.all([
+    railsBalance(client, { token, account }),
+    meterAllowance(client, { payer: account, meter: 'computeJobs', token }),
+  ]);
+  if (balance < needed || allowance < needed) {
+    throw refused(
+      `the renter has ${balance} at the rails and allows ${allowance}; it costs ${needed}`,
+      'Deposit and allow what the job costs.',
+    );
+  }
+}
+
+/** What a job takes from its renter's account, base units: price, audit fee, reservation fee, and 2 % where the token is the stable one. */
+export function costOf(client: ChainClient, terms: Pick<JobTerms, 'token' | 'price' | 'auditFee'>): bigint {
+  const { price } = terms;
+  const share = (bps: bigint) => (price * bps + BPS - 1n) / BPS;
+  return price + terms.auditFee + share(RESERVATION_FEE_BPS) + (tokenOf(client, terms.token) === 'stable' ? share(STABLE_FEE_BPS) : 0n);
+}
+
+/** Which of the network's tokens an address is; undefined for none that jobs are paid in. */
+export function tokenOf(client: ChainClient, address: string): PriceToken | undefined {
+  const is = (name: 'stable' | 'compute') => tokenAddress(client, name).toLowerCase() === address.toLowerCase();
+  return is('stable') ? 'stable' : is('compute') ? 'native' : undefined;
+}
+
+/** An order as it is sent. */
+export function orderToJson(order: Omit<JobOrder, 'terms' | 'spec'> & { terms: Record<string, unknown>; spec: Uint8Array }): Uint8Array {
+  return Buffer.from(JSON.stringify({ ...order, spec: Buffer.from(order.spec).toString('utf8') }));
+}
+
+/** A random word. */
+export function randomWord(): Hex {
+  return bytesToHex(crypto.getRandomValues(new Uint8Array(32)));
+}
+
+function refused(reason: string, hint?: string): MillraceError {
+  return new MillraceError('job-refused', {
+    actor: 'caller',
+    message: `This provider does not take the job: ${reason}`,
+    values: { reason },
+    hint,
+  });
+}
+
+function badOrder(reason: string, cause?: unknown): MillraceError {
+  return new MillraceError('bad-job-order', {
+    actor: 'caller',
+    message: `The order of a job cannot be read: ${reason}`,
+    values: { reason },
+    hint: 'Send it as `millrace run` does.',
+    cause,
+  });
+}

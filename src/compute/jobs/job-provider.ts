@@ -1,0 +1,184 @@
+import { join } from 'node:path';
+import { createReplayGuard } from '../../connect/index.ts';
+import { toMillraceError } from '../../errors.ts';
+import { StrictEngine } from '../../host/index.ts';
+import type { ComputeContext, ComputePart } from '../part.ts';
+import type { DeterminismClass, ProgramKind } from '../spec/job-spec.ts';
+import { tendJobsOnChain } from './job-chain.ts';
+import { type JobOffer, type SignedOffer, signOffer } from './job-offer.ts';
+import { JOB_STATUSES, type JobRecord, type JobRecords, openJobRecords } from './job-records.ts';
+import { answerJobs } from './job-routes.ts';
+import { createJobRuns, type JobRuns } from './job-runs.ts';
+import { jobDomainOf } from './job-terms.ts';
+import { boxKeyOf } from './sealed-box.ts';
+
+/** What a provider of jobs asks for and takes; the rest follows from its machine. */
+export interface JobPolicy extends Pick<JobOffer, 'prices' | 'collateral' | 'wallSecondsMax' | 'spareSeconds'> {
+  /** Whether software of this machine may be run for strangers (`command` jobs): only where all renters are known. */
+  takesCommands: boolean;
+  /** Jobs that may wait or run at one time. */
+  jobsMax: number;
+  /** How long a settled job's outputs are kept, seconds of chain time. */
+  keepSeconds: number;
+}
+
+/** What the part that runs jobs is started with. */
+export interface JobProviderOptions extends ComputeContext {
+  policy: JobPolicy;
+  /** Milliseconds between looks at the chain (default 500). */
+  pollMs?: number;
+}
+
+/** The part, and what a role makes of its parts. */
+export interface JobProvider extends ComputePart {
+  /** Its jobs, newest last. */
+  jobs(): readonly JobRecord[];
+}
+
+const POLL_MS = 500;
+const OFFER_SECONDS = 600;
+/** An offer is signed anew when less than this is left of it. */
+const OFFER_RENEW_SECONDS = 300;
+
+/**
+ * Starts the provider's side of jobs: offers, takes signed terms, fetches or is handed contents, runs, commits, serves states and outputs to who may
+ * have them, settles. What was taken on is on disk; after a kill it goes on.
+ * @throws job-record-broken, unknown-module
+ */
+export async function startJobProvider(options: JobProviderOptions): Promise<JobProvider> {
+  const { client, signer, operatorId, log, policy } = options;
+  const records = openJobRecords(join(options.folder, 'jobs'));
+  const [key, strict] = await Promise.all([boxKeyOf(signer), openStrict(options)]);
+  const executors = await takingStrangers(options);
+  const stopping = new AbortController();
+  let [isDraining, wake] = [false, () => {}];
+  const nudge = () => wake();
+  const runs = createJobRuns({ ...options, records, executors, strict, onChange: nudge });
+  const capable = whatRuns(policy, { executors: executors.map(({ engine }) => engine), isStrict: strict !== undefined });
+  const offerUntil = (expiry: number): JobOffer => {
+    const { cpus, memoryBytes, diskBytes } = options.capacity.total;
+    const { prices, collateral, wallSecondsMax, spareSeconds } = policy;
+    return {
+      operatorId,
+      boxKey: key.publicKey,
+      prices,
+      collateral,
+      wallSecondsMax,
+      spareSeconds,
+      ...capable,
+      cpus,
+      memoryBytes,
+      diskBytes,
+      expiry,
+    };
+  };
+  let signed: SignedOffer | undefined;
+  const signedOffer = async () => {
+    const now = Number(await client.now());
+    if (signed === undefined || signed.offer.expiry - now < OFFER_RENEW_SECONDS) {
+      signed = await signOffer(jobDomainOf(client), signer, offerUntil(now + OFFER_SECONDS));
+    }
+    return signed;
+  };
+  const desk = { client, signer, operatorId, records, jobsMax: policy.jobsMax, offer: () => offerUntil(0) };
+  const isTaking = () => !isDraining && capable.programs.length > 0;
+  const routes = { client, desk, runs, key, guard: createReplayGuard(), signedOffer, isTaking, nudge };
+  const look = async () => {
+    await tendJobsOnChain({ ...options, records });
+    const now = Number(await client.now());
+    runs.look(now);
+    forgetOld(records, { now, keepSeconds: policy.keepSeconds });
+  };
+  const loop = async () => {
+    while (!stopping.signal.aborted) {
+      await look().catch((error) => {
+        const { code, message } = toMillraceError(error);
+        if (!stopping.signal.aborted) log.warn('jobs-not-tended', { code, reason: message });
+      });
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, options.pollMs ?? POLL_MS);
+        wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+        if (stopping.signal.aborted) wake();
+      });
+    }
+  };
+  const looping = loop();
+  log.info('job-provider-started', { operatorId, jobs: records.all().length, programs: capable.programs.join(',') });
+  return {
+    jobs: () => records.all(),
+    fetch: (request) => answerJobs(routes, request),
+    metrics: () => metricsOf(records, runs),
+    status: async () => ({ accepting: isTaking(), running: runs.running(), jobs: countsOf(records), ...capable }),
+    drain() {
+      isDraining = true;
+    },
+    resume() {
+      isDraining = false;
+    },
+    async leave() {
+      isDraining = true;
+      return { unfinished: records.all().filter(({ status }) => status !== 'settled').length };
+    },
+    async stop() {
+      isDraining = true;
+      stopping.abort();
+      wake();
+      await runs.stop();
+      await looping;
+    },
+  };
+}
+
+/** The strict engine, where this machine calculates as all do. */
+async function openStrict({ log }: JobProviderOptions): Promise<StrictEngine | undefined> {
+  try {
+    return await StrictEngine.open();
+  } catch (error) {
+    log.error('strict-engine-unfit', { reason: toMillraceError(error).message, effect: 'strict jobs are not on offer' });
+    return undefined;
+  }
+}
+
+/** Engines that hold strangers' jobs to every limit; what hinders the others is logged with its remedy. */
+async function takingStrangers({ executors, log }: JobProviderOptions): Promise<JobProviderOptions['executors']> {
+  const reports = await Promise.all(executors.map(async (executor) => ({ executor, report: await executor.inspect() })));
+  for (const { report } of reports.filter((one) => !one.report.takesForeign)) {
+    const [first] = report.missing;
+    log.warn('engine-takes-no-jobs', { engine: report.engine, missing: first?.what, fix: first?.fix });
+  }
+  return reports.filter(({ report }) => report.takesForeign).map(({ executor }) => executor);
+}
+
+function whatRuns(
+  { takesCommands }: JobPolicy,
+  { executors, isStrict }: { executors: readonly string[]; isStrict: boolean },
+): Pick<JobOffer, 'programs' | 'classes'> {
+  const runsImages = executors.some((engine) => engine !== 'wasm');
+  const programs: ProgramKind[] = [];
+  if (isStrict || executors.includes('wasm')) programs.push('module');
+  if (runsImages) programs.push('image');
+  if (takesCommands && executors.includes('bubblewrap')) programs.push('command');
+  const classes: DeterminismClass[] = executors.length > 0 ? ['exact-output', 'fingerprint', 'none'] : [];
+  return { programs, classes: isStrict ? ['wasm-strict', ...classes] : classes };
+}
+
+/** What settled jobs left goes after a time; the receipt's hash stays on chain. */
+function forgetOld(records: JobRecords, { now, keepSeconds }: { now: number; keepSeconds: number }): void {
+  for (const record of records.all()) {
+    if (record.status === 'settled' && now > record.terms.openUntil + record.terms.runSeconds + keepSeconds) records.remove(record.jobId);
+  }
+}
+
+function countsOf(records: JobRecords): Record<string, number> {
+  const counts = Object.fromEntries(JOB_STATUSES.map((status) => [status, 0]));
+  for (const { status } of records.all()) counts[status] = (counts[status] ?? 0) + 1;
+  return counts;
+}
+
+function metricsOf(records: JobRecords, runs: JobRuns): string {
+  const counts = Object.entries(countsOf(records)).map(([status, count]) => `millrace_compute_jobs_count{status="${status}"} ${count}\n`);
+  return `${counts.join('')}millrace_compute_jobs_running_count ${runs.running()}\n`;
+}

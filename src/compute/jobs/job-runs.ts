@@ -1,0 +1,205 @@
+import { appendFileSync, mkdirSync, rmSync } from 'node:fs';
+import type { Hex } from 'viem';
+import { writeFileDurably } from '../../durable-file.ts';
+import { MillraceError, toMillraceError } from '../../errors.ts';
+import type { Executor, Job, RunOptions, StrictEngine } from '../../host/index.ts';
+import type { Logger } from '../../log.ts';
+import type { Capacity, Resources } from '../capacity.ts';
+import type { FetchContent } from '../part.ts';
+import type { JobSpec } from '../spec/job-spec.ts';
+import { runSegments } from '../verify/run-segments.ts';
+import { missingContents, prepareContents } from './job-contents.ts';
+import type { JobFolders, JobRecord, JobRecords } from './job-records.ts';
+
+/** What runs jobs. */
+export interface JobRunsOptions {
+  records: JobRecords;
+  capacity: Capacity;
+  executors: readonly Executor[];
+  /** Undefined where this machine does not calculate as all do. */
+  strict: StrictEngine | undefined;
+  fetchContent: FetchContent;
+  log: Logger;
+  /** Called when a job's status has changed. */
+  onChange(): void;
+}
+
+/** The runs of a provider. */
+export interface JobRuns {
+  /** Starts what can be started, oldest first; ends what is too late at protocol time `now`, seconds. */
+  look(now: number): void;
+  /** Segments that a running job has kept. */
+  segmentsOf(jobId: Hex): number | undefined;
+  running(): number;
+  /** Ends all runs where they are; they go on at the next start. */
+  stop(): Promise<void>;
+}
+
+/** A strict module's memory is held twice: as it is, and as it was at the last state. */
+const STRICT_MEMORY_TIMES = 2;
+const RETRY_MS = [1_000, 5_000, 15_000];
+
+/**
+ * Runs jobs as far as there is room, in the order in which they are due: none is passed by a later one, so none starves. A run that was ended by a
+ * kill goes on at its last state, or begins again where it has none.
+ */
+export function createJobRuns(options: JobRunsOptions): JobRuns {
+  const { records, capacity, log } = options;
+  const underWay = new Map<Hex, { promise: Promise<void>; ending: AbortController; segments: number; dueAt: number }>();
+  const notBefore = new Map<Hex, { atMs: number; attempts: number }>();
+  const stopping = new AbortController();
+
+  const start = (record: JobRecord) => {
+    const spec = records.spec(record.jobId);
+    const reservation = capacity.reserve(`job ${record.jobId}`, resourcesOf(spec));
+    if (reservation === undefined) return false;
+    const ending = new AbortController();
+    const run = { ending, segments: 0, dueAt: record.dueAt ?? Number.POSITIVE_INFINITY, promise: Promise.resolve() };
+    underWay.set(record.jobId, run);
+    run.promise = runJob(options, { record, spec, signal: AbortSignal.any([stopping.signal, ending.signal]), progress: run })
+      .catch((error) => pause(record, error))
+      .finally(() => {
+        underWay.delete(record.jobId);
+        reservation.release();
+        options.onChange();
+      });
+    return true;
+  };
+  const pause = (record: JobRecord, error: unknown) => {
+    if (stopping.signal.aborted) return;
+    const attempts = (notBefore.get(record.jobId)?.attempts ?? 0) + 1;
+    const waitMs = RETRY_MS[Math.min(attempts, RETRY_MS.length) - 1] as number;
+    notBefore.set(record.jobId, { atMs: performance.now() + waitMs, attempts });
+    const { code, message } = toMillraceError(error);
+    record.reason = `${code}: ${message}`.slice(0, 500);
+    records.save(record);
+    log.warn('job-run-failed', { jobId: record.jobId, code, reason: message, attempts });
+  };
+  return {
+    look(now) {
+      for (const [, { dueAt, ending }] of underWay) if (now >= dueAt) ending.abort(tooLate(dueAt));
+      const waiting = records
+        .all()
+        .filter(({ jobId, status }) => (status === 'open' || status === 'running') && !underWay.has(jobId))
+        .sort((one, other) => (one.dueAt ?? 0) - (other.dueAt ?? 0));
+      for (const record of waiting) {
+        if (now >= (record.dueAt ?? Number.POSITIVE_INFINITY)) {
+          fail(options, record, tooLate(record.dueAt as number));
+          continue;
+        }
+        if (missingContents(record.handed, records.folders(record.jobId)).length > 0) continue;
+        if (performance.now() < (notBefore.get(record.jobId)?.atMs ?? 0)) continue;
+        if (!start(record)) return;
+      }
+    },
+    segmentsOf: (jobId) => underWay.get(jobId)?.segments,
+    running: () => underWay.size,
+    async stop() {
+      stopping.abort(new MillraceError('node-stopping', { actor: 'host', message: 'The node stops' }));
+      await Promise.allSettled([...underWay.values()].map(({ promise }) => promise));
+    },
+  };
+}
+
+/** What a job takes of the machine. */
+export function resourcesOf({ limits, determinism }: JobSpec): Resources {
+  return {
+    cpus: determinism === 'wasm-strict' ? Math.max(1, limits.milliCpus / 1000) : limits.milliCpus / 1000,
+    memoryBytes: limits.memoryBytes * (determinism === 'wasm-strict' ? STRICT_MEMORY_TIMES : 1),
+    diskBytes: limits.diskBytes,
+    processes: limits.processes,
+  };
+}
+
+async function runJob(
+  options: JobRunsOptions,
+  run: { record: JobRecord; spec: JobSpec; signal: AbortSignal; progress: { segments: number } },
+): Promise<void> {
+  const { records, log } = options;
+  const { record, spec, signal, progress } = run;
+  const folders = records.folders(record.jobId);
+  if (record.status !== 'running') {
+    record.status = 'running';
+    records.save(record);
+  }
+  log.info('job-started', { jobId: record.jobId, program: spec.program.kind, determinism: spec.determinism });
+  try {
+    const ready = await prepareContents({ spec, handed: record.handed, folders }, { fetchContent: options.fetchContent, signal });
+    for (const folder of [folders.run, folders.artefacts]) mkdirSync(folder, { recursive: true, mode: 0o700 });
+    const done = await runSegments({ spec, ...ready }, enginesFor(options, spec, folders), {
+      folder: folders.run,
+      artefactFolder: folders.artefacts,
+      signal,
+      onState: (index) => {
+        progress.segments = index;
+      },
+    });
+    const { commitment, outputDigest, end, artefacts } = done;
+    writeFileDurably(folders.stateHashes, Buffer.from(commitment.leaves.map(({ stateHash }) => stateHash.slice(2)).join(''), 'hex'));
+    Object.assign(record, { status: 'done', result: { root: commitment.root, outputDigest }, end, artefacts, reason: undefined });
+    records.save(record);
+    log.info('job-done', { jobId: record.jobId, end, segments: spec.segments });
+  } catch (error) {
+    // The work itself is at fault, or it is too late: running it once more changes nothing.
+    if (error instanceof MillraceError && error.actor === 'caller') return fail(options, record, error);
+    throw error;
+  }
+}
+
+function fail({ records, log, onChange }: JobRunsOptions, record: JobRecord, error: MillraceError): void {
+  record.status = 'failed';
+  record.reason = `${error.code}: ${error.message}`.slice(0, 500);
+  records.save(record);
+  log.warn('job-failed', { jobId: record.jobId, code: error.code, reason: error.message });
+  onChange();
+}
+
+/** The engines for a job; what it prints is kept beside its outputs. */
+function enginesFor({ executors, strict }: JobRunsOptions, spec: JobSpec, folders: JobFolders) {
+  const executor = executorFor(executors, spec);
+  rmSync(folders.log, { force: true });
+  let written = 0;
+  const keep = (bytes: Uint8Array) => {
+    if (written < spec.limits.outputBytes) appendFileSync(folders.log, bytes, { mode: 0o600 });
+    written += bytes.length;
+  };
+  const logged: Executor = {
+    engine: executor.engine,
+    inspect: () => executor.inspect(),
+    importImage: (path) => executor.importImage(path),
+    run: (job: Job, given?: RunOptions) => executor.run(job, { ...given, onLog: ({ bytes }) => keep(bytes) }),
+    close: async () => {},
+  };
+  return { executor: logged, strict: strict ?? strictMissing() };
+}
+
+/** The engine that takes a program: modules whose class is not strict run in memory, all else in the default one. */
+function executorFor(executors: readonly Executor[], { program }: JobSpec): Executor {
+  const wanted = program.kind === 'module' ? 'wasm' : undefined;
+  const executor = executors.find(({ engine }) => (wanted === undefined ? engine !== 'wasm' : engine === wanted)) ?? executors[0];
+  if (executor !== undefined) return executor;
+  throw new MillraceError('no-executor', {
+    actor: 'host',
+    message: 'No engine runs jobs on this machine',
+    hint: 'apt-get install bubblewrap, then start the node again.',
+  });
+}
+
+/** Jobs of this class are not on offer where the engine is missing; it is never reached. */
+function strictMissing(): StrictEngine {
+  return {
+    start: () =>
+      Promise.reject(
+        new MillraceError('strict-engine-missing', { actor: 'host', message: 'This machine runs no strict jobs', hint: 'See its log.' }),
+      ),
+  } as unknown as StrictEngine;
+}
+
+function tooLate(dueAt: number): MillraceError {
+  return new MillraceError('job-too-late', {
+    actor: 'caller',
+    message: `Its result was due at ${dueAt}`,
+    values: { dueAt },
+    hint: 'Its renter gets the money back; it may run elsewhere.',
+  });
+}
