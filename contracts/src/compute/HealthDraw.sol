@@ -18,12 +18,14 @@ library HealthDraw {
         uint256 key = uint256(keccak256(abi.encode(seed, round)));
         uint256 half = _halfBits(seats);
         uint256 place = seat;
-        do place = _forward(key, half, place);
-        while (place >= seats);
+        do {
+            place = _forward(key, half, place);
+        } while (place >= seats);
         place ^= 1;
         if (place >= seats) return NOBODY;
-        do place = _backward(key, half, place);
-        while (place >= seats);
+        do {
+            place = _backward(key, half, place);
+        } while (place >= seats);
         return uint32(place);
     }
 

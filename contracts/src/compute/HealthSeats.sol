@@ -33,7 +33,14 @@ abstract contract HealthSeats is IComputeHealth {
     /// Number of seats from an hour on.
     Checkpoints.Trace208 private _counts;
 
-    constructor(IComputeMarket market_, IOperators operators_, IStakeVault stakeVault_, uint64 startTime_, uint32 hourSeconds_, uint96 deviceStake_) {
+    constructor(
+        IComputeMarket market_,
+        IOperators operators_,
+        IStakeVault stakeVault_,
+        uint64 startTime_,
+        uint32 hourSeconds_,
+        uint96 deviceStake_
+    ) {
         (market, operators, stakeVault) = (market_, operators_, stakeVault_);
         (startTime, hourSeconds, deviceStake) = (startTime_, hourSeconds_, deviceStake_);
     }

@@ -97,7 +97,13 @@ interface IComputeHealth {
     }
 
     event SeatTaken(
-        uint32 indexed seat, uint64 indexed deviceId, uint64 indexed operatorId, uint32 fromHour, uint32 rate, uint32 memoryMbs, bytes32 deviceClass
+        uint32 indexed seat,
+        uint64 indexed deviceId,
+        uint64 indexed operatorId,
+        uint32 fromHour,
+        uint32 rate,
+        uint32 memoryMbs,
+        bytes32 deviceClass
     );
     event SeatLeft(uint32 indexed seat, uint64 indexed deviceId, uint64 indexed operatorId, uint32 untilHour, Reason reason);
     event Reported(uint64 indexed operatorId, uint32 indexed hour, uint32 indexed page, bytes data);
