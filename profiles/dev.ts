@@ -144,6 +144,27 @@ export const profile: Profile = {
     threshold: 2,
     missesMax: 3,
   },
+  // a twelfth of an hour, so that one is measured, proposed and final within seven minutes; the other numbers as in earnest
+  computeHealth: {
+    hourSeconds: 300,
+    reportSeconds: 60,
+    proposeSeconds: 60,
+    windowSeconds: 120,
+    rounds: 5,
+    statementsMin: 1,
+    rateWeight: 1,
+    memoryWeight: 1,
+    bandwidthRef: 1000,
+    latencyRef: 50_000,
+    slotSeconds: 20,
+    deadlineMs: 2000,
+    rateFillBps: 5000,
+    memoryFillBps: 2000,
+    bond: TOKEN,
+    deviceStake: TOKEN / 10n,
+  },
+  // a device is paid its whole share after an hour of these hours
+  computeRewards: { shareBps: 5000, baseBps: 2000, streakHours: 12, vestSeconds: 600 },
   receiptCourt: {
     bond: 50n * TOKEN,
     slash: 10n * TOKEN,

@@ -142,6 +142,28 @@ export const profile: Profile = {
     threshold: 3,
     missesMax: 5,
   },
+  // Statements of two of three partners make a figure. From 10 MB/s on, and below 50 ms, a line counts no more: it is not what is sold.
+  // Challenges of two seconds an hour take 0.06 % of a device's time, 70 % of their deadline.
+  computeHealth: {
+    hourSeconds: 3600,
+    reportSeconds: 600,
+    proposeSeconds: 600,
+    windowSeconds: 6 * 3600,
+    rounds: 3,
+    statementsMin: 2,
+    rateWeight: 1,
+    memoryWeight: 1,
+    bandwidthRef: 10_000,
+    latencyRef: 50_000,
+    slotSeconds: 60,
+    deadlineMs: 2000,
+    rateFillBps: 5000,
+    memoryFillBps: 2000,
+    bond: 10n * TOKEN,
+    deviceStake: TOKEN,
+  },
+  // the whole share after a day without a gap; vested over the time in which somebody on holiday disputes a figure
+  computeRewards: { shareBps: 5000, baseBps: 2000, streakHours: 24, vestSeconds: 7 * 86_400 },
   receiptCourt: {
     bond: 500n * TOKEN,
     slash: 100n * TOKEN,

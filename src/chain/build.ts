@@ -1,5 +1,6 @@
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { type Abi, encodeDeployData, type Hex, keccak256, toHex } from 'viem';
+import { type Abi, encodeDeployData, type Hex, keccak256 } from 'viem';
 import { MillraceError } from '../errors.ts';
 import type { ChainClient } from './client.ts';
 import { abis, type ModuleName } from './contracts.generated.ts';
@@ -12,6 +13,8 @@ interface CompiledContract {
   immutables: [number, number][];
   bytecode: Hex;
 }
+
+const BYTECODE_FILE = new URL('./bytecode.generated.json', import.meta.url);
 
 let compiled: Record<string, CompiledContract> | undefined;
 
@@ -46,10 +49,9 @@ export async function listForeignModules(client: ChainClient): Promise<string[]>
   return names.filter((_, index) => foreign[index]);
 }
 
-/** keccak256 over the creation code of all contracts. */
-export function buildHash(): Hex {
-  const codes = Object.entries(compiledContracts()).map(([name, { bytecode }]) => [name, keccak256(bytecode)]);
-  return keccak256(toHex(JSON.stringify(codes)));
+/** SHA-256 over all contracts' compiled code, as hex: another one is another build. */
+export function buildHash(): string {
+  return createHash('sha256').update(readFileSync(BYTECODE_FILE)).digest('hex');
 }
 
 function compiledContract(name: ModuleName): CompiledContract {
@@ -65,6 +67,6 @@ function compiledContract(name: ModuleName): CompiledContract {
 
 /** Read on first use: most processes never deploy. */
 function compiledContracts(): Record<string, CompiledContract> {
-  compiled ??= JSON.parse(readFileSync(new URL('./bytecode.generated.json', import.meta.url), 'utf8')) as Record<string, CompiledContract>;
+  compiled ??= JSON.parse(readFileSync(BYTECODE_FILE, 'utf8')) as Record<string, CompiledContract>;
   return compiled;
 }

@@ -49,7 +49,7 @@ const RANDOMNESS_SOURCES = { 'prev-randao': 0, 'trusted-operator': 1, beacon: 2 
 /** The contracts in the order in which they are created (decision 0002). Five more come out of these: `networkToken`, `timelock`,
  * `inferenceToken`, `computeToken`, and `storageFile`, which all files' accounts are clones of. */
 export function createSteps(inputs: DeployInputs, genesis: number): CreateStep[] {
-  const { profile, survey, deployer, allocations, stableToken } = inputs;
+  const { profile, survey, deployer, allocations, computeLaunch, stableToken } = inputs;
   const { name: tokenName, symbol } = profile.token;
   const { source, beacon } = survey.randomness;
   const parameters = Object.entries(profile.parameters).map(([key, bounds]) => ({ key: toHex(key, { size: 32 }), ...bounds }));
@@ -101,7 +101,11 @@ export function createSteps(inputs: DeployInputs, genesis: number): CreateStep[]
     { name: 'channels', args: (at) => [at('networkToken'), profile.channels.feeBps] },
   ];
   if (stableToken === undefined) steps.push({ name: 'stableToken', args: () => [] });
-  return [...steps, ...inferenceSteps(profile), ...computeSteps(inputs)];
+  steps.push({
+    name: 'computeEmission',
+    args: (at) => [at('registry'), profile.computeToken.name, profile.computeToken.symbol, holdersOf(computeLaunch, deployer)],
+  });
+  return [...steps, ...inferenceSteps(profile), ...computeSteps(profile)];
 }
 
 function holdersOf(allocations: readonly Allocation[], deployer: Address): { to: Address; amount: bigint }[] {
@@ -122,7 +126,7 @@ function inferenceSteps(profile: Profile): CreateStep[] {
         backerIncome.takeBps,
         backerIncome.takeDelaySeconds,
         ...(['registry', 'stakeVault', 'operators'] as const).map(at),
-        (['inferenceToken', 'networkToken', 'stableToken'] as const).map(at),
+        (['inferenceToken', 'networkToken', 'stableToken', 'computeToken'] as const).map(at),
       ],
     },
     { name: 'receiptCourt', args: (at) => [receiptCourt, ...(['operators', 'stakeVault', 'rails', 'jury'] as const).map(at)] },
@@ -137,14 +141,10 @@ function inferenceSteps(profile: Profile): CreateStep[] {
   ];
 }
 
-/** The compute network's contracts (decisions 0028, 0029). `computeToken` comes out of `computeEmission`. */
-function computeSteps({ profile, deployer, computeLaunch }: DeployInputs): CreateStep[] {
-  const { computeToken, buybackAuction, computeMarket, leaseProbers } = profile;
+/** The compute network's contracts (decisions 0028 to 0030) after its emission, of which `computeToken` comes. */
+function computeSteps(profile: Profile): CreateStep[] {
+  const { buybackAuction, computeMarket, leaseProbers, computeHealth, computeRewards } = profile;
   return [
-    {
-      name: 'computeEmission',
-      args: (at) => [at('registry'), computeToken.name, computeToken.symbol, holdersOf(computeLaunch, deployer)],
-    },
     { name: 'buybackAuction', args: (at) => [buybackAuction, ...(['rails', 'stableToken', 'computeToken'] as const).map(at)] },
     {
       name: 'computeMarket',
@@ -158,6 +158,19 @@ function computeSteps({ profile, deployer, computeLaunch }: DeployInputs): Creat
       args: (at) => [
         leaseProbers,
         ...(['computeMarket', 'operators', 'stakeVault', 'rails', 'randomness', 'stableToken'] as const).map(at),
+      ],
+    },
+    {
+      name: 'computeHealth',
+      args: (at) => [computeHealth, ...(['computeMarket', 'operators', 'stakeVault', 'randomness', 'computeEmission'] as const).map(at)],
+    },
+    { name: 'leaseFees', args: (at) => [at('computeMarket'), at('rails')] },
+    {
+      name: 'computeRewards',
+      args: (at) => [
+        computeRewards,
+        ...(['computeHealth', 'computeEmission', 'buybackAuction', 'backerIncome'] as const).map(at),
+        [at('leaseFees')],
       ],
     },
   ];

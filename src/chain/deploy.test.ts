@@ -60,8 +60,8 @@ test('a network on the embedded chain is complete, sealed, and no key holds a po
     assert.equal(await client.read('registry', 'isSealed'), true);
     assert.deepEqual(
       await client.read('registry', 'slashers'),
-      (['storageMarket', 'checkers', 'orderBook', 'jury', 'receiptCourt', 'computeMarket', 'leaseProbers'] as const).map((name) =>
-        client.address(name),
+      (['storageMarket', 'checkers', 'orderBook', 'jury', 'receiptCourt', 'computeMarket', 'leaseProbers', 'computeHealth'] as const).map(
+        (name) => client.address(name),
       ),
     );
     assert.equal((await client.read('possession', 'config')).period, 300);
@@ -81,7 +81,7 @@ test('a network on the embedded chain is complete, sealed, and no key holds a po
       'governor rules': 'timelock',
       'networkToken.mint': 'emission',
       'emission.mint (what the schedule says)': 'anyone',
-      'stakeVault.lock, stakeVault.slash': 'leaseProbers', // the last of them, see above
+      'stakeVault.lock, stakeVault.slash': 'computeHealth', // the last of them, see above
       'receiptCourt.rule': 'jury',
       'possession.insert, possession.remove': 'storageMarket',
       'storageMarket.open, storageMarket.extend': 'dealDesk',
@@ -133,7 +133,7 @@ test('every profile is accepted by the contracts, and its withdrawal delay cover
     await client.read('registry', 'checkExposure');
     const delay = await client.read('stakeVault', 'withdrawalDelaySeconds');
     assert.equal(delay, profile.parameters['vault.withdrawalDelay']?.value);
-    for (const slasher of ['storageMarket', 'jury', 'receiptCourt', 'computeMarket', 'leaseProbers'] as const) {
+    for (const slasher of ['storageMarket', 'jury', 'receiptCourt', 'computeMarket', 'leaseProbers', 'computeHealth'] as const) {
       const exposure = await client.read(slasher, 'exposureSeconds');
       assert.ok(
         (profile.parameters['vault.withdrawalDelay']?.min ?? 0n) >= exposure,

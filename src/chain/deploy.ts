@@ -42,7 +42,16 @@ export interface DeployOptions extends RandomnessDeclaration {
 }
 
 /** Modules whose names may slash stake. */
-const SLASHERS: readonly string[] = ['storageMarket', 'checkers', 'orderBook', 'jury', 'receiptCourt', 'computeMarket', 'leaseProbers'];
+const SLASHERS: readonly string[] = [
+  'storageMarket',
+  'checkers',
+  'orderBook',
+  'jury',
+  'receiptCourt',
+  'computeMarket',
+  'leaseProbers',
+  'computeHealth',
+];
 
 /**
  * Puts all contracts of a network on a chain, seals the registry, checks that no plain account holds a power, and writes the signed

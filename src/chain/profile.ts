@@ -161,6 +161,27 @@ export interface Profile {
     threshold: number;
     missesMax: number;
   };
+  /** `IComputeHealth.Config`. */
+  computeHealth: {
+    hourSeconds: number;
+    reportSeconds: number;
+    proposeSeconds: number;
+    windowSeconds: number;
+    rounds: number;
+    statementsMin: number;
+    rateWeight: number;
+    memoryWeight: number;
+    bandwidthRef: number;
+    latencyRef: number;
+    slotSeconds: number;
+    deadlineMs: number;
+    rateFillBps: number;
+    memoryFillBps: number;
+    bond: bigint;
+    deviceStake: bigint;
+  };
+  /** `IComputeRewards.Config`. */
+  computeRewards: { shareBps: number; baseBps: number; streakHours: number; vestSeconds: number };
   /** `IReceiptCourt.Config`. */
   receiptCourt: {
     bond: bigint;
