@@ -8,7 +8,8 @@ pragma solidity ^0.8.26;
 /// Life of a job, each step by batches:
 ///   open      anybody brings the signed terms: fees, price and audit fee leave the renter's account at the rails, collateral is locked
 ///   commit    the operator's node key, within `runSeconds`: root of the T + 1 leaves and digest of the output
-///   draw      anybody, once the randomness of `seedTimeOf` is fixed: auditors, and each one's own segments
+///   draw      anybody, once the randomness of `seedTimeOf` is fixed: auditors, from the seats of the second before the commitment, and each
+///             one's own segments (IAuditors.segmentsOf)
 ///   seal      each auditor (IAuditors.sealAudits), within `auditSeconds`, or until the last has sealed: hides what it found
 ///   reveal    anybody who knows it (IAuditors.revealAudits), within `openSeconds`, or until the last is revealed: Right; Wrong at a segment;
 ///             or a state Withheld
@@ -125,6 +126,7 @@ interface IComputeJobs {
         bytes operator;
     }
 
+    /// @notice Of the module `jobRules`, which has it.
     struct Config {
         uint128[4] collateralMin; // by Determinism
         uint128 nativeSegmentFeeMin; // least audit fee for each auditor and segment, in each token
@@ -238,9 +240,6 @@ interface IComputeJobs {
     function phaseOf(bytes32 jobId) external view returns (Phase phase, uint48 until);
     /// @notice Whose randomness draws the auditors of a job that has a result.
     function seedTimeOf(bytes32 jobId) external view returns (uint64);
-    /// @notice The segments that an auditor of a drawn job replays (IAuditors.segmentsOf, with randomness.valueOf(seedTimeOf(jobId))). The auditors
-    /// are drawn from the seats of the second before the commitment.
-    function segmentsOf(JobTerms calldata terms, uint64 auditor) external view returns (uint32[] memory);
     /// @notice keccak256(abi.encode(chainid, this, renter, nonce, salt)); a job that is no canary has any other word.
     function canarySeal(address renter, uint256 nonce, bytes32 salt) external view returns (bytes32);
     /// @notice keccak256(abi.encode("millrace canary", salt, leaf)).
@@ -252,5 +251,4 @@ interface IComputeJobs {
     /// @notice Held for jobs that are not settled, and for the pools, by token; beside it `feesAside` in the stable token.
     function held(address token) external view returns (uint256);
     function taskLog() external view returns (uint256 batches, bytes32 head);
-    function config() external view returns (Config memory);
 }

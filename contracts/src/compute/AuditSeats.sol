@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.26;
+
+import {Checkpoints} from "@openzeppelin/contracts/utils/structs/Checkpoints.sol";
+import {IOperators} from "../chain/IOperators.sol";
+import {IModule, IRegistry} from "../chain/IRegistry.sol";
+import {Shuffle} from "../chain/Shuffle.sol";
+import {IStakeVault} from "../token/IStakeVault.sol";
+import {IAuditors} from "./IAuditors.sol";
+
+/// @title AuditSeats: seats with locked stake, and the draw from them. Part of Auditors.
+/// @notice A place is a seat's number, as in JurySeats: one that was left is taken again, and who held it when is remembered, so a draw sees
+/// the seats of an earlier second. Locked stake >= seats * seatStake until a loss, and >= duties * liePenalty always.
+abstract contract AuditSeats is IAuditors, IModule {
+    using Checkpoints for Checkpoints.Trace208;
+    using Shuffle for Shuffle.Order;
+
+    uint32 public constant SEATS_MAX = 64; // of one operator
+    /// Places looked at in one draw.
+    uint256 private constant STEPS_MAX = 256;
+    uint32 private constant SECONDS_MAX = 30 days;
+
+    IRegistry public immutable registry;
+    IOperators public immutable operators;
+    IStakeVault public immutable stakeVault;
+
+    Config internal _config; // written once, in the constructor
+    /// @inheritdoc IAuditors
+    uint256 public auditorCount;
+    Checkpoints.Trace208 private _counts; // places ever, by time
+    mapping(uint256 place => Checkpoints.Trace208) private _holders; // operator, by time; 0: nobody
+    uint32[] private _free;
+    mapping(uint64 operatorId => uint32[]) private _placesOf;
+    mapping(uint64 operatorId => Auditor) internal _auditors;
+
+    /// Who is looked for.
+    struct Search {
+        bytes32 seed;
+        uint48 seenAt;
+        uint256 count;
+        uint64 provider;
+        bool needsRoom;
+        address[4] keys; // of the provider, and the renter
+    }
+
+    constructor(Config memory c, IRegistry registry_, IOperators operators_, IStakeVault stakeVault_) {
+        if (c.liePenalty == 0 || c.liePenalty > c.seatStake) revert BadConfig("liePenalty", c.liePenalty, c.seatStake);
+        if (c.silencePenalty > c.liePenalty) revert BadConfig("silencePenalty", c.silencePenalty, c.liePenalty);
+        if (c.leaveSeconds == 0 || c.leaveSeconds > SECONDS_MAX) revert BadConfig("leaveSeconds", c.leaveSeconds, SECONDS_MAX);
+        (_config, registry, operators, stakeVault) = (c, registry_, operators_, stakeVault_);
+    }
+
+    // ------------------------------------------------------------------------------------------------------------------- seats
+
+    /// @inheritdoc IAuditors
+    function enrol(uint64 operatorId, uint32 count) external {
+        if (operators.nodeKeyOf(operatorId) != msg.sender) revert NoOperator(msg.sender);
+        Auditor storage a = _auditors[operatorId];
+        if (count == 0 || count > SEATS_MAX - a.seats) revert BadSeatCount(count, SEATS_MAX - a.seats);
+        for (uint32 i; i < count; ++i) {
+            uint32 place = _takePlace();
+            _holders[place].push(uint48(block.timestamp), operatorId);
+            _placesOf[operatorId].push(place);
+        }
+        if (a.seats == 0) {
+            ++auditorCount;
+            a.since = uint48(block.timestamp);
+        }
+        a.seats += count;
+        emit SeatsTaken(operatorId, count, a.seats);
+        uint256 needed = uint256(a.seats) * _config.seatStake;
+        uint256 locked = _lockedOf(operatorId);
+        if (needed > locked) stakeVault.lock(operatorId, needed - locked);
+    }
+
+    /// @inheritdoc IAuditors
+    function leave(uint64 operatorId, uint32 count) external {
+        if (operators.nodeKeyOf(operatorId) != msg.sender && operators.ownerOf(operatorId) != msg.sender) revert NoOperator(msg.sender);
+        uint32 seats = _auditors[operatorId].seats;
+        if (count == 0 || count > seats) revert BadSeatCount(count, seats);
+        _vacate(operatorId, count);
+    }
+
+    /// @inheritdoc IAuditors
+    function unlock(uint64 operatorId) external {
+        Auditor storage a = _auditors[operatorId];
+        if (block.timestamp < a.unlocksAt) revert StillLocked(operatorId, a.unlocksAt, block.timestamp);
+        uint256 seats = uint256(a.seats) * _config.seatStake;
+        uint256 atRisk = uint256(a.duties) * _config.liePenalty;
+        uint256 kept = seats > atRisk ? seats : atRisk;
+        uint256 locked = _lockedOf(operatorId);
+        if (locked <= kept) revert NothingToUnlock(operatorId);
+        emit SeatsUnlocked(operatorId, locked - kept);
+        stakeVault.unlock(operatorId, locked - kept);
+    }
+
+    function _takePlace() private returns (uint32 place) {
+        if (_free.length != 0) {
+            place = _free[_free.length - 1];
+            _free.pop();
+        } else {
+            place = uint32(_counts.latest());
+            _counts.push(uint48(block.timestamp), place + 1);
+        }
+    }
+
+    /// Takes a penalty; seats that the rest does not cover are lost.
+    function _penalise(uint64 operatorId, uint256 amount, IStakeVault.Payout memory payout) internal {
+        stakeVault.slash(operatorId, amount, payout);
+        uint256 covered = _lockedOf(operatorId) / _config.seatStake;
+        uint32 seats = _auditors[operatorId].seats;
+        if (covered < seats) _vacate(operatorId, seats - uint32(covered));
+    }
+
+    function _vacate(uint64 operatorId, uint32 count) private {
+        Auditor storage a = _auditors[operatorId];
+        uint32[] storage places = _placesOf[operatorId];
+        for (uint32 i; i < count; ++i) {
+            uint32 place = places[places.length - 1];
+            places.pop();
+            _holders[place].push(uint48(block.timestamp), 0);
+            _free.push(place);
+        }
+        a.seats -= count;
+        a.unlocksAt = uint48(block.timestamp) + _config.leaveSeconds;
+        if (a.seats == 0) --auditorCount;
+        emit SeatsLeft(operatorId, count, a.seats, a.unlocksAt);
+    }
+
+    // ---------------------------------------------------------------------------------------------------------------- the draw
+
+    /// @inheritdoc IAuditors
+    function draw(bytes32 seed, uint48 seenAt, uint256 count, uint64 provider, address renter) public view returns (uint64[] memory) {
+        return _draw(_searchFor(seed, seenAt, count, provider, renter, true));
+    }
+
+    /// @inheritdoc IAuditors
+    function drawCommittee(bytes32 seed, uint48 seenAt, uint256 count, uint64 provider, address renter)
+        external
+        view
+        returns (uint64[] memory)
+    {
+        return _draw(_searchFor(seed, seenAt, count, provider, renter, false));
+    }
+
+    function _searchFor(bytes32 seed, uint48 seenAt, uint256 count, uint64 provider, address renter, bool needsRoom)
+        private
+        view
+        returns (Search memory s)
+    {
+        address[3] memory keys = _keysOf(provider);
+        s = Search(seed, seenAt, count, provider, needsRoom, [keys[0], keys[1], keys[2], renter]);
+    }
+
+    function _draw(Search memory s) private view returns (uint64[] memory found) {
+        uint48 at = s.seenAt - 1;
+        Shuffle.Order memory order = Shuffle.begin(uint256(s.seed), _counts.upperLookup(at), STEPS_MAX);
+        found = new uint64[](s.count);
+        uint256 count;
+        while (count < s.count && !order.isDone()) {
+            uint64 operatorId = uint64(_holders[order.next()].upperLookup(at));
+            if (operatorId == 0 || _isIn(found, count, operatorId) || !_isEligible(operatorId, s)) continue;
+            found[count++] = operatorId;
+        }
+        assembly ("memory-safe") {
+            mstore(found, count)
+        }
+    }
+
+    function _isIn(uint64[] memory list, uint256 count, uint64 operatorId) private pure returns (bool) {
+        for (uint256 i; i < count; ++i) {
+            if (list[i] == operatorId) return true;
+        }
+        return false;
+    }
+
+    function _isEligible(uint64 operatorId, Search memory s) private view returns (bool) {
+        if (operatorId == s.provider) return false;
+        if (s.needsRoom && _lockedOf(operatorId) / _config.liePenalty <= _auditors[operatorId].duties) return false;
+        address[3] memory keys = _keysOf(operatorId);
+        for (uint256 k; k < 3; ++k) {
+            for (uint256 i; i < 4; ++i) {
+                if (keys[k] == s.keys[i]) return false;
+            }
+            if (stakeVault.sharesOf(s.provider, keys[k]) != 0) return false;
+        }
+        return true;
+    }
+
+    function _keysOf(uint64 operatorId) private view returns (address[3] memory) {
+        return [operators.ownerOf(operatorId), operators.nodeKeyOf(operatorId), operators.beneficiaryOf(operatorId)];
+    }
+
+    function _lockedOf(uint64 operatorId) private view returns (uint256) {
+        return stakeVault.lockedOfModule(operatorId, address(this));
+    }
+
+    // ------------------------------------------------------------------------------------------------------------------- views
+
+    /// @inheritdoc IAuditors
+    function auditor(uint64 operatorId) external view returns (Auditor memory) {
+        return _auditors[operatorId];
+    }
+
+    /// @inheritdoc IAuditors
+    function config() external view returns (Config memory) {
+        return _config;
+    }
+
+    /// @notice From leaving a seat to its unlock. What backs a duty stays locked until its job is settled, however late that is.
+    function exposureSeconds() external view returns (uint64) {
+        return _config.leaveSeconds;
+    }
+}
