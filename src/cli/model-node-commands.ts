@@ -124,7 +124,11 @@ function registerValidatorRun(validator: Command, run: Run): void {
     .option('--probes <count>', 'probes of each miner in an epoch (validatorProbes; 6)')
     .option('--emission-price <amount>', 'what a token of the inference network is worth in this network’s (validatorEmissionPrice)')
     .option('--tab-max <amount>', 'most tokens paid ahead to one miner (validatorTabMax; 1)')
-    .option('--images <folder>', 'photographs that probes are varied from (validatorImages)');
+    .option('--images <folder>', 'photographs that probes are varied from (validatorImages)')
+    .option(
+      '--cases <count>',
+      'most cases brought before the jury for what a re-run refutes, each with a bond that can be lost (validatorCases; 0)',
+    );
   withAddress(command, 'validatorListen; 127.0.0.1:9300')
     .addHelpText(
       'after',

@@ -50,6 +50,7 @@ const FLAGS = {
   emissionPrice: 'validatorEmissionPrice',
   tabMax: 'validatorTabMax',
   images: 'validatorImages',
+  cases: 'validatorCases',
 } as const satisfies Record<string, keyof typeof INFERENCE_DEFAULTS>;
 
 type ShortFlags = { [name in keyof typeof FLAGS]?: string | string[] };

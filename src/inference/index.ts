@@ -10,8 +10,9 @@ export type {
   SparseRow,
   YumaMode,
 } from './consensus/epoch-input.ts';
-export { caseAnswer, openReceiptCase, type ReceiptCase } from './court/receipt-case.ts';
+export { CASES_PATH, caseAnswer, openReceiptCase, type ReceiptCase } from './court/receipt-case.ts';
 export { type ReceiptJudgeOptions, receiptJudge } from './court/receipt-judge.ts';
+export { openReceiptReporter, type ReceiptReporter, type ReceiptReporterOptions, type SeenReceipt } from './court/receipt-reporter.ts';
 export { type EngineSet, type EngineSetOptions, openEngineSet } from './engines/embedded-engines.ts';
 export type { Engine, TaskType } from './engines/engine.ts';
 export { type EvidenceEntry, type EvidenceQuery, evidenceEpochs, readEvidence } from './judging/evidence.ts';
@@ -27,7 +28,7 @@ export {
   SHOWN_SIGNED_HEADERS,
   writeShown,
 } from './judging/shown-requests.ts';
-export { type SubnetJudge, startSubnetJudge } from './judging/subnet-judge.ts';
+export { type SubnetJudge, type SubnetJudgeOptions, startSubnetJudge } from './judging/subnet-judge.ts';
 export { textProgram } from './language/text-generator.ts';
 export {
   askBackend,

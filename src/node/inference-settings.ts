@@ -48,6 +48,8 @@ export const INFERENCE_DEFAULTS = {
   validatorTabMax: '1',
   /** Photographs that a validator varies where users have not yet allowed enough of theirs. */
   validatorImages: '',
+  /** Cases that a validator brings before the jury at most, ever: each needs a bond, which is lost when the jury finds the miner not guilty. 0: none. */
+  validatorCases: '0',
 } as const;
 
 const DECIMALS = 18;
@@ -128,6 +130,13 @@ export function countOf(name: keyof typeof INFERENCE_DEFAULTS, given: InferenceS
   const count = Number(text);
   if (Number.isInteger(count) && count >= 1 && count <= max) return count;
   throw badSetting(name, text, `a whole number from 1 to ${max}`);
+}
+
+/** How many cases a validator may bring before the jury. @throws bad-inference-setting */
+export function casesMaxOf(given: InferenceSettings | undefined): number {
+  const text = inferenceSettings(given).validatorCases;
+  if (/^\d{1,4}$/.test(text)) return Number(text);
+  throw badSetting('validatorCases', text, 'a whole number up to 9999');
 }
 
 /** A model of a backend: what it does, the name that callers ask for, and its name there. */

@@ -8,6 +8,7 @@ import type { MinerStart } from './miner-role.ts';
 import { localPulseUrls } from './network-beacon.ts';
 import { metricLines } from './relay-role.ts';
 import type { Role } from './role.ts';
+import { openValidatorCourt, type ValidatorCourt } from './validator-court.ts';
 
 const DECIMALS = 18;
 const LOOK_MS = 15_000;
@@ -18,26 +19,30 @@ const EVIDENCE_PATH = /^\/v1\/inference\/evidence\/(\d{1,20})(?:\/(\d{1,20}))?$/
 /**
  * Starts the role that judges models, in every subnet in which the operator holds a uid. It runs beside serving and shares nothing with it but the
  * engines: whatever becomes of it, nobody waits for it. Evidence of past epochs is shown to anybody at `/v1/inference/evidence/{subnet}[/{epoch}]`;
- * gateways show requests that users let it repeat at `/v1/inference/shown`.
+ * gateways show requests that users let it repeat at `/v1/inference/shown`. Receipts that convict are reported to their court.
  * @throws bad-inference-setting
  */
 export async function startValidatorRole(context: MinerStart): Promise<Role> {
   const { createShownDesk, openEngineSet, textProgram } = await import('../inference/index.ts');
   const engines = openEngineSet({ dataFolder: context.dataFolder, programs: [textProgram()], logger: context.log });
   const accounts = await openAccounts(context);
+  const court = await openValidatorCourt(context);
   const judges = new Map<bigint, SubnetJudge>();
-  const desk = createShownDesk({ client: context.client, judges: () => judges.values(), log: context.log });
+  const { onReceipt } = court;
+  const desk = createShownDesk({ client: context.client, judges: () => judges.values(), onReceipt, log: context.log });
   const over = new AbortController();
   let isDraining = false;
-  const looking = lookForSubnets(context, { engines, accounts, judges, signal: over.signal, isDraining: () => isDraining });
+  const looking = lookForSubnets(context, { engines, accounts, court, judges, signal: over.signal, isDraining: () => isDraining });
   return {
     name: 'validator',
     fetch(request) {
       const isShown = request.method === 'POST' && new URL(request.url).pathname === SHOWN_PATH;
-      return isShown ? desk.take(request) : showEvidence(request, context.folder, judges);
+      if (isShown) return desk.take(request);
+      const document = court.answer(request);
+      return document === undefined ? showEvidence(request, context.folder, judges) : Promise.resolve(document);
     },
     metrics: () => metricLines({ millrace_validator_subnets_count: judges.size }, context.operatorId),
-    status: async () => ({ subnets: [...judges.values()].map((judge) => judge.status()) }),
+    status: async () => ({ subnets: [...judges.values()].map((judge) => judge.status()), court: court.status() }),
     drain() {
       isDraining = true;
     },
@@ -53,6 +58,7 @@ export async function startValidatorRole(context: MinerStart): Promise<Role> {
       await looking;
       await Promise.all([...judges.values()].map((judge) => judge.stop()));
       await Promise.all(accounts.map((account) => account.close()));
+      await court.close();
       await engines.close();
     },
   };
@@ -70,6 +76,7 @@ async function openAccounts({ client, signer, sender, folder, inference }: Miner
 interface Looking {
   engines: EngineSet;
   accounts: Awaited<ReturnType<typeof openAccounts>>;
+  court: ValidatorCourt;
   judges: Map<bigint, SubnetJudge>;
   signal: AbortSignal;
   isDraining(): boolean;
@@ -107,7 +114,7 @@ async function uidOf({ client, operatorId }: MinerStart, subnetId: bigint): Prom
 
 async function judgeSubnet(
   context: MinerStart,
-  { engines, accounts }: Looking,
+  { engines, accounts, court }: Looking,
   place: { subnetId: bigint; uid: number },
 ): Promise<SubnetJudge> {
   const { createProbeStock, createSettler, startSubnetJudge } = await import('../inference/index.ts');
@@ -136,6 +143,8 @@ async function judgeSubnet(
       imagesFolder: validatorImages === '' ? undefined : validatorImages,
     }),
     accounts,
+    onReceipt: court.onReceipt,
+    onRefuted: court.onRefuted,
     pulseUrls: () => [...listed(inferenceSettings(inference).validatorPulses), ...localPulseUrls(context.dataFolder)],
     emissionPrice: parseAmount(validatorEmissionPrice, DECIMALS),
     rules: { probesPerMiner: countOf('validatorProbes', inference, 1000) },

@@ -15,6 +15,7 @@ import {
   REPLAY_HEADER,
   readBody,
   type Sale,
+  type SeenReceipt,
   type ServingAnswer,
   type ServingMetrics,
   type ServingRequest,
@@ -74,6 +75,8 @@ export interface InferenceGatewayOptions {
   onSample?: (sample: ReplaySample) => void;
   /** Is told of every request that a miner was paid for. */
   onPaid?: (paid: PaidRequest) => void;
+  /** Gets every receipt that a miner sent, also those that are no good. */
+  onReceipt?: (seen: SeenReceipt) => void;
   rules?: Partial<RoutingRules>;
   bodyBytesMax?: number;
   log: Logger;
@@ -343,6 +346,7 @@ class Gateway implements InferenceGateway {
     const { chosen } = routed;
     const inflated = outcome.signed === undefined ? undefined : recountFault(this.#options.tokenizers, chosen.model, question, outcome);
     noteOutcome(routed, outcome, performance.now());
+    if (outcome.encoded !== undefined) this.#options.onReceipt?.({ encoded: outcome.encoded, signed: outcome.signed });
     if (inflated !== undefined) chosen.miner.health(chosen.model.id).lied(performance.now());
     const fault = outcome.fault ?? inflated?.fault;
     let charged = 0n;

@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { ReceiptDomain } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
-import { listenerOf, type ServingAnswer, type ServingRequest } from '../../inference/index.ts';
+import { listenerOf, type SeenReceipt, type ServingAnswer, type ServingRequest } from '../../inference/index.ts';
 import { lockFolder } from '../../lock.ts';
 import type { Logger } from '../../log.ts';
 import type { Payer, Receiver } from '../../token/index.ts';
@@ -40,6 +40,8 @@ export interface InferenceServerOptions {
   /** Both are what an open replay courier gives (`openReplayCourier`): spread it into the options. */
   onSample?: (sample: ReplaySample) => void;
   onPaid?: (paid: PaidRequest) => void;
+  /** Gets every receipt that a miner sent, also those that are no good (`openReceiptReporter`). */
+  onReceipt?: (seen: SeenReceipt) => void;
   rules?: Partial<RoutingRules>;
   /** Asked first for every request: pages of whoever runs the gateway. Undefined leaves it to the gateway. */
   page?: (request: ServingRequest) => Promise<ServingAnswer> | undefined;

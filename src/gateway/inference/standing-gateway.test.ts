@@ -6,11 +6,13 @@ import { abis, createSender, developmentSigner } from '../../chain/index.ts';
 import { openTransportIdentity, type PeerServer, startPeerServer } from '../../connect/index.ts';
 import {
   changeRules,
+  createInferenceReceipts,
   createMiner,
   DEFAULT_SUBNET_RULES,
   ensureReceiptBond,
   fetchOf,
   fetchRewards,
+  type InferenceReceipt,
   inferenceReceiptDomain,
   leaveReceiptCourt,
   RULE_TEXTS,
@@ -19,6 +21,7 @@ import {
   type SubnetRules,
   uidsOfOperator,
   unlockReceiptBond,
+  verifyReceipt,
   withRules,
 } from '../../inference/index.ts';
 import { type ForeignBackend, startForeignBackend } from '../../inference/serving/foreign-backend.ts';
@@ -35,6 +38,8 @@ let backend: ForeignBackend;
 let operator: TestOperator;
 let receiver: Receiver;
 let server: PeerServer;
+/** What the miner signs besides the truth. */
+let lie: ((receipt: InferenceReceipt) => void) | undefined;
 
 before(async () => {
   network = await startTestSubnet();
@@ -61,7 +66,8 @@ before(async () => {
     now: () => client.now(),
     log: silentLogger,
   });
-  server = await startPeerServer({ port: 0, identity, fetch: fetchOf((request) => miner.answer(request)) });
+  const honest = fetchOf((request) => miner.answer(request));
+  server = await startPeerServer({ port: 0, identity, fetch: async (request) => lied(await honest(request)) });
   const args = [operator.operatorId, identity.transportKey, `https://127.0.0.1:${server.port}`, zeroHash] as const;
   await operator.sender.send({ contract: 'operators', functionName: 'setEndpoint', args });
   const purse = developmentSigner(PURSE, 'dev').address;
@@ -169,6 +175,49 @@ test('the bounds of rules that people are told are those of the contract', async
     account: 0n,
   });
 });
+
+test('a gateway’s own agent brings a miner that signs above its limit to the court and is rewarded; an honest one never', async () => {
+  const { client } = network;
+  const { operatorId } = operator;
+  const lockedOf = () => client.read('stakeVault', 'lockedOfModule', [operatorId, client.address('receiptCourt')]);
+  const convictions = () => client.events({ name: 'receiptCourt', event: 'Convicted', args: { operatorId } });
+  await ensureReceiptBond(client, { sender: operator.sender, operatorId, returns: true });
+  const before = await lockedOf();
+  const gateway = await openGateway(PURSE);
+  const { key } = await gateway.keys.create({ name: 'bob', budget: TOKEN });
+  const ask = () =>
+    fetch(`http://127.0.0.1:${gateway.port}/v1/chat/completions`, {
+      method: 'POST',
+      body: JSON.stringify({ model: 'mill-chat', messages: [{ role: 'user', content: 'how many?' }] }),
+      headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
+    });
+  assert.equal((await ask()).status, 200);
+  assert.deepEqual((await gateway.status()).reports, { waiting: 0, reported: 0, rewards: 0n });
+  lie = ({ inputs, outputs }) => Object.assign(outputs, { units: inputs.outputUnitsMax + 5n });
+  const answer = await ask();
+  assert.deepEqual([answer.headers.get('millrace-receipt'), answer.headers.get('millrace-cost')], [null, '0'], 'its caller pays nothing');
+  lie = undefined;
+  for (let look = 0; look < 200 && (await convictions()).length === 0; look += 1) await new Promise((resolve) => setTimeout(resolve, 50));
+  const [convicted] = await convictions();
+  assert.equal(convicted?.args.reporter, developmentSigner(PURSE, 'dev').address);
+  assert.equal(before - (await lockedOf()), convicted?.args.amount);
+  await gateway.stop(100);
+  assert.equal((await convictions()).length, 1);
+});
+
+/** An answer whose receipt says something else, signed by the miner all the same; as it is while the miner does not lie. */
+async function lied(answer: Response): Promise<Response> {
+  const encoded = answer.headers.get('millrace-receipt');
+  if (lie === undefined || encoded === null) return answer;
+  const codec = createInferenceReceipts(inferenceReceiptDomain(network.client));
+  const { receipt } = verifyReceipt(codec, encoded);
+  const changed = { ...receipt, inputs: { ...receipt.inputs }, outputs: { ...receipt.outputs } };
+  lie(changed);
+  const json = codec.toJson(changed, await codec.sign(operator.nodeKey, changed));
+  const headers = new Headers(answer.headers);
+  headers.set('millrace-receipt', Buffer.from(json).toString('base64url'));
+  return new Response(await answer.arrayBuffer(), { status: answer.status, headers });
+}
 
 async function openGateway(index: number): Promise<StandingGateway> {
   const signer = developmentSigner(index, 'dev');

@@ -2,7 +2,13 @@ import { join } from 'node:path';
 import type { ChainClient, Sender, Signer } from '../../chain/index.ts';
 import { systemClock } from '../../clock.ts';
 import { toMillraceError } from '../../errors.ts';
-import { inferenceReceiptDomain, type ServingAnswer, type ServingRequest } from '../../inference/index.ts';
+import {
+  hasReceiptCourt,
+  inferenceReceiptDomain,
+  openReceiptReporter,
+  type ServingAnswer,
+  type ServingRequest,
+} from '../../inference/index.ts';
 import type { Logger } from '../../log.ts';
 import { type Claimer, createPayer, openReceiver, type Payer, type Receiver, startClaimer } from '../../token/index.ts';
 import type { CallerKeys } from './caller-keys.ts';
@@ -60,7 +66,8 @@ const PURSE_MS = 10_000;
 
 /**
  * Starts a gateway to a network's miners that stays: it pays them by vouchers from a purse of its own, takes callers with keys and, if wanted, with
- * x402 payments, shows validators what callers allow, and says at `/health` and `/metrics` how it stands. What it must not lose (keys, budgets, channels, vouchers) is in its folder.
+ * x402 payments, shows validators what callers allow, brings receipts that convict to the court for the reward, and says at `/health` and `/metrics` how
+ * it stands. What it must not lose (keys, budgets, channels, vouchers, reports) is in its folder.
  * @throws folder-busy, port-in-use, key-in-use, unknown-module, and the chain's errors
  */
 export async function startStandingGateway(options: StandingGatewayOptions): Promise<StandingGateway> {
@@ -75,6 +82,8 @@ export async function startStandingGateway(options: StandingGatewayOptions): Pro
     closing.push(() => payer.close());
     const courier = openReplayCourier({ client, payer, signer, folder, log });
     closing.push(() => courier.close());
+    const reporter = hasReceiptCourt(client) ? openReceiptReporter({ client, sender, folder: join(folder, 'reports'), log }) : undefined;
+    if (reporter !== undefined) closing.push(() => reporter.close());
     const receiver = options.takesPayments ? await openTill(options, closing) : undefined;
     const look = () => readPurse(client, { signer, payer, receiver });
     const purse = cachedFor(PURSE_MS, look);
@@ -95,6 +104,7 @@ export async function startStandingGateway(options: StandingGatewayOptions): Pro
       refreshMs: options.refreshMs,
       onPaid: courier.onPaid,
       onSample: courier.onSample,
+      onReceipt: (seen) => reporter?.see(seen),
       page,
       log,
     });
@@ -110,6 +120,7 @@ export async function startStandingGateway(options: StandingGatewayOptions): Pro
         takesPayments: options.takesPayments,
         feeBps: options.feeBps,
         receipts: receipts.count,
+        reports: reporter?.status() ?? null,
         keys: keys.list().length,
         miners: [...directory.all()].map(({ entry, signed }) => ({
           operatorId: entry.operatorId,

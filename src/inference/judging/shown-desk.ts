@@ -39,6 +39,8 @@ const CHANNEL_LOOKS_A_MINUTE = 600;
 export function createShownDesk(options: {
   client: ChainClient;
   judges: () => Iterable<Pick<SubnetJudge, 'seatOf' | 'show'>>;
+  /** Gets every receipt that was shown, also those that are not believed: they may convict. */
+  onReceipt?: (encoded: string) => void;
   log: Logger;
 }): ShownDesk {
   const { client, judges, log } = options;
@@ -97,6 +99,7 @@ export function createShownDesk(options: {
     const accepted: ShownMessage['requests'] = [];
     const reasons: Record<string, number> = {};
     for (const one of message.requests) {
+      options.onReceipt?.(one.receipt);
       const reason = faultOf({ ...one, path: message.path }, of, { codec, seen });
       if (reason === undefined) accepted.push(one);
       else reasons[reason] = (reasons[reason] ?? 0) + 1;

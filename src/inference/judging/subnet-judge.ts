@@ -31,6 +31,10 @@ export interface SubnetJudgeOptions {
   /** What one token of the inference network is worth, base units of the network's token. */
   emissionPrice: bigint;
   rules?: Partial<JudgingRules>;
+  /** Gets the receipts of own probes, also those that are no good. */
+  onReceipt?: (encoded: string) => void;
+  /** Is told of a user's request whose answer an exact re-run has refuted. */
+  onRefuted?: ValidatorOptions['onRefuted'];
   /** Closes and settles epochs that are due; what fails is tried again in the next round. */
   settle?: () => Promise<void>;
   /** Between two rounds, milliseconds. Default 2,000. */
@@ -80,6 +84,7 @@ export async function startSubnetJudge(options: SubnetJudgeOptions): Promise<Sub
     modelOf: options.modelOf,
     stock: options.stock,
     accounts: accounts.map(({ weight }) => weight),
+    onRefuted: options.onRefuted,
     rules: { ...options.rules, feeBps: feeBps < BPS ? feeBps : 0n },
     log,
   });
@@ -147,7 +152,9 @@ function createWorld(options: SubnetJudgeOptions): World {
       const seat = seats.get(`${miner.uid}|${miner.operatorId}`);
       const account = accounts[probe.account] ?? accounts[0];
       if (seat === undefined || account === undefined) return { outcome: 'excused', code: 'no-account' };
-      return account.send(probe, seat, signal);
+      const outcome = await account.send(probe, seat, signal);
+      if (outcome.answered !== undefined) options.onReceipt?.(outcome.answered.receipt);
+      return outcome;
     },
     async takeShown() {
       const taken = { requests: shown.splice(0), paid };

@@ -32,6 +32,8 @@ export interface ValidatorOptions {
   stock: (paths: readonly string[], count: number) => Promise<readonly CorpusSession[]>;
   /** How much traffic goes the way of each account that probes are sent from. */
   accounts: readonly number[];
+  /** Is told of a user's request whose answer an exact re-run has refuted: what can be brought before the jury. */
+  onRefuted?: (request: ShownRequest, verdict: ReplayVerdict) => void;
   rules?: Partial<JudgingRules>;
   clock?: Clock;
   log: Logger;
@@ -263,6 +265,7 @@ class OpenValidator implements Validator {
     const { outcome, reason } = verdict;
     if (verdicts.filter(({ isUsers }) => isUsers === true).length < USERS_RECORD_MAX) push(verdicts, { outcome, reason, isUsers: true });
     this.#state.shown[outcome] += 1;
+    if (outcome === 'refuted' && verdict.evidence === 'replayed') this.#options.onRefuted?.(request, verdict);
     const receiptId = verdict.receipt?.inputs.receiptId;
     this.#entries.push({ at: Number(moment.now), kind: 'replay', uid, path, receiptId, ...shownVerdict(verdict) });
   }
