@@ -5,12 +5,14 @@ import { zeroHash } from 'viem';
 import { developmentSigner, nodeKeyConsent, type Signer } from '../../chain/index.ts';
 import { contentDigest, openTransportIdentity, type PeerServer, peerFetch, signRequest, startPeerServer } from '../../connect/index.ts';
 import { silentLogger } from '../../log.ts';
-import { type ChannelConfig, createPayer, openReceiver, startClaimer } from '../../token/index.ts';
+import { type ChannelConfig, createPayer, depositStake, openReceiver, startClaimer } from '../../token/index.ts';
+import { openReceiptReporter } from '../court/receipt-reporter.ts';
 import { createTextGenerator, TEXT_CARD } from '../language/text-generator.ts';
 import { fetchOf } from '../serving/carriers.ts';
 import { createMiner, REPLAY_HEADER } from '../serving/miner.ts';
 import { TEST_PRICE } from '../serving/miner-fixture.ts';
-import { RECEIPT_HEADER } from '../serving/receipt.ts';
+import { createInferenceReceipts, encodeReceipt, RECEIPT_HEADER, verifyReceipt } from '../serving/receipt.ts';
+import { ensureReceiptBond } from '../serving/receipt-bond.ts';
 import { inferenceReceiptDomain } from '../serving/receipt-domain.ts';
 import { registerUid } from '../subnets/subnet-actions.ts';
 import { startTestSubnet, type TestOperator, type TestSubnet, TOKEN } from '../subnets/subnet-fixture.ts';
@@ -29,6 +31,8 @@ const stops: (() => Promise<void> | void)[] = [];
 let subnet: TestSubnet;
 let judging: SubnetJudge;
 let evidence: string;
+let miner: TestOperator;
+let judge: TestOperator;
 let seat: { endpoint: string; transportKey: string };
 
 before(async () => {
@@ -101,7 +105,8 @@ async function until(isSo: () => Promise<boolean>): Promise<void> {
 
 test('a validator finds a miner on chain, probes it as a paying client, commits weights and opens them; what was paid and burnt earns, the rest is the sink’s', async () => {
   const { client, subnetId, folder } = subnet;
-  const [judge, miner, sink] = [await subnet.join({ stake: 1000n * TOKEN }), await subnet.join(), await joinSink()];
+  [judge, miner] = [await subnet.join({ stake: 1000n * TOKEN }), await subnet.join()];
+  const sink = await joinSink();
   await subnet.faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [judge.nodeKey.address, 100n * TOKEN] });
   await serve(miner);
   seat = await client.read('operators', 'operator', [miner.operatorId]);
@@ -224,4 +229,36 @@ test('users’ paid requests that they let validators repeat are run again; nobo
     replays.map(({ verdict, reason }) => [verdict, reason]),
     Array.from({ length: 2 }, () => ['confirmed', 'same-output']),
   );
+});
+
+test('a shown receipt above its limit is believed by nobody, and brought to the court by the validator’s own agent', async () => {
+  const { client, faucet, folder } = subnet;
+  const { owner, operatorId, sender, nodeKey } = miner;
+  await faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [owner.address, 100n * TOKEN] });
+  await depositStake(client, { sender: owner, operatorId, amount: 100n * TOKEN });
+  await ensureReceiptBond(client, { sender, operatorId });
+  const user = developmentSigner(34, 'dev');
+  const { ask, channel } = await startUser(user);
+  const honest = await ask('Some years ago', { [REPLAY_HEADER]: 'allow' });
+  const codec = createInferenceReceipts(inferenceReceiptDomain(client));
+  const { receipt } = verifyReceipt(codec, honest.receipt);
+  const above = { ...receipt, outputs: { ...receipt.outputs, units: receipt.inputs.outputUnitsMax + 1n } };
+  const lying = { ...honest, receipt: encodeReceipt(codec, { receipt: above, signature: await codec.sign(nodeKey, above) }) };
+  const reporter = openReceiptReporter({ client, sender: judge.sender, folder: join(folder, 'reports'), isDuty: true, everyMs: 0 });
+  const desk = createShownDesk({
+    client,
+    judges: () => [judging],
+    onReceipt: (encoded) => reporter.see({ encoded }),
+    log: silentLogger,
+  });
+  const message = { path: '/v1/chat/completions', paid: 1, requests: [lying] };
+  const taken = await show(desk, { signer: user, channel: channel() }, message);
+  assert.deepEqual(taken.refused, { 'bad-sample: receipt-mismatch': 1 });
+  await reporter.tend();
+  const convicted = await client.events({ name: 'receiptCourt', event: 'Convicted', args: { operatorId } });
+  assert.deepEqual(
+    convicted.map(({ args }) => [args.reporter, args.receiptId]),
+    [[judge.sender.address, receipt.inputs.receiptId]],
+  );
+  await reporter.close();
 });
