@@ -1,14 +1,12 @@
-import { existsSync, mkdirSync } from 'node:fs';
-import { type ChainClient, createKeystore, keystoreAddress, openKeystore, type Sender } from '../chain/index.ts';
-import { openTransportIdentity } from '../connect/index.ts';
+import { existsSync } from 'node:fs';
+import { type ChainClient, keystoreAddress, type Sender } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import { findUid, hasReceiptCourt, readSubnet, registerUid, type Subnet } from '../inference/index.ts';
-import { endpointUrl, fundFromFaucet, provisionOperator } from '../node/index.ts';
+import { endpointUrl, fundFromFaucet } from '../node/index.ts';
 import { formatAmount, parseAmount } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
-import { ownNode } from './operator.ts';
-import { askPassword } from './secrets.ts';
+import { initOwnOperator, ownNode } from './operator.ts';
 import { openSender } from './sending.ts';
 
 /** A node of the inference network that a person runs: each kind has a folder, a node key and an operator of its own. */
@@ -66,16 +64,9 @@ export async function modelNodeInit(context: CommandContext, kind: ModelNodeKind
     }
     const bond = await bondNeeded(client, kind);
     if (stake < bond) throw stakeBelowBond(stake, bond);
-    mkdirSync(own.folder, { recursive: true, mode: 0o700 });
-    const password = await askPassword('Password of the node key: ');
-    const { keystore: path } = own;
-    const nodeKey = existsSync(path) ? await openKeystore({ path, password }) : await createKeystore({ path, password });
-    const { transportKey } = await openTransportIdentity(own.folder);
-    const wanted = { owner: sender, nodeKey, beneficiary: beneficiary ?? signer.address, transportKey, endpoint, stake };
-    const operatorId = await provisionOperator(client, { ...wanted, region: options.region ?? '' });
     const limit = kind === 'miner' && bond > 0n ? bond : stake / VALIDATOR_LIMIT_PART;
-    if (limit > 0n && (await client.read('stakeVault', 'lockLimitOf', [operatorId])) === 0n)
-      await sender.send({ contract: 'stakeVault', functionName: 'setLockLimit', args: [operatorId, limit] });
+    const wanted = { kind, endpoint, beneficiary, region: options.region, stake, limit };
+    const { operatorId, nodeKey, transportKey } = await initOwnOperator(opened, wanted);
     await fundFromFaucet(client, sender, nodeKey.address, { tokens, wei: gas });
     const uids: Place[] = [];
     for (const subnet of subnets) uids.push(await takePlace(client, { sender, operatorId, subnet, priceMax }));

@@ -1,9 +1,10 @@
-import { existsSync, renameSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import { type ChainClient, createKeystore, keystoreAddress, nodeKeyConsent, openKeystore } from '../chain/index.ts';
+import type { Address, Hex } from 'viem';
+import { type ChainClient, createKeystore, keystoreAddress, nodeKeyConsent, openKeystore, type Signer } from '../chain/index.ts';
 import { openTransportIdentity } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
-import { endpointUrl, type NetworkFolder, setEndpoint } from '../node/index.ts';
+import { endpointUrl, type NetworkFolder, provisionOperator, setEndpoint } from '../node/index.ts';
 import {
   claim,
   claimable,
@@ -22,7 +23,7 @@ import { askPassword } from './secrets.ts';
 import { openSender } from './sending.ts';
 
 /** What an own node of this data folder does; each kind has a folder, a node key and an operator of its own. */
-export type OwnNodeKind = 'provider' | 'miner' | 'validator';
+export type OwnNodeKind = 'provider' | 'miner' | 'validator' | 'juror';
 
 /** Which operator a command is for: by number, else the one whose node key is in this data folder. */
 export interface OperatorChoice {
@@ -36,10 +37,51 @@ type Opened = Awaited<ReturnType<typeof openSender>> & { operatorId: bigint };
 const DECIMALS = 18;
 const ROTATED = { owner: 0, beneficiary: 1 } as const;
 
-/** The folder and node key of the provider, miner or validator that is run by hand on this machine. */
+/** The folder and node key of the provider, miner, validator or juror that is run by hand on this machine. */
 export function ownNode(folder: NetworkFolder, kind: OwnNodeKind = 'provider'): { folder: string; keystore: string } {
   const path = join(folder.root, kind);
   return { folder: path, keystore: join(path, 'node-key.json') };
+}
+
+/** How the operator of an own node is to be. Money in base units of the network's token. */
+export interface OwnOperatorOptions {
+  kind: OwnNodeKind;
+  /** `https://host:port`; empty for a node that nobody connects to. */
+  endpoint: string;
+  /** Who receives earnings; the wallet unless told otherwise. */
+  beneficiary?: Address;
+  region?: string;
+  /** Own stake, topped up to this. */
+  stake: bigint;
+  /** Most stake that the node key may promise, when its owner has set no limit yet; 0: all of it. */
+  limit: bigint;
+}
+
+/** An own node's operator and keys. */
+export interface OwnOperator {
+  operatorId: bigint;
+  nodeKey: Signer;
+  transportKey: Hex;
+}
+
+/**
+ * Makes what an own node needs, as far as it is not there: node key (asks for its password), TLS key, an operator owned by the wallet, stake, and
+ * the bound on what the node key may promise. Each step looks first, so it can be repeated and interrupted.
+ * @throws wrong-password, no-funds, key-in-use and the chain's errors
+ */
+export async function initOwnOperator(opened: Awaited<ReturnType<typeof openSender>>, options: OwnOperatorOptions): Promise<OwnOperator> {
+  const { client, sender, signer, folder } = opened;
+  const { kind, endpoint, stake, limit, region = '', beneficiary = signer.address } = options;
+  const { folder: own, keystore: path } = ownNode(folder, kind);
+  mkdirSync(own, { recursive: true, mode: 0o700 });
+  const password = await askPassword('Password of the node key: ');
+  const nodeKey = existsSync(path) ? await openKeystore({ path, password }) : await createKeystore({ path, password });
+  const { transportKey } = await openTransportIdentity(own);
+  const operatorId = await provisionOperator(client, { owner: sender, nodeKey, beneficiary, transportKey, endpoint, region, stake });
+  if (limit > 0n && (await client.read('stakeVault', 'lockLimitOf', [operatorId])) === 0n) {
+    await sender.send({ contract: 'stakeVault', functionName: 'setLockLimit', args: [operatorId, limit] });
+  }
+  return { operatorId, nodeKey, transportKey };
 }
 
 /** Says on chain where the node is reached, and with which TLS key. */
@@ -193,7 +235,7 @@ export function noNodeKey(folder: string, kind: OwnNodeKind = 'provider'): Millr
     actor: 'caller',
     message: `There is no registered node key in ${folder}`,
     values: { folder },
-    hint: `Make one with \`millrace ${kind} init\`, or name the operator with --operator NUMBER.`,
+    hint: `Make one with \`millrace ${kind} ${kind === 'juror' ? 'enrol' : 'init'}\`, or name the operator with --operator NUMBER.`,
   });
 }
 

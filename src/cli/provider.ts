@@ -1,14 +1,12 @@
-import { existsSync, mkdirSync } from 'node:fs';
-import { createKeystore, openKeystore } from '../chain/index.ts';
+import { existsSync } from 'node:fs';
+import { openKeystore } from '../chain/index.ts';
 import { readSetting, type SettingSources } from '../config.ts';
-import { openTransportIdentity } from '../connect/index.ts';
 import { createLogger } from '../log.ts';
 import {
   ASK_DEFAULTS,
   type AskSettings,
   endpointUrl,
   nodeSocket,
-  provisionOperator,
   RELAY_DEFAULTS,
   type RelaySettings,
   relayedBy,
@@ -19,7 +17,7 @@ import {
 import { formatAmount, formatDuration, parseAmount, parseSize } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
-import { noNodeKey, ownNode } from './operator.ts';
+import { initOwnOperator, noNodeKey, ownNode } from './operator.ts';
 import { table } from './output.ts';
 import { givenSettings, listenAddress, untilStopped } from './running.ts';
 import { askPassword } from './secrets.ts';
@@ -47,26 +45,9 @@ export async function providerInit(context: CommandContext, options: ProviderIni
   const stake = parseAmount(options.stake, 18);
   const limit = options.limit === undefined ? stake / DEFAULT_LIMIT_PART : parseAmount(options.limit, 18);
   const opened = await openSender(context);
-  const own = ownNode(opened.folder);
   try {
-    mkdirSync(own.folder, { recursive: true, mode: 0o700 });
-    const password = await askPassword('Password of the node key: ');
-    const nodeKey = existsSync(own.keystore)
-      ? await openKeystore({ path: own.keystore, password })
-      : await createKeystore({ path: own.keystore, password });
-    const { transportKey } = await openTransportIdentity(own.folder);
-    const operatorId = await provisionOperator(opened.client, {
-      owner: opened.sender,
-      nodeKey,
-      beneficiary: beneficiary ?? opened.signer.address,
-      transportKey,
-      endpoint,
-      region: options.region ?? '',
-      stake,
-    });
-    if (limit > 0n && (await opened.client.read('stakeVault', 'lockLimitOf', [operatorId])) === 0n) {
-      await opened.sender.send({ contract: 'stakeVault', functionName: 'setLockLimit', args: [operatorId, limit] });
-    }
+    const wanted = { kind: 'provider', endpoint, beneficiary, region: options.region, stake, limit } as const;
+    const { operatorId, nodeKey, transportKey } = await initOwnOperator(opened, wanted);
     context.output.result({ operatorId, owner: opened.signer.address, nodeKey: nodeKey.address, transportKey, endpoint, limit }, () =>
       [
         `Operator ${operatorId}, staked ${options.stake}. Its node key may promise ${limit === 0n ? 'all of it' : formatAmount(limit, 18)} (millrace provider limit).`,
