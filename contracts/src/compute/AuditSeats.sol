@@ -11,6 +11,7 @@ import {IAuditors} from "./IAuditors.sol";
 /// @title AuditSeats: seats with locked stake, and the draw from them. Part of Auditors.
 /// @notice A place is a seat's number, as in JurySeats: one that was left is taken again, and who held it when is remembered, so a draw sees
 /// the seats of an earlier second. Locked stake >= seats * seatStake until a loss, and >= duties * liePenalty always.
+/// Who has left and unlocked before a late draw has no stake that backs a duty, and is passed over.
 abstract contract AuditSeats is IAuditors, IModule {
     using Checkpoints for Checkpoints.Trace208;
     using Shuffle for Shuffle.Order;
@@ -62,10 +63,7 @@ abstract contract AuditSeats is IAuditors, IModule {
             _holders[place].push(uint48(block.timestamp), operatorId);
             _placesOf[operatorId].push(place);
         }
-        if (a.seats == 0) {
-            ++auditorCount;
-            a.since = uint48(block.timestamp);
-        }
+        if (a.seats == 0) ++auditorCount;
         a.seats += count;
         emit SeatsTaken(operatorId, count, a.seats);
         uint256 needed = uint256(a.seats) * _config.seatStake;

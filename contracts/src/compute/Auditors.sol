@@ -19,11 +19,10 @@ contract Auditors is AuditSeats {
     uint32 private constant NO_SEGMENT = type(uint32).max;
 
     // Bits of Audit.marks.
-    uint8 private constant OPENED_CASE = 1;
+    uint8 private constant DEMANDED = 1;
     uint8 private constant LOST_CASE = 2;
     uint8 private constant MISSED_CANARY = 4;
     uint8 private constant SAW_CANARY = 8;
-    uint8 private constant DEMANDED = 16;
 
     mapping(IComputeJobs jobs => mapping(bytes32 jobId => mapping(uint256 index => Audit))) private _audits;
 
@@ -97,15 +96,23 @@ contract Auditors is AuditSeats {
     }
 
     /// @inheritdoc IAuditors
-    function markCase(bytes32 jobId, uint256 count, address accuser, bool isDemand) external returns (bool) {
-        uint64 operatorId = operators.operatorOfNodeKey(accuser);
-        uint8 mark = isDemand ? DEMANDED : OPENED_CASE;
+    function markDemand(bytes32 jobId, uint256 count, address from) external returns (bool) {
+        uint64 operatorId = operators.operatorOfNodeKey(from);
         for (uint256 i; i < count; ++i) {
             Audit storage a = _own(jobId)[i];
-            if (a.operatorId != operatorId || a.marks & mark != 0) continue;
-            if (a.finding == Finding.Right || (a.finding == Finding.None && !isDemand)) continue;
-            a.marks |= mark;
+            if (a.operatorId != operatorId || a.finding == Finding.Right || a.marks & DEMANDED != 0) continue;
+            a.marks |= DEMANDED;
             return true;
+        }
+        return false;
+    }
+
+    /// @inheritdoc IAuditors
+    function isAccuser(IComputeJobs jobs, bytes32 jobId, uint256 count, address who) external view returns (bool) {
+        uint64 operatorId = operators.operatorOfNodeKey(who);
+        for (uint256 i; i < count; ++i) {
+            Audit storage a = _audits[jobs][jobId][i];
+            if (a.operatorId == operatorId && (a.finding == Finding.Wrong || a.finding == Finding.Withheld)) return true;
         }
         return false;
     }

@@ -14,7 +14,7 @@ import {IComputeJobs} from "./IComputeJobs.sol";
 interface IAuditors {
     enum Finding {
         None, // drawn, or sealed
-        Right,
+        Right, // all its segments; of segment 0 also that leaf 0 is the first state, of the last one also the output's digest
         Wrong, // segment `segment` does not end in the state that was committed to
         Withheld // the state in which segment `segment` starts was not handed out
     }
@@ -25,7 +25,7 @@ interface IAuditors {
         bytes18 seal; // the first 144 bits of `sealOf`
         Finding finding;
         uint32 segment; // of Wrong and Withheld
-        uint8 marks; // bits: 1 opened a case; 2 lost one; 4 missed a canary; 8 saw it; 16 demanded a state
+        uint8 marks; // bits: 1 demanded a state; 2 lost a case; 4 missed a canary; 8 saw it
     }
 
     /// @notice One auditor's finding, as it is revealed. `stateHash`: for Wrong what the auditor has at the segment's end, else 0.
@@ -71,7 +71,6 @@ interface IAuditors {
     struct Auditor {
         uint32 seats; // in office
         uint32 duties;
-        uint48 since; // first of the present seats
         uint48 unlocksAt;
     }
 
@@ -109,6 +108,7 @@ interface IAuditors {
         external
         view
         returns (uint64[] memory);
+
     // ------------------------------------------------------------------------------------------------------------------ audits
 
     /// @notice Node key of the auditor at `indexes[i]` of `jobIds[i]`.
@@ -125,8 +125,9 @@ interface IAuditors {
         returns (uint64[] memory);
     /// @notice The module that assigned them, as for all that follow: the state of leaf `leaf` is a canary's.
     function markCanary(bytes32 jobId, uint256 count, Sampling calldata sampling, uint32 leaf) external;
-    /// @return isAuditor the accuser is the node key of one of them that found something, or demands a state, and this its first such case
-    function markCase(bytes32 jobId, uint256 count, address accuser, bool isDemand) external returns (bool isAuditor);
+    /// @return isFirst it is the node key of one of them that has not found Right, and its first demand
+    function markDemand(bytes32 jobId, uint256 count, address from) external returns (bool isFirst);
+    /// @notice It has lost a case: it has paid with its bond.
     function markLoss(bytes32 jobId, uint256 count, address accuser) external;
     /// @notice All duties of a job end; who lied, was silent or accused without proof is slashed.
     function settleAudits(bytes32 jobId, Sampling calldata sampling, Ending calldata ending) external returns (Share[] memory);
@@ -134,6 +135,8 @@ interface IAuditors {
     // ------------------------------------------------------------------------------------------------------------------- views
 
     function auditOf(IComputeJobs jobs, bytes32 jobId, uint8 index) external view returns (Audit memory);
+    /// @notice Whether it is the node key of one of the job's auditors that found something.
+    function isAccuser(IComputeJobs jobs, bytes32 jobId, uint256 count, address who) external view returns (bool);
     /// @notice keccak256(abi.encode(chainid, this, jobs, jobId, auditor, finding, segment, stateHash, salt)), its first 18 bytes.
     function sealOf(IComputeJobs jobs, bytes32 jobId, uint64 auditor_, Finding finding, uint32 segment, bytes32 stateHash, bytes32 salt)
         external

@@ -222,7 +222,7 @@ interface IComputeJobs {
 
     /// @notice A court of the registry, on behalf of `accuser`: the job waits for it.
     /// @param isDemand a state is demanded: also while auditors replay, and by anybody at any time
-    /// @return isAuditor `accuser` is the node key of one of the job's auditors, and this its first case of the kind
+    /// @return isAuditor `accuser` is the node key of one of the job's auditors: of a demand its first, else one that found something
     function openCase(bytes32 jobId, address accuser, bool isDemand) external returns (bool isAuditor);
     /// @notice The court that opened it, once. The first verdict Guilty decides the job, unless it was a canary.
     /// @param segment what was found wrong: its auditors that said Right lied; type(uint32).max where it is not known

@@ -40,7 +40,8 @@ interface IJobDisputes {
         uint32 index; // of the node at its level; with depth 0 the leaf that differs
         uint48 moveUntil;
         uint64 operatorId;
-        uint32 segment; // once it is known
+        uint32 segment; // once it is known; type(uint32).max before
+        uint32 segments; // T
         bytes32 operatorNode;
         bytes32 challengerNode;
         bytes32 opened; // hash of the children that the operator showed
@@ -68,6 +69,7 @@ interface IJobDisputes {
     error FeeMissing(uint256 got, uint256 expected);
     error SameRoot(bytes32 root);
     error AlreadyBeforeJury(bytes32 jobId, uint32 segment);
+    error NoJury(uint256 caseId);
     error NotNeighbours(uint32 start, uint32 end);
     error LeafNotInRoot(uint32 index);
     error ChainHolds(uint32 index);
@@ -94,8 +96,7 @@ interface IJobDisputes {
         external
         payable
         returns (uint256 caseId);
-    /// @notice Anybody: two neighbouring leaves of the operator's commitment of which the second's h is not that of the specification; for leaf 0
-    /// `end` alone counts. No bond, no jury; the caller is rewarded as a challenger.
+    /// @notice Anybody: two neighbouring leaves of the operator's commitment with an h that the specification does not give. No bond, no jury; the caller is rewarded as a challenger.
     function proveBrokenChain(
         IComputeJobs.JobTerms calldata terms,
         IComputeJobs.Result calldata result,

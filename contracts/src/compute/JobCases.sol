@@ -16,8 +16,12 @@ abstract contract JobCases is JobAudits {
             revert WrongPhase(jobId, phase, Phase.Window);
         }
         if (block.timestamp >= until) revert TooLate(jobId, until, block.timestamp);
-        isAuditor = auditors.markCase(jobId, j.auditors, accuser, isDemand);
-        if (!isDemand && !j.extended) _requireTurn(jobId, until - j.challengeSeconds, isAuditor);
+        if (isDemand) {
+            isAuditor = auditors.markDemand(jobId, j.auditors, accuser);
+        } else {
+            isAuditor = auditors.isAccuser(this, jobId, j.auditors, accuser);
+            if (!j.extended) _requireTurn(jobId, until - j.challengeSeconds, isAuditor);
+        }
         _isCourt[msg.sender] = true;
         ++j.openCases;
         emit CaseOpened(jobId, msg.sender, accuser);
