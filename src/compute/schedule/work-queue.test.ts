@@ -102,16 +102,16 @@ test('the result of a node that was given up is not counted beside the one that 
   assert.equal(queue.finish('job', 2), true);
   assert.equal(queue.finish('job', 2), false);
   queue.forget('job');
-  assert.throws(() => queue.stateOf('job'), { code: 'bad-work' });
+  assert.throws(() => queue.stateOf('job'), { code: 'bad-queue-call' });
 });
 
 test('what cannot be is refused', () => {
   const queue = queueOf(1);
   queue.submit(work('job', 1), 0);
-  assert.throws(() => queue.submit(work('job', 1), 0), { code: 'bad-work' });
-  assert.throws(() => queue.submit(work('none', 1, 0), 0), { code: 'bad-work' });
-  assert.throws(() => queue.addNode('n0', load(1)), { code: 'bad-node' });
-  assert.throws(() => queue.forget('job'), { code: 'bad-work' });
+  assert.throws(() => queue.submit(work('job', 1), 0), { code: 'bad-queue-call' });
+  assert.throws(() => queue.submit(work('none', 1, 0), 0), { code: 'bad-queue-call' });
+  assert.throws(() => queue.addNode('n0', load(1)), { code: 'bad-queue-call' });
+  assert.throws(() => queue.forget('job'), { code: 'bad-queue-call' });
 });
 
 test('a gang behind a flood of small work starts when what ran before it has ended; by first fit it never starts', () => {

@@ -69,9 +69,9 @@ export class WorkQueue {
     this.#rules = rules;
   }
 
-  /** A node joins, or is back, empty. @throws bad-node when it is here already */
+  /** A node joins, or is back, empty. @throws bad-queue-call when it is here already */
   addNode(nodeId: string, capacity: Load): void {
-    if (this.#nodes.has(nodeId)) throw unknown('node', nodeId, 'is here already');
+    if (this.#nodes.has(nodeId)) throw misused('node', nodeId, 'is here already');
     this.#nodes.set(nodeId, { id: nodeId, capacity, tasks: new Set() });
   }
 
@@ -82,10 +82,10 @@ export class WorkQueue {
     for (const task of node?.tasks ?? []) this.#loseMember(task as Entry, nodeId, now);
   }
 
-  /** New work. @throws bad-work when its number is taken or it asks for nothing */
+  /** New work. @throws bad-queue-call when its number is taken or it asks for nothing */
   submit(work: QueuedWork, now: number): void {
     const isRight = Number.isSafeInteger(work.count) && work.count >= 1 && work.wallSeconds > 0;
-    if (!isRight || this.#entries.has(work.id)) throw unknown('work', work.id, 'is there already, or asks for nothing');
+    if (!isRight || this.#entries.has(work.id)) throw misused('work', work.id, 'is there already, or asks for nothing');
     this.#entries.set(work.id, {
       work,
       load: work.load,
@@ -122,16 +122,16 @@ export class WorkQueue {
     entry.state = 'waiting';
   }
 
-  /** Forgets work that is done. @throws bad-work when it is not */
+  /** Forgets work that is done. @throws bad-queue-call when it is not */
   forget(workId: string): void {
-    if (this.#entries.get(workId)?.state !== 'done') throw unknown('work', workId, 'is not done');
+    if (this.#entries.get(workId)?.state !== 'done') throw misused('work', workId, 'is not done');
     this.#entries.delete(workId);
   }
 
-  /** Where a piece of work stands, with the nodes that it holds. @throws bad-work */
+  /** Where a piece of work stands, with the nodes that it holds. @throws bad-queue-call */
   stateOf(workId: string): { state: WorkState; attempt: number; nodes: string[] } {
     const entry = this.#entries.get(workId);
-    if (entry === undefined) throw unknown('work', workId, 'was never submitted');
+    if (entry === undefined) throw misused('work', workId, 'was never submitted');
     return { state: entry.state, attempt: entry.attempt, nodes: [...entry.nodes] };
   }
 
@@ -251,11 +251,11 @@ function membersOf({ work }: Entry) {
   return { load: work.load, count: work.count, wallSeconds: work.wallSeconds, fits: work.fits ?? (() => true) };
 }
 
-function unknown(kind: 'node' | 'work', id: string, reason: string): MillraceError {
-  return new MillraceError(kind === 'node' ? 'bad-node' : 'bad-work', {
+function misused(what: string, id: string, reason: string): MillraceError {
+  return new MillraceError('bad-queue-call', {
     actor: 'bug',
-    message: `The ${kind} ${id} ${reason}`,
-    values: { id, reason },
+    message: `The queue was told of ${what} ${id}, which ${reason}`,
+    values: { what, id, reason },
     hint: 'This is a defect in Millrace. Please report it with the log of the node.',
   });
 }

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Hex } from 'viem';
-import type { JobLimits } from '../../host/index.ts';
-import { Field } from './field.ts';
+import { type JobLimits, STRICT_RUNTIME } from '../../host/index.ts';
+import { Field, shown } from './field.ts';
 
 /**
  * How the result of a job can be checked (decision 0029). `wasm-strict`: cut into segments, each of which can be run again alone.
@@ -47,7 +47,7 @@ export interface SpecLimits {
  */
 export interface JobSpec {
   format: typeof JOB_FORMAT;
-  /** Name and version of what runs it, `wasi-strict/1`: a node that has another one does not have the same job. */
+  /** Name and version of what runs it ({@link runtimeOf}): a node that has another one does not have the same job. */
   runtime: string;
   program: {
     kind: ProgramKind;
@@ -71,8 +71,11 @@ export interface JobSpec {
 }
 
 export const JOB_FORMAT = 'millrace-job/1';
-/** The runtimes of this version of Millrace; a change of what one computes is a new number. */
-export const RUNTIMES: Readonly<Record<ProgramKind, string>> = { module: 'wasi-strict/1', image: 'linux-x64/1', command: 'host/1' };
+/** What runs a program of a kind and class in this version of Millrace; a change of what it computes is a new name. */
+export function runtimeOf(kind: ProgramKind, determinism: DeterminismClass): string {
+  if (determinism === 'wasm-strict') return STRICT_RUNTIME;
+  return { module: 'wasi-preview1/1', image: 'container/1', command: 'host/1' }[kind];
+}
 
 export const SEGMENTS_MAX = 65_536;
 export const LIST_MAX = 256;
@@ -151,7 +154,7 @@ function readSpec(root: Field): JobSpec {
   const limit = (name: keyof SpecLimits) => at('limits').required(limits, name).integer(LIMIT_BOUNDS[name]);
   const spec: JobSpec = {
     format: at('format').oneOf([JOB_FORMAT]),
-    runtime: at('runtime').matching(RUNTIME, 'name/version', 64),
+    runtime: at('runtime').text(64),
     program: { kind, source: kind === 'command' ? sourceField.oneOf(['']) : readSource(sourceField) },
     argv: readArguments(at('argv')),
     env: readEnvironment(at('env')),
@@ -175,7 +178,6 @@ function readSpec(root: Field): JobSpec {
   return sortSpec(spec);
 }
 
-const RUNTIME = /^[a-z0-9-]{1,32}\/[a-z0-9.-]{1,31}$/;
 const CONTENT_ID = /^(?:sha256:[0-9a-f]{64}|b[a-z2-7]{58,100}|Qm[1-9A-HJ-NP-Za-km-z]{44})$/;
 const PATH = /^(?!.*(?:^|\/)\.{0,2}(?:\/|$))[^\p{Cc}\\]{1,255}$/u;
 const NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
@@ -230,6 +232,8 @@ function readInputs(field: Field): JobInput[] {
 export function checkSpec(spec: JobSpec, at: Field): void {
   const { kind } = spec.program;
   const { determinism, segments, thresholdPpm } = spec;
+  const runtime = runtimeOf(kind, determinism);
+  if (spec.runtime !== runtime) throw at.refuse(`it wants the runtime ${shown(spec.runtime)}; this version has ${runtime}`);
   if ((spec.argv[0] ?? '') === '') throw at.refuse('it names no command: an image has none of its own');
   if (determinism === 'wasm-strict' && kind !== 'module') throw at.refuse('only a module can be checked as wasm-strict');
   if (kind === 'command' && determinism !== 'none') {

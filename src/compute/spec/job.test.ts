@@ -43,7 +43,7 @@ test('a job of one file is read whole: the work apart from its price and place',
   const { spec, needs, ...rest } = parseJob(WORD_COUNT);
   assert.deepEqual(spec, {
     format: 'millrace-job/1',
-    runtime: 'wasi-strict/1',
+    runtime: 'millrace-strict-1',
     program: { kind: 'module', source: CID },
     argv: ['module', '--top', '10'],
     env: { LANG: 'C' },
@@ -92,7 +92,7 @@ test('what is left out has a plain default, and the class follows from what runs
 test('the hash is SHA-256 of the canonical form, however and in which order things are written', () => {
   const hash = specHash(parseJob(WORD_COUNT).spec);
   // What json.dumps(sort_keys=True, separators=(',', ':')) and hashlib of Python give for the same specification.
-  assert.equal(hash, '0xaf7e8c8a634aba867526af0a7f040ec23e835da02057535cf61af05dcb8caf62');
+  assert.equal(hash, '0x2ede2f04e1f30ac45aa3835f299a685ade2c4ff116c9bad35b941eb6f9eb1562');
   const [first, ...lines] = WORD_COUNT.trim().split('\n');
   assert.equal(specHash(parseJob([first, ...lines.reverse()].join('\n')).spec), hash);
   const swapped = WORD_COUNT.replace(/inputs: .*/, `inputs:\n  book.txt: "${CID}"\n  books/two.txt: ${CID}`).replace(
@@ -110,7 +110,7 @@ test('the hash is SHA-256 of the canonical form, however and in which order thin
 test('everything that the result may depend on changes the hash, the runtime first', () => {
   const { spec } = parseJob(WORD_COUNT);
   const others: JobSpec[] = [
-    { ...spec, runtime: 'wasi-strict/2' },
+    { ...spec, runtime: 'millrace-strict-2' },
     { ...spec, program: { ...spec.program, source: `${CID.slice(0, -1)}a` } },
     { ...spec, argv: ['module', '--top 10'] },
     { ...spec, env: {} },
@@ -164,6 +164,7 @@ test('a command of the machine’s own software cannot be checked, and an image 
   assert.match(refusalOf('job: 1\ncommand: [true]\ncheck: {class: exact-output}'), /^3:1 check: software of the machine differs/);
   assert.match(refusalOf(`job: 1\nimage: ${CID}`), /^2:1 image: an image needs a command/);
   assert.match(refusalOf(`job: 1\nimage: ${CID}\ncommand: x\ncheck: {class: wasm-strict}`), /^4:1 check: only a module/);
+  assert.match(refusalOf('job: 1\ncommand: x\nruntime: host/2'), /^1:1 it wants the runtime "host\/2"; this version has host\/1/);
   assert.match(refusalOf('job: 1'), /^1:1 it names nothing to run/);
 });
 

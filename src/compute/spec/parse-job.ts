@@ -9,12 +9,12 @@ import {
   LIMIT_BOUNDS,
   LIST_MAX,
   type ProgramKind,
-  RUNTIMES,
   readArguments,
   readEnvironment,
   readPath,
   readSeed,
   readSource,
+  runtimeOf,
   SEGMENTS_MAX,
   type SpecLimits,
   sortSpec,
@@ -62,6 +62,7 @@ const JOB_FIELDS = [
   'regions',
 ];
 const DEADLINE_SECONDS_MAX = 366 * 86_400;
+const DEFAULT_CLASSES = { module: 'wasm-strict', image: 'exact-output', command: 'none' } as const;
 const DEFAULT_LIMITS: SpecLimits = {
   memoryBytes: 256 << 20,
   milliCpus: 1000,
@@ -85,9 +86,10 @@ export function readJob(root: Field): JobRequest {
   root.required(fields, 'job').integer({ least: 1, greatest: 1 });
   const check = readCheck(fields.check);
   const { program, argv } = readProgram(root, fields);
+  const determinism = check.determinism ?? DEFAULT_CLASSES[program.kind];
   const spec: JobSpec = {
     format: JOB_FORMAT,
-    runtime: fields.runtime?.oneOf([RUNTIMES[program.kind]]) ?? RUNTIMES[program.kind],
+    runtime: fields.runtime?.text(64) ?? runtimeOf(program.kind, determinism),
     program,
     argv,
     env: fields.env === undefined ? {} : readEnvironment(fields.env),
@@ -95,7 +97,7 @@ export function readJob(root: Field): JobRequest {
     outputs: fields.outputs?.list(LIST_MAX).map(readPath) ?? [],
     seed: fields.seed === undefined ? '0' : readSeed(fields.seed),
     limits: readLimits(fields.limits),
-    determinism: check.determinism ?? (program.kind === 'module' ? 'wasm-strict' : program.kind === 'image' ? 'exact-output' : 'none'),
+    determinism,
     segments: check.segments,
     canonicaliser: check.canonicaliser,
     thresholdPpm: check.thresholdPpm,
