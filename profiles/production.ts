@@ -160,6 +160,43 @@ export const profile: Profile = {
   },
   // the whole share after a week without a gap; vested over a month, longer than a vote needs
   computeRewards: { shareBps: 5000, baseBps: 2000, streakHours: 168, vestSeconds: 30 * 86_400 },
+  // a lie costs what a seat earns in 400,000 segments at the least fee
+  auditors: { seatStake: 1000n * TOKEN, liePenalty: 400n * TOKEN, silencePenalty: 50n * TOKEN, leaveSeconds: 7 * 86_400 },
+  // Jobs of up to a week, windows of an hour to a day (compute.md 3.4: twice the median time of a job, at least an hour). The least fee of a
+  // segment pays the gas of an audit's seal and reveal where 100 segments share it.
+  jobRules: {
+    collateralMin: [0n, 100n * TOKEN, 100n * TOKEN, 100n * TOKEN],
+    nativeSegmentFeeMin: TOKEN / 1000n,
+    stableSegmentFeeMin: 1000n,
+    latePenaltyBps: 500,
+    rewardBps: 4000,
+    compensationBps: 1000,
+    makerBps: 5000,
+    jurorsMin: 5,
+    auditorsMin: 7,
+    drawDelay: 120,
+    seedQuantum: 300,
+    drawSeconds: 21600,
+    openSeconds: 3600,
+    graceSeconds: 900,
+    runSecondsMax: 604800,
+    auditSecondsMin: 600,
+    auditSecondsMax: 86400,
+    challengeSecondsMin: 3600,
+    challengeSecondsMax: 86400,
+  },
+  jobDisputes: { bond: 100n * TOKEN, moveSeconds: 3600 },
+  // of five members three decide; a state that fits into a transaction can be shown to everybody
+  stateDemands: {
+    bond: 100n * TOKEN,
+    fee: TOKEN,
+    members: 5,
+    drawDelay: 120,
+    seedQuantum: 300,
+    drawSeconds: 6 * 3600,
+    deliverSeconds: 6 * 3600,
+    stateBytesMax: 65_536,
+  },
   receiptCourt: {
     bond: 5000n * TOKEN,
     slash: 1000n * TOKEN,

@@ -62,6 +62,7 @@ const MODULES: Record<string, { contract: string; interface?: string }> = {
   computeHealth: { contract: 'ComputeHealth', interface: 'IComputeHealth' },
   computeRewards: { contract: 'ComputeRewards', interface: 'IComputeRewards' },
   auditors: { contract: 'Auditors', interface: 'IAuditors' },
+  jobRules: { contract: 'JobRules' },
   computeJobs: { contract: 'ComputeJobs', interface: 'IComputeJobs' },
   jobDisputes: { contract: 'JobDisputes', interface: 'IJobDisputes' },
   stateDemands: { contract: 'StateDemands', interface: 'IStateDemands' },

@@ -144,6 +144,7 @@ function inferenceSteps(profile: Profile): CreateStep[] {
 /** The compute network's contracts (decisions 0028 to 0030) after its emission, of which `computeToken` comes. */
 function computeSteps(profile: Profile): CreateStep[] {
   const { buybackAuction, computeMarket, leaseProbers, computeHealth, computeRewards } = profile;
+  const { auditors, jobRules, jobDisputes, stateDemands } = profile;
   return [
     { name: 'buybackAuction', args: (at) => [buybackAuction, ...(['rails', 'stableToken', 'computeToken'] as const).map(at)] },
     {
@@ -173,6 +174,14 @@ function computeSteps(profile: Profile): CreateStep[] {
         [at('leaseFees')],
       ],
     },
+    { name: 'auditors', args: (at) => [auditors, ...(['registry', 'operators', 'stakeVault'] as const).map(at)] },
+    { name: 'jobRules', args: (at) => [jobRules, ...(['auditors', 'jury', 'stableToken'] as const).map(at)] },
+    {
+      name: 'computeJobs',
+      args: (at) => (['registry', 'jobRules', 'randomness', 'rails', 'computeToken', 'buybackAuction'] as const).map(at),
+    },
+    { name: 'jobDisputes', args: (at) => [jobDisputes, at('computeJobs')] },
+    { name: 'stateDemands', args: (at) => [stateDemands, at('computeJobs')] },
   ];
 }
 

@@ -51,6 +51,8 @@ const SLASHERS: readonly string[] = [
   'computeMarket',
   'leaseProbers',
   'computeHealth',
+  'auditors',
+  'computeJobs',
 ];
 
 /**

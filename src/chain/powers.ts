@@ -103,10 +103,19 @@ async function inferencePowers(client: ChainClient, timelock: Address): Promise<
 
 /** Powers over the compute network: each is a contract's. */
 async function computePowers(client: ChainClient): Promise<[string, Address | null, HolderKind?][]> {
-  const [minter, probers] = await Promise.all([client.read('computeToken', 'minter'), registered(client, 'leaseProbers')]);
+  const [minter, probers, disputes, demands, jury] = await Promise.all([
+    client.read('computeToken', 'minter'),
+    registered(client, 'leaseProbers'),
+    registered(client, 'jobDisputes'),
+    registered(client, 'stateDemands'),
+    client.read('jobRules', 'jury'),
+  ]);
   return [
     ['computeToken.mint', minter],
     ['computeMarket.stateOfProbers', probers],
+    ['computeJobs.openCase, computeJobs.closeCase (disputes)', disputes],
+    ['computeJobs.openCase, computeJobs.closeCase (demands)', demands],
+    ['jobDisputes.rule', jury],
     ['computeEmission.mint (what the schedule says)', null, 'anyone'],
     ['buybackAuction.open, buybackAuction.burnNativeFees', null, 'anyone'],
   ];

@@ -182,6 +182,43 @@ export interface Profile {
   };
   /** `IComputeRewards.Config`. */
   computeRewards: { shareBps: number; baseBps: number; streakHours: number; vestSeconds: number };
+  /** `IAuditors.Config`. */
+  auditors: { seatStake: bigint; liePenalty: bigint; silencePenalty: bigint; leaveSeconds: number };
+  /** `IComputeJobs.Config`; least collateral by class: none, fingerprint, exact output, strict. */
+  jobRules: {
+    collateralMin: readonly [bigint, bigint, bigint, bigint];
+    nativeSegmentFeeMin: bigint;
+    stableSegmentFeeMin: bigint;
+    latePenaltyBps: number;
+    rewardBps: number;
+    compensationBps: number;
+    makerBps: number;
+    jurorsMin: number;
+    auditorsMin: number;
+    drawDelay: number;
+    seedQuantum: number;
+    drawSeconds: number;
+    openSeconds: number;
+    graceSeconds: number;
+    runSecondsMax: number;
+    auditSecondsMin: number;
+    auditSecondsMax: number;
+    challengeSecondsMin: number;
+    challengeSecondsMax: number;
+  };
+  /** `IJobDisputes.Config`. */
+  jobDisputes: { bond: bigint; moveSeconds: number };
+  /** `IStateDemands.Config`. */
+  stateDemands: {
+    bond: bigint;
+    fee: bigint;
+    members: number;
+    drawDelay: number;
+    seedQuantum: number;
+    drawSeconds: number;
+    deliverSeconds: number;
+    stateBytesMax: number;
+  };
   /** `IReceiptCourt.Config`. */
   receiptCourt: {
     bond: bigint;

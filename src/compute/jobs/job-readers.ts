@@ -47,7 +47,7 @@ export async function requireReader(
 
 async function isAuditor(client: ChainClient, jobId: Hex, operatorId: bigint): Promise<boolean> {
   const { auditors } = await client.read('computeJobs', 'job', [jobId]);
-  const drawn = await Promise.all(Array.from({ length: auditors }, (_, index) => client.read('computeJobs', 'auditOf', [jobId, index])));
+  const drawn = await Promise.all(Array.from({ length: auditors }, (_, index) => client.read('auditors', 'auditOf', [client.address('computeJobs'), jobId, index])));
   return drawn.some((audit) => audit.operatorId === operatorId);
 }
 
