@@ -9,12 +9,12 @@ import openWabt from 'wabt';
 const ROOT = join(import.meta.dirname, '..');
 const FOLDER = join(ROOT, 'examples');
 
-/** The binary form of a WebAssembly text, validated. */
-export async function buildModule(name: string, text: string): Promise<Uint8Array> {
+/** The binary form of a WebAssembly text, validated. `features`: what of wabt's that are off by default the text may use. */
+export async function buildModule(name: string, text: string, features: Record<string, boolean> = {}): Promise<Uint8Array> {
   const wabt = await openWabt();
-  const module = wabt.parseWat(name, text);
+  const module = wabt.parseWat(name, text, features);
   try {
-    module.validate();
+    module.validate(features);
     return module.toBinary({}).buffer;
   } finally {
     module.destroy();

@@ -157,6 +157,7 @@ class StrictWorker {
     this.#worker = new Worker(join(import.meta.dirname, 'strict-worker.ts'), {
       workerData: task,
       env: {},
+      execArgv: [],
       resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB, maxYoungGenerationSizeMb: 16, stackSizeMb: STACK_MIB },
     });
     this.#worker.on('error', (error) => {
