@@ -29,6 +29,7 @@ export {
   writeShown,
 } from './judging/shown-requests.ts';
 export { type SubnetJudge, type SubnetJudgeOptions, startSubnetJudge } from './judging/subnet-judge.ts';
+export { type CountedRequest, TOKEN_COUNTERS, type TokenCount, type TokenCounter } from './judging/token-counter.ts';
 export { textProgram } from './language/text-generator.ts';
 export {
   askBackend,

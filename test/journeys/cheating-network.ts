@@ -90,7 +90,7 @@ export async function startCheatingNetwork(cheats: readonly Conduct[]): Promise<
     }
     const sink = await joinSink(subnet);
     const judges: SubnetJudge[] = [];
-    const gateway = await startGateway(subnet, engine, judges);
+    const gateway = await startGateway(subnet, judges);
     stops.push(() => gateway.stop(200));
     const url = `http://127.0.0.1:${gateway.port}`;
     const { key, id: keyId } = await gateway.keys.create({ name: 'user', budget: 10n * TOKEN });
@@ -139,7 +139,7 @@ export async function until(what: string, isSo: () => Promise<boolean> | boolean
   }
 }
 
-async function startGateway(subnet: TestSubnet, engine: Engine, judges: readonly SubnetJudge[]): Promise<InferenceServer> {
+async function startGateway(subnet: TestSubnet, judges: readonly SubnetJudge[]): Promise<InferenceServer> {
   const { client, faucet, folder } = subnet;
   const signer = developmentSigner(GATEWAY_KEY, 'dev');
   await faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [signer.address, 1000n * TOKEN] });
@@ -154,8 +154,6 @@ async function startGateway(subnet: TestSubnet, engine: Engine, judges: readonly
     token: client.address('networkToken'),
     now: () => client.now(),
     tabMax: TAB_MAX,
-    // A token of this model is a byte.
-    tokenizers: new Map([[engine.card.root, (text: string) => Buffer.byteLength(text)]]),
     onSample(sample) {
       const shown = { ...sample, payer: signer.address };
       for (const judge of judges) judge.show([shown], 1);

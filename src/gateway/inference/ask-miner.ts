@@ -227,52 +227,58 @@ async function* pump(from: {
   const tail = createStreamTail();
   const kept: Buffer[] = [];
   let passedBytes = 0;
-  let isComplete = false;
-  const feed = (chunk: Buffer): Buffer => {
-    const passed = tail.feed(chunk);
-    if (context.keep && passedBytes < KEPT_BYTES_MAX) kept.push(passed);
-    passedBytes += passed.length;
-    return passed;
+  const pass = (bytes: Buffer): Buffer => {
+    if (context.keep && passedBytes < KEPT_BYTES_MAX) kept.push(bytes);
+    passedBytes += bytes.length;
+    return bytes;
   };
   try {
     for (const chunk of from.first) {
-      const passed = feed(chunk);
+      const passed = pass(tail.feed(chunk));
       if (passed.length > 0) yield passed;
     }
     for (;;) {
       const chunk = await queue.take();
       if (chunk === undefined) break;
-      const passed = feed(chunk);
+      const passed = pass(tail.feed(chunk));
       if (passed.length > 0) yield passed;
     }
-    const rest = tail.rest();
-    if (rest.length > 0) yield rest;
-    isComplete = true;
+    const rest = pass(tail.rest());
+    const encoded = tail.receipt();
+    const checked = context.check(encoded, tail.hash());
+    const whole = context.keep && passedBytes < KEPT_BYTES_MAX ? Buffer.concat(kept) : undefined;
+    finish({ ...checked, encoded, ttftMs, passedBytes, kept: whole });
+    // Who streams what it does not sign for has given no answer: its reader must not take it for one.
+    yield checked.fault === undefined ? rest : errorEvent(unproven(checked.fault));
   } catch (error) {
     if (!context.request.signal.aborted) {
       const failure = minerFailed(toMillraceError(error).message);
       finish({ ...cutOutcome(ttftMs, passedBytes), fault: failure });
       // A stream that breaks ends with an error event, not with silence.
-      yield Buffer.from(`data: ${JSON.stringify(errorObject(failure))}\n\n`);
+      yield errorEvent(failure);
     }
   } finally {
-    if (isComplete) {
-      const encoded = tail.receipt();
-      const checked = context.check(encoded, tail.hash());
-      finish({
-        ...checked,
-        encoded,
-        ttftMs,
-        passedBytes,
-        kept: context.keep && passedBytes < KEPT_BYTES_MAX ? Buffer.concat(kept) : undefined,
-      });
-    } else finish(cutOutcome(ttftMs, passedBytes));
+    finish(cutOutcome(ttftMs, passedBytes));
     incoming.destroy();
   }
 }
 
+function errorEvent(error: MillraceError): Buffer {
+  return Buffer.from(`data: ${JSON.stringify(errorObject(error))}\n\n`);
+}
+
 function cutOutcome(ttftMs: number, passedBytes = 0): AnswerOutcome {
   return { signed: undefined, encoded: undefined, fault: undefined, ttftMs, passedBytes, kept: undefined };
+}
+
+function unproven(fault: MillraceError): MillraceError {
+  return new MillraceError('answer-not-signed', {
+    actor: 'peer',
+    message: `The miner did not sign for what it streamed (${fault.code}); nothing was charged`,
+    values: { reason: fault.code },
+    hint: 'Do not rely on what came; ask again: another miner will answer.',
+    cause: fault,
+  });
 }
 
 function minerFailed(reason: string): MillraceError {

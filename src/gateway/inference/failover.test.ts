@@ -6,6 +6,7 @@ import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, test } from 'node:test';
+import OpenAI from 'openai';
 import { openTransportIdentity, startPeerServer } from '../../connect/index.ts';
 import {
   createInferenceReceipts,
@@ -45,7 +46,7 @@ before(async () => {
     miners: async () => entries,
     now: nowSeconds,
     isOpen: true,
-    tokenizers: new Map([[root, (text: string) => text.split(' ').length]]),
+    tokenizers: new Map([[root, async (_request, text: string) => ({ input: 12, output: text.split(' ').length })]]),
     onSample: (sample) => samples.push(sample),
     rules: { firstPartMs: 2000 },
     log: silentLogger,
@@ -160,6 +161,56 @@ test('an answer that is not the one that was signed costs nothing, has no receip
   const known = [...gateway.directory.all()].find(({ entry }) => entry.operatorId === 21n);
   assert.equal(known?.health('mill-chat').isOpen(performance.now() + 3_000_000), false);
 });
+
+test('a stream whose receipt does not fit ends with an error that clients see, not with a good end, and its miner is barred', async () => {
+  for (const [operatorId, cheat] of [
+    [31n, (text: string) => text.replace('the mill', 'the sun')],
+    [32n, (text: string) => text.replace(/: millrace-receipt \S+/, ': nothing')],
+  ] as const) {
+    const url = await startCheat(operatorId, (miner) =>
+      createServer(
+        listenerOf(async (request) => {
+          const answer = await miner.answer(request);
+          if (typeof answer.body === 'string' || answer.body instanceof Uint8Array || request.method !== 'POST') return answer;
+          return { ...answer, body: streamed(cheat((await allOf(answer.body)).join(''))) };
+        }),
+      ),
+    );
+    const { answer, text } = await askFirst(url, operatorId, { stream: true });
+    assert.equal(answer.status, 200);
+    assert.doesNotMatch(text, /\[DONE\]/);
+    const last = text.trimEnd().split('\n\n').at(-1) as string;
+    assert.match(last, /^data: \{"error":\{.*"code":"answer-not-signed"/);
+    const known = [...gateway.directory.all()].find(({ entry }) => entry.operatorId === operatorId)?.health('mill-chat');
+    assert.equal(known?.isOpen(performance.now()), false, 'it is noted against the miner');
+    assert.equal(known?.isBarred(performance.now()), operatorId === 31n);
+    const client = new OpenAI({ baseURL: `http://127.0.0.1:${gateway.port}/v1`, apiKey: 'none', maxRetries: 0 });
+    entries = [entryOf(url, 2, operatorId)];
+    await gateway.directory.refresh();
+    if (operatorId === 31n) continue;
+    await new Promise((resolve) => setTimeout(resolve, 1_100)); // it cools down
+    const stream = await client.chat.completions.create({
+      model: 'mill-chat',
+      messages: [{ role: 'user', content: 'why?' }],
+      stream: true,
+    });
+    await assert.rejects(allOf(stream), /did not sign/);
+  }
+  entries = [entryOf(honest.url, 1, 1n)];
+  await gateway.directory.refresh();
+  const { text } = await askFirst(honest.url, 1n, { stream: true });
+  assert.match(text, /millrace-receipt \S+\n\ndata: \[DONE\]\n\n$/);
+});
+
+async function allOf<T>(pieces: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = [];
+  for await (const piece of pieces) all.push(piece);
+  return all;
+}
+
+async function* streamed(text: string): AsyncGenerator<string> {
+  yield text;
+}
 
 test('counts of tokens are checked by the model’s own tokenizer', async () => {
   const inflating = await startForeignBackend({ inflateBy: 40 });

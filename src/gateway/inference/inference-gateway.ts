@@ -69,7 +69,7 @@ export interface InferenceGatewayOptions {
   feeBps: number;
   /** Whoever reaches the gateway needs neither key nor payment: for a gateway that listens on this machine only. */
   isOpen?: boolean;
-  /** Counts the tokens of texts, by model root: what a miner counts more is not paid by callers. */
+  /** Count tokens again, by model root: what a miner counts more is not paid by callers. */
   tokenizers?: Tokenizers;
   /** Gets requests and answers that validators may run again. */
   onSample?: (sample: ReplaySample) => void;
@@ -344,7 +344,9 @@ class Gateway implements InferenceGateway {
   async #settle(running: Running, outcome: AnswerOutcome): Promise<{ charged: bigint; headers: Record<string, string> }> {
     const { routed, question, sale, body } = running;
     const { chosen } = routed;
-    const inflated = outcome.signed === undefined ? undefined : recountFault(this.#options.tokenizers, chosen.model, question, outcome);
+    const { path, query } = running.request;
+    const asked = { path, query, contentType: running.request.headers['content-type'] ?? 'application/json', bytes: body };
+    const inflated = await recountFault(this.#options.tokenizers, { model: chosen.model, question, request: asked, outcome });
     noteOutcome(routed, outcome, performance.now());
     if (outcome.encoded !== undefined) this.#options.onReceipt?.({ encoded: outcome.encoded, signed: outcome.signed });
     if (inflated !== undefined) chosen.miner.health(chosen.model.id).lied(performance.now());
@@ -353,8 +355,7 @@ class Gateway implements InferenceGateway {
     const { signed } = outcome;
     if (signed !== undefined) {
       const { outputs, inputs } = signed.receipt;
-      const honest =
-        inflated === undefined ? outputs.price : priceUp(chosen.model, { input: inputs.units, output: BigInt(inflated.units) });
+      const honest = inflated === undefined ? outputs.price : priceUp(chosen.model, inflated);
       charged = this.#withFee(lesser(honest, outputs.price));
       const [input, output] = [Number(inputs.units), Number(outputs.units)];
       this.#metrics.units(chosen.model.id, { input, output });

@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { ReceiptDomain } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
-import { listenerOf, type SeenReceipt, type ServingAnswer, type ServingRequest } from '../../inference/index.ts';
+import { listenerOf, type SeenReceipt, type ServingAnswer, type ServingRequest, TOKEN_COUNTERS } from '../../inference/index.ts';
 import { lockFolder } from '../../lock.ts';
 import type { Logger } from '../../log.ts';
 import type { Payer, Receiver } from '../../token/index.ts';
@@ -36,6 +36,7 @@ export interface InferenceServerOptions {
   isOpen?: boolean;
   /** The most that is paid ahead to one miner. Default 10^18. */
   tabMax?: bigint;
+  /** Count tokens again, by model root. Default: those of embedded models. */
   tokenizers?: Tokenizers;
   /** Both are what an open replay courier gives (`openReplayCourier`): spread it into the options. */
   onSample?: (sample: ReplaySample) => void;
@@ -90,7 +91,14 @@ export async function startInferenceServer(options: InferenceServerOptions): Pro
       socketsMax: 1024,
     });
     opened.push(() => directory.stop());
-    const gateway = createInferenceGateway({ ...options, directory, keys, receipts, feeBps: options.feeBps ?? 0 });
+    const gateway = createInferenceGateway({
+      tokenizers: TOKEN_COUNTERS,
+      ...options,
+      directory,
+      keys,
+      receipts,
+      feeBps: options.feeBps ?? 0,
+    });
     opened.push(() => gateway.stop());
     const server = createServer(
       HTTP_LIMITS,

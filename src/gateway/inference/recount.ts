@@ -1,48 +1,70 @@
 import type { Hex } from 'viem';
 import { MillraceError } from '../../errors.ts';
-import type { OfferedModel } from '../../inference/index.ts';
+import type { CountedRequest, OfferedModel, TokenCount, TokenCounter } from '../../inference/index.ts';
 import type { AnswerOutcome } from './ask-miner.ts';
 import type { Question } from './question.ts';
 
-/** The number of tokens in a text, by the root of the model whose tokenizer counts. */
-export type Tokenizers = ReadonlyMap<Hex, (text: string) => number>;
+/** Counters of tokens, by the root of the model whose tokenizer counts. */
+export type Tokenizers = ReadonlyMap<Hex, TokenCounter>;
 
-/** Words at the end, and how a stream was cut into tokens, make small differences. */
+/** Words at the end, and how a stream was cut into tokens, make small differences: so much above a recount is paid as it was signed. */
 const SLACK_UNITS = 4;
-const SLACK_SHARE = 0.02;
+const SLACK_DIVISOR = 50;
 
-/** A count of output that is too high, and the honest one. */
+/** Counts that are too high, and what is paid instead. */
 export interface RecountFault {
-  units: number;
+  input: bigint;
+  output: bigint;
   fault: MillraceError;
 }
 
+/** An answer whose tokens are counted again. */
+export interface Recounted {
+  model: OfferedModel;
+  question: Question;
+  request: CountedRequest;
+  outcome: AnswerOutcome;
+}
+
 /**
- * Counts the output of a chat again where its tokenizer is known; where it is not, a count above the bytes of the whole answer is too high for
- * certain, because a token has a byte at least. Undefined when the miner's count holds.
+ * Counts input and output of a chat again where the model's tokenizer is known. Where it is not, counts are too high for certain that are above
+ * the bytes of the whole answer, because a token has a byte at least, or above the most that the request can have been. Undefined when the
+ * miner's counts hold: up to four units and one in fifty above the recount.
  */
-export function recountFault(
-  tokenizers: Tokenizers | undefined,
-  model: OfferedModel,
-  question: Question,
-  outcome: AnswerOutcome,
-): RecountFault | undefined {
+export async function recountFault(tokenizers: Tokenizers | undefined, of: Recounted): Promise<RecountFault | undefined> {
+  const { model, question, outcome } = of;
   if (model.unit !== 'tokens' || outcome.signed === undefined) return undefined;
-  const claimed = Number(outcome.signed.receipt.outputs.units);
-  const count = tokenizers?.get(model.root);
-  let units = outcome.passedBytes;
-  if (count !== undefined && outcome.kept !== undefined && question.task === 'chat') {
-    const text = textOf(outcome.kept, question.stream);
-    if (text === undefined) return undefined;
-    units = count(text);
-    if (claimed <= units * (1 + SLACK_SHARE) + SLACK_UNITS) return undefined;
-  } else if (claimed <= units) return undefined;
-  const fault = new MillraceError('token-count-inflated', {
-    actor: 'peer',
-    message: `The miner counts ${claimed} tokens of output, it is ${units} at most`,
-    values: { got: claimed, max: units },
-  });
-  return { units, fault };
+  const { inputs, outputs } = outcome.signed.receipt;
+  const counted = await countAgain(tokenizers?.get(model.root), of);
+  const bounds =
+    counted === undefined
+      ? { input: question.inputMax(model.unit), output: question.task === 'chat' ? outcome.passedBytes : Number.MAX_SAFE_INTEGER }
+      : { input: withSlack(counted.input), output: withSlack(counted.output) };
+  const honest = counted ?? bounds;
+  const isHigh = { input: Number(inputs.units) > bounds.input, output: Number(outputs.units) > bounds.output };
+  if (!isHigh.input && !isHigh.output) return undefined;
+  const [what, got, max] = isHigh.output
+    ? (['output', outputs.units, honest.output] as const)
+    : (['input', inputs.units, honest.input] as const);
+  return {
+    input: isHigh.input ? BigInt(honest.input) : inputs.units,
+    output: isHigh.output ? BigInt(honest.output) : outputs.units,
+    fault: new MillraceError('token-count-inflated', {
+      actor: 'peer',
+      message: `The miner counts ${got} tokens of ${what}, it is ${max} at most`,
+      values: { what, got, max },
+    }),
+  };
+}
+
+function withSlack(units: number): number {
+  return units + Math.floor(units / SLACK_DIVISOR) + SLACK_UNITS;
+}
+
+async function countAgain(count: TokenCounter | undefined, { question, request, outcome }: Recounted): Promise<TokenCount | undefined> {
+  if (count === undefined || outcome.kept === undefined || question.task !== 'chat') return undefined;
+  const text = textOf(outcome.kept, question.stream);
+  return text === undefined ? undefined : count(request, text);
 }
 
 /** The text of a chat answer, streamed or not; undefined when there is more than text in it. */

@@ -42,6 +42,8 @@ export interface Routed {
 }
 
 const OUTPUT_GUESS = 64;
+/** A miner signed for something else than what it answered. None at all may be a failure in the middle of an answer. */
+const LIES: ReadonlySet<string> = new Set(['receipt-mismatch', 'bad-receipt']);
 /** Why a tab was not opened, as far as the miner is to blame. */
 const MINER_FAULTS: ReadonlySet<string> = new Set([
   'tab-refused',
@@ -196,7 +198,7 @@ export function noteOutcome({ chosen, lease, answer }: Routed, outcome: AnswerOu
   // What the miner took of the tab nobody knows now.
   lease?.broken();
   if (fault === undefined) return;
-  if (fault.code === 'receipt-mismatch' || fault.code === 'bad-receipt') health.lied(nowMs);
+  if (LIES.has(fault.code)) health.lied(nowMs);
   else health.failed(nowMs);
 }
 

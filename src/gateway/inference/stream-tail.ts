@@ -1,68 +1,78 @@
 import { createHash } from 'node:crypto';
+import { MillraceError } from '../../errors.ts';
 import { RECEIPT_HEADER } from '../../inference/index.ts';
 
-/** Watches a stream of server-sent events go by: hashes what stands before the receipt, and keeps the receipt. */
+/**
+ * Watches a stream of server-sent events go by: hashes what stands before the receipt, keeps the receipt, and holds the end back (the receipt, or
+ * what says that all is done), so that nobody is told of a good end before the receipt was checked.
+ */
 export interface StreamTail {
-  /** What may be handed on now: all, but for the beginning of a line that may become the receipt. */
+  /** What may be handed on now: all before the end, but for the beginning of a line that may be it. @throws stream-goes-on */
   feed(chunk: Buffer): Buffer;
-  /** The rest, at the end of the stream. */
+  /** What was held back; called once, when the stream is over. */
   rest(): Buffer;
-  /** Base64url of the receipt; undefined when none came. */
+  /** Base64url of the receipt; undefined when none came. After `rest`. */
   receipt(): string | undefined;
-  /** SHA-256 of all bytes before the receipt. */
+  /** SHA-256 of all bytes before the receipt. After `rest`. */
   hash(): `0x${string}`;
 }
 
-const MARK = Buffer.from(`: ${RECEIPT_HEADER} `);
+const RECEIPT_MARK = Buffer.from(`: ${RECEIPT_HEADER} `);
+const MARKS = [RECEIPT_MARK, Buffer.from('data: [DONE]')];
 const NEWLINE = 10;
-const RECEIPT_BYTES_MAX = 8192;
+/** A receipt, and what ends a stream. */
+const HELD_BYTES_MAX = 32 << 10;
 const NOTHING = Buffer.alloc(0);
 
 /** The tail of one stream. */
 export function createStreamTail(): StreamTail {
   const hash = createHash('sha256');
+  const held: Buffer[] = [];
+  let heldBytes = 0;
   let carry: Buffer = NOTHING;
-  let receipt: Buffer | undefined;
+  let receipt: string | undefined;
   let isLineStart = true;
+  const hold = (data: Buffer) => {
+    heldBytes += data.length;
+    if (heldBytes > HELD_BYTES_MAX) throw goesOn();
+    held.push(data);
+  };
   return {
     feed(chunk) {
+      if (held.length > 0) {
+        hold(chunk);
+        return NOTHING;
+      }
       const data = carry.length === 0 ? chunk : Buffer.concat([carry, chunk]);
       carry = NOTHING;
-      if (receipt !== undefined) {
-        if (receipt.length < RECEIPT_BYTES_MAX) receipt = Buffer.concat([receipt, data]);
-        return data;
-      }
-      const at = markIn(data, isLineStart);
-      if (at !== -1) {
-        hash.update(data.subarray(0, at));
-        receipt = data.subarray(at + MARK.length);
-        return data;
-      }
-      const from = partialMark(data, isLineStart);
-      carry = data.subarray(from);
+      const ends = MARKS.map((mark) => markIn(data, mark, isLineStart)).filter((at) => at !== -1);
+      const end = ends.length === 0 ? -1 : Math.min(...ends);
+      const from = end === -1 ? partialMark(data, isLineStart) : end;
+      if (end === -1) carry = data.subarray(from);
+      else hold(data.subarray(end));
       const passed = data.subarray(0, from);
       if (from > 0) isLineStart = data[from - 1] === NEWLINE;
       hash.update(passed);
       return passed;
     },
     rest() {
-      const left = carry;
-      if (receipt === undefined) hash.update(left);
-      carry = NOTHING;
+      const left = held.length > 0 ? Buffer.concat(held) : carry;
+      const at = markIn(left, RECEIPT_MARK, isLineStart);
+      hash.update(at === -1 ? left : left.subarray(0, at));
+      if (at !== -1) {
+        const end = left.indexOf(NEWLINE, at);
+        receipt = left.toString('latin1', at + RECEIPT_MARK.length, end === -1 ? undefined : end);
+      }
       return left;
     },
-    receipt() {
-      if (receipt === undefined) return undefined;
-      const end = receipt.indexOf(NEWLINE);
-      return receipt.toString('latin1', 0, end === -1 ? undefined : end);
-    },
+    receipt: () => receipt,
     hash: () => `0x${hash.digest('hex')}`,
   };
 }
 
-/** Where the mark begins a line, -1 when it does not. */
-function markIn(data: Buffer, isLineStart: boolean): number {
-  for (let at = data.indexOf(MARK); at !== -1; at = data.indexOf(MARK, at + 1)) {
+/** Where a mark begins a line, -1 when it does not. */
+function markIn(data: Buffer, mark: Buffer, isLineStart: boolean): number {
+  for (let at = data.indexOf(mark); at !== -1; at = data.indexOf(mark, at + 1)) {
     if (at === 0 ? isLineStart : data[at - 1] === NEWLINE) return at;
   }
   return -1;
@@ -74,6 +84,14 @@ function partialMark(data: Buffer, isLineStart: boolean): number {
   if (newline === -1 && !isLineStart) return data.length;
   const from = newline + 1;
   const length = data.length - from;
-  const isPart = length > 0 && length < MARK.length && data.subarray(from).equals(MARK.subarray(0, length));
+  const isPart = length > 0 && MARKS.some((mark) => length < mark.length && data.subarray(from).equals(mark.subarray(0, length)));
   return isPart ? from : data.length;
+}
+
+function goesOn(): MillraceError {
+  return new MillraceError('stream-goes-on', {
+    actor: 'peer',
+    message: `The stream goes on for more than ${HELD_BYTES_MAX} bytes after its end`,
+    values: { limit: HELD_BYTES_MAX },
+  });
 }

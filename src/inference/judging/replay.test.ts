@@ -7,8 +7,9 @@ import { createTextGenerator, TEXT_CARD } from '../language/text-generator.ts';
 import { REPLAY_HEADER, RETENTION_HEADER, WITNESS_HEADER } from '../serving/miner.ts';
 import { startTestMiner, TEST_DOMAIN, TEST_PRICE, type TestMiner } from '../serving/miner-fixture.ts';
 import { createInferenceReceipts, encodeReceipt, type InferenceReceipt, RECEIPT_HEADER, verifyReceipt } from '../serving/receipt.ts';
-import { signedBytes } from './answer-content.ts';
+import { readAnswer, signedBytes } from './answer-content.ts';
 import { type AnsweredRequest, type ReplayVerdict, replayRequest } from './replay.ts';
+import { TOKEN_COUNTERS } from './token-counter.ts';
 
 // The language model answers a small request in milliseconds, so one engine serves and judges here: it is exact.
 const engine = createTextGenerator({ limits: { idleMs: 0 } });
@@ -145,4 +146,33 @@ test('what a stranger made up says nothing against a miner', async () => {
   }
   const unknown = await replayRequest(sample, { codec, modelOf: () => undefined, isOwn: true, signal });
   assert.deepEqual([unknown.outcome, unknown.evidence, unknown.reason], ['unproven', 'reputation only', 'no-such-model-here']);
+});
+
+test('tokens of the embedded language model are counted again exactly: input to the unit, output up to a stop text that was cut off', async () => {
+  const long = 'The whale, the sea and the ship. '.repeat(40);
+  for (const sample of [
+    await ask(),
+    await ask({
+      messages: [
+        { role: 'system', content: 'Ahoy' },
+        { role: 'user', content: 'Où est la baleine ? 🐋' },
+      ],
+    }),
+    await ask({ messages: [{ role: 'user', content: long }], stop: [' the', 'e'], stream: true }),
+    await send('/v1/responses', { model: TEXT_CARD.id, input: 'Call me', max_output_tokens: 9 }),
+  ]) {
+    const { inputs, outputs } = verifyReceipt(codec, sample.receipt).receipt;
+    const type = sample.answer.toString('latin1', 0, 5) === 'data:' ? 'text/event-stream' : 'application/json';
+    const said = readAnswer('chat', type, signedBytes(type, sample.answer));
+    const { path, contentType, requestBody: bytes } = sample;
+    const count = TOKEN_COUNTERS.get(TEXT_CARD.root);
+    const counted = await count?.({ path, query: '', contentType, bytes }, said.task === 'chat' ? said.text : '');
+    assert.equal(counted?.input, Number(inputs.units));
+    assert.ok((counted?.output ?? 0) >= Number(outputs.units), `${counted?.output} for ${outputs.units}`);
+    assert.ok((counted?.output ?? 0) <= Number(outputs.units) + 3 * 4, `${counted?.output} for ${outputs.units}`);
+  }
+  assert.equal(
+    await TOKEN_COUNTERS.get(TEXT_CARD.root)?.({ path: CHAT, query: '', contentType: 'application/json', bytes: Buffer.from('{') }, ''),
+    undefined,
+  );
 });
