@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { connectChain, type Manifest, parseManifest, writeManifest } from '../chain/index.ts';
 import { readSetting } from '../config.ts';
 import { MillraceError } from '../errors.ts';
+import { readAtMost } from '../read-at-most.ts';
 import type { CommandContext } from './context.ts';
 import { folderOf, rememberChain, settingSources } from './session.ts';
 
@@ -64,9 +65,8 @@ async function manifestText(source: string): Promise<string> {
   try {
     if (!/^https?:\/\//.test(source)) return readFileSync(source, 'utf8');
     const response = await fetch(source, { signal: AbortSignal.timeout(FETCH_TIMEOUT_MS), redirect: 'error' });
-    const text = response.ok ? await response.text() : '';
-    if (!response.ok || text.length > MANIFEST_BYTES_MAX) throw new TypeError(`status ${response.status}, ${text.length} characters`);
-    return text;
+    if (!response.ok) throw new TypeError(`status ${response.status}`);
+    return (await readAtMost(response.body, MANIFEST_BYTES_MAX)).toString('utf8');
   } catch (cause) {
     throw new MillraceError('manifest-unreadable', {
       actor: 'caller',

@@ -1,6 +1,7 @@
 import type { ChainClient } from '../chain/index.ts';
 import { peerFetch } from '../connect/index.ts';
 import type { Uid } from '../inference/index.ts';
+import { readAtMost } from '../read-at-most.ts';
 
 /** What a validator says it did with users' requests, since it began. */
 export interface UserReplays {
@@ -29,11 +30,7 @@ async function readOne(client: ChainClient, subnetId: bigint, { uid, operatorId 
   if (!endpoint.startsWith('https:')) return undefined;
   const signal = AbortSignal.timeout(LOOK_MS);
   const response = await peerFetch({ endpoint, transportKey }, `/v1/inference/evidence/${subnetId}`, { signal, headersTimeoutMs: LOOK_MS });
-  let text = '';
-  for await (const chunk of response.body ?? []) {
-    text += Buffer.from(chunk).toString('utf8');
-    if (text.length > BYTES_MAX) return undefined;
-  }
+  const text = (await readAtMost(response.body, BYTES_MAX)).toString('utf8');
   const { users } = JSON.parse(text) as { users?: Record<string, unknown> };
   const count = (name: string): number => {
     const value = users?.[name];

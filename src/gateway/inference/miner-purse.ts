@@ -1,5 +1,6 @@
 import { MillraceError } from '../../errors.ts';
 import { readJsonObject } from '../../inference/index.ts';
+import { readAtMost } from '../../read-at-most.ts';
 import type { Payer } from '../../token/index.ts';
 import { greater, lesser } from '../../units.ts';
 
@@ -30,6 +31,8 @@ interface OpenTab {
 const REQUESTS_FIRST = 8n;
 /** More is paid ahead only within this part of what it has earned: channels burn as much of it, so that nobody gains by taking a tab. */
 const EARNED_PARTS = 100n;
+/** What a miner says of a tab. */
+const ANSWER_BYTES_MAX = 16 << 10;
 
 /** How much is paid ahead at most. */
 export interface PurseRules {
@@ -60,7 +63,7 @@ export function createMinerPurse(options: {
       init: { method: 'POST' },
       fetch: ((url: string, init?: RequestInit) => send(url, init)) as typeof fetch,
     });
-    const bytes = Buffer.from(await answer.arrayBuffer());
+    const bytes = await readAtMost(answer.body, ANSWER_BYTES_MAX);
     const { tab } = answer.status === 201 ? readJsonObject(bytes) : { tab: undefined };
     if (typeof tab !== 'string') throw refused(answer.status);
     const before = current;
@@ -70,7 +73,8 @@ export function createMinerPurse(options: {
   };
   const endTab = async ({ token }: OpenTab): Promise<void> => {
     try {
-      await (await send('/v1/inference/tabs', { method: 'DELETE', headers: { 'millrace-tab': token } })).arrayBuffer();
+      const answer = await send('/v1/inference/tabs', { method: 'DELETE', headers: { 'millrace-tab': token } });
+      await readAtMost(answer.body, ANSWER_BYTES_MAX);
     } catch {
       // It ends by itself when nobody uses it.
     }

@@ -8,6 +8,7 @@ import { writeFileDurably } from '../../durable-file.ts';
 import { toMillraceError } from '../../errors.ts';
 import { CHANNEL_HEADER, channelHeader, SHOWN_LIMITS, SHOWN_PATH, SHOWN_SIGNED_HEADERS, writeShown } from '../../inference/index.ts';
 import type { Logger } from '../../log.ts';
+import { readAtMost } from '../../read-at-most.ts';
 import type { Payer } from '../../token/index.ts';
 import type { PaidRequest, ReplaySample } from './inference-gateway.ts';
 import { type ValidatorEntry, validatorsOf } from './network-validators.ts';
@@ -48,6 +49,7 @@ const CHANNELS_MAX = 64;
 const VALIDATORS_MAX = 16;
 const KNOWN_MS = 60_000;
 const SEND_MS = 10_000;
+const ANSWER_BYTES_MAX = 16 << 10;
 
 interface Waiting {
   channelId: Hex;
@@ -214,7 +216,7 @@ class Courier implements ReplayCourier {
     const signature = await signRequest({ method: 'POST', url, headers }, this.#options.signer, { covered: SHOWN_SIGNED_HEADERS });
     const signal = AbortSignal.any([AbortSignal.timeout(SEND_MS), ...(given === undefined ? [] : [given])]);
     const response = await peerFetch(validator, SHOWN_PATH, { method: 'POST', headers: { ...headers, ...signature }, body, signal });
-    const text = (await response.text()).slice(0, 4096);
+    const text = (await readAtMost(response.body, ANSWER_BYTES_MAX)).toString('utf8');
     if (!response.ok) throw new TypeError(`status ${response.status}: ${text.slice(0, 160)}`);
     const { accepted } = JSON.parse(text) as { accepted?: unknown };
     return typeof accepted === 'number' ? accepted : 0;

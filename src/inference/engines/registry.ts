@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { MillraceError } from '../../errors.ts';
+import { readAtMost } from '../../read-at-most.ts';
 
 /** A package of the registry, exactly: its tarball is accepted only when its SHA-512 is the stated one. */
 export interface PackagePin {
@@ -39,9 +40,9 @@ export async function fetchTarball(pin: PackagePin, options: { registry: string;
   try {
     const response = await fetch(url, { signal });
     if (!response.ok || response.body === null) throw unavailable(pin, `${url} answers ${response.status}`);
-    bytes = await readAtMost(response.body, pin);
+    bytes = await readAtMost(response.body, pin.tarballBytesMax);
   } catch (cause) {
-    if (cause instanceof MillraceError) throw cause;
+    if (cause instanceof MillraceError && cause.code === 'model-unavailable') throw cause;
     throw unavailable(pin, `${url}: ${(cause as Error).message}`, cause);
   }
   checkIntegrity(bytes, pin);
@@ -59,17 +60,6 @@ export function checkIntegrity(bytes: Uint8Array, pin: PackagePin): void {
     values: { package: pin.name, version: pin.version, got: `sha512-${digest.toString('base64')}`, expected: pin.integrity },
     hint: 'Do not use this registry, or this copy of the package.',
   });
-}
-
-async function readAtMost(body: ReadableStream<Uint8Array>, pin: PackagePin): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of body) {
-    size += chunk.length;
-    if (size > pin.tarballBytesMax) throw unavailable(pin, `the tarball is larger than ${pin.tarballBytesMax} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks, size);
 }
 
 function registryInFile(path: string): string | undefined {

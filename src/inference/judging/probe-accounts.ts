@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { peerFetch } from '../../connect/index.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
+import { readAtMost } from '../../read-at-most.ts';
 import type { Payer } from '../../token/index.ts';
+import { readJsonObject } from '../serving/call.ts';
 import { WITNESS_HEADER } from '../serving/miner.ts';
 import { priceUp } from '../serving/price.ts';
 import type { ProbeOutcome } from './judging-ports.ts';
@@ -29,6 +31,8 @@ const TAB_REQUESTS = 256n;
 const SLACK_UNITS = 1024n;
 /** No voice takes longer for a character, milliseconds. */
 const SPOKEN_MS_MAX = 1000n;
+/** What a miner says of a tab. */
+const TAB_BYTES_MAX = 16 << 10;
 
 /**
  * An account at a gateway: the miner sees the gateway's channel and nothing else. The wish for one miner goes in a header that the gateway keeps
@@ -103,14 +107,14 @@ async function openTab(
   const amount = dearest * TAB_REQUESTS < amountMax ? dearest * TAB_REQUESTS : amountMax;
   const path = `/v1/inference/tabs?amount=${amount}`;
   const response = await payer.fetch(path, { amountMax: amount, init: { method: 'POST' }, fetch: fetchOfPeer(seat) });
-  const { tab } = (await response.json()) as { tab?: unknown };
+  const { tab } = readJsonObject(await readAtMost(response.body, TAB_BYTES_MAX));
   return typeof tab === 'string' ? tab : undefined;
 }
 
 async function endTab(seat: Seat, tab: string): Promise<void> {
   try {
     const response = await fetchOfPeer(seat)('/v1/inference/tabs', { method: 'DELETE', headers: { 'millrace-tab': tab } });
-    await response.arrayBuffer();
+    await readAtMost(response.body, TAB_BYTES_MAX);
   } catch {
     // It ends by itself when nobody uses it.
   }

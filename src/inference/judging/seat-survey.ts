@@ -3,6 +3,7 @@ import type { ChainClient, ReceiptDomain } from '../../chain/index.ts';
 import { peerFetch } from '../../connect/index.ts';
 import { toMillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
+import { readAtMost } from '../../read-at-most.ts';
 import type { TaskType } from '../engines/engine.ts';
 import { type Offer, readOffer } from '../serving/offer.ts';
 import { readUids, type Uid } from '../subnets/metagraph.ts';
@@ -140,10 +141,6 @@ function isOfKind(kind: string, task: TaskType): boolean {
 async function fetchOffer(peer: { endpoint: string; transportKey: string }, domain: ReceiptDomain, now: bigint): Promise<Offer> {
   const signal = AbortSignal.timeout(OFFER_MS);
   const response = await peerFetch(peer, '/v1/inference/offer', { signal, headersTimeoutMs: OFFER_MS, idleTimeoutMs: OFFER_MS });
-  let text = '';
-  for await (const chunk of response.body ?? []) {
-    text += Buffer.from(chunk).toString('utf8');
-    if (text.length > OFFER_BYTES_MAX) break;
-  }
+  const text = (await readAtMost(response.body, OFFER_BYTES_MAX)).toString('utf8');
   return readOffer(domain, text, now).offer;
 }

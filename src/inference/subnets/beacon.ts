@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileDurably } from '../../durable-file.ts';
 import { MillraceError } from '../../errors.ts';
+import { readAtMost } from '../../read-at-most.ts';
 import { beaconPublicKey, isPulse, signRound } from './time-lock.ts';
 
 /** A beacon as a subnet declares it: round r, from 1, is due at `genesis + (r - 1) * periodSeconds`, in seconds of Unix time. */
@@ -106,12 +107,8 @@ async function fetchPulse(url: URL, signal: AbortSignal | undefined): Promise<Ui
   try {
     const limits = AbortSignal.any([AbortSignal.timeout(FETCH_TIMEOUT_MS), ...(signal === undefined ? [] : [signal])]);
     const response = await fetch(url, { signal: limits, redirect: 'error' });
-    if (!response.ok || response.body === null) return undefined;
-    let text = '';
-    for await (const part of response.body.pipeThrough(new TextDecoderStream())) {
-      text += part;
-      if (text.length > ANSWER_BYTES_MAX) return undefined;
-    }
+    if (!response.ok) return undefined;
+    const text = (await readAtMost(response.body, ANSWER_BYTES_MAX)).toString('utf8');
     const { signature } = JSON.parse(text) as { signature?: unknown };
     return typeof signature === 'string' && /^[0-9a-f]{96}$/.test(signature) ? Buffer.from(signature, 'hex') : undefined;
   } catch {
