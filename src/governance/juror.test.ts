@@ -47,7 +47,7 @@ async function work(agents: readonly Juror[], isSo: () => Promise<boolean> | boo
       await agent.tend();
       await agent.settled();
     }
-    await jury.chain.warp(10);
+    await jury.chain.warp(20);
   }
   assert.fail('it did not come to that');
 }
