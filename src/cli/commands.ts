@@ -1,7 +1,9 @@
 import type { Command } from 'commander';
+import { registerClusterCommands } from './cluster-commands.ts';
 import type { Run } from './context.ts';
 import { registerInferenceGatewayCommands } from './gateway-commands.ts';
 import { registerInferenceCommands } from './inference-commands.ts';
+import { registerJurorCommands } from './juror-commands.ts';
 import { registerModelNodeCommands } from './model-node-commands.ts';
 import { registerOwnerCommands } from './owner-commands.ts';
 import { registerSimulateCommand } from './simulate-command.ts';
@@ -21,6 +23,8 @@ export function registerCommands(program: Command, run: Run): void {
   registerInferenceCommands(program, run);
   registerSubnetOwnerCommands(program, run);
   registerModelNodeCommands(program, run);
+  registerJurorCommands(program, run);
+  registerClusterCommands(program, run);
   registerSimulateCommand(program, run);
 }
 

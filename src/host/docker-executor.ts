@@ -118,8 +118,10 @@ export class DockerExecutor implements Executor {
   /** A container that only waits holds the namespace, and the jobs' containers join it: the jobs of a rental come and go, its network stays. */
   async openNetwork(name: string): Promise<JobNetwork> {
     const image = `${REPOSITORY}:${PAUSE_TAG}`;
-    const progress = await this.#call(this.#docker.importImage(Readable.from([pauseImage()]), { repo: REPOSITORY, tag: PAUSE_TAG }));
-    await this.#follow(progress as NodeJS.ReadableStream);
+    if ((await this.#imageId(PAUSE_TAG)) === undefined) {
+      const progress = await this.#call(this.#docker.importImage(Readable.from([pauseImage()]), { repo: REPOSITORY, tag: PAUSE_TAG }));
+      await this.#follow(progress as NodeJS.ReadableStream);
+    }
     const container = await this.#call(this.#docker.createContainer(holderOf(name, image, this.#options.runtime)));
     const remove = () => container.remove({ force: true, v: true }).catch(() => {});
     try {

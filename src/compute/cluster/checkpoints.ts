@@ -18,7 +18,7 @@ export interface Checkpoint {
 
 const RAW = 0x55;
 const SHA2_256 = 0x12;
-/** A file counts once it has a plain name with a number in it; programs write under another name (a dot in front) and rename. */
+/** A file counts once it has a plain name with a number in it; programs write under another name (`….tmp`, a dot in front) and rename. */
 const NAME = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$/;
 const ENTRIES_MAX = 1000;
 /** How many a machine keeps: the newest, and the one before, should the newest prove useless. */
@@ -26,7 +26,7 @@ const KEPT = 2;
 
 /** Whether a text can name a checkpoint. */
 export function isCheckpointName(name: string): boolean {
-  return NAME.test(name) && /\d/.test(name);
+  return NAME.test(name) && /\d/.test(name) && !/\.(tmp|part)$/.test(name);
 }
 
 /** Greater for a newer checkpoint; by the last number in the name, then by the name. Negative, zero or positive, as sorting wants it. */
@@ -95,7 +95,7 @@ export async function takeCheckpoint(
   }
 }
 
-/** Removes all but the newest two. What a job of another user wrote in a folder of its own rights may stay. */
+/** Removes all but the newest two. */
 export async function pruneCheckpoints(folder: string): Promise<void> {
   const names = await listCheckpoints(folder);
   for (const name of names.slice(0, -KEPT)) await rm(join(folder, name), { force: true }).catch(() => {});

@@ -41,8 +41,11 @@ export function readClusterChain(client: ChainClient): ClusterChain {
   };
 }
 
-/** The market as a renter’s coordinator uses it. The renter’s account at the rails must hold prices and fees. */
-export function openClusterMarket(client: ChainClient, sender: Sender, terms: ClusterTerms): ClusterMarket {
+/** Does some work with the renter's sender, which is free for other commands in between. */
+export type WithSender = <Result>(work: (sender: Sender) => Promise<Result>) => Promise<Result>;
+
+/** The market as a renter's coordinator uses it. The renter's account at the rails must hold prices and fees. */
+export function openClusterMarket(client: ChainClient, withSender: WithSender, terms: ClusterTerms): ClusterMarket {
   const chain = readClusterChain(client);
   return {
     ...chain,
@@ -57,7 +60,7 @@ export function openClusterMarket(client: ChainClient, sender: Sender, terms: Cl
       const request = { deviceClass, token, priceMax, from: BigInt(from), until, agent, interruptible: false, collateralMin };
       const candidates = devices.map((deviceId) => ({ deviceId: BigInt(deviceId), hint: 0n }));
       const call = { contract: 'computeMarket', functionName: 'reserve', args: [request, candidates, BigInt(count)], key } as const;
-      const receipt = await sender.send(call).catch((error: unknown) => {
+      const receipt = await withSender((sender) => sender.send(call)).catch((error: unknown) => {
         if (TAKEN.includes((error as MillraceError).code)) throw short(count, devices.length, error);
         throw error;
       });
@@ -68,7 +71,7 @@ export function openClusterMarket(client: ChainClient, sender: Sender, terms: Cl
     },
     end: async (leaseId) => {
       const call = { contract: 'computeMarket', functionName: 'end', args: [BigInt(leaseId)], key: `cluster end ${leaseId}` } as const;
-      await sender.send(call).catch((error: unknown) => {
+      await withSender((sender) => sender.send(call)).catch((error: unknown) => {
         if ((error as MillraceError).code !== 'lease-is-over') throw error;
       });
     },

@@ -233,8 +233,10 @@ class OpenMembership implements Membership {
 
   /** The programs of the version before end, names and peers change, checkpoints are fetched, and the programs of this version start. */
   async #turnTo(list: MemberList, signal: AbortSignal): Promise<void> {
+    const startMs = this.#clock.nowMs();
     await Promise.allSettled(this.#jobs);
     if (signal.aborted) return;
+    const stoppedMs = this.#clock.nowMs();
     const { seat, folder } = this.#options;
     const { network, link, mesh } = this.#parts;
     const others = list.members.filter((member) => member.seat !== seat);
@@ -246,6 +248,9 @@ class OpenMembership implements Membership {
     mesh.order({ signed: this.#signed as SignedMemberList, hostfile: mpiHostfile(list), peers });
     await this.#awaitCheckpoint(list.version, peers.length, signal);
     this.#trouble = undefined;
+    const readyMs = this.#clock.nowMs();
+    const times = { stopMs: Math.round(stoppedMs - startMs), checkpointMs: Math.round(readyMs - stoppedMs) };
+    this.#options.log.info('cluster-processes-start', { cluster: list.cluster, version: list.version, ...times });
     this.#jobs = this.#ownRanks().map((rank) => this.#runRank(list, rank, signal));
   }
 

@@ -28,13 +28,15 @@ const CONNECTIONS_MAX = 512;
 /** Debian’s `nobody`, who owns nothing. */
 const NOBODY = 65_534;
 
-// What is needed of the disk is loaded by now, so the checkout may lie where only its owner may read.
+const settings = JSON.parse(process.argv[2] ?? '{}') as MeshSettings;
+// What is needed of the disk is loaded by now, so the checkout may lie where only its owner may read; and who stands in a folder reaches its
+// files, though the folders above are closed to him.
+process.chdir(settings.checkpointFolder);
+const checkpointFolder = '.';
 process.setgroups?.([]);
 process.setgid?.(NOBODY);
 process.setuid?.(NOBODY);
 
-const settings = JSON.parse(process.argv[2] ?? '{}') as MeshSettings;
-const { checkpointFolder } = settings;
 let order: MeshOrder | undefined;
 let newest: Checkpoint | undefined;
 let trouble: string | undefined;
@@ -103,7 +105,6 @@ async function copy(checkpoint: Checkpoint): Promise<void> {
     const url = `http://${holder.address}:${MESH_PORT}/checkpoints/${encodeURIComponent(checkpoint.name)}`;
     const response = await fetch(url, { signal: AbortSignal.timeout(COPY_TIMEOUT_MS) });
     if (!response.ok || response.body === null) throw new TypeError(`${checkpoint.name} is not there any more`);
-    await pruneCheckpoints(checkpointFolder);
     await takeCheckpoint(checkpointFolder, checkpoint, response.body);
     await refreshNewest();
     trouble = undefined;
@@ -116,6 +117,7 @@ async function refreshNewest(): Promise<void> {
   const name = (await listCheckpoints(checkpointFolder).catch(() => [])).at(-1);
   if (name === newest?.name) return;
   newest = name === undefined ? undefined : await readCheckpoint(checkpointFolder, name);
+  await pruneCheckpoints(checkpointFolder);
 }
 
 async function readLimited(response: Response): Promise<string> {
@@ -152,7 +154,9 @@ function report(): MeshReport {
 }
 
 for (;;) {
-  await beat();
+  await beat().catch((error: unknown) => {
+    trouble = toMillraceError(error).message;
+  });
   process.send?.(report());
   await systemClock.sleep(BEAT_MS);
 }
