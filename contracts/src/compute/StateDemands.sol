@@ -12,6 +12,7 @@ import {ComputeJobs} from "./ComputeJobs.sol";
 import {IComputeJobs} from "./IComputeJobs.sol";
 import {IStateDemands} from "./IStateDemands.sol";
 import {Segments} from "./Segments.sol";
+import {StrictState} from "./StrictState.sol";
 
 /// @title StateDemands: see IStateDemands for the rules. No owner, no parameter that can change.
 /// @notice Money: bonds and fees of open demands are this contract's account at the rails.
@@ -126,7 +127,8 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
     ) external {
         Demand storage d = _requireLeaf(demandId, terms, result, leaf, proof);
         if (state.length > _config.stateBytesMax) revert StateTooLong(state.length, _config.stateBytesMax);
-        bytes32 stateHash = sha256(state);
+        bool isStrict = terms.determinism == IComputeJobs.Determinism.WasmStrict;
+        bytes32 stateHash = isStrict ? StrictState.hashOf(state) : sha256(state);
         if (stateHash != leaf.stateHash) revert WrongState(stateHash, leaf.stateHash);
         emit StateDelivered(demandId, leaf, 0);
         _end(demandId, d, IComputeJobs.Verdict.NotGuilty);
