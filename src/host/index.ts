@@ -33,7 +33,7 @@ export {
   type StrictRun,
 } from './strict-engine.ts';
 export { STRICT_RUNTIME } from './strict-module.ts';
-export { encodeStrictState, STATE_PAGE_BYTES, STRICT_ENDS, type StrictState } from './strict-state.ts';
+export { decodeStrictState, encodeStrictState, hashWholeState, STATE_PAGE_BYTES, STRICT_ENDS, type StrictState } from './strict-state.ts';
 export { WasmExecutor } from './wasm-executor.ts';
 export {
   inspectWireguard,
