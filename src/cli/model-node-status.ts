@@ -4,6 +4,7 @@ import { MillraceError } from '../errors.ts';
 import {
   hasReceiptCourt,
   leaveReceiptCourt,
+  MISSING_MODELS,
   openEngineSet,
   readReceiptBond,
   textProgram,
@@ -136,14 +137,18 @@ export async function minerUnlock(context: CommandContext): Promise<void> {
 /** Models that a miner can embed, with what each of them cannot do. */
 export async function minerModels(context: CommandContext): Promise<void> {
   const items = embeddedCards();
-  context.output.result({ items, next: null }, () => modelsText());
+  context.output.result({ items, missing: MISSING_MODELS, next: null }, () => modelsText());
 }
 
-/** Every embedded model in words: what it is for, its licence, and what it cannot do. */
+/** Every embedded model in words: what it is for, its licence, and what it cannot do; and what none of them does, and why. */
 export function modelsText(): string {
-  return embeddedCards()
-    .map(({ id, task, licence, limits }) => [`${id} (${task}; ${licence})`, ...limits.map((limit) => `  - ${limit}`)].join('\n'))
-    .join('\n');
+  const embedded = embeddedCards().map(({ id, task, licence, limits }) =>
+    [`${id} (${task}; ${licence})`, ...limits.map((limit) => `  - ${limit}`)].join('\n'),
+  );
+  const missing = MISSING_MODELS.map(({ task, path, why }) =>
+    [`No embedded model for ${task} (${path}): miner run --backend URL --backend-model ${task}:NAME`, `  - ${why}`].join('\n'),
+  );
+  return [...embedded, ...missing].join('\n');
 }
 
 function embeddedCards(): ReturnType<ReturnType<typeof openEngineSet>['cards']> {

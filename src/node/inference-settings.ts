@@ -60,7 +60,7 @@ const THEIR_NAME = /^[\x21-\x7e]{1,256}$/;
 const UNIT_OF_TASK: Record<TaskType, ModelPrice['unit']> = {
   chat: 'tokens',
   embedding: 'tokens',
-  moderation: 'tokens',
+  moderation: 'characters',
   detection: 'images',
   ocr: 'images',
   speech: 'characters',

@@ -103,14 +103,22 @@ test('the openai client, unchanged, works against the gateway; the key pays for 
   assert.equal(Buffer.from(await speech.arrayBuffer()).toString('latin1', 0, 4), 'RIFF');
   const file = new File([Buffer.alloc(2000)], 'a.wav');
   assert.equal((await client.audio.transcriptions.create({ model: 'mill-ear', file })).text, 'the mill turns');
+  const judged = await client.moderations.create({ model: 'mill-guard', input: ['hoist the sail', 'sink the ship'] });
+  assert.deepEqual(
+    judged.results.map(({ flagged, category_scores }) => [flagged, category_scores.violence]),
+    [
+      [false, 0.1],
+      [true, 0.9],
+    ],
+  );
   assert.equal((await client.responses.create({ model: 'mill-chat', input: 'hi' })).output_text, streamed);
   const listed: string[] = [];
   for await (const model of client.models.list()) listed.push(model.id);
-  assert.deepEqual(listed, ['mill-chat', 'mill-embed', 'mill-voice', 'mill-ear']);
+  assert.deepEqual(listed, ['mill-chat', 'mill-embed', 'mill-voice', 'mill-ear', 'mill-guard']);
   const [kept] = gateway.keys.list();
   const shown = (await (await fetch(`${url}/v1/key`, { headers: { authorization: `Bearer ${key}` } })).json()) as { spent: string };
   assert.equal(shown.spent, kept?.spent.toString());
-  assert.match(miner.miner.metrics(), /millrace_miner_paid_requests_total 6/);
+  assert.match(miner.miner.metrics(), /millrace_miner_paid_requests_total 7/);
   const found = await fetch(`${url}/v1/receipts/${receipt.inputs.receiptId}`);
   assert.equal(((await found.json()) as { encoded: string }).encoded, encoded);
 });

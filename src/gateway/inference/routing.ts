@@ -4,6 +4,7 @@ import type { ReceiptCodec } from '../../chain/index.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import {
   type InferenceReceipt,
+  MISSING_MODELS,
   type OfferedModel,
   priceUp,
   REPLAY_HEADER,
@@ -59,7 +60,7 @@ const MINER_FAULTS: ReadonlySet<string> = new Set([
 /** The miners for a question, best first. @throws unknown-model, no-miner, price-above-limit */
 export function findMiners(directory: MinerDirectory, question: Question, nowMs: number): Choosable[] {
   const serving = directory.serving(question.model, question.task);
-  if (serving.length === 0) throw unknownModel(question.model);
+  if (serving.length === 0) throw unknownModel(question);
   const trusted = serving.filter(({ miner, model }) => !miner.health(model.id).isBarred(nowMs));
   const candidates = trusted.map(({ miner, model }): Choosable => {
     const health = miner.health(model.id);
@@ -216,13 +217,15 @@ function minerHeaders(request: ServingRequest, zeroRetention: boolean): Record<s
   };
 }
 
-function unknownModel(model: string): MillraceError {
+function unknownModel({ model, task }: Question): MillraceError {
   const shown = model.slice(0, 80);
   return new MillraceError('unknown-model', {
     actor: 'caller',
     message: shown === '' ? 'No miner does this' : `No miner serves ${shown} for this`,
     values: { parameter: 'model', got: shown },
-    hint: 'GET /v1/models lists the models.',
+    hint: MISSING_MODELS.some((missing) => missing.task === task)
+      ? `No embedded model does this: it is served where a miner has a backend for it. GET /v1/models lists the models.`
+      : 'GET /v1/models lists the models.',
   });
 }
 

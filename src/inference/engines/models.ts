@@ -270,3 +270,24 @@ export const EMBEDDED_MODELS: readonly ModelEntry[] = [
     ],
   },
 ];
+
+/** A task that no embedded model does, and why. */
+export interface MissingModel {
+  task: TaskType;
+  path: string;
+  why: string;
+}
+
+/** What people may look for among the embedded models and not find: such tasks are served by miners with a backend alone (`miner run --backend`). */
+export const MISSING_MODELS: readonly MissingModel[] = [
+  {
+    task: 'transcription',
+    path: '/v1/audio/transcriptions',
+    why: 'No speech recogniser with free weights comes in an npm tarball of at most 100 MB: packages of whisper, sherpa-onnx, vosk, Moonshine and Parakeet hold code and load their weights from elsewhere, and what PocketSphinx carries hears every third word wrong (36.6 % of 71 words of read English).',
+  },
+  {
+    task: 'moderation',
+    path: '/v1/moderations',
+    why: 'No text classifier for harmful content with free weights comes in an npm tarball: the toxicity model of TensorFlow.js is fetched from elsewhere, and lists of bad words are no judgement of a text.',
+  },
+];

@@ -28,7 +28,7 @@ export interface ForeignBackendOptions {
 
 const WORDS = ['the', ' mill', ' turns', ' while', ' water', ' runs', ' and', ' grain', ' falls', ' into', ' the', ' stones'];
 
-/** Starts a foreign backend on 127.0.0.1: chat (streamed or not), embeddings, speech (24 kHz PCM), transcription, models. */
+/** Starts a foreign backend on 127.0.0.1: chat (streamed or not), embeddings, speech (24 kHz PCM), transcription, moderations, models. */
 export async function startForeignBackend(options: ForeignBackendOptions = {}): Promise<ForeignBackend> {
   const state = { cut: 0, requests: 0, bodies: [] as Record<string, unknown>[] };
   const server = createServer((request, response) => {
@@ -72,6 +72,13 @@ async function answer(
     const texts = body.input as string[];
     const data = texts.map((text, index) => ({ object: 'embedding', index, embedding: [text.length, 1, 0.5] }));
     return void send({ object: 'list', data, model: body.model, usage: { prompt_tokens: texts.length, total_tokens: texts.length } });
+  }
+  if (path === 'moderations') {
+    const results = (body.input as string[]).map((text) => {
+      const isFlagged = text.includes('sink the ship');
+      return { flagged: isFlagged, categories: { violence: isFlagged }, category_scores: { violence: isFlagged ? 0.9 : 0.1 } };
+    });
+    return void send({ id: 'modr-1', model: body.model, results });
   }
   if (path === 'audio/speech') return void response.writeHead(200, { 'content-type': 'audio/pcm' }).end(Buffer.alloc(4800, 1));
   if (path === 'chat/completions') return chat(body, response, options, state);

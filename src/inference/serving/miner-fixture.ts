@@ -33,6 +33,7 @@ const TASKS: Record<string, TaskType> = {
   'mill-embed': 'embedding',
   'mill-voice': 'speech',
   'mill-ear': 'transcription',
+  'mill-guard': 'moderation',
 };
 
 /** The models of a backend, one for each task. */
@@ -42,7 +43,7 @@ export function backendModels(url: string, concurrency = 8, more: Partial<MinerM
     price:
       task === 'chat' || task === 'embedding'
         ? TEST_PRICE
-        : { ...TEST_PRICE, unit: task === 'speech' ? ('characters' as const) : ('milliseconds' as const) },
+        : { ...TEST_PRICE, unit: task === 'speech' || task === 'moderation' ? ('characters' as const) : ('milliseconds' as const) },
     outputUnitsMax: 64,
     concurrency,
     ...more,

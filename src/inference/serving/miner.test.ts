@@ -96,7 +96,7 @@ test('the openai client speaks to a miner: chat, streams, tools, responses, embe
   assert.equal((await client.audio.transcriptions.create({ model: 'mill-ear', file })).text, 'the mill turns');
   const listed: string[] = [];
   for await (const model of client.models.list()) listed.push(model.id);
-  assert.deepEqual(listed, ['mill-chat', 'mill-embed', 'mill-voice', 'mill-ear']);
+  assert.deepEqual(listed, ['mill-chat', 'mill-embed', 'mill-voice', 'mill-ear', 'mill-guard']);
 });
 
 test('what a model has not is refused in the words of the API, with our code', async () => {
