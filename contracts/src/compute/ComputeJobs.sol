@@ -14,16 +14,32 @@ import {JobBook} from "./JobBook.sol";
 import {JobCases} from "./JobCases.sol";
 import {JobRules} from "./JobRules.sol";
 import {Segments} from "./Segments.sol";
+import {Totals} from "./Totals.sol";
 
 /// @title ComputeJobs: see IComputeJobs for the rules. No owner, no parameter that can change.
-/// @notice Money: price and audit fee of jobs that are not settled, and the canaries' pools, are this contract's accounts at the rails, beside
-/// what ComputeFees sets aside there. Collateral is locked in the vault until its job is settled.
+/// @notice Money: what jobs that are not settled have paid, and the canaries' pools, are this contract's accounts at the rails. Collateral is locked in the vault until its job is settled.
 contract ComputeJobs is JobCases, IModule {
+    using Totals for Totals.List;
+
     uint256 private constant BPS = 10_000;
+    uint256 private constant PAYEES_MAX = 11; // of one job: operator, auction, renter, eight auditors
     uint256 private constant CANARY_POOL_BPS = 100; // of audit fees
 
     uint256 private _batches;
     bytes32 private _logHead;
+
+    /// What a batch of openings takes: from renters, for the auction, and of stake.
+    struct Opening {
+        Totals.List charges;
+        Totals.List fees;
+        Totals.List locks;
+    }
+
+    /// What a batch of settlements gives: to accounts, and of stake.
+    struct Closing {
+        Totals.List payments;
+        Totals.List unlocks;
+    }
 
     /// What a settlement has come to.
     struct Ending {
@@ -48,12 +64,24 @@ contract ComputeJobs is JobCases, IModule {
     function openJobs(JobTerms[] calldata terms, Signatures[] calldata signatures) external returns (bytes32[] memory jobIds) {
         _requireLength(signatures.length, terms.length);
         jobIds = new bytes32[](terms.length);
+        Opening memory o = Opening(Totals.create(terms.length), Totals.create(terms.length), Totals.create(terms.length));
         for (uint256 i; i < terms.length; ++i) {
-            jobIds[i] = _open(terms[i], signatures[i]);
+            jobIds[i] = _open(o, terms[i], signatures[i]);
+        }
+        for (uint256 i; i < o.charges.count; ++i) {
+            uint256 key = o.charges.keys[i];
+            rails.transferFrom(_tokenOf(key), Totals.accountOf(key), address(this), o.charges.amounts[i]);
+        }
+        for (uint256 i; i < o.fees.count; ++i) {
+            uint256 key = o.fees.keys[i];
+            rails.transferFrom(_tokenOf(key), Totals.accountOf(key), auction, o.fees.amounts[i]);
+        }
+        for (uint256 i; i < o.locks.count; ++i) {
+            stakeVault.lock(uint64(o.locks.keys[i]), o.locks.amounts[i]);
         }
     }
 
-    function _open(JobTerms calldata terms, Signatures calldata signatures) private returns (bytes32 jobId) {
+    function _open(Opening memory o, JobTerms calldata terms, Signatures calldata signatures) private returns (bytes32 jobId) {
         jobId = _digest(terms);
         Job storage j = _jobs[jobId];
         if (j.phase != Phase.None) return jobId;
@@ -67,10 +95,23 @@ contract ComputeJobs is JobCases, IModule {
         } else if (terms.determinism != Determinism.None) {
             emit ClassLowered(jobId, Evidence.ReputationOnly, jurors, seated);
         }
-        uint256 amount = _takeReservationFees(uint256(jobId), terms.renter, terms.token, terms.price) + terms.auditFee;
+        _charge(o, jobId, terms);
+    }
+
+    /// The fees are ComputeFees'; that on payments in the stable token waits here, as the price does.
+    function _charge(Opening memory o, bytes32 jobId, JobTerms calldata terms) private {
+        (uint256 renterFee, uint256 supplierFee, uint256 stableFee) = feesOn(terms.token, terms.price);
+        emit ReservationFees(uint256(jobId), terms.token, terms.price, renterFee, supplierFee);
+        uint256 amount = terms.price - supplierFee + stableFee + terms.auditFee;
         held[terms.token] += amount;
-        rails.transferFrom(terms.token, terms.renter, address(this), amount);
-        if (terms.collateral != 0) stakeVault.lock(terms.operatorId, terms.collateral);
+        uint256 key = Totals.keyOf(terms.token == stable, terms.renter);
+        o.charges.add(key, amount);
+        o.fees.add(key, renterFee + supplierFee);
+        o.locks.add(terms.operatorId, terms.collateral);
+    }
+
+    function _tokenOf(uint256 key) private view returns (address) {
+        return Totals.isStable(key) ? stable : native;
     }
 
     // ----------------------------------------------------------------------------------------------------------------- commit
@@ -103,15 +144,23 @@ contract ComputeJobs is JobCases, IModule {
     function settle(JobTerms[] calldata terms, Result[] calldata results) external {
         _requireLength(results.length, terms.length);
         bytes32[] memory receipts = new bytes32[](terms.length);
+        Closing memory c = Closing(Totals.create(terms.length * PAYEES_MAX), Totals.create(terms.length));
         uint256 count;
         for (uint256 i; i < terms.length; ++i) {
-            bytes32 receipt = _settle(terms[i], results[i]);
+            bytes32 receipt = _settle(c, terms[i], results[i]);
             if (receipt != 0) receipts[count++] = receipt;
         }
         if (count != 0) _log(receipts, count);
+        for (uint256 i; i < c.payments.count; ++i) {
+            uint256 key = c.payments.keys[i];
+            rails.transfer(_tokenOf(key), Totals.accountOf(key), c.payments.amounts[i]);
+        }
+        for (uint256 i; i < c.unlocks.count; ++i) {
+            stakeVault.unlock(uint64(c.unlocks.keys[i]), c.unlocks.amounts[i]);
+        }
     }
 
-    function _settle(JobTerms calldata terms, Result calldata result) private returns (bytes32 receiptHash) {
+    function _settle(Closing memory c, JobTerms calldata terms, Result calldata result) private returns (bytes32 receiptHash) {
         bytes32 jobId = _digest(terms);
         Job storage j = _jobs[jobId];
         if (j.phase == Phase.Settled) return 0;
@@ -120,17 +169,23 @@ contract ComputeJobs is JobCases, IModule {
         (e.outcome, e.evidence) = (_outcomeOf(jobId, j), j.evidence);
         if (j.committedAt != 0 && _results[jobId] != _resultHash(result)) revert WrongResult(jobId);
         (j.phase, j.until, j.outcome) = (Phase.Settled, 0, e.outcome);
-        _settlePrice(terms, e);
-        _settleAudit(terms, j, e);
+        _settlePrice(c, terms, e);
+        _settleAudit(c, terms, j, e);
         if (e.right == 0 || e.outcome != Outcome.Right) e.evidence = Evidence.ReputationOnly;
-        _settleCollateral(terms, e);
-        if (e.returned != 0) rails.transfer(terms.token, terms.renter, e.returned);
+        _settleCollateral(c, terms, e);
+        _pay(c, terms.token, terms.renter, e.returned);
         bool isAudited = e.outcome == Outcome.Right && e.evidence != Evidence.ReputationOnly;
         if (isAudited && _passed[terms.operatorId] < PROBATION_JOBS) ++_passed[terms.operatorId];
         receiptHash = keccak256(
             abi.encode(jobId, result.root, result.outputDigest, e.outcome, e.evidence, e.right, j.committedAt, uint48(block.timestamp))
         );
         emit JobSettled(jobId, e.outcome, e.evidence, receiptHash, e.paid, e.returned, e.slashed);
+    }
+
+    /// Out of what is held.
+    function _pay(Closing memory c, address token, address account, uint256 amount) private {
+        held[token] -= amount;
+        c.payments.add(Totals.keyOf(token == stable, account), amount);
     }
 
     function _outcomeOf(bytes32 jobId, Job storage j) private view returns (Outcome) {
@@ -144,24 +199,27 @@ contract ComputeJobs is JobCases, IModule {
         return j.outcome == Outcome.NotAudited ? Outcome.NotAudited : Outcome.Right;
     }
 
-    function _settlePrice(JobTerms calldata terms, Ending memory e) private {
-        (, uint256 supplierFee,) = feesOn(terms.token, terms.price);
+    function _settlePrice(Closing memory c, JobTerms calldata terms, Ending memory e) private {
+        (, uint256 supplierFee, uint256 stableFee) = feesOn(terms.token, terms.price);
         uint256 net = terms.price - supplierFee;
-        held[terms.token] -= net;
-        if (e.outcome == Outcome.Right || e.outcome == Outcome.Canary) e.paid = net;
-        else e.returned = net;
-        _closeStableFee(uint256(e.jobId), e.paid);
-        if (e.paid != 0) rails.transfer(terms.token, operators.beneficiaryOf(terms.operatorId), e.paid);
+        if (e.outcome != Outcome.Right && e.outcome != Outcome.Canary) {
+            e.returned = net + stableFee;
+            return;
+        }
+        e.paid = net;
+        _pay(c, terms.token, operators.beneficiaryOf(terms.operatorId), net);
+        if (stableFee == 0) return;
+        emit StableFeeTaken(uint256(e.jobId), stableFee);
+        _pay(c, terms.token, auction, stableFee);
     }
 
     // ------------------------------------------------------------------------------------------------------------- audit's end
 
     /// What no auditor has earned, and what division leaves, goes back to the renter.
-    function _settleAudit(JobTerms calldata terms, Job storage j, Ending memory e) private {
+    function _settleAudit(Closing memory c, JobTerms calldata terms, Job storage j, Ending memory e) private {
         uint256 fee = terms.auditFee;
-        if (e.outcome != Outcome.Late && j.auditors != 0) fee -= _payAuditors(terms, e, _endDuties(terms, j, e));
+        if (e.outcome != Outcome.Late && j.auditors != 0) fee -= _payAuditors(c, terms, e, _endDuties(terms, j, e));
         e.returned += fee;
-        held[terms.token] -= fee;
     }
 
     function _endDuties(JobTerms calldata terms, Job storage j, Ending memory e) private returns (IAuditors.Share[] memory) {
@@ -175,22 +233,22 @@ contract ComputeJobs is JobCases, IModule {
     }
 
     /// @return spent of the audit fee
-    function _payAuditors(JobTerms calldata terms, Ending memory e, IAuditors.Share[] memory shares) private returns (uint256 spent) {
+    function _payAuditors(Closing memory c, JobTerms calldata terms, Ending memory e, IAuditors.Share[] memory shares)
+        private
+        returns (uint256 spent)
+    {
         spent = terms.auditFee * CANARY_POOL_BPS / BPS;
         uint256 each = (terms.auditFee - spent) / shares.length;
         uint256 jackpot = _takeJackpot(terms, shares);
         canaryPool[terms.token] += spent;
-        uint256 paid;
         for (uint256 i; i < shares.length; ++i) {
             if (shares[i].foundRight) ++e.right;
             if (!shares[i].isPaid) continue;
             uint256 extra = shares[i].sawCanary ? jackpot : 0;
             emit AuditorPaid(e.jobId, shares[i].auditor, each, extra);
             spent += each;
-            paid += each + extra;
-            if (each + extra != 0) rails.transfer(terms.token, operators.beneficiaryOf(shares[i].auditor), each + extra);
+            _pay(c, terms.token, operators.beneficiaryOf(shares[i].auditor), each + extra);
         }
-        held[terms.token] -= paid;
     }
 
     /// What each that saw a canary wins: together at most the audit fee that it has paid itself, and what is in the pool.
@@ -206,14 +264,14 @@ contract ComputeJobs is JobCases, IModule {
 
     // --------------------------------------------------------------------------------------------------------------- collateral
 
-    function _settleCollateral(JobTerms calldata terms, Ending memory e) private {
+    function _settleCollateral(Closing memory c, JobTerms calldata terms, Ending memory e) private {
         uint256 collateral = terms.collateral;
         if (e.outcome == Outcome.Guilty || e.outcome == Outcome.Late) {
             _passed[terms.operatorId] = 0;
             e.slashed = e.outcome == Outcome.Guilty ? collateral : collateral * _config.latePenaltyBps / BPS;
             if (e.slashed != 0) stakeVault.slash(terms.operatorId, e.slashed, _payoutOf(terms, e));
         }
-        if (collateral != e.slashed) stakeVault.unlock(terms.operatorId, collateral - e.slashed);
+        c.unlocks.add(terms.operatorId, collateral - e.slashed);
     }
 
     function _payoutOf(JobTerms calldata terms, Ending memory e) private view returns (IStakeVault.Payout memory payout) {

@@ -248,7 +248,7 @@ interface IComputeJobs {
     function probationOf(uint64 operatorId) external view returns (uint256);
     /// @notice What canaries can win, by token.
     function canaryPool(address token) external view returns (uint256);
-    /// @notice Held for jobs that are not settled, and for the pools, by token; beside it `feesAside` in the stable token.
+    /// @notice Held for jobs that are not settled, and for the pools, by token.
     function held(address token) external view returns (uint256);
     function taskLog() external view returns (uint256 batches, bytes32 head);
 }

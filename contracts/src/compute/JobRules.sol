@@ -55,7 +55,7 @@ contract JobRules {
     /// @param digest EIP-712 digest of the terms
     /// @param probation jobs of the operator that are still to be replayed whole
     /// @return isAudited false: nothing can be checked, or jurors or auditors are missing and the terms accept that
-    /// @return jurors operators with a juror's seat, other than the job's own
+    /// @return jurors operators with a juror's seat
     /// @return seated operators with an auditor's seat, likewise
     function judge(IComputeJobs.JobTerms calldata terms, IComputeJobs.Signatures calldata signatures, bytes32 digest, uint256 probation)
         external
@@ -75,6 +75,7 @@ contract JobRules {
     }
 
     function _requireBounds(IComputeJobs.JobTerms calldata t) private view {
+        _requireWithin("price", t.price, 2, type(uint120).max);
         _requireWithin("collateral", t.collateral, _config.collateralMin[uint256(t.determinism)], type(uint96).max);
         _requireWithin("runSeconds", t.runSeconds, 1, _config.runSecondsMax);
         if (t.determinism != IComputeJobs.Determinism.None) return;
@@ -103,11 +104,12 @@ contract JobRules {
         if (!SignatureChecker.isValidSignatureNowCalldata(signer, digest, signature)) revert IComputeJobs.BadSignature(signer);
     }
 
-    /// Whether a result could be audited and disputed.
+    /// Whether a result could be audited and disputed. The operator's own seats do not count; they are asked for where they decide.
     function _hasEnough(IComputeJobs.JobTerms calldata t) private view returns (bool isEnough, uint256 jurors, uint256 seated) {
-        jurors = jury.jurorCount() - (jury.juror(t.operatorId).seats == 0 ? 0 : 1);
-        seated = auditors.auditorCount() - (auditors.auditor(t.operatorId).seats == 0 ? 0 : 1);
         (uint256 jurorsMin, uint256 auditorsMin) = (_config.jurorsMin, Math.max(_config.auditorsMin, t.auditors));
+        (jurors, seated) = (jury.jurorCount(), auditors.auditorCount());
+        if (jurors == jurorsMin && jury.juror(t.operatorId).seats != 0) --jurors;
+        if (seated == auditorsMin && auditors.auditor(t.operatorId).seats != 0) --seated;
         isEnough = jurors >= jurorsMin && seated >= auditorsMin;
         if (!isEnough && !t.lowerable) revert IComputeJobs.TooFewForClass(jurors, jurorsMin, seated, auditorsMin);
     }

@@ -406,7 +406,7 @@ abstract contract JobsFixture is JuryFixture {
 
     /// What is held is what is owed, in every token.
     function assertHeld() internal view {
-        assertEq(rails.balanceOf(address(stable), address(jobs)), jobs.held(address(stable)) + jobs.feesAside());
+        assertEq(rails.balanceOf(address(stable), address(jobs)), jobs.held(address(stable)));
         assertEq(rails.balanceOf(address(native), address(jobs)), jobs.held(address(native)));
     }
 
