@@ -297,6 +297,9 @@ class OpenMembership implements Membership {
       ended = { rank, state: 'ended', reason: 'failed', detail: toMillraceError(error).message };
     }
     process.running = undefined;
-    if (!signal.aborted) process.state = ended;
+    if (signal.aborted) return;
+    process.state = ended;
+    const { reason, exitCode, detail } = ended;
+    this.#options.log.info('cluster-process-ended', { cluster: list.cluster, version: list.version, rank, reason, exitCode, detail });
   }
 }

@@ -60,18 +60,19 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
   if (request.method !== 'GET') return void response.writeHead(405).end();
   if (path === '/heartbeat') {
     const heartbeat: Heartbeat = { seat: settings.seat, version: order?.signed.list.version ?? 0, newest };
-    return void response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(heartbeat));
+    return sendText(response, 'application/json', JSON.stringify(heartbeat));
   }
-  if (path === '/members' && order !== undefined) {
-    return void response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(order.signed));
-  }
-  if (path === '/hostfile' && order !== undefined)
-    return void response.writeHead(200, { 'content-type': 'text/plain' }).end(order.hostfile);
+  if (path === '/members' && order !== undefined) return sendText(response, 'application/json', JSON.stringify(order.signed));
+  if (path === '/hostfile' && order !== undefined) return sendText(response, 'text/plain', order.hostfile);
   const name = decodeURIComponent(path.startsWith('/checkpoints/') ? path.slice('/checkpoints/'.length) : '');
   if (!isCheckpointName(name)) return void response.writeHead(404).end();
   const bytes = openCheckpoint(checkpointFolder, name);
   bytes.once('error', () => response.writeHead(404).end());
   bytes.pipe(response);
+}
+
+function sendText(response: ServerResponse, type: string, content: string): void {
+  response.writeHead(200, { 'content-type': type, 'content-length': Buffer.byteLength(content) }).end(content);
 }
 
 /** Hears every peer once, and takes the newest checkpoint among them when it is newer than the own. */
