@@ -4,11 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MillraceError } from '../errors.ts';
 import { askControl, readRunState } from '../node/index.ts';
-import { put, readDeal, retrieve, shareKeyOfWallet } from '../storage/index.ts';
+import { put, readDeal, retrieve, shareKeyOfWallet, sourcesOf } from '../storage/index.ts';
 import { formatAmount, formatSize } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { openSender } from './sending.ts';
-import { sourcesOf } from './sources.ts';
 import { warpBy } from './warp.ts';
 
 type Opened = Awaited<ReturnType<typeof openSender>>;

@@ -1,9 +1,9 @@
 import { MillraceError } from '../errors.ts';
 import { startWebServer } from '../gateway/index.ts';
+import { sourcesOf } from '../storage/index.ts';
 import type { CommandContext } from './context.ts';
 import { untilStopped } from './running.ts';
 import { openSession } from './session.ts';
-import { sourcesOf } from './sources.ts';
 
 /** Serves public content of the network to browsers of this machine, verified, until Ctrl-C. */
 export async function gateway(context: CommandContext, options: { port: string }): Promise<void> {

@@ -20,6 +20,8 @@ const LISTEN = '127.0.0.1:9400';
 /** Of what seats lock, staked unless told otherwise: a penalty then costs no seat. */
 const STAKE_PER_SEAT = 2n;
 const KIND = { kind: 'juror' } as const;
+/** What only the running juror knows. */
+const OWN_NUMBERS = ['open', 'committed', 'revealed', 'unanswered', 'judges'];
 
 /** Options of `millrace juror enrol`. Money in tokens. */
 export interface JurorEnrolOptions {
@@ -60,7 +62,7 @@ export async function jurorEnrol(context: CommandContext, options: JurorEnrolOpt
     const unit = manifest.tokens.network?.symbol ?? 'tokens';
     context.output.result({ operatorId, nodeKey: nodeKey.address, ...standing, unit }, () =>
       [
-        `Operator ${operatorId} holds ${standing.seats} seats at the jury, for which ${formatAmount(standing.locked, DECIMALS)} ${unit} are locked.`,
+        `Operator ${operatorId}: seats at the jury: ${standing.seats}, locked for them: ${formatAmount(standing.locked, DECIMALS)} ${unit}.`,
         `A vote against the final ruling, or none, costs ${formatAmount(penalty, DECIMALS)} ${unit}: keep it running. Next: millrace juror run`,
       ].join('\n'),
     );
@@ -86,7 +88,7 @@ export async function jurorLeave(context: CommandContext, options: { seats?: str
       isUnlock
         ? `${formatAmount(freed, DECIMALS)} of the stake of operator ${operatorId} is free (millrace juror unstake).`
         : [
-            `Operator ${operatorId} gave up ${left} seats and holds ${after.seats}. Votes that were drawn already must still be cast: keep it running.`,
+            `Operator ${operatorId} gave up seats: ${left}, and holds ${after.seats}. Votes that were drawn already must still be cast: keep it running.`,
             `In ${formatDuration(Math.max(0, seconds))} the stake comes free: millrace juror leave again, or the running juror does it.`,
           ].join('\n'),
     );
@@ -110,10 +112,12 @@ export async function jurorStatus(context: CommandContext): Promise<void> {
   const value = { operatorId, running: running !== undefined, ...standing, disputes, role, unit };
   context.output.result(value, () =>
     [
-      `Operator ${operatorId} ${value.running ? 'runs' : 'does not run here (millrace juror run)'}, ${standing.seats} of the seats, ${standing.openVotes} votes drawn and not settled.`,
+      `Operator ${operatorId} ${value.running ? 'runs' : 'does not run here (millrace juror run)'}; seats: ${standing.seats}, votes drawn and not settled: ${standing.openVotes}.`,
       `Locked ${formatAmount(standing.locked, DECIMALS)} ${unit}; waiting at the jury: ${formatAmount(standing.owedCoins, DECIMALS)} of the chain’s coin, ${formatAmount(standing.owedTokens, DECIMALS)} ${unit}.`,
-      `${standing.jurors} operators hold seats; ${disputes} disputes so far.`,
-      ...Object.entries(role).map(([name, one]) => `juror.${name}  ${typeof one === 'object' ? toJson(one) : one}`),
+      `Operators with seats: ${standing.jurors}; disputes so far: ${disputes}.`,
+      ...OWN_NUMBERS.flatMap((name) =>
+        role[name] === undefined ? [] : [`juror.${name}  ${typeof role[name] === 'object' ? toJson(role[name]) : role[name]}`],
+      ),
     ].join('\n'),
   );
 }

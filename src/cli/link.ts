@@ -1,8 +1,7 @@
 import { MillraceError } from '../errors.ts';
-import { holdersOf, openContent, parseCid } from '../storage/index.ts';
+import { holdersOf, openContent, parseCid, sourcesOf } from '../storage/index.ts';
 import type { CommandContext } from './context.ts';
 import { openSession } from './session.ts';
-import { sourcesOf } from './sources.ts';
 
 /**
  * Links to public content that need no wallet: at each holder for curl and browsers, and in forms that verify. Sealed content is refused.

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Signer } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import { createStorageNetwork, exportS3Index, keysPath, openS3Keys, restoreS3Index, s3Status, startS3Server } from '../gateway/index.ts';
-import { shareKeyOfWallet } from '../storage/index.ts';
+import { shareKeyOfWallet, sourcesOf } from '../storage/index.ts';
 import { formatSize, parseAmount, parseDuration, parseSize } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
@@ -12,7 +12,6 @@ import { untilStopped } from './running.ts';
 import { openWallet } from './secrets.ts';
 import { takeSender } from './sending.ts';
 import { folderOf, openSession, type Session } from './session.ts';
-import { sourcesOf } from './sources.ts';
 
 /** Options of `millrace s3`. */
 export interface S3CommandOptions {

@@ -1,8 +1,7 @@
-import { SHARE_WARNING, share as shareContent, shareKeyOfWallet } from '../storage/index.ts';
+import { SHARE_WARNING, share as shareContent, shareKeyOfWallet, sourcesOf } from '../storage/index.ts';
 import type { CommandContext } from './context.ts';
 import { openWallet } from './secrets.ts';
 import { openSession } from './session.ts';
-import { sourcesOf } from './sources.ts';
 
 /** Makes a grant with which the recipient, and nobody else, can open a content. */
 export async function share(context: CommandContext, cid: string, options: { to: string }): Promise<void> {

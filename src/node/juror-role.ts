@@ -1,14 +1,18 @@
 import { toMillraceError } from '../errors.ts';
 import type { Judge } from '../governance/index.ts';
+import { type ComputeSettings, wholeOf } from './compute-settings.ts';
 import type { MinerStart } from './miner-role.ts';
 import { metricLines } from './relay-role.ts';
 import type { Role } from './role.ts';
 
 /** What the juror role is given besides its context. */
 export type JurorStart = MinerStart & {
-  /** Seats that it takes when it starts and has never held any; 0: only those that were taken by command. Default 1. */
-  jurorSeats?: number;
+  /** Seats that it takes when it starts and has never held any (`jurorSeats`). */
+  compute?: ComputeSettings;
 };
+
+/** Of one operator, by the jury's rules. */
+const SEATS_MAX = 64;
 
 /** What it can judge, and what must be closed after it. */
 interface Bench {
@@ -19,7 +23,7 @@ interface Bench {
 /**
  * Starts the role of a juror: its operator's seats at the jury of all networks. It judges the disputes of every contract that it has a judge for by
  * looking at the matter itself, and votes in no other. Without stake for a seat it goes on, and says so.
- * @throws vote-journal-broken
+ * @throws vote-journal-broken, bad-compute-setting
  */
 export async function startJurorRole(context: JurorStart): Promise<Role> {
   const { enrolJuror, leaveJury, openJuror, readJurorStanding } = await import('../governance/index.ts');
@@ -45,10 +49,10 @@ export async function startJurorRole(context: JurorStart): Promise<Role> {
     if (seats > 0) await leaveJury(client, { sender, operatorId });
     return seats;
   };
-  const { jurorSeats = 1 } = context;
+  const jurorSeats = wholeOf('jurorSeats', context.compute, SEATS_MAX);
   const { seats, unlocksAt } = await standing();
   // Who has left, or lost a seat, comes back by command only.
-  if (seats === 0 && unlocksAt === undefined && jurorSeats > 0) await takeSeats(jurorSeats);
+  if (seats === 0 && unlocksAt === undefined) await takeSeats(jurorSeats);
   const over = new AbortController();
   const running = juror
     .run(over.signal)
@@ -63,7 +67,7 @@ export async function startJurorRole(context: JurorStart): Promise<Role> {
     },
     status: async () => ({ ...(await standing()), ...juror.record(), judges: bench.judges.map(({ arbitrable }) => arbitrable) }),
     drain: () => void attempt('seats-not-left', leaveSeats),
-    resume: () => void takeSeats(Math.max(1, jurorSeats)),
+    resume: () => void takeSeats(jurorSeats),
     leave: async () => ({ seatsLeft: await leaveSeats(), ...(await standing()) }),
     async stop() {
       over.abort();

@@ -15,6 +15,7 @@ import type { NetworkFolder, RunState } from './network-folder.ts';
 import type { NodeProcessOptions } from './node-process.ts';
 import { type KeptPart, keepRunning, type RunningPart } from './part.ts';
 import { developmentIndex, type LocalOperator, prepareNetwork } from './prepare.ts';
+import { localComputeSettings } from './prepare-compute.ts';
 import { nodeModels } from './prepare-inference.ts';
 import type { AskSettings } from './storage-policy.ts';
 
@@ -186,7 +187,7 @@ async function startChain(options: NetworkOptions, parts: KeptPart[]): Promise<{
 
 async function prepareOperators(options: NetworkOptions, rpcUrl: string): Promise<LocalOperator[]> {
   const ports = await freePorts(options.nodePort, options.nodes, previousNodePorts(options.folder));
-  return prepareNetwork({ ...options, rpcUrl, embedded: options.rpcUrl === undefined, ports, withInference: hasInference(options.roles) });
+  return prepareNetwork({ ...options, rpcUrl, embedded: options.rpcUrl === undefined, ports, ...wantedOf(options.roles) });
 }
 
 /** Starts the nodes; when another program took a port in the meantime, they are published and started at other ports. */
@@ -235,6 +236,7 @@ function keepNode(options: NetworkOptions, rpcUrl: string, operator: LocalOperat
     roles: rolesOf(options.roles),
     dataFolder: options.folder.root,
     inference: hasInference(options.roles) ? nodeModels(operator.index, options.nodes) : undefined,
+    compute: options.roles.includes('compute') ? localComputeSettings(options.nodes) : undefined,
     port: operator.port,
     quotaBytes: options.quotaBytes.toString(),
     ask: options.ask,
@@ -244,9 +246,15 @@ function keepNode(options: NetworkOptions, rpcUrl: string, operator: LocalOperat
   return keepRunning({ name, log: options.log, logFile: given.logFile, start: () => spawnPart(options, name, NODE_PROCESS, given) });
 }
 
-/** `inference` stands for the roles that make a network of models. */
+/** Words that stand for all the roles that make a network: of models, of jobs and leases. */
+const ROLES_OF_NETWORK: Record<string, string[]> = { inference: ['miner', 'validator'], compute: ['compute'] };
+
 function rolesOf(asked: readonly string[]): string[] {
-  return [...new Set(asked.flatMap((role) => (role === 'inference' ? ['miner', 'validator'] : [role])))];
+  return [...new Set(asked.flatMap((role) => ROLES_OF_NETWORK[role] ?? [role]))];
+}
+
+function wantedOf(asked: readonly string[]): { withInference: boolean; withCompute: boolean } {
+  return { withInference: hasInference(asked), withCompute: asked.includes('compute') };
 }
 
 function hasInference(asked: readonly string[]): boolean {

@@ -7,6 +7,7 @@ import { developmentSigner, openKeystore, readManifest, type Signer } from '../c
 import { exitCodeOf, MillraceError, toMillraceError } from '../errors.ts';
 import { createLogger, type LogLevel } from '../log.ts';
 import { countExternalMemory } from '../memory.ts';
+import type { ComputeSettings } from './compute-settings.ts';
 import type { InferenceSettings } from './inference-settings.ts';
 import { nodeSocket } from './network-folder.ts';
 import { startNode } from './node.ts';
@@ -26,6 +27,7 @@ export interface NodeProcessOptions {
   ask?: AskSettings;
   relay?: RelaySettings;
   inference?: InferenceSettings;
+  compute?: ComputeSettings;
   /** The network's folder on this machine. */
   dataFolder?: string;
   /** `none`, `auto` or numbers of operators. */

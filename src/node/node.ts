@@ -3,6 +3,7 @@ import { connectChain, createSender, type Manifest, type Signer } from '../chain
 import { openTransportIdentity, startPeerServer } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import type { ComputeSettings } from './compute-settings.ts';
 import type { InferenceSettings } from './inference-settings.ts';
 import { answerRequest } from './node-answer.ts';
 import { isDraining, startNodeControl } from './node-control.ts';
@@ -35,6 +36,8 @@ export interface NodeOptions {
   retriever?: RetrieverSettings;
   /** How a miner serves and a validator judges; defaults for what is absent. */
   inference?: InferenceSettings;
+  /** What a compute node gives and asks for; defaults for what is absent. */
+  compute?: ComputeSettings;
   /** The network's folder on this machine, where nodes share what is large; default: the node's own. */
   dataFolder?: string;
   /** `https://host:port` where others reach it, for a node that is on no chain. */
@@ -94,6 +97,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
         relay: options.relay,
         retriever: options.retriever,
         inference: options.inference,
+        compute: options.compute,
         dataFolder: options.dataFolder ?? folder,
         endpoint: options.endpoint,
         identity,

@@ -48,6 +48,8 @@ export async function prepareNetwork(options: {
   ports: readonly number[];
   /** Subnets are made, and the operators get their uids. */
   withInference?: boolean;
+  /** The client gets what jobs and leases are paid in. */
+  withCompute?: boolean;
   log: Logger;
 }): Promise<LocalOperator[]> {
   const { folder, rpcUrl, log } = options;
@@ -79,6 +81,10 @@ export async function prepareNetwork(options: {
     const operators: LocalOperator[] = [];
     for (const [position, port] of options.ports.entries()) operators.push(await prepareOperator(position + 1, port));
     if (options.withInference === true) await prepareSubnets(operators);
+    if (options.withCompute === true) {
+      const { prepareCompute } = await import('./prepare-compute.ts');
+      await prepareCompute(client, { faucet, renter: developmentSigner(CLIENT_INDEX, manifest.profile).address });
+    }
     return operators;
   } finally {
     faucet.close();

@@ -1,6 +1,9 @@
 import type { TransportIdentity } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
+import { startComputeRole } from './compute-role.ts';
+import type { ComputeSettings } from './compute-settings.ts';
 import type { InferenceSettings } from './inference-settings.ts';
+import { startJurorRole } from './juror-role.ts';
 import { startMinerRole } from './miner-role.ts';
 import { startCheckerRole, startMatcherRole, startWatcherRole } from './order-roles.ts';
 import { metricLines, startRelayRole } from './relay-role.ts';
@@ -17,6 +20,7 @@ export type RoleStart = RoleContext & {
   relay?: RelaySettings;
   retriever?: RetrieverSettings;
   inference?: InferenceSettings;
+  compute?: ComputeSettings;
   /** The network's folder on this machine. */
   dataFolder: string;
   /** Where others reach the node, when the chain does not say it. */
@@ -35,6 +39,8 @@ const ROLES: Record<string, (context: RoleStart) => Promise<Role>> = {
   retriever: startRetrieverRole,
   miner: startMinerRole,
   validator: startValidatorRole,
+  juror: startJurorRole,
+  compute: startComputeRole,
 };
 
 /** Whether a role works with a key that belongs to no operator. */

@@ -30,6 +30,7 @@ export { type OfferedShard, openShardSet } from './erasure/shard-set.ts';
 export { type DealView, dealsOfOperator, type Holder, holdersOf, listOperators, type OperatorView, readDeal } from './market/chain-view.ts';
 export { challengeDeal, type DealAccount, endDeal, expireDeal, extendDeal, listDeals, settleDeal, showDeal } from './market/deals.ts';
 export { type DemandProgress, demandBytes } from './market/demand.ts';
+export { sourcesOf } from './market/holder-sources.ts';
 export { surveyOffers } from './market/market-survey.ts';
 export { type PutEvent, type PutOptions, type PutResult, put } from './market/put.ts';
 export { type BatchClock, batchClock, readBookRules } from './orders/book-rules.ts';

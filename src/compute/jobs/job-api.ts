@@ -6,6 +6,7 @@ import type { Artefact } from '../../host/index.ts';
 import { decodeJobSpec, type JobSpec, specHash } from '../spec/job-spec.ts';
 import type { LeafProof } from '../verify/commitment.ts';
 import { readOffer, type SignedOffer } from './job-offer.ts';
+import { type JobReceipt, jobReceiptCodec } from './job-receipt.ts';
 import { JOB_STATUSES, type JobStatus } from './job-records.ts';
 import { type JobResult, type JobTerms, jobDomainOf, jobIdOf, termsFromJson } from './job-terms.ts';
 import { type BoxKeyPair, open, seal, sealBytes } from './sealed-box.ts';
@@ -144,6 +145,17 @@ export function fetchFile(
   return askPart(caller, peer, { jobId, path, what, signal });
 }
 
+/** A settled job's receipt as its provider signed it; the caller checks it against the chain. @throws as fetchProgress, and bad-receipt */
+export async function fetchReceipt(
+  caller: JobCaller,
+  peer: JobPeer,
+  jobId: Hex,
+  signal?: AbortSignal,
+): Promise<{ receipt: JobReceipt; signature: Hex }> {
+  const stream = await askPart(caller, peer, { jobId, path: `${jobId}/receipt`, what: 'receipt', signal });
+  return jobReceiptCodec(caller.client).fromJson((await collect(stream, ANSWER_BYTES_MAX, peer)).toString('utf8'));
+}
+
 /**
  * The work of a job, checked against its id: the terms are those that both signed, the specification is the one that they name.
  * @throws job-work-differs, not-a-reader, job-part-missing, box-damaged, and the errors of peers
@@ -179,7 +191,7 @@ export function packState(leaf: LeafProof, state: Uint8Array): Uint8Array {
   return Buffer.concat([length, head, state]);
 }
 
-function unpackState(bytes: Buffer, peer: JobPeer): { leaf: LeafProof; state: Uint8Array } {
+export function unpackState(bytes: Buffer, peer: JobPeer): { leaf: LeafProof; state: Uint8Array } {
   const length = bytes.length < 4 ? Number.NaN : bytes.readUInt32BE(0);
   if (!(length <= HEAD_BYTES_MAX && length + 4 <= bytes.length)) throw badAnswer(peer, 'its state has no leaf');
   const leaf = parseJson(bytes.subarray(4, 4 + length), peer) as unknown as LeafProof;

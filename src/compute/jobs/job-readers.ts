@@ -9,14 +9,14 @@ export type JobReader = 'renter' | 'auditor' | 'committee' | 'juror';
 
 /** What each may see: the work itself, contents that were handed over, states, outputs and log. */
 const MAY: Record<JobReader, readonly JobPart[]> = {
-  renter: ['work', 'contents', 'states', 'artefacts', 'log'],
+  renter: ['work', 'contents', 'states', 'artefacts', 'log', 'receipt'],
   auditor: ['work', 'contents', 'states'],
   committee: ['work', 'states'],
   juror: ['work', 'contents', 'states'],
 };
 
 /** A kind of thing that is served of a job. */
-export type JobPart = 'work' | 'contents' | 'states' | 'artefacts' | 'log';
+export type JobPart = 'work' | 'contents' | 'states' | 'artefacts' | 'log' | 'receipt';
 
 /**
  * Refuses who has no business with a part of a job. Auditors, committees and jurors count once they are drawn, as the chain says it.
@@ -47,7 +47,9 @@ export async function requireReader(
 
 async function isAuditor(client: ChainClient, jobId: Hex, operatorId: bigint): Promise<boolean> {
   const { auditors } = await client.read('computeJobs', 'job', [jobId]);
-  const drawn = await Promise.all(Array.from({ length: auditors }, (_, index) => client.read('auditors', 'auditOf', [client.address('computeJobs'), jobId, index])));
+  const drawn = await Promise.all(
+    Array.from({ length: auditors }, (_, index) => client.read('auditors', 'auditOf', [client.address('computeJobs'), jobId, index])),
+  );
   return drawn.some((audit) => audit.operatorId === operatorId);
 }
 

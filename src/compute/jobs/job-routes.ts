@@ -13,6 +13,7 @@ import { keepContent, missingContents, sourcesOf } from './job-contents.ts';
 import { type JobDeskOptions, readOrder, takeJob } from './job-desk.ts';
 import { offerToJson, type SignedOffer } from './job-offer.ts';
 import { type JobPart, requireReader } from './job-readers.ts';
+import { jobReceiptCodec, makeJobReceipt } from './job-receipt.ts';
 import { contentName, type JobRecord } from './job-records.ts';
 import type { JobRuns } from './job-runs.ts';
 import { isJobId, termsToJson } from './job-terms.ts';
@@ -33,7 +34,9 @@ export interface JobRoutesOptions {
 
 const ORDER_BYTES_MAX = 1 << 20;
 const ORDER_CONTEXT = 'job order';
-const PATH = new RegExp(`^${JOBS_PATH}(?:/(0x[0-9a-f]{64})(?:/(work|contents|states|artefacts|log)(?:/([A-Za-z0-9:]{1,128}))?)?|/offer)?$`);
+const PATH = new RegExp(
+  `^${JOBS_PATH}(?:/(0x[0-9a-f]{64})(?:/(work|contents|states|artefacts|log|receipt)(?:/([A-Za-z0-9:]{1,128}))?)?|/offer)?$`,
+);
 
 /**
  * The HTTP interface of a provider of jobs, under /v1/compute/jobs: its offer; orders, sealed to its box key; and of each job its progress, its
@@ -121,6 +124,7 @@ async function showPart(
   const context = boxContext(jobId, name === undefined ? part : `${part} ${name}`);
   if (part === 'work') return sealedAnswer([Buffer.from(JSON.stringify(workOf(options, record)))], { box, context });
   if (part === 'states') return sealedAnswer([await stateOf(options, record, Number(name))], { box, context });
+  if (part === 'receipt') return sealedAnswer([Buffer.from(await receiptOf(options, record))], { box, context });
   const isOwn =
     part === 'log' ||
     (part === 'contents' && sourcesOf(records.spec(jobId)).includes(name ?? '')) ||
@@ -139,6 +143,15 @@ function workOf({ desk }: JobRoutesOptions, record: JobRecord): Record<string, u
   const { jobId, terms, handed, result } = record;
   const spec = Buffer.from(encodeJobSpec(desk.records.spec(jobId))).toString('utf8');
   return { jobId, terms: termsToJson(terms), spec, handed, result: result ?? null };
+}
+
+/** The receipt of a settled job, signed: the chain's word and the outputs that were handed over. */
+async function receiptOf({ client, desk }: JobRoutesOptions, record: JobRecord): Promise<string> {
+  const { jobId, terms, end, artefacts } = record;
+  if (end === undefined || artefacts === undefined) throw notThere(jobId, 'receipt', undefined);
+  const receipt = await makeJobReceipt(client, { jobId, terms, end, artefacts, spec: desk.records.spec(jobId) });
+  const codec = jobReceiptCodec(client);
+  return codec.toJson(receipt, await codec.sign(desk.signer, receipt));
 }
 
 /** A state with its leaf and the leaf's proof. */

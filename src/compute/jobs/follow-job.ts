@@ -1,0 +1,220 @@
+import { join } from 'node:path';
+import type { Hex } from 'viem';
+import type { ChainClient, EvidenceClass, Sender } from '../../chain/index.ts';
+import { systemClock } from '../../clock.ts';
+import { MillraceError, toMillraceError } from '../../errors.ts';
+import type { Artefact } from '../../host/index.ts';
+import type { Logger } from '../../log.ts';
+import { fetchOutputs, placeOutputs } from './fetch-outputs.ts';
+import { fetchProgress, fetchReceipt, type JobCaller, type JobPeer, type JobProgress } from './job-api.ts';
+import { PHASE, phaseOf } from './job-chain.ts';
+import { costOf } from './job-desk.ts';
+import { jobReceiptCodec, makeJobReceipt, OUTCOMES, outputCidOf, type SignedJobReceipt } from './job-receipt.ts';
+import { type JobResult, NO_RESULT } from './job-terms.ts';
+import type { RunAttempt, RunJournal, RunJournals } from './run-journal.ts';
+
+/** Where a job stands, as it is shown. */
+export type FollowEvent =
+  | { kind: 'handing-over'; jobId: Hex; source: string }
+  | { kind: 'progress'; jobId: Hex; phase: number; segments: number; of: number; until: bigint }
+  | { kind: 'provider-silent'; jobId: Hex; code: string }
+  | { kind: 'outputs'; jobId: Hex; outputCid: string; files: number };
+
+/** How a job ended, or stands when its outputs were enough. */
+export interface JobEnding {
+  jobId: Hex;
+  end: string;
+  artefacts: Artefact[];
+  outputCid: string;
+  /** Where the outputs lie: under their CIDs, or at their paths where a folder was asked for. */
+  outputFolder: string;
+  /** What may be claimed now. */
+  evidence: EvidenceClass;
+  isSettled: boolean;
+  receipt: SignedJobReceipt | undefined;
+  /** What it did cost in all, base units; before the settlement what it costs at most. */
+  cost: bigint;
+  token: Hex;
+}
+
+/** An attempt that is on its way. */
+export interface FollowOptions {
+  caller: JobCaller;
+  sender: Sender;
+  peer: JobPeer;
+  attempt: RunAttempt;
+  journal: RunJournal;
+  journals: RunJournals;
+  /** Where outputs are kept under their CIDs. */
+  keptFolder: string;
+  outputFolder: string | undefined;
+  untilOutput: boolean;
+  log: Logger;
+  signal: AbortSignal | undefined;
+  emit(event: FollowEvent): void;
+}
+
+/** A provider settles itself; the renter does it when it has not for so long. */
+const SETTLE_PATIENCE_MS = 10_000;
+const OUTPUT_PATIENCE_MS = 60_000;
+
+/**
+ * Follows one job from its order to its end. What the provider says is shown; what counts is what the chain says. A job without a result is settled
+ * as late, so that its money comes back.
+ * @throws job-without-result (values.outcome: not-opened, late, guilty, not-audited): the money is back, another provider may be tried;
+ *   output-withheld; the signal's reason
+ */
+export async function followAttempt(options: FollowOptions): Promise<JobEnding> {
+  const { client } = options.caller;
+  const { jobId, terms } = options.attempt;
+  let windowOverMs: number | undefined;
+  let settledMs: number | undefined;
+  for (;;) {
+    options.signal?.throwIfAborted();
+    const [{ phase, until }, now] = [await phaseOf(client, jobId), await client.now()];
+    const progress = await askProgress(options);
+    options.emit({ kind: 'progress', jobId, phase, segments: progress?.segments ?? 0, of: terms.segments, until });
+    if (phase === PHASE.none && (now >= BigInt(terms.openUntil) || progress?.status === 'failed'))
+      throw failed(options, 'not-opened', progress);
+    if (phase === PHASE.running && now >= until) await settle(options, NO_RESULT);
+    if (phase >= PHASE.committed) {
+      await takeOutputs(options, progress);
+      if (options.untilOutput && options.journal.artefacts !== undefined) return await endingOf(options, { isSettled: false });
+    }
+    if (phase === PHASE.window && now >= until) {
+      windowOverMs ??= systemClock.nowMs();
+      if (systemClock.nowMs() - windowOverMs > SETTLE_PATIENCE_MS) await settle(options, await resultOnChain(client, jobId));
+    }
+    if (phase === PHASE.settled) {
+      const outcome = await outcomeOf(client, jobId);
+      if (outcome !== 'right' && outcome !== 'canary') throw failed(options, outcome.replace(' ', '-'), progress);
+      if (options.journal.artefacts !== undefined) return await endingOf(options, { isSettled: true });
+      settledMs ??= systemClock.nowMs();
+      if (systemClock.nowMs() - settledMs > OUTPUT_PATIENCE_MS) throw withheld(jobId);
+    }
+    await systemClock.sleep(client.pollIntervalMs(), options.signal);
+  }
+}
+
+async function askProgress({ caller, peer, attempt, signal, emit }: FollowOptions): Promise<JobProgress | undefined> {
+  try {
+    return await fetchProgress(caller, peer, attempt.jobId, signal);
+  } catch (error) {
+    signal?.throwIfAborted();
+    emit({ kind: 'provider-silent', jobId: attempt.jobId, code: toMillraceError(error).code });
+    return undefined;
+  }
+}
+
+/** Fetches and checks outputs once they are to be had; what fails is tried again at the next look. */
+async function takeOutputs(options: FollowOptions, progress: JobProgress | undefined): Promise<void> {
+  const { journal, journals, attempt, caller, peer, log, signal } = options;
+  if (journal.artefacts !== undefined || progress?.end === undefined) return;
+  const { jobId } = attempt;
+  const { end, artefacts } = progress;
+  const folder = join(options.keptFolder, `${journal.runId}-outputs`);
+  try {
+    const { outputDigest } = await resultOnChain(caller.client, jobId);
+    await fetchOutputs(caller, peer, { jobId, spec: journal.spec, end, artefacts, outputDigest }, { folder, signal });
+    if (options.outputFolder !== undefined) await placeOutputs(artefacts, { from: folder, to: options.outputFolder });
+    Object.assign(journal, { artefacts, end });
+    journals.save(journal);
+    options.emit({ kind: 'outputs', jobId, outputCid: outputCidOf(journal.spec, artefacts), files: artefacts.length });
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (error instanceof MillraceError && error.actor !== 'peer') throw error;
+    log.warn('outputs-not-fetched', { jobId, reason: toMillraceError(error).message });
+  }
+}
+
+/** Anybody may settle; a job that somebody else has settled meanwhile is settled. */
+async function settle({ sender, attempt, caller }: FollowOptions, result: JobResult): Promise<void> {
+  const { terms, jobId } = attempt;
+  try {
+    await sender.send({ contract: 'computeJobs', functionName: 'settle', args: [[terms], [result]], key: `run/settle/${jobId}` });
+  } catch (error) {
+    if ((await phaseOf(caller.client, jobId)).phase !== PHASE.settled) throw error;
+  }
+}
+
+async function endingOf(options: FollowOptions, { isSettled }: { isSettled: boolean }): Promise<JobEnding> {
+  const { journal, journals, attempt, caller } = options;
+  const { jobId, terms } = attempt;
+  const { end, artefacts = [], spec } = journal;
+  const receipt = isSettled ? await receiptOf(options) : undefined;
+  const cost = isSettled ? await costOnChain(caller.client, attempt) : costOf(caller.client, terms);
+  if (isSettled) {
+    const text =
+      receipt === undefined ? undefined : JSON.stringify(receipt, (_, value) => (typeof value === 'bigint' ? value.toString() : value));
+    Object.assign(journal, { receipt: text, cost: cost.toString(), finishedAt: new Date().toISOString() });
+    journals.save(journal);
+  }
+  return {
+    jobId,
+    end: end ?? '',
+    artefacts,
+    outputCid: outputCidOf(spec, artefacts),
+    outputFolder: options.outputFolder ?? join(options.keptFolder, `${journal.runId}-outputs`),
+    evidence: receipt?.receipt.evidence ?? 'reputation only',
+    isSettled,
+    receipt,
+    cost,
+    token: terms.token,
+  };
+}
+
+/** The receipt as the chain and the outputs give it, with the provider's signature where it signs the same. */
+async function receiptOf({ caller, peer, attempt, journal, signal, log }: FollowOptions): Promise<SignedJobReceipt> {
+  const { jobId, terms } = attempt;
+  const { spec, end = '', artefacts = [] } = journal;
+  const receipt = await makeJobReceipt(caller.client, { jobId, terms, spec, end, artefacts });
+  try {
+    const { signature } = await fetchReceipt(caller, peer, jobId, signal);
+    if (jobReceiptCodec(caller.client).isSignedBy(receipt.subject.nodeKey, receipt, signature)) return { receipt, signature };
+    log.warn('receipt-differs', { jobId });
+  } catch (error) {
+    signal?.throwIfAborted();
+    log.warn('receipt-not-signed', { jobId, reason: toMillraceError(error).message });
+  }
+  return { receipt, signature: undefined };
+}
+
+/** What the job took at its opening, less what came back at its settlement. */
+async function costOnChain(client: ChainClient, { jobId, terms }: RunAttempt): Promise<bigint> {
+  const [[settled], stable] = await Promise.all([
+    client.events({ name: 'computeJobs', event: 'JobSettled', args: { jobId } }),
+    client.events({ name: 'computeJobs', event: 'StableFeeReturned', args: { leaseId: BigInt(jobId) } }),
+  ]);
+  const returned = stable.reduce((sum, { args }) => sum + args.amount, settled?.args.returned ?? 0n);
+  return costOf(client, terms) - returned;
+}
+
+async function resultOnChain(client: ChainClient, jobId: Hex): Promise<JobResult> {
+  const [committed] = await client.events({ name: 'computeJobs', event: 'ResultCommitted', args: { jobId } });
+  return committed === undefined ? NO_RESULT : { ...committed.args.result };
+}
+
+async function outcomeOf(client: ChainClient, jobId: Hex): Promise<(typeof OUTCOMES)[number]> {
+  const [settled] = await client.events({ name: 'computeJobs', event: 'JobSettled', args: { jobId } });
+  return OUTCOMES[settled?.args.outcome ?? 0] ?? 'none';
+}
+
+function failed({ attempt }: FollowOptions, what: string, progress: JobProgress | undefined): MillraceError {
+  const { jobId, terms } = attempt;
+  const said = progress?.reason === undefined ? '' : `; its provider said: ${progress.reason.slice(0, 300)}`;
+  return new MillraceError('job-without-result', {
+    actor: 'peer',
+    message: `Job ${jobId} of operator ${terms.operatorId} ended without a result that stands (${what})${said}`,
+    values: { jobId, operatorId: terms.operatorId, outcome: what },
+    hint: 'Its price is back in your account at the rails.',
+  });
+}
+
+function withheld(jobId: Hex): MillraceError {
+  return new MillraceError('output-withheld', {
+    actor: 'peer',
+    message: `Job ${jobId} was settled, but its provider does not hand its outputs out`,
+    values: { jobId },
+    hint: 'Run the same command again later. The last state of a strict job can be demanded on chain while its window is open.',
+  });
+}

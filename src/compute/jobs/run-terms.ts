@@ -1,0 +1,110 @@
+import type { Hex } from 'viem';
+import type { ChainClient, Sender } from '../../chain/index.ts';
+import { MillraceError } from '../../errors.ts';
+import { approveMeter, depositToRails, meterAllowance, railsBalance, tokenAddress, tokenBalance } from '../../token/index.ts';
+import { greater, lesser } from '../../units.ts';
+import { type JobSpec, specHash } from '../spec/job-spec.ts';
+import { costOf, randomWord } from './job-desk.ts';
+import type { JobOffer, PriceToken } from './job-offer.ts';
+import { DETERMINISM_NUMBER, type JobTerms } from './job-terms.ts';
+
+/** What a renter asks for beside the work. */
+export interface TermsWish {
+  spec: JobSpec;
+  offer: JobOffer;
+  renter: Hex;
+  token: PriceToken;
+  price: bigint;
+  /** May run as `reputation only` where jurors or auditors are missing. */
+  lowerable: boolean;
+  /** Auditors, and segments that each replays; operators on probation are replayed whole. */
+  auditors: number;
+  samples: number;
+  /** Hides whether it is a canary; a random word where it is none. */
+  flagSeal?: Hex;
+}
+
+/** How long a signed order may be brought to the chain, seconds of chain time. */
+const OPEN_SECONDS = 120n;
+/** What auditors get for a replayed segment, beside what the provider gets for having run it: they must fetch its state too. */
+const AUDIT_MARGIN_PERCENT = 150n;
+const PERCENT = 100n;
+const AUDIT_SPARE_SECONDS = 60;
+
+/**
+ * The terms of a job by an offer: what the network's rules ask for at least, audits that pay, windows twice as long as the work (compute.md 3.4).
+ */
+export async function composeTerms(client: ChainClient, wish: TermsWish): Promise<JobTerms> {
+  const { spec, offer, price } = wish;
+  const [rules, now, probation] = await Promise.all([
+    client.read('jobRules', 'config'),
+    client.now(),
+    client.read('computeJobs', 'probationOf', [offer.operatorId]),
+  ]);
+  const { wallSeconds } = spec.limits;
+  const isAudited = spec.determinism !== 'none';
+  const auditors = isAudited ? wish.auditors : 0;
+  const samples = probation > 0n ? spec.segments : Math.min(wish.samples, spec.segments);
+  const feeMin = wish.token === 'stable' ? rules.stableSegmentFeeMin : rules.nativeSegmentFeeMin;
+  const perSegment = greater(feeMin, (price * AUDIT_MARGIN_PERCENT) / PERCENT / BigInt(spec.segments));
+  const auditWork = Math.ceil((wallSeconds * samples) / spec.segments) + AUDIT_SPARE_SECONDS;
+  const classMin = rules.collateralMin[DETERMINISM_NUMBER[spec.determinism]] ?? 0n;
+  return {
+    renter: wish.renter,
+    operatorId: offer.operatorId,
+    specHash: specHash(spec),
+    token: tokenAddress(client, wish.token === 'stable' ? 'stable' : 'compute'),
+    price,
+    auditFee: BigInt(auditors * samples) * perSegment,
+    collateral: greater(classMin, offer.collateral),
+    determinism: DETERMINISM_NUMBER[spec.determinism],
+    lowerable: wish.lowerable,
+    segments: spec.segments,
+    samples,
+    auditors,
+    openUntil: Number(now + OPEN_SECONDS),
+    runSeconds: within(wallSeconds + offer.spareSeconds, 1, rules.runSecondsMax),
+    auditSeconds: within(auditWork, rules.auditSecondsMin, rules.auditSecondsMax),
+    challengeSeconds: within(2 * wallSeconds, rules.challengeSecondsMin, rules.challengeSecondsMax),
+    flagSeal: wish.flagSeal ?? randomWord(),
+    nonce: BigInt(randomWord()),
+  };
+}
+
+/**
+ * Puts what a job costs into the renter's account at the rails, and lets the contract of jobs take that much and no more: whatever happens to an
+ * order that failed, two providers cannot both be paid.
+ * @throws no-funds
+ */
+export async function fundJob(client: ChainClient, sender: Sender, terms: JobTerms): Promise<void> {
+  const { token } = terms;
+  const account = sender.address;
+  const needed = costOf(client, terms);
+  const [wallet, deposited, allowance] = await Promise.all([
+    tokenBalance(client, { token, account }),
+    railsBalance(client, { token, account }),
+    meterAllowance(client, { payer: account, meter: 'computeJobs', token }),
+  ]);
+  if (wallet + deposited < needed) throw noFunds(account, { token, needed, wallet, deposited });
+  if (deposited < needed) await depositToRails(client, { sender, token, amount: needed - deposited });
+  if (allowance !== needed) await approveMeter(client, { sender, meter: 'computeJobs', token, allowance: needed });
+}
+
+/** Takes back what the contract of jobs was allowed: an order that nobody opened is worth nothing from then on. */
+export async function unfundJob(client: ChainClient, sender: Sender, { token }: JobTerms): Promise<void> {
+  const allowance = await meterAllowance(client, { payer: sender.address, meter: 'computeJobs', token });
+  if (allowance !== 0n) await approveMeter(client, { sender, meter: 'computeJobs', token, allowance: 0n });
+}
+
+function within(seconds: number, least: number, greatest: number): number {
+  return Number(lesser(greater(BigInt(seconds), BigInt(least)), BigInt(greatest)));
+}
+
+function noFunds(account: string, values: { token: string; needed: bigint; wallet: bigint; deposited: bigint }): MillraceError {
+  return new MillraceError('no-funds', {
+    actor: 'caller',
+    message: `${account} has ${values.wallet + values.deposited} base units of the token ${values.token}, the job costs ${values.needed}`,
+    values: { account, ...values },
+    hint: 'Get more of the token, choose the other one with --token, or lower the limits of the job.',
+  });
+}

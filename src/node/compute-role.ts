@@ -1,0 +1,83 @@
+import { join } from 'node:path';
+import type { ComputeContext, ComputePart } from '../compute/index.ts';
+import { toMillraceError } from '../errors.ts';
+import type { Executor } from '../host/index.ts';
+import { type ComputeSettings, jobPolicyOf, resourcesOf, wholeOf } from './compute-settings.ts';
+import { contentPort } from './content-port.ts';
+import type { Role, RoleContext } from './role.ts';
+
+/** What the compute roles are given besides their context. */
+export type ComputeStart = RoleContext & {
+  /** The network's folder on this machine: images are kept once for all its nodes. */
+  dataFolder: string;
+  compute?: ComputeSettings;
+};
+
+const NODES_MAX = 64;
+
+/**
+ * Starts the role that computes: everything that a compute node does, on one count of what the machine has.
+ * @throws bad-compute-setting, and what its parts throw
+ */
+export async function startComputeRole(context: ComputeStart): Promise<Role> {
+  const { createCapacity, measureResources, startJobProvider } = await import('../compute/index.ts');
+  const { dataFolder, compute } = context;
+  const nodesHere = wholeOf('computeNodesHere', compute, NODES_MAX);
+  const measured = await measureResources({ folder: dataFolder, nodesHere });
+  const executors = await openExecutors(context);
+  const shared: Omit<ComputeContext, 'folder'> = {
+    ...context,
+    capacity: createCapacity(resourcesOf(measured, compute)),
+    executors,
+    fetchContent: contentPort(context.client),
+  };
+  const parts = new Map<string, ComputePart>();
+  const stopAll = async () => {
+    for (const part of [...parts.values()].reverse()) await part.stop();
+    for (const executor of executors) await executor.close();
+  };
+  try {
+    parts.set('jobs', await startJobProvider({ ...shared, folder: join(context.folder, 'jobs'), policy: jobPolicyOf(compute) }));
+  } catch (error) {
+    await stopAll();
+    throw error;
+  }
+  return roleOf('compute', parts, stopAll);
+}
+
+/** A role whose parts answer, count and end together. */
+export function roleOf(name: string, parts: ReadonlyMap<string, ComputePart>, stop: () => Promise<void>): Role {
+  const all = [...parts.values()];
+  const each = async (ask: (part: ComputePart) => Promise<Record<string, unknown>>) =>
+    Object.fromEntries(await Promise.all([...parts].map(async ([part, one]) => [part, await ask(one)] as const)));
+  return {
+    name,
+    fetch(request) {
+      for (const part of all) {
+        const answer = part.fetch(request);
+        if (answer !== undefined) return answer;
+      }
+      return undefined;
+    },
+    metrics: async () => (await Promise.all(all.map((part) => part.metrics()))).join(''),
+    status: () => each((part) => part.status()),
+    drain: () => all.forEach((part) => void part.drain()),
+    resume: () => all.forEach((part) => void part.resume()),
+    leave: () => each((part) => part.leave()),
+    stop,
+  };
+}
+
+/** The default engine first. One that cannot be opened is logged with its remedy; its kinds of jobs are not on offer. */
+async function openExecutors({ dataFolder, log }: ComputeStart): Promise<Executor[]> {
+  const { SandboxExecutor, WasmExecutor } = await import('../host/index.ts');
+  const imageFolder = join(dataFolder, 'images');
+  const engines: Executor[] = [new SandboxExecutor({ imageFolder }), new WasmExecutor({ imageFolder: join(dataFolder, 'modules') })];
+  for (const engine of engines) {
+    const report = await engine.inspect().catch((error) => {
+      log.warn('engine-not-opened', { engine: engine.engine, reason: toMillraceError(error).message });
+    });
+    if (report?.takesForeign === false) log.warn('engine-limited', { engine: report.engine, fix: report.missing[0]?.fix });
+  }
+  return engines;
+}

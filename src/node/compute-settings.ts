@@ -1,0 +1,103 @@
+import type { JobPolicy, Resources } from '../compute/index.ts';
+import { MillraceError } from '../errors.ts';
+import { parseAmount, parseDuration, parseSize } from '../units.ts';
+
+/** What the operator of a compute node may set, as texts; what is absent has its default. */
+export type ComputeSettings = { [name in keyof typeof COMPUTE_DEFAULTS]?: string };
+
+/** Money in tokens. */
+export const COMPUTE_DEFAULTS = {
+  /** What the node gives to jobs and leases together; empty: the machine's, less what the node itself needs. */
+  computeCpus: '',
+  computeMemory: '',
+  computeDisk: '',
+  computeProcesses: '',
+  /** Nodes that share this machine. */
+  computeNodesHere: '1',
+  /** A core and a GiB of memory for an hour, and each job besides; the same number in the stable and the network's compute token. */
+  jobPriceCpu: '0.04',
+  jobPriceMemory: '0.005',
+  jobPriceEach: '0.0001',
+  /** Stake behind each job. */
+  jobCollateral: '2',
+  /** The longest time limit of a job, and what opening, fetching and committing may take beside it. */
+  jobTimeMax: '50m',
+  jobSpare: '2m',
+  /** Jobs that may wait or run at one time, and how long outputs are kept. */
+  jobsMax: '64',
+  jobKeep: '1d',
+  /** `yes`: also runs software of this machine for strangers (jobs with a command and no image). Only where all renters are known. */
+  jobCommands: 'no',
+  /** Seats that the role `auditor` takes, and seats at the jury that the role `juror` takes. */
+  auditorSeats: '4',
+  jurorSeats: '2',
+} as const;
+
+const STABLE_DECIMALS = 6;
+const DECIMALS = 18;
+const HOUR = 3600n;
+
+/** All settings, defaults where nothing was set. */
+export function computeSettings(given: ComputeSettings = {}): Record<keyof typeof COMPUTE_DEFAULTS, string> {
+  return { ...COMPUTE_DEFAULTS, ...given };
+}
+
+/** Prices and limits of a provider of jobs. @throws bad-compute-setting, bad-amount, bad-duration */
+export function jobPolicyOf(given: ComputeSettings | undefined): JobPolicy {
+  const settings = computeSettings(given);
+  const prices = (decimals: number) => ({
+    cpuSecond: hourly(settings.jobPriceCpu, decimals),
+    gibSecond: hourly(settings.jobPriceMemory, decimals),
+    job: parseAmount(settings.jobPriceEach, decimals),
+  });
+  if (settings.jobCommands !== 'yes' && settings.jobCommands !== 'no') throw badSetting('jobCommands', settings.jobCommands, 'yes or no');
+  return {
+    prices: { stable: prices(STABLE_DECIMALS), native: prices(DECIMALS) },
+    collateral: parseAmount(settings.jobCollateral, DECIMALS),
+    wallSecondsMax: parseDuration(settings.jobTimeMax),
+    spareSeconds: parseDuration(settings.jobSpare),
+    takesCommands: settings.jobCommands === 'yes',
+    jobsMax: wholeOf('jobsMax', given, 10_000),
+    keepSeconds: parseDuration(settings.jobKeep),
+  };
+}
+
+/** What the node gives, within what the machine has. @throws bad-compute-setting, bad-size */
+export function resourcesOf(measured: Resources, given: ComputeSettings | undefined): Resources {
+  const { computeCpus, computeMemory, computeDisk, computeProcesses } = computeSettings(given);
+  const cpus = computeCpus === '' ? measured.cpus : Number(computeCpus);
+  if (!(cpus > 0 && cpus <= measured.cpus))
+    throw badSetting('computeCpus', computeCpus, `a number up to ${measured.cpus}, which the machine has`);
+  const size = (name: 'computeMemory' | 'computeDisk', text: string, most: number) => {
+    const bytes = text === '' ? most : Number(parseSize(text));
+    if (bytes <= most) return bytes;
+    throw badSetting(name, text, `at most ${most} bytes, which the machine has to spare`);
+  };
+  return {
+    cpus,
+    memoryBytes: size('computeMemory', computeMemory, measured.memoryBytes),
+    diskBytes: size('computeDisk', computeDisk, measured.diskBytes),
+    processes: computeProcesses === '' ? measured.processes : wholeOf('computeProcesses', given, 1 << 20),
+  };
+}
+
+/** A whole number from 1 to `max`. @throws bad-compute-setting */
+export function wholeOf(name: keyof typeof COMPUTE_DEFAULTS, given: ComputeSettings | undefined, max: number): number {
+  const text = computeSettings(given)[name];
+  const count = Number(text);
+  if (Number.isInteger(count) && count >= 1 && count <= max) return count;
+  throw badSetting(name, text, `a whole number from 1 to ${max}`);
+}
+
+/** Base units a second, rounded up. */
+function hourly(text: string, decimals: number): bigint {
+  return (parseAmount(text, decimals) + HOUR - 1n) / HOUR;
+}
+
+function badSetting(name: string, got: string, expected: string): MillraceError {
+  return new MillraceError('bad-compute-setting', {
+    actor: 'caller',
+    message: `Got "${got.slice(0, 80)}" for ${name}, expected ${expected}`,
+    values: { name, got: got.slice(0, 80), expected },
+  });
+}
