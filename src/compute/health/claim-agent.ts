@@ -1,0 +1,117 @@
+import type { ChainClient, Sender } from '../../chain/index.ts';
+import { MillraceError } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
+import { openFigure } from './figure-tree.ts';
+import { decodeFigure } from './figures.ts';
+import type { HealthView, HourFigures } from './health-view.ts';
+
+/** What an agent of claims stands on. */
+export interface ClaimAgentOptions {
+  client: ChainClient;
+  sender: Sender;
+  operatorId: bigint;
+  view: HealthView;
+  log: Logger;
+}
+
+const CLAIMS_MAX = 16;
+const LEASES_MAX = 16;
+/** `sources` of ComputeRewards: the market's leases. */
+const LEASE_SOURCE = 0n;
+const LOOK_EVERY_MS = 15_000;
+
+/**
+ * Brings an operator's rewards in: claims the final hours of its devices in their order, counts the fees of its closed leases, has granted what both
+ * allow and pays on what has vested. All of it is anybody's call and changes nothing when done twice.
+ */
+export class ClaimAgent {
+  readonly #options: ClaimAgentOptions;
+  #lookedAt = Number.NEGATIVE_INFINITY;
+  #leasesRead: bigint | undefined;
+  readonly #closed = new Set<bigint>();
+
+  constructor(options: ClaimAgentOptions) {
+    this.#options = options;
+  }
+
+  /** One look; at most four a minute. */
+  async run(): Promise<void> {
+    if (performance.now() - this.#lookedAt < LOOK_EVERY_MS) return;
+    this.#lookedAt = performance.now();
+    for (const step of [() => this.#claim(), () => this.#countFees(), () => this.#grant()]) {
+      await step().catch((error) => {
+        this.#options.log.warn('rewards-step-failed', { message: String(error) });
+      });
+    }
+  }
+
+  async #claim(): Promise<void> {
+    const { client, sender, view, operatorId, log } = this.#options;
+    const claims: { hour: number; seat: number; opening: ReturnType<typeof openFigure> }[] = [];
+    const records = new Map<bigint, bigint>();
+    for (const final of view.finalHours()) {
+      for (const device of view.occupantsAt(final.hour)) {
+        if (device.operatorId !== operatorId || claims.length >= CLAIMS_MAX) continue;
+        const known = records.get(device.deviceId) ?? (await client.read('computeRewards', 'recordOf', [device.deviceId])).ordinal;
+        records.set(device.deviceId, known);
+        if ((final.ordinal as bigint) <= known || !(await this.#isDue(final))) continue;
+        if (decodeFigure(final.figures, device.seat).performance === 0n) continue;
+        claims.push({ hour: final.hour, seat: device.seat, opening: openFigure(final.figures, device.seat) });
+      }
+    }
+    if (claims.length === 0) return;
+    await sender.send({ contract: 'computeRewards', functionName: 'claim', args: [claims] });
+    log.info('hours-claimed', { count: claims.length });
+  }
+
+  /** Whether the emission's hour in which an hour of health lies is over. */
+  async #isDue({ hour }: HourFigures): Promise<boolean> {
+    const { client, view } = this.#options;
+    const emissionHour = (view.startOf(hour) - view.rule.startTime) / 3600n + 1n;
+    return (await client.now()) >= view.rule.startTime + emissionHour * 3600n;
+  }
+
+  async #countFees(): Promise<void> {
+    const { client, sender, operatorId } = this.#options;
+    const toBlock = await client.public.getBlockNumber({ cacheTime: 0 });
+    const range = { fromBlock: this.#leasesRead === undefined ? undefined : this.#leasesRead + 1n, toBlock };
+    if (range.fromBlock === undefined || range.fromBlock <= toBlock) {
+      const [closed, counted] = await Promise.all([
+        client.events({ name: 'computeMarket', event: 'LeaseClosed', ...range }),
+        client.events({ name: 'computeRewards', event: 'FeesCounted', args: { operatorId }, ...range }),
+      ]);
+      for (const { args } of closed) {
+        const lease = await client.read('computeMarket', 'lease', [args.leaseId]);
+        if (lease.operatorId === operatorId) this.#closed.add(args.leaseId);
+      }
+      for (const { args } of counted) this.#closed.delete(args.id);
+      this.#leasesRead = toBlock;
+    }
+    const ids = [...this.#closed].slice(0, LEASES_MAX);
+    if (ids.length === 0) return;
+    await sender
+      .send({ contract: 'computeRewards', functionName: 'countFees', args: [LEASE_SOURCE, ids] })
+      .catch((error) => (error instanceof MillraceError && error.code === 'already-counted' ? undefined : Promise.reject(error)));
+    for (const id of ids) this.#closed.delete(id);
+  }
+
+  async #grant(): Promise<void> {
+    const { client, sender, operatorId } = this.#options;
+    const [account, config, [queued, unqueued], releasable, sold] = await Promise.all([
+      client.read('computeRewards', 'accountOf', [operatorId]),
+      client.read('computeRewards', 'config'),
+      client.read('computeRewards', 'waitingFees', [operatorId]),
+      client.read('computeRewards', 'releasable', [operatorId]),
+      client.read('buybackAuction', 'sold'),
+    ]);
+    const allowed = (account.burntFees * BigInt(config.shareBps)) / 10_000n;
+    const open = (account.entitled < allowed ? account.entitled : allowed) - account.granted;
+    if (open > 0n || unqueued > 0n || (queued > 0n && sold > this.#soldSeen)) {
+      await sender.send({ contract: 'computeRewards', functionName: 'grant', args: [operatorId] });
+      this.#soldSeen = sold;
+    }
+    if (releasable > 0n) await sender.send({ contract: 'computeRewards', functionName: 'release', args: [operatorId] });
+  }
+
+  #soldSeen = 0n;
+}

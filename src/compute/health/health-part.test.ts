@@ -1,0 +1,125 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { stringToHex } from 'viem';
+import { startTestLeases, type TestLeaseNode, type TestLeases, until } from '../leases/lease-fixture.ts';
+import { readDevices } from './device-health.ts';
+import { startHealth } from './health-part.ts';
+import { HealthView } from './health-view.ts';
+
+/** So little that three nodes on a busy machine do it in time. */
+const DECLARED = { rate: 1, memoryMbs: 1 };
+const SETTINGS = { declared: DECLARED, beatMs: 400 };
+const WARP_SECONDS = 8;
+const WARP_EVERY_MS = 250;
+
+let network: TestLeases;
+let view: HealthView;
+let pace: NodeJS.Timeout;
+const nodes: TestLeaseNode[] = [];
+
+before(async () => {
+  network = await startTestLeases();
+  for (const index of [1, 2, 3]) nodes.push(await network.startNode(index));
+  for (const node of nodes) {
+    await offerDevice(node);
+    await node.start((context) => startHealth(context, SETTINGS));
+  }
+  view = await HealthView.open(network.client);
+  pace = setInterval(() => network.chain.warp(WARP_SECONDS).catch(() => {}), WARP_EVERY_MS);
+});
+
+after(async () => {
+  clearInterval(pace);
+  await network.stop();
+});
+
+async function offerDevice({ context }: TestLeaseNode): Promise<void> {
+  const now = await network.client.now();
+  const offer = {
+    operatorId: context.operatorId,
+    from: now,
+    until: now + 1_000_000n,
+    interruptibleBps: 5000,
+    deviceClass: stringToHex('cpu-1', { size: 32 }),
+    attributes: stringToHex('attributes', { size: 32 }),
+    stablePrice: 3600n,
+    nativePrice: 3600n,
+    collateral: 0n,
+  };
+  await context.sender.send({ contract: 'computeMarket', functionName: 'setOffer', args: [0n, offer] });
+}
+
+/** Waits until an hour is final and gives it. */
+async function finalAfter(hour: number) {
+  await until(`an hour after ${hour} is final`, async () => {
+    await view.refresh();
+    return (view.finalHours().at(-1)?.hour ?? 0) > hour;
+  });
+  return view.finalHours().find((one) => one.hour > hour) as ReturnType<HealthView['finalHours']>[number];
+}
+
+test('three nodes measure one another, and an hour becomes final with what each has earned', async () => {
+  await until('all have seats', async () => {
+    await view.refresh();
+    return view.occupantsAt(view.hourAt(await network.client.now()) + 1).length === 3;
+  });
+  const first = view.hourAt(await network.client.now());
+  const hour = await finalAfter(first);
+  for (const device of view.occupantsAt(hour.hour)) {
+    const seed = await view.seedOf(hour.hour);
+    const pairs = view.pairsOf(hour.hour, device, seed ?? '0x').filter(({ said }) => said !== undefined);
+    for (const { said } of pairs) {
+      assert.equal(said?.verdict, 'passed');
+      assert.ok((said?.bandwidthKbs ?? 0) > 0 && (said?.latencyUs ?? 0) > 0);
+    }
+    assert.equal(pairs.length > 0, view.compute(hour.hour, device.seat, seed ?? '0x').performance > 0n);
+  }
+});
+
+test('what two nodes answer and what the chain says to anybody is the same', async () => {
+  clearInterval(pace);
+  const shown = await Promise.all(
+    nodes.slice(0, 2).map(async ({ endpoint }) => {
+      const address = endpoint.replace('https:', 'http:');
+      return (await fetch(`${address}/v1/compute/health?hours=3`)).json() as Promise<{ hour: number; devices: unknown[] }>;
+    }),
+  );
+  const own = JSON.parse(JSON.stringify(await readDevices(view, 3), (_, value) => (typeof value === 'bigint' ? String(value) : value)));
+  assert.deepEqual(shown[0], own);
+  assert.deepEqual(shown[1], own);
+  assert.equal(own.devices.length, 3);
+  pace = setInterval(() => network.chain.warp(WARP_SECONDS).catch(() => {}), WARP_EVERY_MS);
+});
+
+test('a node that is gone is found unreachable by its partners, and its device has no performance', async () => {
+  const gone = nodes[2] as TestLeaseNode;
+  await gone.stopParts();
+  const hour = await finalAfter(view.hourAt(await network.client.now()));
+  const device = view.occupantsAt(hour.hour).find(({ operatorId }) => operatorId === gone.operatorId);
+  const seed = (await view.seedOf(hour.hour)) ?? '0x';
+  const pairs = view.pairsOf(hour.hour, device as NonNullable<typeof device>, seed);
+  for (const { said } of pairs) if (said !== undefined) assert.equal(said.verdict, 'unreachable');
+  assert.equal(view.compute(hour.hour, device?.seat ?? 0, seed).performance, 0n);
+});
+
+test('a proposal that says what nobody reported costs its proposer the bond', async () => {
+  const { context, operatorId } = nodes[2] as TestLeaseNode;
+  const rule = view.rule;
+  const before = await network.client.read('stakeVault', 'ownStake', [operatorId]);
+  clearInterval(pace);
+  // The liar comes first: the others' agents look a little later.
+  await until('a lie is proposed', async () => {
+    const hour = view.hourAt(await network.client.now());
+    const due = view.startOf(hour + 1) + BigInt(rule.reportSeconds);
+    await network.chain.warp(Number(due - (await network.client.now())) + 1);
+    const figures = stringToHex('', { size: 8 * view.seatsAt(hour) });
+    return context.sender.send({ contract: 'computeHealth', functionName: 'propose', args: [hour, operatorId, figures] }).then(
+      () => true,
+      () => false,
+    );
+  });
+  await until('it is disputed', async () => {
+    const [own] = await network.client.read('stakeVault', 'ownStake', [operatorId]);
+    return own === before[0] - BigInt(rule.bond);
+  });
+});

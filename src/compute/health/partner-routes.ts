@@ -1,0 +1,172 @@
+import { createHash, randomBytes } from 'node:crypto';
+import type { Hex } from 'viem';
+import { recoverAddress } from '../../chain/index.ts';
+import { contentDigest, createReplayGuard, type ReplayGuard, verifyRequest } from '../../connect/index.ts';
+import { httpStatusOf, MillraceError, toMillraceError } from '../../errors.ts';
+import { readAtMost } from '../../read-at-most.ts';
+import { littleEndian } from './challenge-work.ts';
+import type { HealthView } from './health-view.ts';
+import type { OwnChallenges } from './own-challenges.ts';
+import { ANSWER_HEADER, answerDigest, HEALTH_PATH, NETWORK_HEADER, networkName, type PartnerCaller } from './partner-calls.ts';
+
+/** What the routes stand on. */
+export interface PartnerRoutesOptions extends PartnerCaller {
+  view: HealthView;
+  operatorId: bigint;
+  challenges: OwnChallenges;
+  /** This machine's clock, milliseconds since 1970; told to partners, trusted by nobody. */
+  wallMs(): number;
+}
+
+const BODY_BYTES_MAX = 1 << 16;
+const CHUNK_BYTES = 1 << 16;
+const LEAVES_MAX = 64;
+/** Transfers of one partner in an hour; an honest one makes three attempts a seat at most. */
+const TRANSFERS_MAX = 16;
+const KEY_KEPT_MS = 60_000;
+
+/**
+ * What a node answers to the partners that the hour's randomness gave it: `POST /v1/compute/health/{ping,download,upload,challenge,opening}`. Each
+ * request is signed (RFC 9421) for this network and protocol time, each answer by this node's key; who is no partner of this hour or the
+ * last is refused.
+ */
+export function createPartnerRoutes(options: PartnerRoutesOptions): (request: Request) => Promise<Response> | undefined {
+  const guard = createReplayGuard(() => Number(options.protocol.now()));
+  const operatorOf = keepOperators(options);
+  const transfers = new Map<string, number>();
+  return (request) => {
+    const { pathname } = new URL(request.url);
+    const name = pathname.startsWith(`${HEALTH_PATH}/`) ? pathname.slice(HEALTH_PATH.length + 1) : '';
+    if (request.method !== 'POST' || !/^(ping|download|upload|challenge|opening)$/.test(name)) return undefined;
+    return answer(options, request, { name, guard, operatorOf, transfers }).catch((error) => {
+      const fault = toMillraceError(error);
+      return Response.json(fault.toJSON(), { status: httpStatusOf(fault), headers: { 'content-type': 'application/problem+json' } });
+    });
+  };
+}
+
+interface Desk {
+  name: string;
+  guard: ReplayGuard;
+  operatorOf: (address: Hex) => Promise<bigint>;
+  transfers: Map<string, number>;
+}
+
+async function answer(options: PartnerRoutesOptions, request: Request, desk: Desk): Promise<Response> {
+  const { view, protocol } = options;
+  const operatorId = await admit(options, request, desk);
+  const hour = view.hourAt(protocol.now());
+  if (desk.name === 'download' || desk.name === 'upload') countTransfer(desk.transfers, hour, operatorId);
+  const body = await readBody(request, desk.name === 'upload' ? sampleBytes(view.rule) : BODY_BYTES_MAX);
+  if (desk.name === 'upload') return signed(options, request, { sha256: createHash('sha256').update(body).digest('hex') });
+  const asked = parseBody(body);
+  if (desk.name === 'ping') return signed(options, request, { timeMs: options.wallMs(), hour });
+  if (desk.name === 'download') return new Response(randomStream(sampleBytes(view.rule)));
+  const [of, seat] = [Number(asked.hour), Number(asked.seat)];
+  if (view.occupantAt(seat, of)?.operatorId !== options.operatorId) throw refused('bad-health-request', `Seat ${seat} is not of this node`);
+  if (desk.name === 'challenge') {
+    const root = await options.challenges.rootOf(of, seat);
+    return signed(options, request, { root: Buffer.from(root).toString('base64') });
+  }
+  if (!Array.isArray(asked.leaves) || asked.leaves.length > LEAVES_MAX || !asked.leaves.every(Number.isSafeInteger)) {
+    throw refused('bad-health-request', `Expected up to ${LEAVES_MAX} numbers of leaves`);
+  }
+  const opened = await options.challenges.open(of, seat, asked.leaves as number[]);
+  const leaves = opened.map(({ index, words, proof }) => ({
+    index,
+    words: Buffer.from(littleEndian(words)).toString('base64'),
+    proof: proof.map((hash) => Buffer.from(hash).toString('base64')),
+  }));
+  return signed(options, request, { leaves });
+}
+
+/** How many bytes a transfer has: half a second's at the speed from which on more counts no more. */
+export function sampleBytes({ bandwidthRef }: { bandwidthRef: number }): number {
+  return Math.min(1 << 26, Math.max(1 << 16, bandwidthRef * 500));
+}
+
+/** Whose request it is. @throws wrong-network, not-a-partner, the errors of verifyRequest */
+async function admit(options: PartnerRoutesOptions, request: Request, { guard, operatorOf }: Desk): Promise<bigint> {
+  const { client, view, protocol } = options;
+  const headers = Object.fromEntries(request.headers);
+  const { address } = verifyRequest(
+    { method: request.method, url: request.url, headers },
+    { recover: recoverAddress, guard },
+    { required: ['content-digest', NETWORK_HEADER], nowSeconds: Number(protocol.now()) },
+  );
+  if (headers[NETWORK_HEADER] !== networkName(client)) throw refused('wrong-network', `Expected network ${networkName(client)}`);
+  const operatorId = await operatorOf(address);
+  const hour = view.hourAt(protocol.now());
+  if (operatorId !== 0n && ((await isPartner(options, operatorId, hour)) || (await isPartner(options, operatorId, hour - 1))))
+    return operatorId;
+  throw refused('not-a-partner', `Operator ${operatorId} has no seat that this hour's randomness paired with one of this node`);
+}
+
+async function isPartner({ view, operatorId: own }: PartnerRoutesOptions, operatorId: bigint, hour: number): Promise<boolean> {
+  const seed = hour < 1 ? undefined : await view.seedOf(hour);
+  if (seed === undefined) return false;
+  return view
+    .occupantsAt(hour)
+    .filter((one) => one.operatorId === own)
+    .some(({ seat }) => view.drawnPartners(hour, seat, seed).some(({ partner }) => partner.operatorId === operatorId));
+}
+
+function keepOperators({ client }: PartnerCaller): (address: Hex) => Promise<bigint> {
+  const known = new Map<string, { readAt: number; operatorId: bigint }>();
+  return async (address) => {
+    const kept = known.get(address);
+    if (kept !== undefined && performance.now() - kept.readAt < KEY_KEPT_MS) return kept.operatorId;
+    const operatorId = await client.read('operators', 'operatorOfNodeKey', [address]);
+    if (known.size > 10_000) known.clear();
+    known.set(address, { readAt: performance.now(), operatorId });
+    return operatorId;
+  };
+}
+
+function countTransfer(transfers: Map<string, number>, hour: number, operatorId: bigint): void {
+  const key = `${hour}/${operatorId}`;
+  const count = (transfers.get(key) ?? 0) + 1;
+  if (count > TRANSFERS_MAX)
+    throw refused('too-many-transfers', `Operator ${operatorId} has had ${TRANSFERS_MAX} transfers in hour ${hour}`);
+  if (transfers.size > 10_000) transfers.clear();
+  transfers.set(key, count);
+}
+
+async function signed({ signer }: PartnerCaller, request: Request, value: object): Promise<Response> {
+  const text = JSON.stringify(value);
+  const signature = await signer.signDigest(answerDigest(request.headers.get('signature') ?? '', text));
+  return new Response(text, { headers: { 'content-type': 'application/json', 'cache-control': 'no-store', [ANSWER_HEADER]: signature } });
+}
+
+/** Random bytes, the same block over and over: TLS does not compress, and making them must not be what is measured. */
+function randomStream(bytes: number): ReadableStream<Uint8Array> {
+  const block = randomBytes(CHUNK_BYTES);
+  let left = bytes;
+  return new ReadableStream({
+    pull(stream) {
+      const part = block.subarray(0, Math.min(left, CHUNK_BYTES));
+      left -= part.length;
+      stream.enqueue(new Uint8Array(part));
+      if (left === 0) stream.close();
+    },
+  });
+}
+
+async function readBody(request: Request, bytesMax: number): Promise<Buffer> {
+  const body = await readAtMost(request.body, bytesMax);
+  if (contentDigest(body) !== request.headers.get('content-digest'))
+    throw refused('bad-health-request', 'The body is not the one that was signed');
+  return body;
+}
+
+function parseBody(body: Buffer): Record<string, unknown> {
+  try {
+    const value: unknown = JSON.parse(body.toString('utf8'));
+    if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
+  } catch {}
+  throw refused('bad-health-request', 'The body is no JSON object');
+}
+
+function refused(code: string, message: string): MillraceError {
+  return new MillraceError(code, { actor: 'caller', message, hint: 'Partners are drawn anew each hour; read the seats from the chain.' });
+}

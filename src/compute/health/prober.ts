@@ -1,0 +1,259 @@
+import { createHash, randomBytes, randomInt } from 'node:crypto';
+import { type Clock, systemClock } from '../../clock.ts';
+import type { Logger } from '../../log.ts';
+import { checkLeaves, drawLeaves, type OpenedLeaf } from './challenge-check.ts';
+import { taskOf } from './challenge-engine.ts';
+import { ChallengeClock, type ChallengeTime, deviceSeed } from './challenge-time.ts';
+import type { HealthView, Occupant } from './health-view.ts';
+import type { Observation, Observations } from './observations.ts';
+import type { OwnChallenges } from './own-challenges.ts';
+import { askPartner, callPartner, createPartnerBook, type PartnerCaller, type PartnerNode } from './partner-calls.ts';
+import { sampleBytes } from './partner-routes.ts';
+
+/** What a prober stands on. */
+export interface ProberOptions extends PartnerCaller {
+  view: HealthView;
+  operatorId: bigint;
+  observations: Observations;
+  challenges: OwnChallenges;
+  log: Logger;
+  clock?: Clock;
+  wallMs(): number;
+  /** Between two heartbeats, milliseconds; default: sixty an hour, at most one a second. */
+  beatMs?: number;
+}
+
+/** A partner that one of the own seats has in a round of an hour. */
+interface Target {
+  hour: number;
+  seat: number;
+  round: number;
+  partner: Occupant;
+}
+
+const BEATS_PER_HOUR = 60;
+const BEAT_MS_MIN = 1000;
+const PING_TIMEOUT_MS = 4000;
+const TRANSFER_TIMEOUT_MS = 20_000;
+const TRANSFER_ATTEMPTS = 3;
+/** Transfers are begun within this share of the hour, at a time of their own. */
+const TRANSFER_SHARE = 0.7;
+/** Longer than a time-out took: this machine slept, and what seemed to fail says nothing of the partner. */
+const SLEPT_MS = 2000;
+const OPENING_TIMEOUT_MS = 15_000;
+
+/**
+ * Measures the partners that randomness gives this node's seats: heartbeats through the hour, one transfer each way at a random time, and the
+ * hour's challenge when its time comes. Times are this machine's monotonic clock's; what hour it is the chain says.
+ */
+export class Prober {
+  readonly #options: ProberOptions;
+  readonly #clock: Clock;
+  readonly #book: (operatorId: bigint) => Promise<PartnerNode>;
+  readonly #challengeClock: ChallengeClock;
+  readonly #over = new AbortController();
+  readonly #planned = new Map<string, number>();
+  readonly #running = new Set<Promise<unknown>>();
+  #challenged = 0;
+  #transferring = Promise.resolve();
+
+  constructor(options: ProberOptions) {
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#book = createPartnerBook(options.client);
+    this.#challengeClock = new ChallengeClock(options.view);
+  }
+
+  /** Begins the heartbeats. */
+  start(): void {
+    const beatMs = this.#options.beatMs ?? Math.max(BEAT_MS_MIN, (this.#options.view.rule.hourSeconds * 1000) / BEATS_PER_HOUR);
+    this.#keep(
+      (async () => {
+        while (!this.#over.signal.aborted) {
+          await this.#beat().catch((error) => this.#options.log.warn('health-beat-failed', { message: String(error) }));
+          await this.#clock.sleep(beatMs * (0.75 + randomInt(500) / 1000), this.#over.signal).catch(() => {});
+        }
+      })(),
+    );
+  }
+
+  async stop(): Promise<void> {
+    this.#over.abort();
+    await Promise.allSettled(this.#running);
+  }
+
+  /** A new block was seen: begins the hour's challenge if its time has come just now. */
+  async onBlock(timestamp: bigint): Promise<void> {
+    const { view } = this.#options;
+    const challenge = await this.#challengeClock.at(timestamp);
+    if (challenge === undefined || challenge.hour === this.#challenged) return;
+    this.#challenged = challenge.hour;
+    // A node that comes later, or whose chain jumped, cannot say how long anybody took.
+    if (timestamp - challenge.time > BigInt(view.rule.slotSeconds)) return;
+    for (const device of view.occupantsAt(challenge.hour)) {
+      if (device.operatorId === this.#options.operatorId) this.#options.challenges.begin(challenge, device);
+    }
+    const startedAt = this.#clock.nowMs();
+    for (const target of await this.#targets(challenge.hour)) this.#keep(this.#challenge(target, challenge, startedAt));
+  }
+
+  async #targets(hour: number): Promise<Target[]> {
+    const { view, operatorId } = this.#options;
+    const seed = await view.seedOf(hour);
+    if (seed === undefined) return [];
+    const own = view.occupantsAt(hour).filter((one) => one.operatorId === operatorId);
+    return own.flatMap(({ seat }) => view.drawnPartners(hour, seat, seed).map(({ round, partner }) => ({ hour, seat, round, partner })));
+  }
+
+  async #beat(): Promise<void> {
+    const { view, protocol } = this.#options;
+    const now = protocol.now();
+    const hour = view.hourAt(now);
+    const targets = await this.#targets(hour);
+    for (const [operatorId, group] of Map.groupBy(targets, ({ partner }) => partner.operatorId)) this.#keep(this.#ping(operatorId, group));
+    const sinceMs = Number(now - view.startOf(hour)) * 1000;
+    for (const target of targets) {
+      const key = `${target.hour}/${target.seat}/${target.round}`;
+      let dueMs = this.#planned.get(key);
+      if (dueMs === undefined) {
+        dueMs = this.#isTransferred(target) ? Number.POSITIVE_INFINITY : randomInt(view.rule.hourSeconds * 1000 * TRANSFER_SHARE);
+        this.#planned.set(key, dueMs);
+      }
+      if (sinceMs < dueMs) continue;
+      this.#planned.set(key, Number.POSITIVE_INFINITY);
+      // One after another: transfers at the same time would halve each other.
+      this.#transferring = this.#transferring.then(() => this.#transfer(target));
+      this.#keep(this.#transferring);
+    }
+    for (const key of this.#planned.keys()) if (Number(key.split('/')[0]) < hour - 1) this.#planned.delete(key);
+  }
+
+  #isTransferred({ hour, seat, round }: Target): boolean {
+    return this.#options.observations.of(hour).some((one) => one.seat === seat && one.round === round && one.transfer !== undefined);
+  }
+
+  /** One heartbeat of a partner's node, which counts for all pairs with it. */
+  async #ping(operatorId: bigint, targets: readonly Target[]): Promise<void> {
+    const { wallMs, log } = this.#options;
+    const startedAt = this.#clock.nowMs();
+    try {
+      const node = await this.#book(operatorId);
+      const sentAt = this.#clock.nowMs();
+      const sentWallMs = wallMs();
+      const answer = await askPartner(this.#options, node, {
+        path: '/ping',
+        body: {},
+        timeoutMs: PING_TIMEOUT_MS,
+        signal: this.#over.signal,
+      });
+      const rttUs = Math.round((this.#clock.nowMs() - sentAt) * 1000);
+      const theirMs = Number(answer.value.timeMs);
+      const skewMs = Number.isFinite(theirMs) ? Math.round(theirMs - sentWallMs - rttUs / 2000) : undefined;
+      this.#record(targets, { ping: { answered: true, rttUs, skewMs }, signatures: [answer.requestSignature, answer.answerSignature] });
+    } catch (error) {
+      if (this.#over.signal.aborted || this.#clock.nowMs() - startedAt > 2 * PING_TIMEOUT_MS + SLEPT_MS) return;
+      log.debug('heartbeat-missed', { operatorId, message: String(error) });
+      this.#record(targets, { ping: { answered: false } });
+    }
+  }
+
+  async #transfer(target: Target): Promise<void> {
+    for (let attempt = 1; attempt <= TRANSFER_ATTEMPTS && !this.#over.signal.aborted; attempt += 1) {
+      try {
+        const node = await this.#book(target.partner.operatorId);
+        const downKbs = await this.#download(node);
+        const upKbs = await this.#upload(node);
+        this.#record([target], { transfer: { downKbs, upKbs } });
+        return;
+      } catch (error) {
+        this.#options.log.debug('transfer-failed', { operatorId: target.partner.operatorId, attempt, message: String(error) });
+      }
+    }
+    if (!this.#over.signal.aborted) this.#record([target], { transfer: { downKbs: 0, upKbs: 0 } });
+  }
+
+  async #download(node: PartnerNode): Promise<number> {
+    const bytes = sampleBytes(this.#options.view.rule);
+    const startedAt = this.#clock.nowMs();
+    const call = { path: '/download', body: '{}', timeoutMs: TRANSFER_TIMEOUT_MS, signal: this.#transferSignal() };
+    const { response } = await callPartner(this.#options, node, call);
+    let taken = 0;
+    for await (const part of response.body ?? []) taken += part.length;
+    return response.ok && taken === bytes ? this.#kbs(bytes, startedAt) : 0;
+  }
+
+  async #upload(node: PartnerNode): Promise<number> {
+    const body = randomBytes(sampleBytes(this.#options.view.rule));
+    const startedAt = this.#clock.nowMs();
+    const call = { path: '/upload', body, timeoutMs: TRANSFER_TIMEOUT_MS, signal: this.#transferSignal() };
+    const { response } = await callPartner(this.#options, node, call);
+    const answer = (await response.json()) as { sha256?: unknown };
+    const isWhole = response.ok && answer.sha256 === createHash('sha256').update(body).digest('hex');
+    return isWhole ? this.#kbs(body.length, startedAt) : 0;
+  }
+
+  #transferSignal(): AbortSignal {
+    return AbortSignal.any([this.#over.signal, AbortSignal.timeout(TRANSFER_TIMEOUT_MS)]);
+  }
+
+  #kbs(bytes: number, startedAt: number): number {
+    return Math.floor(bytes / Math.max(1, this.#clock.nowMs() - startedAt));
+  }
+
+  /** Asks for the commitment at once, and for leaves drawn after it. */
+  async #challenge(target: Target, { seed }: ChallengeTime, startedAt: number): Promise<void> {
+    const { view, log } = this.#options;
+    const { deadlineMs } = view.rule;
+    const { hour, partner } = target;
+    const body = { hour, seat: partner.seat };
+    const elapsed = () => Math.round(this.#clock.nowMs() - startedAt);
+    try {
+      const node = await this.#book(partner.operatorId);
+      const asked = { path: '/challenge', body, timeoutMs: deadlineMs, signal: this.#over.signal };
+      const commitment = await askPartner(this.#options, node, asked);
+      const elapsedMs = elapsed();
+      const signatures = [commitment.requestSignature, commitment.answerSignature] as const;
+      const root = Buffer.from(String(commitment.value.root), 'base64');
+      const task = taskOf(view.rule, partner, deviceSeed(seed, partner.deviceId));
+      const leaves = drawLeaves(task);
+      const opening = { path: '/opening', body: { ...body, leaves }, timeoutMs: OPENING_TIMEOUT_MS, signal: this.#over.signal };
+      const opened = await askPartner(this.#options, node, opening).then(({ value }) => readLeaves(value.leaves));
+      const isRight = root.length === 32 && checkLeaves(task, root, leaves, opened);
+      const verdict = elapsedMs > deadlineMs ? 'missed' : isRight ? 'passed' : 'wrong';
+      this.#record([target], { challenge: { verdict, elapsedMs }, signatures });
+    } catch (error) {
+      const elapsedMs = elapsed();
+      if (this.#over.signal.aborted || elapsedMs > 2 * (deadlineMs + OPENING_TIMEOUT_MS)) return;
+      log.debug('challenge-missed', { operatorId: partner.operatorId, seat: partner.seat, message: String(error) });
+      this.#record([target], { challenge: { verdict: 'missed', elapsedMs } });
+    }
+  }
+
+  #record(targets: readonly Target[], measured: Pick<Observation, 'ping' | 'transfer' | 'challenge' | 'signatures'>): void {
+    const at = Number(this.#options.protocol.now());
+    for (const { hour, seat, round, partner } of targets) {
+      const { operatorId, deviceId } = partner;
+      this.#options.observations.add({ hour, seat, round, operatorId: String(operatorId), deviceId: String(deviceId), at, ...measured });
+    }
+  }
+
+  #keep(work: Promise<unknown>): void {
+    const kept = work
+      .catch((error) => this.#options.log.warn('health-measurement-failed', { message: String(error) }))
+      .finally(() => this.#running.delete(kept));
+    this.#running.add(kept);
+  }
+}
+
+/** The leaves of an answer; what cannot be read is left out, and so missing. */
+function readLeaves(value: unknown): OpenedLeaf[] {
+  if (!Array.isArray(value)) return [];
+  return value.flatMap((leaf: { index?: unknown; words?: unknown; proof?: unknown }) => {
+    const { index, words, proof } = leaf ?? {};
+    if (typeof index !== 'number' || typeof words !== 'string' || !Array.isArray(proof) || proof.length > 64) return [];
+    const bytes = Buffer.from(words, 'base64');
+    if (bytes.length % 4 !== 0) return [];
+    const read = Uint32Array.from({ length: bytes.length / 4 }, (_, at) => bytes.readUInt32LE(4 * at));
+    return [{ index, words: read, proof: proof.map((hash) => Buffer.from(String(hash), 'base64')) }];
+  });
+}
