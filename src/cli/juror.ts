@@ -146,7 +146,7 @@ export async function jurorRun(context: CommandContext, options: { listen?: stri
   const { seats } = await readJurorStanding(session.client, operatorId);
   context.output.result({ operatorId, host: node.host, port: node.port, seats }, () =>
     [
-      `Operator ${operatorId} sits on the jury with ${seats} seats. Press Ctrl-C to stop: a vote that is drawn meanwhile and not cast costs the penalty.`,
+      `Operator ${operatorId} sits on the jury; seats: ${seats}. Press Ctrl-C to stop: a vote that is drawn meanwhile and not cast costs the penalty.`,
       ...(seats === 0 ? ['It holds no seat: millrace juror enrol'] : []),
     ].join('\n'),
   );

@@ -91,6 +91,8 @@ class OpenJuror implements Juror {
   #open = new Set<bigint>();
   #done = { committed: 0, revealed: 0 };
   #mayBeOwed = true;
+  /** When dues are looked for again although nothing is known of, chain seconds: seats may be left by command. */
+  #duesAt = 0n;
   #turnSeconds: bigint | undefined;
   #drawSeconds = 0;
 
@@ -283,14 +285,16 @@ class OpenJuror implements Juror {
 
   /** Coins are fetched when they are worth more than twice the fee; stake that backs nothing any more is freed. */
   async #fetchDues(): Promise<void> {
-    if (!this.#mayBeOwed) return;
     const { client, sender, operatorId } = this.#options;
+    const now = await client.now();
+    if (!this.#mayBeOwed && now < this.#duesAt) return;
+    this.#duesAt = now + BigInt(this.#drawSeconds);
     const { beneficiary, owedCoins, owedTokens, freeable, unlocksAt, openVotes } = await readJurorStanding(client, operatorId);
     const fee = (await client.public.getGasPrice()) * WITHDRAW_GAS;
     try {
       if (owedCoins > 2n * fee) await sender.send({ contract: 'jury', functionName: 'withdraw', args: [beneficiary] });
       if (owedTokens > 0n) await sender.send({ contract: 'jury', functionName: 'withdrawTokens', args: [beneficiary] });
-      const isFree = freeable > 0n && (await client.now()) >= (unlocksAt ?? 0n);
+      const isFree = freeable > 0n && now >= (unlocksAt ?? 0n);
       if (isFree) await unlockSeats({ sender, operatorId });
       // Whoever still has votes out, or stake on its way, looks again.
       this.#mayBeOwed = openVotes > 0 || (freeable > 0n && !isFree);
