@@ -22,7 +22,7 @@ function moduleOf(parts: { memory?: string; begin?: string; segment?: string; mo
     (func (export "segment") (param i32) ${parts.segment ?? ''}))`;
 }
 
-async function start(text: string, input = new Uint8Array(), limits = LIMITS): Promise<StrictRun> {
+async function start(text: string, input: Uint8Array = new Uint8Array(), limits = LIMITS): Promise<StrictRun> {
   return await engine.start({ module: await buildModule('test', text), input, segments: 4, limits });
 }
 

@@ -1,0 +1,352 @@
+import { randomBytes } from 'node:crypto';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { bytesToHex, type Hex } from 'viem';
+import type { ChainClient, Sender, Signer } from '../../chain/index.ts';
+import { toMillraceError } from '../../errors.ts';
+import { fixSeed } from '../../governance/index.ts';
+import type { Logger } from '../../log.ts';
+import { eventArgs } from '../../token/index.ts';
+import { PHASE, phaseOf } from '../jobs/job-chain.ts';
+import type { FetchContent } from '../part.ts';
+import type { JobEngines } from '../verify/work.ts';
+import { type AuditRecord, openAuditJournal } from './audit-journal.ts';
+import { allowBond } from './bonds.ts';
+import { numbersOf, segmentsOf, summaryOf } from './finding.ts';
+import { inspectSegment, type SegmentFinding } from './inspect-segment.ts';
+import { bringWork, type CommittedJob, callerOf, providerStates, readCommittedJob, type StateSource } from './job-case.ts';
+import { memberStates } from './member-states.ts';
+
+/** Who audits, with what, and where it keeps what it must not lose. */
+export interface AuditorOptions {
+  client: ChainClient;
+  /** The node key. */
+  signer: Signer;
+  sender: Sender;
+  operatorId: bigint;
+  folder: string;
+  engines: JobEngines;
+  fetchContent: FetchContent;
+  log: Logger;
+}
+
+/** What an auditor did since it was opened. */
+export interface AuditorCounts {
+  /** Jobs that it is drawn for and that are not over. */
+  open: number;
+  right: number;
+  wrong: number;
+  withheld: number;
+  cases: number;
+  demands: number;
+}
+
+/** An operator's agent for the audits that it is drawn for. */
+export interface Auditor {
+  /** Does what is due now; safe to repeat and to interrupt. Replays run in the background: `settled` waits for them. */
+  tend(): Promise<void>;
+  settled(): Promise<void>;
+  counts(): AuditorCounts;
+  stop(): Promise<void>;
+}
+
+/** Answers of contracts that say that somebody else was first, or that a moment has passed. */
+const HARMLESS: ReadonlySet<string> = new Set([
+  'wrong-phase',
+  'too-early',
+  'too-late',
+  'already-sealed',
+  'already-before-jury',
+  'not-yours',
+  'already-drawn',
+  'demand-closed',
+  'demand-too-early',
+  'demand-too-late',
+  'too-few-members',
+  'already-settled',
+  'wrong-state',
+  'move-still-open',
+  'no-jury',
+]);
+const AUDITS_AT_ONCE = 2;
+/** A state that is not handed over is asked for again until this part of the time to seal is left. */
+const PATIENCE_PARTS = 3n;
+
+/** Opens the agent with the audits that it had under way. @throws audit-journal-broken */
+export function openAuditor(options: AuditorOptions): Auditor {
+  return new OpenAuditor(options);
+}
+
+class OpenAuditor implements Auditor {
+  readonly #options: AuditorOptions;
+  readonly #journal;
+  readonly #working = new Map<Hex, Promise<void>>();
+  readonly #stopping = new AbortController();
+  readonly #counts = { right: 0, wrong: 0, withheld: 0, cases: 0, demands: 0 };
+
+  constructor(options: AuditorOptions) {
+    this.#options = options;
+    this.#journal = openAuditJournal(join(options.folder, 'audits'));
+  }
+
+  counts(): AuditorCounts {
+    return { open: this.#journal.all().length, ...this.#counts };
+  }
+
+  async settled(): Promise<void> {
+    while (this.#working.size > 0) await Promise.all(this.#working.values());
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await this.settled();
+  }
+
+  async tend(): Promise<void> {
+    await this.#learnDraws();
+    for (const record of this.#journal.all()) {
+      try {
+        await this.#tendAudit(record);
+      } catch (error) {
+        this.#warn('audit-not-tended', record.jobId, error);
+      }
+    }
+  }
+
+  /** Draws that came since the last look, from the chain's events. */
+  async #learnDraws(): Promise<void> {
+    const { client, operatorId, log } = this.#options;
+    const toBlock = await client.public.getBlockNumber({ cacheTime: 0 });
+    const fromBlock = this.#journal.nextBlock();
+    if (fromBlock !== undefined && fromBlock > toBlock) return;
+    const drawn = await client.events({ name: 'computeJobs', event: 'AuditorsDrawn', fromBlock, toBlock });
+    for (const { args } of drawn) {
+      const index = args.auditors.indexOf(operatorId);
+      if (index < 0 || this.#journal.all().some(({ jobId }) => jobId === args.jobId)) continue;
+      this.#journal.save({ jobId: args.jobId, index });
+      log.info('audit-drawn', { jobId: args.jobId, sealUntil: args.sealUntil });
+    }
+    this.#journal.setNextBlock(toBlock + 1n);
+  }
+
+  async #tendAudit(record: AuditRecord): Promise<void> {
+    const { client } = this.#options;
+    const { jobId } = record;
+    const [{ phase, until }, now] = await Promise.all([phaseOf(client, jobId), client.now()]);
+    if (phase === PHASE.settled || phase === PHASE.none) return this.#forget(jobId);
+    if (phase === PHASE.sealing && now < until) {
+      if (record.found === undefined) this.#begin(record, until);
+      else await this.#seal(record);
+    }
+    if (phase === PHASE.revealing && now < until) await this.#reveal(record);
+    // What was not sealed in time accuses nobody.
+    if (phase === PHASE.window && record.found !== undefined) await this.#accuse(record, { until, now });
+  }
+
+  #begin(record: AuditRecord, until: bigint): void {
+    this.#inBackground(record.jobId, async (signal) => {
+      const job = await readCommittedJob(this.#options.client, record.jobId);
+      const finding = await this.#audit(job, signal);
+      const left = until - (await this.#options.client.now());
+      if (finding.kind === 'withheld' && left > BigInt(job.terms.auditSeconds) / PATIENCE_PARTS) return;
+      record.found = { finding, salt: bytesToHex(randomBytes(32)) };
+      // Without the salt the seal could not be opened: it is on the disk before anybody knows of it.
+      this.#journal.save(record);
+      this.#counts[finding.kind] += 1;
+      this.#options.log.info('audit-done', { jobId: record.jobId, ...summaryOf(finding) });
+    });
+  }
+
+  #inBackground(jobId: Hex, work: (signal: AbortSignal) => Promise<void>): void {
+    if (this.#working.has(jobId) || this.#working.size >= AUDITS_AT_ONCE) return;
+    const { signal } = this.#stopping;
+    const running = work(signal)
+      .catch((error) => {
+        if (!signal.aborted) this.#warn('audit-failed', jobId, error);
+      })
+      .finally(() => this.#working.delete(jobId));
+    this.#working.set(jobId, running);
+  }
+
+  /** The segments that the chain has drawn, one after another; the first wrong one decides, then the first that is withheld. */
+  async #audit(job: CommittedJob, signal: AbortSignal): Promise<SegmentFinding> {
+    const { client, operatorId } = this.#options;
+    const segments = await segmentsOf(client, job, operatorId);
+    const source = providerStates(await callerOf(client, this.#options.signer), job);
+    return await this.#inspect(job, { segments, source, signal });
+  }
+
+  async #inspect(
+    job: CommittedJob,
+    of: { segments: readonly number[]; source: StateSource; signal: AbortSignal },
+  ): Promise<SegmentFinding> {
+    const { client, signer, engines, fetchContent } = this.#options;
+    const { segments, source, signal } = of;
+    const first = segments[0] ?? 0;
+    const ports = { caller: await callerOf(client, signer), fetchContent, folder: this.#folderOf(job.jobId), signal };
+    let withheld: SegmentFinding | undefined;
+    const work = await bringWork(job, ports).catch((error) => {
+      signal.throwIfAborted();
+      const { code, message, actor } = toMillraceError(error);
+      if (actor === 'host') throw error;
+      withheld = { kind: 'withheld', segment: first, leaf: first, reason: `${code}: ${message}`.slice(0, 300) };
+      return undefined;
+    });
+    if (work === undefined) return withheld as SegmentFinding;
+    for (const segment of segments) {
+      const finding = await inspectSegment({ job, work, engines, source, segment, signal });
+      if (finding.kind === 'wrong') return finding;
+      if (finding.kind === 'withheld') withheld ??= finding;
+    }
+    return withheld ?? { kind: 'right' };
+  }
+
+  async #seal({ jobId, index, found }: AuditRecord): Promise<void> {
+    const { client, sender } = this.#options;
+    const jobs = client.address('computeJobs');
+    const audit = await client.read('auditors', 'auditOf', [jobs, jobId, index]);
+    if (BigInt(audit.seal) !== 0n || found === undefined) return;
+    const seal = await this.#sealOf(jobId, found);
+    await this.#send(jobId, 'seal', () =>
+      sender.send({ contract: 'auditors', functionName: 'sealAudits', args: [jobs, [jobId], [index], [seal]], key: `audit/seal/${seal}` }),
+    );
+  }
+
+  async #sealOf(jobId: Hex, { finding, salt }: NonNullable<AuditRecord['found']>): Promise<Hex> {
+    const { client, operatorId } = this.#options;
+    const { number, segment, stateHash } = numbersOf(finding);
+    return await client.read('auditors', 'sealOf', [client.address('computeJobs'), jobId, operatorId, number, segment, stateHash, salt]);
+  }
+
+  async #reveal({ jobId, index, found }: AuditRecord): Promise<void> {
+    const { client, sender } = this.#options;
+    const jobs = client.address('computeJobs');
+    const audit = await client.read('auditors', 'auditOf', [jobs, jobId, index]);
+    if (audit.finding !== 0 || BigInt(audit.seal) === 0n || found === undefined) return;
+    const { number, segment, stateHash } = numbersOf(found.finding);
+    const reveal = { jobId, index, finding: number, segment, stateHash, salt: found.salt };
+    await this.#send(jobId, 'reveal', () =>
+      sender.send({ contract: 'auditors', functionName: 'revealAudits', args: [jobs, [reveal]], key: `audit/reveal/${jobId}/${index}` }),
+    );
+  }
+
+  // What follows from a finding: a case before the jury, or a demand for the state that was not handed over.
+
+  async #accuse(record: AuditRecord, { until, now }: { until: bigint; now: bigint }): Promise<void> {
+    const { client } = this.#options;
+    const finding = record.later ?? record.found?.finding;
+    const { guilty, canary } = await client.read('computeJobs', 'job', [record.jobId]);
+    if (guilty || canary || finding === undefined || finding.kind === 'right' || now >= until) return;
+    if (finding.kind === 'wrong' && record.caseId === undefined) return await this.#openCase(record, finding);
+    if (finding.kind === 'wrong') return await this.#pushCase(record, BigInt(record.caseId as string));
+    if (record.demandId === undefined) return await this.#demand(record, finding);
+    await this.#pushDemand(record, finding);
+  }
+
+  async #openCase(record: AuditRecord, finding: Extract<SegmentFinding, { kind: 'wrong' }>): Promise<void> {
+    const { client, sender, log } = this.#options;
+    const { terms, result } = await readCommittedJob(client, record.jobId);
+    const { start, end } = finding;
+    const key = `audit/case/${record.jobId}`;
+    await this.#send(record.jobId, 'case', async () => {
+      if (finding.isChainBroken) {
+        await sender.send({
+          contract: 'jobDisputes',
+          functionName: 'proveBrokenChain',
+          args: [terms, result, start, start.proof, end, end.proof],
+          key,
+        });
+        return;
+      }
+      const [{ bond }, value] = await Promise.all([client.read('jobDisputes', 'config'), client.read('jobDisputes', 'juryFee')]);
+      await allowBond(client, { sender, court: 'jobDisputes', amount: bond });
+      const evidence = `segment ${finding.segment} ends in ${finding.stateHash} here`;
+      const args = [terms, result, start, start.proof, end, end.proof, evidence] as const;
+      const receipt = await sender.send({ contract: 'jobDisputes', functionName: 'challengeSegment', args, value, key });
+      record.caseId = eventArgs(receipt, 'jobDisputes', 'SegmentChallenged').caseId.toString();
+      this.#journal.save(record);
+      this.#counts.cases += 1;
+      log.warn('job-challenged', { jobId: record.jobId, caseId: record.caseId, segment: finding.segment });
+    });
+  }
+
+  /** A case that found no jury is tried again, and ends when its time is over. */
+  async #pushCase({ jobId }: AuditRecord, caseId: bigint): Promise<void> {
+    const { client, sender } = this.#options;
+    const { state, moveUntil } = await client.read('jobDisputes', 'caseOf', [caseId]);
+    if (state !== WAITING) return;
+    const functionName = (await client.now()) < BigInt(moveUntil) ? 'callJury' : 'expire';
+    await this.#send(jobId, functionName, () => sender.send({ contract: 'jobDisputes', functionName, args: [caseId] }));
+  }
+
+  async #demand(record: AuditRecord, finding: Extract<SegmentFinding, { kind: 'withheld' }>): Promise<void> {
+    const { client, sender, log } = this.#options;
+    const { terms, result } = await readCommittedJob(client, record.jobId);
+    const { bond, fee, members } = await client.read('stateDemands', 'config');
+    await this.#send(record.jobId, 'demand', async () => {
+      await allowBond(client, { sender, court: 'stateDemands', amount: bond + fee * BigInt(members) });
+      const args = [terms, result, finding.leaf] as const;
+      const receipt = await sender.send({ contract: 'stateDemands', functionName: 'demand', args, key: `audit/demand/${record.jobId}` });
+      record.demandId = eventArgs(receipt, 'stateDemands', 'StateDemanded').demandId.toString();
+      this.#journal.save(record);
+      this.#counts.demands += 1;
+      log.warn('state-demanded', { jobId: record.jobId, demandId: record.demandId, leaf: finding.leaf });
+    });
+  }
+
+  /** Draws the committee, ends the demand when its time is over, and replays what was delivered. */
+  async #pushDemand(record: AuditRecord, finding: Extract<SegmentFinding, { kind: 'withheld' }>): Promise<void> {
+    const { client, sender } = this.#options;
+    const demandId = BigInt(record.demandId as string);
+    const demand = await client.read('stateDemands', 'demandOf', [demandId]);
+    if (demand.closed) return this.#replayDelivered(record, { finding, demandId });
+    const now = await client.now();
+    if (demand.deliverUntil === 0) {
+      if (!(await fixSeed(client, { sender, time: BigInt(demand.seedTime) }))) return;
+      await this.#send(record.jobId, 'draw', () =>
+        sender.send({ contract: 'stateDemands', functionName: 'drawMembers', args: [demandId] }),
+      );
+    } else if (now >= BigInt(demand.deliverUntil)) {
+      await this.#send(record.jobId, 'expire', () => sender.send({ contract: 'stateDemands', functionName: 'expire', args: [demandId] }));
+    }
+  }
+
+  #replayDelivered(record: AuditRecord, { finding, demandId }: { finding: { segment: number }; demandId: bigint }): void {
+    this.#inBackground(record.jobId, async (signal) => {
+      const { client, signer } = this.#options;
+      const job = await readCommittedJob(client, record.jobId);
+      const caller = await callerOf(client, signer);
+      const source = memberStates(caller, { demandId, otherwise: providerStates(caller, job) });
+      const later = await this.#inspect(job, { segments: [finding.segment], source, signal });
+      if (later.kind === 'withheld') return;
+      record.later = later;
+      this.#journal.save(record);
+      this.#options.log.info('delivered-state-replayed', { jobId: record.jobId, ...summaryOf(later) });
+    });
+  }
+
+  async #send(jobId: Hex, what: string, send: () => Promise<unknown>): Promise<void> {
+    try {
+      await send();
+    } catch (error) {
+      if (!HARMLESS.has(toMillraceError(error).code)) this.#warn(`audit-${what}-failed`, jobId, error);
+    }
+  }
+
+  #forget(jobId: Hex): void {
+    this.#journal.remove(jobId);
+    rmSync(this.#folderOf(jobId), { recursive: true, force: true });
+  }
+
+  #folderOf(jobId: Hex): string {
+    return join(this.#options.folder, 'work', jobId);
+  }
+
+  #warn(event: string, jobId: Hex, error: unknown): void {
+    const { code, message } = toMillraceError(error);
+    this.#options.log.warn(event, { jobId, code, reason: message.slice(0, 300) });
+  }
+}
+
+/** `IJobDisputes.State.Waiting`. */
+const WAITING = 4;

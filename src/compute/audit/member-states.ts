@@ -1,0 +1,73 @@
+import type { ChainClient } from '../../chain/index.ts';
+import { peerFetch, signRequest } from '../../connect/index.ts';
+import { MillraceError } from '../../errors.ts';
+import { readAtMost } from '../../read-at-most.ts';
+import { BOX_HEADER, JOBS_HEADER, type JobCaller, jobsHeader, unpackState } from '../jobs/job-api.ts';
+import { openBytes } from '../jobs/sealed-box.ts';
+import { peerOf, type StateSource } from './job-case.ts';
+
+/** Where members of committees hand on what was delivered to them. */
+export const DEMANDS_PATH = '/v1/compute/demands';
+
+const STATE_BYTES_MAX = 2 ** 30 + (64 << 10);
+const TIMEOUT_MS = 60_000;
+
+/** What a sealed state of a demand belongs to. */
+export function demandContext(demandId: bigint): string {
+  return `demand ${demandId} state`;
+}
+
+/**
+ * The state that a demand was about, from the members of its committee, one after another; all other states from elsewhere.
+ * Nothing of what is handed over is checked here.
+ */
+export function memberStates(caller: JobCaller, { demandId, otherwise }: { demandId: bigint; otherwise: StateSource }): StateSource {
+  return {
+    async fetch(index, signal) {
+      const { leaf, members } = await caller.client.read('stateDemands', 'demandOf', [demandId]);
+      if (leaf !== index) return await otherwise.fetch(index, signal);
+      let last: unknown;
+      for (const member of members) {
+        try {
+          return await fetchDelivered(caller, { demandId, member, signal });
+        } catch (error) {
+          signal.throwIfAborted();
+          last = error;
+        }
+      }
+      throw last ?? noMembers(demandId);
+    },
+  };
+}
+
+async function fetchDelivered(caller: JobCaller, { demandId, member, signal }: { demandId: bigint; member: bigint; signal: AbortSignal }) {
+  const peer = await peerOf(caller.client, member);
+  const path = `${DEMANDS_PATH}/${demandId}/state`;
+  const response = await peerFetch(peer, path, {
+    headers: await signedHeaders(caller, new URL(path, peer.endpoint).href),
+    signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
+  });
+  const bytes = await readAtMost(response.body, STATE_BYTES_MAX);
+  if (response.status !== 200) {
+    throw new MillraceError('state-not-handed-on', {
+      actor: 'peer',
+      message: `Operator ${member} answered with status ${response.status} for the state of demand ${demandId}`,
+      values: { member, demandId, status: response.status },
+      hint: 'Another member of the committee may have it.',
+    });
+  }
+  return unpackState(Buffer.from(await openBytes(bytes, { key: caller.key, context: demandContext(demandId) })), peer);
+}
+
+async function signedHeaders({ client, signer, key }: { client: ChainClient } & JobCaller, url: string): Promise<Record<string, string>> {
+  const headers = { [JOBS_HEADER]: jobsHeader(client), [BOX_HEADER]: key.publicKey };
+  return { ...headers, ...(await signRequest({ method: 'GET', url, headers }, signer, { covered: [JOBS_HEADER, BOX_HEADER] })) };
+}
+
+function noMembers(demandId: bigint): MillraceError {
+  return new MillraceError('state-not-handed-on', {
+    actor: 'peer',
+    message: `Demand ${demandId} has no committee`,
+    values: { demandId },
+  });
+}
