@@ -64,7 +64,7 @@ async function commitAndDie(juror: TestJuror, options: { arbitrable: Address; di
   });
   const exit = once(child, 'exit');
   try {
-    for (let look = 0; look < 600; look += 1) {
+    for (let look = 0; look < 3_600; look += 1) {
       if ((await client.read('jury', 'voteOf', [disputeId, 0, operatorId])).state === 1) return;
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
