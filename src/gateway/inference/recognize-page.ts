@@ -11,6 +11,7 @@ const SCRIPT = `
 const $ = (id) => document.getElementById(id);
 const text = (tag, value) => { const node = document.createElement(tag); node.textContent = value; return node; };
 const auth = () => ($('key').value ? { authorization: 'Bearer ' + $('key').value } : {});
+const replay = () => ($('replay').checked ? { 'millrace-replay': 'allow' } : {});
 async function models() {
   const answer = await fetch('/v1/models');
   const { data } = await answer.json();
@@ -47,10 +48,15 @@ function list(found) {
   }));
   $('none').hidden = found.objects.length > 0;
 }
+function amount(baseUnits) {
+  const digits = baseUnits.padStart(19, '0');
+  const fraction = digits.slice(-18).replace(/0+$/, '');
+  return digits.slice(0, -18) + (fraction ? '.' + fraction : '') + ' tokens (' + baseUnits + ' base units)';
+}
 function show(answer, found) {
   const encoded = answer.headers.get('millrace-receipt');
   const receipt = encoded ? JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(encoded.replaceAll('-', '+').replaceAll('_', '/')), (c) => c.charCodeAt(0)))) : undefined;
-  $('cost').textContent = (answer.headers.get('millrace-cost') || '0') + ' base units';
+  $('cost').textContent = amount(answer.headers.get('millrace-cost') || '0');
   $('who').textContent = receipt ? 'operator ' + receipt.subject.operatorId + ', key ' + receipt.subject.miner : 'unknown';
   $('evidence').textContent = receipt ? receipt.evidence + ' (profile ' + receipt.profile + ')' : 'none: the answer has no valid receipt and was free';
   $('receipt').textContent = receipt ? JSON.stringify(receipt, undefined, 1) : '';
@@ -63,7 +69,7 @@ $('form').addEventListener('submit', async (event) => {
   try {
     const file = $('file').files[0];
     const query = new URLSearchParams({ model: $('model').value, score_min: $('score').value });
-    const answer = await fetch('/v1/tasks/detection?' + query, { method: 'POST', body: file, headers: { 'content-type': file.type || 'application/octet-stream', ...auth() } });
+    const answer = await fetch('/v1/tasks/detection?' + query, { method: 'POST', body: file, headers: { 'content-type': file.type || 'application/octet-stream', ...replay(), ...auth() } });
     const found = await answer.json();
     if (!answer.ok) return fail(found.error.message + (found.error.millrace?.hint ? ' ' + found.error.millrace.hint : ''));
     show(answer, found);
@@ -73,13 +79,14 @@ $('form').addEventListener('submit', async (event) => {
 models().catch((error) => fail(error.message));`;
 
 const HTML = `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>Millrace: recognize a picture</title><style>${STYLE}</style></head>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,"><title>Millrace: recognize a picture</title><style>${STYLE}</style></head>
 <body><h1>Recognize a picture</h1>
 <p>A miner of the network looks for things in your picture. You see what it found, what it signed, and what it cost.</p>
 <form id="form">
 <label>Picture <input id="file" type="file" accept="image/*" required></label>
 <label>Model <select id="model" required></select></label>
 <label>Leave out what scores below <input id="score" type="range" min="0.1" max="0.9" step="0.1" value="0.5"></label>
+<label><input id="replay" type="checkbox"> Validators may see the picture and run it again: only then can the receipt say more than “reputation only”</label>
 <label>Key (not needed on your own machine) <input id="key" type="password" autocomplete="off" placeholder="sk-millrace-…"></label>
 <button id="go">Recognize</button></form>
 <p id="error" class="error" role="alert" hidden></p>
