@@ -18,7 +18,7 @@ export interface TestHost {
   /** What comes before a command that runs on that machine. */
   prefix: readonly string[];
   /** Starts its engine, or starts it anew. */
-  startEngine(): Promise<void>;
+  startEngine(options?: readonly string[]): Promise<void>;
   /** As if the plug were pulled: its link goes down, and every process on it and in its containers is killed at once. */
   pullPlug(): void;
 }
@@ -91,7 +91,7 @@ function makeHost(parts: { folder: string; bridge: string; tag: string; subnet: 
     folder,
     socketPath,
     prefix,
-    async startEngine() {
+    async startEngine(further = []) {
       engine?.kill('SIGKILL');
       rmSync(join(folder, 'docker.pid'), { force: true });
       const log = openSync(join(folder, 'dockerd.log'), 'a');
@@ -99,6 +99,7 @@ function makeHost(parts: { folder: string; bridge: string; tag: string; subnet: 
         ...['--data-root', join(folder, 'docker'), '--exec-root', join(folder, 'run'), '--pidfile', join(folder, 'docker.pid')],
         ...['-H', `unix://${socketPath}`, '--bridge', 'none', '--iptables=false', '--ip-forward=false'],
         ...['--exec-opt', 'native.cgroupdriver=cgroupfs', '--storage-driver', 'overlay2'],
+        ...further,
       ];
       const [program, ...first] = prefix as [string, ...string[]];
       engine = spawn(program, [...first, 'dockerd', ...options], { stdio: ['ignore', log, log] });

@@ -1,0 +1,352 @@
+import { execFile } from 'node:child_process';
+import { createReadStream, mkdirSync, rmSync } from 'node:fs';
+import { lstat, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { promisify } from 'node:util';
+import Docker from 'dockerode';
+import { systemClock } from '../clock.ts';
+import { collectArtefacts } from './artefacts.ts';
+import {
+  badImage,
+  badJob,
+  checkJob,
+  type Executor,
+  type ExecutorReport,
+  environmentOf,
+  imageUnknown,
+  type Job,
+  type JobResult,
+  type RunOptions,
+  refuseForeign,
+  sandboxFailed,
+} from './executor.ts';
+import { checkArchive, digestOf } from './image-store.ts';
+import { JobWatch } from './job-watch.ts';
+import { ownerIsGone, ownerTag } from './owner-tag.ts';
+import type { SwarmOptions } from './swarm.ts';
+
+const run = promisify(execFile);
+
+const OWNER_LABEL = 'millrace.owner';
+const REPOSITORY = 'localhost/millrace';
+const JOB_UID_FIRST = 1_900_000_000;
+const JOB_UIDS = 1 << 24;
+const POLL_MS = 150;
+const COPY_TIMEOUT_MS = 60_000;
+const NOT_FOUND = 404;
+/** What a shell answers when there is no such program. */
+const NO_PROGRAM = 127;
+const KILLED = 137;
+const STARTED = new Set(['running', 'complete', 'failed']);
+const OVER = new Set(['complete', 'failed', 'rejected', 'orphaned', 'remove']);
+
+interface Task {
+  ID: string;
+  NodeID?: string;
+  CreatedAt: string;
+  DesiredState: string;
+  Status: { State: string; Err?: string; ContainerStatus?: { ContainerID?: string; ExitCode?: number } };
+}
+
+/**
+ * A farm: one owner's machines under Docker Swarm, seen as one engine. The swarm chooses the machine of a job, and another one when that is
+ * lost. Managers and machines trust one another, so a farm belongs to one owner. What the API of services cannot say (a filter of system calls,
+ * no new privileges) is to be the default of the engines themselves; `inspect` looks for it. Input and artefacts pass through a folder that lies
+ * at the same path on all machines; what is written there is measured, not held by the kernel.
+ */
+export class SwarmExecutor implements Executor {
+  readonly engine = 'swarm';
+  readonly #options: SwarmOptions;
+  readonly #engines: Docker[];
+  readonly #stop = new AbortController();
+  readonly #running = new Set<Promise<unknown>>();
+  #report: Promise<ExecutorReport> | undefined;
+  #count = 0;
+
+  constructor(options: SwarmOptions) {
+    this.#options = options;
+    this.#engines = options.sockets.map((socketPath) => new Docker({ socketPath, timeout: 60_000 }));
+  }
+
+  inspect(): Promise<ExecutorReport> {
+    this.#report ??= this.#inspect();
+    return this.#report;
+  }
+
+  async importImage(path: string): Promise<string> {
+    await checkArchive(path);
+    const digest = await digestOf(path);
+    await Promise.all(this.#engines.map((engine) => importInto(engine, path, digest)));
+    return digest;
+  }
+
+  async run(job: Job, options: RunOptions = {}): Promise<JobResult> {
+    checkJob(job);
+    if (job.image === undefined) throw badJob('a container names its image');
+    if (job.rental !== undefined) throw badJob('a farm has no networks of rentals');
+    if (job.trust === 'foreign') {
+      const report = await this.inspect();
+      if (!report.takesForeign) throw refuseForeign(report);
+    }
+    if (!(await hasImage(this.#manager, job.image))) throw imageUnknown(job.image, this.engine);
+    const running = this.#run(job, options);
+    this.#running.add(running);
+    return await running.finally(() => this.#running.delete(running));
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await Promise.allSettled(this.#running);
+    rmSync(this.#ownFolder, { recursive: true, force: true });
+  }
+
+  get #manager(): Docker {
+    return this.#engines[0] as Docker;
+  }
+
+  get #ownFolder(): string {
+    return join(this.#options.sharedFolder, ownerTag());
+  }
+
+  async #run(job: Job, options: RunOptions): Promise<JobResult> {
+    this.#count += 1;
+    const folder = join(this.#ownFolder, String(this.#count));
+    mkdirSync(folder, { recursive: true, mode: 0o711 });
+    for (const name of ['output', 'tmp']) await run('mkdir', ['-m', '1777', join(folder, name)]);
+    if (job.inputFolder !== undefined) await run('cp', ['-a', job.inputFolder, join(folder, 'input')], { timeout: COPY_TIMEOUT_MS });
+    const watch = new JobWatch(job.limits, options, this.#stop.signal);
+    let service: Docker.Service | undefined;
+    try {
+      const created = await this.#manager.createService(serviceOf(job, folder, String(this.#count)));
+      service = this.#manager.getService(created.id);
+      return await this.#attend({ job, service, watch, folder });
+    } finally {
+      watch.end();
+      await service?.remove().catch(() => {});
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }
+
+  async #attend(parts: { job: Job; service: Docker.Service; watch: JobWatch; folder: string }): Promise<JobResult> {
+    const { job, service, watch, folder } = parts;
+    const [stdout, stderr] = [new PassThrough(), new PassThrough()];
+    const killed = new AbortController();
+    let sizeBytes = 0;
+    watch.attend({
+      stdout,
+      stderr,
+      kill: () => {
+        killed.abort();
+        void service.remove().catch(() => {});
+      },
+      isDiskFull: () => {
+        void sizeOf(folder).then((found) => (sizeBytes = found));
+        return sizeBytes > job.limits.diskBytes;
+      },
+    });
+    const task = await this.#followTask(service, { stdout, stderr, signal: killed.signal });
+    stdout.end();
+    stderr.end();
+    const container = await this.#stateOf(task);
+    const usage = {
+      memoryKills: container?.OOMKilled === true ? 1 : 0,
+      cpuMs: undefined,
+      memoryBytesPeak: undefined,
+      processesRefused: undefined,
+    };
+    const collect = async () => {
+      if (task?.Status.State === 'rejected') return { artefacts: [], refused: task.Status.Err };
+      return await collectArtefacts(join(folder, 'output'), job.artefactFolder, job.limits.diskBytes);
+    };
+    return await watch.conclude({
+      code: exitCodeOf(task),
+      usage: usage as never,
+      isDiskFull: (await sizeOf(folder)) > job.limits.diskBytes,
+      collect,
+    });
+  }
+
+  /** Follows a service's latest task to its end: when its machine is lost the swarm makes another one. */
+  async #followTask(
+    service: Docker.Service,
+    { stdout, stderr, signal }: { stdout: PassThrough; stderr: PassThrough; signal: AbortSignal },
+  ): Promise<Task | undefined> {
+    let logs: Promise<void> | undefined;
+    for (;;) {
+      if (signal.aborted) return undefined;
+      const filters = JSON.stringify({ service: [service.id] });
+      const tasks = (await this.#manager.listTasks({ filters }).catch(() => [])) as unknown as Task[];
+      const task = tasks.sort((one, other) => (one.CreatedAt < other.CreatedAt ? 1 : -1))[0];
+      if (task !== undefined && STARTED.has(task.Status.State)) logs ??= this.#copyLogs(service, stdout, stderr, signal);
+      if (task !== undefined && OVER.has(task.Status.State)) {
+        await Promise.race([logs, systemClock.sleep(2_000)]);
+        return task;
+      }
+      await systemClock.sleep(POLL_MS);
+    }
+  }
+
+  async #copyLogs(service: Docker.Service, stdout: PassThrough, stderr: PassThrough, signal: AbortSignal): Promise<void> {
+    const options = { follow: true, stdout: true, stderr: true } as never;
+    const stream = await (service.logs(options) as unknown as Promise<NodeJS.ReadableStream>).catch(() => undefined);
+    if (stream === undefined) return;
+    signal.addEventListener('abort', () => (stream as PassThrough).destroy(), { once: true });
+    this.#manager.modem.demuxStream(stream, stdout, stderr);
+    // A finished service keeps its log open: silence after the end is its end.
+    await new Promise<void>((resolve) =>
+      stream
+        .once('end', resolve)
+        .once('error', () => resolve())
+        .once('close', resolve),
+    );
+  }
+
+  async #stateOf(task: Task | undefined): Promise<{ OOMKilled: boolean } | undefined> {
+    const id = task?.Status.ContainerStatus?.ContainerID;
+    if (id === undefined || id === '') return undefined;
+    for (const engine of this.#engines) {
+      const found = await engine
+        .getContainer(id)
+        .inspect()
+        .catch(() => undefined);
+      if (found !== undefined) return found.State;
+    }
+    return undefined;
+  }
+
+  async #inspect(): Promise<ExecutorReport> {
+    const report: ExecutorReport = { engine: this.engine, version: 'none', takesForeign: false, missing: [], isolation: [] };
+    for (const [index, engine] of this.#engines.entries()) {
+      const info = await engine.info().catch((error: Error) => error);
+      const name = this.#options.sockets[index];
+      if (info instanceof Error) {
+        report.missing.push({
+          what: `no engine answers at ${name} (${info.message})`,
+          fix: 'Start it, and let this user speak to its socket.',
+        });
+        continue;
+      }
+      report.version = info.ServerVersion;
+      const security: string[] = info.SecurityOptions ?? [];
+      const needs: [boolean, string, string][] = [
+        [info.Swarm?.LocalNodeState === 'active', 'is in no swarm', 'docker swarm init, docker swarm join.'],
+        [index > 0 || info.Swarm?.ControlAvailable === true, 'is no manager', 'Name a manager’s socket first.'],
+        [info.PidsLimit === true && info.MemoryLimit === true, 'has no limits of memory and processes', 'Give it control groups.'],
+        [
+          security.some((each) => /name=seccomp,profile=(?!unconfined)/.test(each)),
+          'has no filter of system calls',
+          'Start it with --seccomp-profile, and with --no-new-privileges.',
+        ],
+      ];
+      for (const [isThere, what, fix] of needs) if (!isThere) report.missing.push({ what: `the engine at ${name} ${what}`, fix });
+    }
+    if (report.missing.length === 0) await this.#sweep();
+    report.isolation = [
+      'no network, no capabilities, a read-only root, a user that owns nothing',
+      'the engines’ own default filter of system calls',
+      'what is written is measured five times a second',
+    ];
+    report.takesForeign = report.missing.length === 0;
+    return report;
+  }
+
+  /** Services of processes that were killed. */
+  async #sweep(): Promise<void> {
+    const services = await this.#manager.listServices({ filters: JSON.stringify({ label: [OWNER_LABEL] }) });
+    for (const { ID, Spec } of services as { ID: string; Spec?: { Labels?: Record<string, string> } }[]) {
+      if (ownerIsGone(Spec?.Labels?.[OWNER_LABEL] ?? ''))
+        await this.#manager
+          .getService(ID)
+          .remove()
+          .catch(() => {});
+    }
+  }
+}
+
+/** A job of Swarm: one completion, no second try of its own, on any machine. */
+function serviceOf(job: Job, folder: string, number: string): Docker.CreateServiceOptions {
+  const { limits, argv } = job;
+  const user = JOB_UID_FIRST + Math.floor(Math.random() * JOB_UIDS);
+  const bind = (name: string, target: string, isReadOnly: boolean) => ({
+    Type: 'bind',
+    Source: join(folder, name),
+    Target: target,
+    ReadOnly: isReadOnly,
+  });
+  const mounts = [bind('output', '/output', false), bind('tmp', '/tmp', false)];
+  if (job.inputFolder !== undefined) mounts.push(bind('input', '/input', true));
+  return {
+    Name: `millrace-${ownerTag()}-${number}`,
+    Labels: { [OWNER_LABEL]: ownerTag() },
+    Mode: { ReplicatedJob: { MaxConcurrent: 1, TotalCompletions: 1 } },
+    EndpointSpec: { Mode: 'dnsrr' },
+    TaskTemplate: {
+      RestartPolicy: { Condition: 'none' },
+      Networks: [{ Target: 'none' }],
+      LogDriver: { Name: 'json-file', Options: { 'max-size': String(limits.outputBytes + (1 << 20)), 'max-file': '2' } },
+      Resources: {
+        Limits: { NanoCPUs: Math.round(limits.cpus * 1e9), MemoryBytes: limits.memoryBytes, Pids: limits.processes },
+      },
+      ContainerSpec: {
+        Image: `${REPOSITORY}:${tagOf(job.image as string)}`,
+        Command: [argv[0]],
+        Args: argv.slice(1),
+        Env: Object.entries(environmentOf(job)).map(([name, value]) => `${name}=${value}`),
+        User: `${user}:${user}`,
+        Dir: '/tmp',
+        Hostname: 'job',
+        ReadOnly: true,
+        CapabilityDrop: ['ALL'],
+        StopGracePeriod: 1,
+        Mounts: mounts,
+        Ulimits: [
+          { Name: 'core', Soft: 0, Hard: 0 },
+          { Name: 'nofile', Soft: 4096, Hard: 4096 },
+          { Name: 'fsize', Soft: limits.diskBytes, Hard: limits.diskBytes },
+        ],
+      },
+    },
+  } as unknown as Docker.CreateServiceOptions;
+}
+
+/** As a shell has it. A program that cannot be started is the job's own fault. */
+function exitCodeOf(task: Task | undefined): number {
+  if (task === undefined) return KILLED;
+  const { State, Err, ContainerStatus } = task.Status;
+  if (State === 'complete') return 0;
+  if (/executable file not found|no such file or directory|exec: "/i.test(Err ?? '')) return NO_PROGRAM;
+  if (State === 'rejected') throw sandboxFailed('swarm', `the task was rejected: ${Err}`);
+  return ContainerStatus?.ExitCode ?? KILLED;
+}
+
+const tagOf = (digest: string) => digest.replace('sha256:', '');
+
+async function hasImage(engine: Docker, digest: string): Promise<boolean> {
+  try {
+    await engine.getImage(`${REPOSITORY}:${tagOf(digest)}`).inspect();
+    return true;
+  } catch (error) {
+    if ((error as { statusCode?: number }).statusCode === NOT_FOUND) return false;
+    throw error;
+  }
+}
+
+async function importInto(engine: Docker, path: string, digest: string): Promise<void> {
+  if (await hasImage(engine, digest)) return;
+  const progress = (await engine.importImage(createReadStream(path), { repo: REPOSITORY, tag: tagOf(digest) })) as NodeJS.ReadableStream;
+  await new Promise<void>((resolve, reject) => {
+    engine.modem.followProgress(progress, (error) => (error ? reject(badImage(error.message, error)) : resolve()));
+  });
+}
+
+/** Bytes that files take on the disk. */
+async function sizeOf(folder: string): Promise<number> {
+  let sum = 0;
+  for (const name of await readdir(folder).catch(() => [])) {
+    const path = join(folder, name);
+    const stats = await lstat(path).catch(() => undefined);
+    sum += stats?.isDirectory() ? await sizeOf(path) : (stats?.blocks ?? 0) * 512;
+  }
+  return sum;
+}

@@ -1,0 +1,15 @@
+import type { Executor } from './executor.ts';
+
+/** A farm of one owner's machines. */
+export interface SwarmOptions {
+  /** Sockets of the farm's engines, a manager's first. Images are given to each. */
+  sockets: readonly string[];
+  /** A folder that lies at the same path on all of them (NFS): input and artefacts pass through it. */
+  sharedFolder: string;
+}
+
+/** A Docker Swarm as one engine. Its client is loaded here and not before. */
+export async function openSwarmExecutor(options: SwarmOptions): Promise<Executor> {
+  const { SwarmExecutor } = await import('./swarm-executor.ts');
+  return new SwarmExecutor(options);
+}
