@@ -1,0 +1,54 @@
+import { randomBytes } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Hex } from 'viem';
+import type { JobFolders } from '../../src/compute/jobs/job-records.ts';
+import { specHash } from '../../src/compute/spec/job-spec.ts';
+import { digestRun } from '../../src/compute/verify/canonical-output.ts';
+import { keepOutput } from '../../src/compute/verify/run-segments.ts';
+import { StateStore } from '../../src/compute/verify/state-store.ts';
+import { type JobWork, strictMemoryBytes, strictProgram } from '../../src/compute/verify/work.ts';
+import { decodeStrictState, hashWholeState, STATE_PAGE_BYTES, type StrictChange, type StrictEngine } from '../../src/host/index.ts';
+
+/**
+ * Runs a strict job as a cheater does: the ends of some segments are made up (the state before them with one page of noise), and the run goes on from
+ * there. The states are kept where the provider's routes serve them.
+ */
+export async function forgeRun(
+  engine: StrictEngine,
+  work: JobWork,
+  { folders, wrong }: { folders: JobFolders; wrong: readonly number[] },
+): Promise<{ stateHashes: Hex[]; outputDigest: Hex }> {
+  const { spec } = work;
+  for (const folder of [folders.run, folders.artefacts]) mkdirSync(folder, { recursive: true });
+  const memoryBytes = strictMemoryBytes(spec);
+  const store = await StateStore.open(join(folders.run, `${specHash(spec).slice(2)}.states`), { memoryBytes, bytesMax: 1 << 30 });
+  const program = await strictProgram(work);
+  let run = await engine.start(program);
+  try {
+    await store.add(run.change);
+    for (let index = 0; index < spec.segments; index += 1) {
+      if (!wrong.includes(index)) {
+        await store.add(await run.step(index));
+        continue;
+      }
+      await store.add(madeUp(await store.read(index), memoryBytes));
+      await run.close();
+      run = await engine.start(program, { state: await store.read(index + 1) });
+    }
+    const artefacts = [keepOutput(await run.output(), folders.artefacts)];
+    const { stateHashes } = store;
+    return { stateHashes, outputDigest: await digestRun(spec, { end: 'exit 0', artefacts, folder: folders.artefacts }) };
+  } finally {
+    await run.close();
+    await store.close();
+  }
+}
+
+function madeUp(before: Uint8Array, memoryBytes: number): StrictChange {
+  const state = decodeStrictState(before, memoryBytes);
+  const page = memoryBytes / STATE_PAGE_BYTES - 1;
+  const content = randomBytes(STATE_PAGE_BYTES);
+  const stateHash = hashWholeState({ ...state, pages: new Map([...state.pages, [page, content]]) });
+  return { end: 'running', stateHash, globals: Uint8Array.from(state.globals), pages: [{ page, content }], fuelUsed: 0n };
+}

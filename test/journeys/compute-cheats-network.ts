@@ -1,0 +1,409 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { bytesToHex, type Hex, zeroHash } from 'viem';
+import {
+  type ChainClient,
+  type ChainSupervisor,
+  connectChain,
+  createSender,
+  deployNetwork,
+  developmentSigner,
+  nodeKeyConsent,
+  type Sender,
+  type Signer,
+  startChainSupervisor,
+} from '../../src/chain/index.ts';
+import { type Auditor, openAuditor } from '../../src/compute/audit/auditor.ts';
+import { canaryCommitment } from '../../src/compute/audit/canary.ts';
+import { openCaseAgent } from '../../src/compute/audit/case-agent.ts';
+import { type Committee, openCommittee } from '../../src/compute/audit/committee.ts';
+import { segmentJudge } from '../../src/compute/audit/judge-segment.ts';
+import { PHASE } from '../../src/compute/jobs/job-chain.ts';
+import { keepContent, prepareContents } from '../../src/compute/jobs/job-contents.ts';
+import { type JobRecords, openJobRecords } from '../../src/compute/jobs/job-records.ts';
+import { answerJobs } from '../../src/compute/jobs/job-routes.ts';
+import { type JobResult, type JobTerms, jobDomainOf, jobIdOf } from '../../src/compute/jobs/job-terms.ts';
+import { type BoxKeyPair, boxKeyOf } from '../../src/compute/jobs/sealed-box.ts';
+import { type JobSpec, runtimeOf, specHash } from '../../src/compute/spec/job-spec.ts';
+import { type Commitment, commitStates } from '../../src/compute/verify/commitment.ts';
+import { createReplayGuard, openTransportIdentity, type PeerServer, startPeerServer } from '../../src/connect/index.ts';
+import { enrolJuror, fixSeed, type Juror, openJuror } from '../../src/governance/index.ts';
+import { cidOfDigest, type Executor, StrictEngine } from '../../src/host/index.ts';
+import { createLogger, type Logger, silentLogger } from '../../src/log.ts';
+import { approveMeter, depositStake, depositToRails } from '../../src/token/index.ts';
+import { forgeRun } from './compute-cheats-forge.ts';
+
+export const TOKEN = 10n ** 18n;
+const STABLE = 10n ** 6n;
+const MODULE = readFileSync(join(import.meta.dirname, '../../examples/word-count/word-count.wasm'));
+
+/** How a provider cheats, or not. */
+export interface Cheat {
+  /** Segments whose end state is made up; the others are run from there. */
+  wrong?: readonly number[];
+  /** States that it hands to nobody. */
+  withholds?: readonly number[];
+  /** And not to committees either. */
+  isSilent?: boolean;
+  /** The leaf that makes it a canary. */
+  canaryLeaf?: number;
+  /** Another digest than that of its output. */
+  isOutputWrong?: boolean;
+}
+
+/** A job of a test, from its opening on. */
+export interface CheatJob {
+  jobId: Hex;
+  terms: JobTerms;
+  result: JobResult;
+  commitment: Commitment;
+  salt: Hex;
+}
+
+/** An operator with its node. */
+export interface CheatOperator {
+  operatorId: bigint;
+  signer: Signer;
+  sender: Sender;
+  folder: string;
+  /** Answers before anything else does. */
+  intercept: (request: Request) => Response | undefined;
+  fetch: (request: Request) => Response | Promise<Response>;
+  server: PeerServer;
+}
+
+/** An operator that audits, serves in committees and judges. */
+export interface Watcher extends CheatOperator {
+  auditor: Auditor;
+  committee: Committee;
+  juror: Juror;
+  /** Opens its agents again, as after a kill. */
+  reopen(): void;
+}
+
+/** A real chain with real contracts, providers whose states a test has tampered with, and the product's own agents. */
+export class CheatNetwork {
+  readonly folder: string;
+  readonly chain: ChainSupervisor;
+  readonly client: ChainClient;
+  readonly faucet: Sender;
+  readonly renter: { signer: Signer; sender: Sender };
+  readonly strict: StrictEngine;
+  readonly log: Logger;
+  readonly watchers: Watcher[] = [];
+  readonly #operators: CheatOperator[] = [];
+  readonly #jobs: { job: CheatJob; provider: CheatProvider }[] = [];
+  #keys = 8;
+  #nonce = 0n;
+
+  private constructor(parts: {
+    folder: string;
+    chain: ChainSupervisor;
+    client: ChainClient;
+    faucet: Sender;
+    renter: { signer: Signer; sender: Sender };
+    strict: StrictEngine;
+    log: Logger;
+  }) {
+    Object.assign(this, parts);
+    ({ folder: this.folder, chain: this.chain, client: this.client, faucet: this.faucet } = parts);
+    ({ renter: this.renter, strict: this.strict, log: this.log } = parts);
+  }
+
+  static async start(options: { verbose?: boolean } = {}): Promise<CheatNetwork> {
+    const folder = await mkdtemp(join(tmpdir(), 'millrace-cheats-'));
+    const log = options.verbose === true ? createLogger({ role: 'test', level: 'info' }) : silentLogger;
+    const accounts = Array.from({ length: 60 }, (_, index) => ({ address: developmentSigner(index, 'dev').address, balance: 10n ** 24n }));
+    const chain = await startChainSupervisor({ folder: join(folder, 'chain'), accounts, idleSeconds: 3_600 });
+    const { rpcUrl } = chain;
+    const plan = { folder: join(folder, 'deploy'), manifestPath: join(folder, 'network.json') };
+    const signer = developmentSigner(0, 'dev');
+    const manifest = await deployNetwork({ rpcUrl, name: 'test', profile: 'dev', signer, embedded: true, ...plan }).catch(async (error) => {
+      await chain.stop();
+      throw error;
+    });
+    const client = await connectChain({ rpcUrl, manifest });
+    const senderOf = (of: Signer) => createSender({ client, signer: of, journalFolder: join(folder, 'keys'), log: silentLogger });
+    const renterSigner = developmentSigner(1, 'dev');
+    const renter = { signer: renterSigner, sender: senderOf(renterSigner) };
+    const network = new CheatNetwork({ folder, chain, client, faucet: senderOf(signer), renter, strict: await StrictEngine.open(), log });
+    await network.#fundRenter();
+    return network;
+  }
+
+  async #fundRenter(): Promise<void> {
+    const { client, faucet } = this;
+    const { sender } = this.renter;
+    const amount = 1_000n * STABLE;
+    await faucet.send({ contract: 'stableToken', functionName: 'mint', args: [sender.address, amount] });
+    await depositToRails(client, { sender, token: 'stable', amount });
+    await approveMeter(client, { sender, meter: 'computeJobs', token: 'stable', allowance: amount });
+  }
+
+  /** An operator with stake, a node that is reached, and money for bonds and the jury. */
+  async addOperator(): Promise<CheatOperator> {
+    const { client, faucet } = this;
+    this.#keys += 2;
+    const [owner, signer] = [developmentSigner(this.#keys, 'dev'), developmentSigner(this.#keys + 1, 'dev')];
+    const folder = join(this.folder, `operator-${this.#keys}`);
+    mkdirSync(folder, { recursive: true });
+    const identity = await openTransportIdentity(folder);
+    const operator = {
+      folder,
+      signer,
+      intercept: () => undefined,
+      fetch: () => new Response(null, { status: 404 }),
+    } as unknown as CheatOperator;
+    const answer = async (request: Request) => {
+      try {
+        return operator.intercept(request) ?? (await operator.fetch(request));
+      } catch (error) {
+        const { code, message } = error as { code?: string; message: string };
+        return Response.json({ code, title: message }, { status: 400 });
+      }
+    };
+    operator.server = await startPeerServer({ port: 0, identity, fetch: answer });
+    const endpoint = `https://127.0.0.1:${operator.server.port}`;
+    const journalFolder = join(this.folder, 'keys');
+    const ownerSender = createSender({ client, signer: owner, journalFolder, log: silentLogger });
+    const consent = await nodeKeyConsent(client, signer, owner.address);
+    const args = [signer.address, owner.address, identity.transportKey, endpoint, zeroHash, consent] as const;
+    await ownerSender.send({ contract: 'operators', functionName: 'register', args });
+    operator.operatorId = await client.read('operators', 'operatorOfNodeKey', [signer.address]);
+    const stake = 1_000n * TOKEN;
+    await faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [owner.address, stake] });
+    await depositStake(client, { sender: ownerSender, operatorId: operator.operatorId, amount: stake });
+    ownerSender.close();
+    operator.sender = createSender({ client, signer, journalFolder, log: silentLogger });
+    await depositToRails(client, { sender: faucet, token: 'network', amount: 100n * TOKEN, account: signer.address });
+    this.#operators.push(operator);
+    return operator;
+  }
+
+  async addWatcher(): Promise<Watcher> {
+    const watcher = (await this.addOperator()) as Watcher;
+    const { client, strict } = this;
+    const { operatorId, sender, signer } = watcher;
+    await sender.send({ contract: 'auditors', functionName: 'enrol', args: [operatorId, 1] });
+    await enrolJuror({ sender, operatorId }, 1);
+    const engines = { strict, executor: undefined as unknown as Executor };
+    const fetchContent = () => Promise.reject(new RangeError('all contents are handed over'));
+    watcher.reopen = () => {
+      const base = { client, signer, sender, operatorId, folder: watcher.folder, log: this.log };
+      watcher.auditor = openAuditor({ ...base, engines, fetchContent });
+      watcher.committee = openCommittee(base);
+      const judge = segmentJudge({ client, signer, engines, fetchContent, folder: join(watcher.folder, 'judged'), log: this.log });
+      watcher.juror = openJuror({ client, sender, operatorId, folder: join(watcher.folder, 'juror'), judges: [judge], log: this.log });
+    };
+    watcher.reopen();
+    watcher.fetch = (request) => watcher.committee.fetch(request) ?? new Response(null, { status: 404 });
+    this.watchers.push(watcher);
+    return watcher;
+  }
+
+  async addProvider(): Promise<CheatProvider> {
+    const operator = await this.addOperator();
+    const key = await boxKeyOf(operator.signer);
+    return new CheatProvider(this, operator, key);
+  }
+
+  /** The terms of a new job, signed by both. */
+  async agree(provider: CheatProvider, spec: JobSpec, wanted: Partial<JobTerms> = {}): Promise<{ terms: JobTerms; jobId: Hex; salt: Hex }> {
+    const { client, renter } = this;
+    this.#nonce += 1n;
+    const salt = bytesToHex(randomBytes(32));
+    const { operatorId } = provider.operator;
+    const seal = await client.read('computeJobs', 'canarySeal', [renter.sender.address, this.#nonce, salt]);
+    const terms: JobTerms = {
+      renter: renter.sender.address,
+      operatorId,
+      specHash: specHash(spec),
+      token: client.address('stableToken'),
+      price: 2n * STABLE,
+      auditFee: STABLE,
+      collateral: 5n * TOKEN,
+      determinism: 3,
+      lowerable: false,
+      segments: spec.segments,
+      samples: spec.segments,
+      auditors: 2,
+      openUntil: Number(await client.now()) + 600,
+      runSeconds: 600,
+      auditSeconds: 90,
+      challengeSeconds: 60,
+      flagSeal: seal,
+      nonce: this.#nonce,
+      ...wanted,
+    };
+    const jobId = jobIdOf(jobDomainOf(client), terms);
+    const signatures = {
+      renter: await renter.signer.signDigest(jobId),
+      operator: await provider.operator.signer.signDigest(jobId),
+    };
+    await renter.sender.send({ contract: 'computeJobs', functionName: 'openJobs', args: [[terms], [signatures]] });
+    return { terms, jobId, salt };
+  }
+
+  track(job: CheatJob, provider: CheatProvider): void {
+    this.#jobs.push({ job, provider });
+  }
+
+  /** Lets all agents work and time pass until something is so; at most 150 rounds. */
+  async work(isSo: () => Promise<boolean>, options: { also?: () => Promise<unknown> } = {}): Promise<void> {
+    for (let round = 0; round < 150; round += 1) {
+      if (await isSo()) return;
+      for (const { job, provider } of this.#jobs) await this.#pushJob(job, provider);
+      for (const watcher of this.watchers) {
+        await watcher.auditor.tend();
+        await watcher.auditor.settled();
+        await watcher.committee.tend();
+        await watcher.juror.tend();
+        await watcher.juror.settled();
+      }
+      await options.also?.();
+      await this.chain.warp(3);
+    }
+    throw new Error('it did not come to that');
+  }
+
+  /** What a provider's agent does for a committed job: draws, defends, settles. */
+  async #pushJob({ jobId, terms, result }: CheatJob, provider: CheatProvider): Promise<void> {
+    const { client } = this;
+    const { sender } = provider.operator;
+    const [phase, until] = await client.read('computeJobs', 'phaseOf', [jobId]);
+    if (phase === PHASE.committed) {
+      const time = await client.read('computeJobs', 'seedTimeOf', [jobId]);
+      if (await fixSeed(client, { sender, time })) {
+        await sender.send({ contract: 'computeJobs', functionName: 'drawAuditors', args: [[terms]] }).catch(() => {});
+      }
+    }
+    if (phase === PHASE.window) {
+      await provider.cases.tend();
+      const { openCases } = await client.read('computeJobs', 'job', [jobId]);
+      if (openCases === 0 && BigInt(until) <= (await client.now())) {
+        await sender.send({ contract: 'computeJobs', functionName: 'settle', args: [[terms], [result]] });
+      }
+    }
+  }
+
+  async outcomeOf({ jobId }: CheatJob): Promise<number> {
+    return (await this.client.read('computeJobs', 'job', [jobId])).outcome;
+  }
+
+  async isSettled(...jobs: CheatJob[]): Promise<boolean> {
+    const seen = await Promise.all(jobs.map(({ jobId }) => this.client.read('computeJobs', 'job', [jobId])));
+    return seen.every(({ phase }) => phase === PHASE.settled);
+  }
+
+  async stop(): Promise<void> {
+    for (const watcher of this.watchers) await watcher.auditor.stop();
+    for (const operator of this.#operators) {
+      await operator.server.stop(100);
+      operator.sender.close();
+    }
+    this.faucet.close();
+    this.renter.sender.close();
+    await this.chain.stop();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+}
+
+/** A provider: the product's own routes over a folder in which a test has put states. */
+export class CheatProvider {
+  readonly network: CheatNetwork;
+  readonly operator: CheatOperator;
+  readonly records: JobRecords;
+  readonly cases;
+  readonly #commitments = new Map<Hex, Commitment>();
+  readonly #withheld = new Map<Hex, { leaves: readonly number[]; isSilent: boolean }>();
+
+  constructor(network: CheatNetwork, operator: CheatOperator, key: BoxKeyPair) {
+    this.network = network;
+    this.operator = operator;
+    const { client } = network;
+    const { signer, sender, operatorId } = operator;
+    this.records = openJobRecords(join(operator.folder, 'jobs'));
+    const desk = { client, signer, operatorId, records: this.records } as never;
+    const idle = { look() {}, segmentsOf: () => undefined, running: () => 0, stop: async () => {} };
+    const signedOffer = () => Promise.reject(new RangeError('no offers in this test'));
+    const routes = { client, desk, runs: idle, key, guard: createReplayGuard(), signedOffer, isTaking: () => false, nudge() {} } as never;
+    operator.fetch = (request) => answerJobs(routes, request) ?? new Response(null, { status: 404 });
+    operator.intercept = (request) => this.#intercept(request);
+    const commitmentOf = (jobId: Hex) => this.#commitments.get(jobId);
+    this.cases = openCaseAgent({ client, sender, operatorId, commitmentOf, log: network.log });
+  }
+
+  #intercept(request: Request): Response | undefined {
+    const [, jobId, index] = /jobs\/(0x[0-9a-f]{64})\/states\/(\d+)$/.exec(new URL(request.url).pathname) ?? [];
+    const withheld = this.#withheld.get(jobId as Hex);
+    return withheld?.leaves.includes(Number(index)) ? new Response(null, { status: 503 }) : undefined;
+  }
+
+  /** From now on it hands its states to whoever may have them. */
+  relent(jobId: Hex): void {
+    if (this.#withheld.get(jobId)?.isSilent === false) this.#withheld.delete(jobId);
+  }
+
+  /** Agrees a job, runs it as the cheat says, and commits. */
+  async commitJob(cheat: Cheat = {}, wanted: Partial<JobTerms> & { text?: string } = {}): Promise<CheatJob> {
+    const { network, operator } = this;
+    const { text = 'the mill and the race and the mill\n', ...changes } = wanted;
+    const spec = wordCountSpec(text, changes.segments ?? 4);
+    const { terms, jobId, salt } = await network.agree(this, spec, changes);
+    const handed = [spec.program.source, spec.inputs[0]?.cid as string];
+    const signatures = { renter: zeroHash, operator: zeroHash };
+    this.records.add({ jobId, terms, signatures, status: 'committed', renterBox: zeroHash, handed }, spec);
+    const folders = this.records.folders(jobId);
+    for (const [source, bytes] of [
+      [handed[0], MODULE],
+      [handed[1], Buffer.from(text)],
+    ] as [string, Uint8Array][]) {
+      await keepContent(
+        (async function* () {
+          yield bytes;
+        })(),
+        { folders, source, bytesMax: 1 << 24 },
+      );
+    }
+    const ready = await prepareContents({ spec, handed, folders }, { fetchContent: async () => 0, signal: new AbortController().signal });
+    const forged = await forgeRun(network.strict, { spec, ...ready }, { folders, wrong: cheat.wrong ?? [] });
+    const commitment =
+      cheat.canaryLeaf === undefined
+        ? commitStates(terms.specHash, forged.stateHashes)
+        : canaryCommitment(terms.specHash, forged.stateHashes, { salt, leaf: cheat.canaryLeaf });
+    const outputDigest = cheat.isOutputWrong ? bytesToHex(randomBytes(32)) : forged.outputDigest;
+    const result = { root: commitment.root, outputDigest };
+    writeFileSync(folders.stateHashes, Buffer.from(commitment.leaves.map(({ stateHash }) => stateHash.slice(2)).join(''), 'hex'));
+    const record = this.records.find(jobId);
+    if (record !== undefined) this.records.save({ ...record, result });
+    this.#commitments.set(jobId, commitment);
+    if (cheat.withholds !== undefined) this.#withheld.set(jobId, { leaves: cheat.withholds, isSilent: cheat.isSilent === true });
+    await operator.sender.send({ contract: 'computeJobs', functionName: 'commitResults', args: [[terms], [result]] });
+    const job = { jobId, terms, result, commitment, salt };
+    network.track(job, this);
+    return job;
+  }
+}
+
+/** A word count over a text that the renter hands over. */
+export function wordCountSpec(text: string, segments: number): JobSpec {
+  const digest = createHash('sha256').update(text).digest();
+  return {
+    format: 'millrace-job/1',
+    runtime: runtimeOf('module', 'wasm-strict'),
+    program: { kind: 'module', source: `sha256:${createHash('sha256').update(MODULE).digest('hex')}` },
+    argv: ['module'],
+    env: {},
+    inputs: [{ path: 'text', cid: cidOfDigest(digest) }],
+    outputs: [],
+    seed: '1',
+    limits: { memoryBytes: 4 << 20, milliCpus: 1000, processes: 1, diskBytes: 1 << 20, wallSeconds: 10, outputBytes: 65_536 },
+    determinism: 'wasm-strict',
+    segments,
+    canonicaliser: 'bytes',
+    thresholdPpm: 0,
+  };
+}
