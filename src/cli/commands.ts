@@ -1,7 +1,9 @@
 import type { Command } from 'commander';
 import { registerClusterCommands } from './cluster-commands.ts';
+import { registerComputeCommands } from './compute-commands.ts';
 import type { Run } from './context.ts';
 import { registerInferenceGatewayCommands } from './gateway-commands.ts';
+import { registerHealthCommands } from './health-commands.ts';
 import { registerInferenceCommands } from './inference-commands.ts';
 import { registerJurorCommands } from './juror-commands.ts';
 import { registerModelNodeCommands } from './model-node-commands.ts';
@@ -21,6 +23,8 @@ export function registerCommands(program: Command, run: Run): void {
   registerWalletCommands(program, run);
   registerFounderCommands(program, run);
   registerInferenceCommands(program, run);
+  registerComputeCommands(program, run);
+  registerHealthCommands(program, run);
   registerSubnetOwnerCommands(program, run);
   registerModelNodeCommands(program, run);
   registerJurorCommands(program, run);

@@ -1,6 +1,7 @@
 /** Nodes and the local supervisor: processes that host roles, and the network that runs on this machine. */
 import { fileURLToPath } from 'node:url';
 
+export { COMPUTE_DEFAULTS, type ComputeSettings } from './compute-settings.ts';
 export { askControl, startControlServer } from './control.ts';
 export { INFERENCE_DEFAULTS, type InferenceSettings } from './inference-settings.ts';
 export { type LedgerRow, readLedger } from './ledger.ts';

@@ -1,10 +1,11 @@
 import { hexToString } from 'viem';
 import type { ChainClient } from '../../chain/index.ts';
-import { toMillraceError } from '../../errors.ts';
+import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { chooseDevices } from '../schedule/choose.ts';
 import { createDeviceIndex } from '../schedule/device-index.ts';
-import type { DeviceView } from '../schedule/device-view.ts';
+import type { DeviceView, DeviceWish } from '../schedule/device-view.ts';
+import { refusalOf } from '../schedule/refusal.ts';
 import type { JobSpec } from '../spec/job-spec.ts';
 import type { DeviceNeeds } from '../spec/needs.ts';
 import { fetchOffer, type JobPeer } from './job-api.ts';
@@ -69,14 +70,14 @@ export async function surveyProviders(
 
 /**
  * The best provider for a job, by the scheduler's rules: what the job asks for, price against the median, standing, fairness.
- * @throws no-devices with what hinders each
+ * @throws no-job-provider with what hinders each
  */
 export function chooseProvider(candidates: readonly JobCandidate[], wish: ProviderWish): { candidate: JobCandidate; price: bigint } {
   const { spec, needs, token, now } = wish;
   const prices = new Map(candidates.map(({ offer }) => [offer.operatorId, priceOf(spec, offer.prices[token]) ?? 0n]));
   const highest = [...prices.values()].reduce((most, price) => (price > most ? price : most), 0n);
   const views = candidates.map((candidate) => viewOf(candidate, wish, prices.get(candidate.offer.operatorId) ?? 0n));
-  const [chosen] = chooseDevices(createDeviceIndex(views), {
+  const wanted: DeviceWish = {
     needs: { ...needs, deviceClass: CLASS },
     count: 1,
     token,
@@ -91,7 +92,11 @@ export function chooseProvider(candidates: readonly JobCandidate[], wish: Provid
     perOperatorMax: 1,
     spares: 0,
     excluded: wish.excluded,
-  });
+  };
+  const index = createDeviceIndex(views);
+  const hindered = views.flatMap((view) => refusalOf(view, wanted)?.why.replace(/^/, `operator ${view.operatorId}: `) ?? []);
+  if (hindered.length === views.length) throw noProvider(hindered);
+  const [chosen] = chooseDevices(index, wanted);
   const candidate = candidates.find(({ offer }) => offer.operatorId === chosen?.operatorId) as JobCandidate;
   return { candidate, price: prices.get(candidate.offer.operatorId) as bigint };
 }
@@ -119,4 +124,19 @@ function viewOf({ offer, region, isBusy }: JobCandidate, { spec, now, token }: P
     recentGrants: 0,
     noticeSeconds: Number.POSITIVE_INFINITY,
   };
+}
+
+const REASONS_MAX = 10;
+
+function noProvider(reasons: readonly string[]): MillraceError {
+  const shown = reasons.slice(0, REASONS_MAX);
+  return new MillraceError('no-job-provider', {
+    actor: 'caller',
+    message: reasons.length === 0 ? 'Nobody offers to run jobs' : `None of ${reasons.length} providers runs this job: ${shown.join('; ')}`,
+    values: { asked: reasons.length, reasons: shown },
+    hint:
+      reasons.length === 0
+        ? 'Start nodes with the role compute: millrace up --with storage,compute'
+        : 'Pay more, ask for less, or try later.',
+  });
 }

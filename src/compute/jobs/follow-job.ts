@@ -37,10 +37,13 @@ export interface JobEnding {
   token: Hex;
 }
 
+/** Lends the renter's sender for a moment: a run takes long, and other commands use the same wallet meanwhile. */
+export type Sending = <Result>(use: (sender: Sender) => Promise<Result>) => Promise<Result>;
+
 /** An attempt that is on its way. */
 export interface FollowOptions {
   caller: JobCaller;
-  sender: Sender;
+  sending: Sending;
   peer: JobPeer;
   attempt: RunAttempt;
   journal: RunJournal;
@@ -128,10 +131,11 @@ async function takeOutputs(options: FollowOptions, progress: JobProgress | undef
 }
 
 /** Anybody may settle; a job that somebody else has settled meanwhile is settled. */
-async function settle({ sender, attempt, caller }: FollowOptions, result: JobResult): Promise<void> {
+async function settle({ sending, attempt, caller }: FollowOptions, result: JobResult): Promise<void> {
   const { terms, jobId } = attempt;
   try {
-    await sender.send({ contract: 'computeJobs', functionName: 'settle', args: [[terms], [result]], key: `run/settle/${jobId}` });
+    const args = [[terms], [result]] as const;
+    await sending((sender) => sender.send({ contract: 'computeJobs', functionName: 'settle', args, key: `run/settle/${jobId}` }));
   } catch (error) {
     if ((await phaseOf(caller.client, jobId)).phase !== PHASE.settled) throw error;
   }

@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
-import type { ChainClient, Sender, Signer } from '../../chain/index.ts';
+import type { ChainClient, Signer } from '../../chain/index.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import { type Logger, silentLogger } from '../../log.ts';
 import { encodeJobSpec, type JobSpec, specHash } from '../spec/job-spec.ts';
 import type { DeviceNeeds } from '../spec/needs.ts';
 import { chooseProvider, jobPeerOf, surveyProviders } from './choose-provider.ts';
-import { type FollowEvent, followAttempt, type JobEnding } from './follow-job.ts';
+import { type FollowEvent, followAttempt, type JobEnding, type Sending } from './follow-job.ts';
 import { type JobCaller, type JobPeer, sendContent, sendOrder } from './job-api.ts';
 import { PHASE, phaseOf } from './job-chain.ts';
 import { orderToJson } from './job-desk.ts';
@@ -29,7 +29,7 @@ export type RunEvent =
 export interface RunJobOptions {
   client: ChainClient;
   signer: Signer;
-  sender: Sender;
+  sending: Sending;
   /** The renter's own data folder: journals and outputs are kept in `jobs` below it. */
   folder: string;
   name: string;
@@ -75,7 +75,7 @@ interface Run {
  * Has a job run: chooses a provider, agrees, pays ahead into the contract, hands contents over sealed, follows, fetches and checks the outputs, waits
  * for audits and settlement. What is done is in a journal, so the same call after an interruption goes on where it was; a provider that fails is
  * replaced, after the contract has given the money back.
- * @throws no-devices, no-funds, job-not-done, and the signal's reason
+ * @throws no-job-provider, no-funds, job-not-done, and the signal's reason
  */
 export async function runJob(options: RunJobOptions): Promise<RunResult> {
   const journals = openRunJournals(join(options.folder, 'jobs'));
@@ -102,8 +102,8 @@ export async function runJob(options: RunJobOptions): Promise<RunResult> {
   throw notDone(journal);
 }
 
-function followOptions({ sender, outputFolder, untilOutput, signal, folder }: RunJobOptions) {
-  return { sender, outputFolder, untilOutput: untilOutput === true, signal, keptFolder: join(folder, 'jobs') };
+function followOptions({ sending, outputFolder, untilOutput, signal, folder }: RunJobOptions) {
+  return { sending, outputFolder, untilOutput: untilOutput === true, signal, keptFolder: join(folder, 'jobs') };
 }
 
 /** A run of the same work by the same account that was not finished. */
@@ -154,7 +154,7 @@ async function beginAttempt(run: Run): Promise<RunAttempt> {
     auditors,
     samples,
   });
-  await fundJob(client, options.sender, terms);
+  await options.sending((sender) => fundJob(client, sender, terms));
   const jobId = jobIdOf(jobDomainOf(client), terms);
   const attempt = { jobId, terms, signature: await signer.signDigest(jobId), boxKey: candidate.offer.boxKey };
   journal.attempts.push(attempt);
@@ -196,7 +196,7 @@ async function handOver({ journal, caller, options, emit }: Run, { jobId, boxKey
 async function endAttempt(run: Run, attempt: RunAttempt, error: MillraceError): Promise<void> {
   const { options, journal, journals, emit } = run;
   const { phase } = await phaseOf(options.client, attempt.jobId);
-  if (phase === PHASE.none) await unfundJob(options.client, options.sender, attempt.terms);
+  if (phase === PHASE.none) await options.sending((sender) => unfundJob(options.client, sender, attempt.terms));
   // Opened meanwhile: then it is followed to its end, whatever its provider says.
   if (phase !== PHASE.none && phase !== PHASE.settled) return;
   attempt.failure = `${error.code}: ${error.message}`.slice(0, 500);

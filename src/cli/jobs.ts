@@ -1,0 +1,101 @@
+import { openRunJournals, PHASE, phaseOf, type RunJournal } from '../compute/index.ts';
+import { MillraceError } from '../errors.ts';
+import { formatAmount } from '../units.ts';
+import type { CommandContext } from './context.ts';
+import { table } from './output.ts';
+import { unitOf } from './run-job.ts';
+import { openSession, type Session } from './session.ts';
+
+const PHASES = Object.fromEntries(Object.entries(PHASE).map(([name, phase]) => [phase, name]));
+
+/** The jobs of this wallet, newest last. */
+export async function jobs(context: CommandContext): Promise<void> {
+  const session = await openSession(context);
+  const journals = openRunJournals(`${session.folder.client}/jobs`).all();
+  const items = await Promise.all(journals.map((journal) => viewOf(session, journal)));
+  context.output.result({ items, next: null }, () => {
+    if (items.length === 0) return 'No jobs yet. Try: millrace run examples/word-count.yaml';
+    const rows = items.map((one) => [
+      one.runId.slice(0, 8),
+      one.name,
+      one.status,
+      one.operatorId ?? '',
+      one.evidence ?? '',
+      one.cost ?? '',
+      one.cid ?? '',
+    ]);
+    return table(['run', 'name', 'status', 'operator', 'evidence', 'cost', 'output'], rows);
+  });
+}
+
+/** One job: its work, tries, receipt and what the chain says. */
+export async function jobShow(context: CommandContext, id: string): Promise<void> {
+  const session = await openSession(context);
+  const journal = openRunJournals(`${session.folder.client}/jobs`).find(id);
+  if (journal === undefined) {
+    throw new MillraceError('job-unknown', {
+      actor: 'caller',
+      message: `This wallet has no job ${id.slice(0, 80)}`,
+      values: { id: id.slice(0, 80) },
+      hint: 'See `millrace jobs`; the first six characters of a run or job are enough.',
+    });
+  }
+  const view = await viewOf(session, journal);
+  const { spec, attempts, files, artefacts = [], outputFolder } = journal;
+  const tries = attempts.map(({ jobId, terms, failure }) => ({ jobId, operatorId: terms.operatorId, failure: failure ?? null }));
+  const receipt = journal.receipt === undefined ? null : (JSON.parse(journal.receipt) as unknown);
+  const value = {
+    ...view,
+    startedAt: journal.startedAt,
+    spec,
+    attempts: tries,
+    handed: Object.keys(files),
+    artefacts,
+    outputFolder: outputFolder ?? null,
+    receipt,
+  };
+  context.output.result(value, () =>
+    [
+      ...Object.entries(view).map(([name, one]) => `${name.padEnd(11)}${one ?? '-'}`),
+      `program    ${spec.program.kind} ${spec.program.source} ${spec.argv.join(' ')}`.slice(0, 200),
+      `class      ${spec.determinism}, ${spec.segments} segments`,
+      '',
+      table(
+        ['try', 'job', 'operator', 'ended'],
+        tries.map((one, index) => [String(index + 1), one.jobId, String(one.operatorId), one.failure ?? '']),
+      ),
+      ...(artefacts.length === 0
+        ? []
+        : [
+            '',
+            table(
+              ['output', 'cid', 'bytes'],
+              artefacts.map(({ path, cid, sizeBytes }) => [path, cid, String(sizeBytes)]),
+            ),
+          ]),
+    ].join('\n'),
+  );
+}
+
+async function viewOf({ client, manifest }: Session, journal: RunJournal) {
+  const live = journal.attempts.findLast(({ failure }) => failure === undefined);
+  const phase = live === undefined ? undefined : (await phaseOf(client, live.jobId)).phase;
+  const receipt =
+    journal.receipt === undefined
+      ? undefined
+      : (JSON.parse(journal.receipt) as { receipt: { evidence: string; outputs: { outputCid: string } } });
+  const unit = live === undefined ? '' : unitOf(manifest, live.terms.token);
+  const decimals = Object.values(manifest.tokens).find(({ symbol }) => symbol === unit)?.decimals ?? 18;
+  const status = journal.finishedAt !== undefined ? 'done' : phase === undefined ? 'not begun' : (PHASES[phase] ?? 'unknown');
+  return {
+    runId: journal.runId,
+    name: journal.name,
+    status,
+    jobId: live?.jobId,
+    operatorId: live?.terms.operatorId.toString(),
+    end: journal.end,
+    evidence: receipt?.receipt.evidence,
+    cid: receipt?.receipt.outputs.outputCid,
+    cost: journal.cost === undefined ? undefined : `${formatAmount(BigInt(journal.cost), decimals)} ${unit}`,
+  };
+}

@@ -1,0 +1,173 @@
+import { join, resolve } from 'node:path';
+import type { Address } from 'viem';
+import type { ChainClient, Manifest } from '../chain/index.ts';
+import type { RunEvent, RunResult } from '../compute/index.ts';
+import { boxKeyOf, fetchFile, jobPeerOf, PHASE, runJob } from '../compute/index.ts';
+import { MillraceError } from '../errors.ts';
+import { formatAmount, parseAmount } from '../units.ts';
+import type { CommandContext } from './context.ts';
+import { commandJob, type JobFlags, readJobDocument } from './job-document.ts';
+import type { Progress } from './output.ts';
+import { openWallet } from './secrets.ts';
+import { takeSender } from './sending.ts';
+import { openSession } from './session.ts';
+
+/** Options of `millrace run`. */
+export interface RunOptions extends JobFlags {
+  output?: string;
+  token?: string;
+  price?: string;
+  auditors: string;
+  lower: boolean;
+  wait: boolean;
+}
+
+const SAMPLES = 2;
+const LOG_BYTES_MAX = 64 << 10;
+const PHASE_NAMES: Record<number, string> = {
+  [PHASE.none]: 'agreeing',
+  [PHASE.running]: 'running',
+  [PHASE.committed]: 'drawing auditors',
+  [PHASE.sealing]: 'auditors replay',
+  [PHASE.revealing]: 'auditors open',
+  [PHASE.window]: 'challenge window',
+  [PHASE.settled]: 'settled',
+};
+
+/** Runs a job document, or the command behind `--`, on the network; ends with output CID, receipt, evidence class and cost. */
+export async function runCommand(context: CommandContext, words: string[], options: RunOptions): Promise<void> {
+  const session = await openSession(context);
+  const { client, folder, log } = session;
+  const isDocument = words.length === 1 && /\.(ya?ml|json)$/i.test(words[0] ?? '');
+  if (words.length === 0) throw badRun();
+  const { request, files, notes } = isDocument ? await readJobDocument(words[0] as string, options) : await commandJob(words, options);
+  for (const note of notes) context.output.note(note);
+  const signer = await openWallet(context, session);
+  const token = tokenWanted(options.token ?? request.priceMax?.token);
+  const decimals = token === 'stable' ? 6 : 18;
+  const priceText = options.price ?? request.priceMax?.amount;
+  const progress = context.output.progress('Job');
+  const result = await runJob({
+    client,
+    signer,
+    sending: async (use) => {
+      const sender = await takeSender(context, session, signer);
+      return await use(sender).finally(() => sender.close());
+    },
+    folder: folder.client,
+    name: request.name,
+    spec: request.spec,
+    needs: request.needs,
+    token,
+    ...(priceText === undefined ? {} : { priceMax: parseAmount(priceText, decimals) }),
+    lowerable: options.lower || request.acceptsLowerClass,
+    auditors: wholeNumber('--auditors', options.auditors, 1, 16),
+    samples: request.auditedSegments ?? SAMPLES,
+    files,
+    outputFolder: resolve(options.output ?? join('.', `${request.name.replaceAll(/[^\w.-]/g, '-')}-output`)),
+    untilOutput: !options.wait,
+    onEvent: (event) => show(context, progress, event),
+    log,
+    signal: context.signal,
+  }).finally(() => progress.end());
+  const printed = await logOf(context, { client, signer, result });
+  printResult(context, session.manifest, { result, printed, decimals });
+  if (result.end !== 'exit 0') throw jobItself(result);
+}
+
+function show(context: CommandContext, progress: Progress, event: RunEvent): void {
+  const { output } = context;
+  if (event.kind === 'resumed') output.note(`Going on with run ${event.runId.slice(0, 8)}, which was not finished.`);
+  else if (event.kind === 'chosen') output.note(`Operator ${event.operatorId} runs it: job ${event.jobId}`);
+  else if (event.kind === 'provider-failed') output.note(`Operator ${event.operatorId} failed (${event.code}): ${event.message}`);
+  else if (event.kind === 'outputs') output.note(`Output ${event.outputCid}, ${event.files} files, as the provider has committed to.`);
+  else if (event.kind === 'progress') progress.update(event.segments, event.of, PHASE_NAMES[event.phase] ?? '');
+}
+
+/** What a job printed; nothing where its provider does not say. */
+async function logOf(
+  context: CommandContext,
+  { client, signer, result }: { client: ChainClient; signer: Awaited<ReturnType<typeof openWallet>>; result: RunResult },
+): Promise<string> {
+  const parts: Uint8Array[] = [];
+  let taken = 0;
+  try {
+    const peer = await jobPeerOf(client, result.operatorId);
+    const caller = { client, signer, key: await boxKeyOf(signer) };
+    for await (const part of await fetchFile(caller, peer, { jobId: result.jobId, part: 'log', signal: context.signal })) {
+      if (taken < LOG_BYTES_MAX) parts.push(part.subarray(0, LOG_BYTES_MAX - taken));
+      taken += part.length;
+    }
+  } catch {
+    context.signal.throwIfAborted();
+  }
+  return Buffer.concat(parts).toString('utf8');
+}
+
+function printResult(
+  context: CommandContext,
+  manifest: Manifest,
+  { result, printed, decimals }: { result: RunResult; printed: string; decimals: number },
+): void {
+  const { receipt, outputCid, ...rest } = result;
+  const unit = unitOf(manifest, result.token);
+  const signature = receipt?.signature ?? null;
+  const value = { cid: outputCid, ...rest, unit, receipt: receipt === undefined ? null : { ...receipt.receipt, signature }, log: printed };
+  context.output.result(value, () => {
+    const files = `${result.artefacts.length} ${result.artefacts.length === 1 ? 'file' : 'files'} in ${result.outputFolder}`;
+    const proof =
+      receipt === undefined
+        ? 'none yet: the job is not settled (millrace job show)'
+        : `${receipt.receipt.outputs.receiptHash}, ${signature === null ? 'on chain; its provider has not signed it' : `on chain and signed by operator ${result.operatorId}`}`;
+    return [
+      ...(printed === '' ? [] : [printed.trimEnd(), '']),
+      `Output    ${outputCid}  (${files})`,
+      `Receipt   ${proof}`,
+      `Evidence  ${result.evidence}${result.isSettled ? '' : ' so far'}${manifest.notSecure ? `  (profile ${manifest.profile}: NOT SECURE)` : ''}`,
+      `Cost      ${formatAmount(result.cost, decimals)} ${unit}${result.isSettled ? '' : ' at most'}`,
+    ].join('\n');
+  });
+}
+
+/** The symbol of a token by its address. */
+export function unitOf(manifest: Manifest, token: Address): string {
+  return Object.values(manifest.tokens).find(({ address }) => address.toLowerCase() === token.toLowerCase())?.symbol ?? token;
+}
+
+function tokenWanted(text: string | undefined): 'stable' | 'native' {
+  if (text === undefined || text === 'stable') return 'stable';
+  if (text === 'native') return 'native';
+  throw new MillraceError('bad-option', {
+    actor: 'caller',
+    message: `Got --token ${text}, expected stable or native`,
+    values: { got: text },
+  });
+}
+
+function wholeNumber(flag: string, text: string, least: number, greatest: number): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= least && value <= greatest) return value;
+  throw new MillraceError('bad-option', {
+    actor: 'caller',
+    message: `Got ${flag} ${text}, expected a whole number from ${least} to ${greatest}`,
+    values: { flag, got: text },
+  });
+}
+
+function badRun(): MillraceError {
+  return new MillraceError('bad-usage', {
+    actor: 'caller',
+    message: 'What is to be run?',
+    hint: 'millrace run job.yaml, or millrace run -- python3 train.py',
+  });
+}
+
+/** The job ran as it should, and its own program failed. */
+function jobItself({ end, jobId }: RunResult): MillraceError {
+  return new MillraceError('job-ended', {
+    actor: 'caller',
+    message: `The job's own program ended with ${end}`,
+    values: { end, jobId },
+    hint: 'What it printed is above; its outputs are there as it left them.',
+  });
+}
