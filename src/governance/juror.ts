@@ -49,7 +49,7 @@ export interface Juror {
 }
 
 const READS_AT_ONCE = 16;
-const JUDGING_AT_ONCE = 2;
+const JUDGING_AT_ONCE = 4;
 /** A judge that had no answer is asked again after this part of the time to commit. */
 const ASKS = 8n;
 const ASK_SECONDS_MIN = 5n;

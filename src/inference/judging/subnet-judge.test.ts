@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { zeroHash } from 'viem';
@@ -33,6 +34,8 @@ let judging: SubnetJudge;
 let evidence: string;
 let miner: TestOperator;
 let judge: TestOperator;
+/** Users' requests that a re-run refuted. */
+const refuted: string[] = [];
 let seat: { endpoint: string; transportKey: string };
 
 before(async () => {
@@ -124,6 +127,7 @@ test('a validator finds a miner on chain, probes it as a paying client, commits 
     modelOf: (root) => (root === TEXT_CARD.root ? { engine } : undefined),
     stock: createProbeStock({ writer: engine, speaker: undefined, commands: [], imagesFolder: undefined }),
     accounts: [account],
+    onRefuted: ({ receipt }, { reason }) => refuted.push(`${reason} ${receipt}`),
     emissionPrice: 10n ** 4n,
     rules: { probesPerMiner: 4 },
     roundMs: 100,
@@ -261,4 +265,14 @@ test('a shown receipt above its limit is believed by nobody, and brought to the 
     [[judge.sender.address, receipt.inputs.receiptId]],
   );
   await reporter.close();
+  // What the miner signed for another answer is believed, run again, and handed to whoever brings cases before the jury.
+  const asked = await ask('It is not down on any map', { [REPLAY_HEADER]: 'allow' });
+  const { receipt: own } = verifyReceipt(codec, asked.receipt);
+  const responseHash = `0x${createHash('sha256').update(honest.answer).digest('hex')}` as const;
+  const other = { ...own, outputs: { ...own.outputs, responseHash } };
+  const swapped = encodeReceipt(codec, { receipt: other, signature: await codec.sign(nodeKey, other) });
+  const shown = { ...message, requests: [{ ...asked, answer: honest.answer, receipt: swapped }] };
+  assert.equal((await show(desk, { signer: user, channel: channel() }, shown)).accepted, 1);
+  await until(async () => refuted.length > 0);
+  assert.deepEqual(refuted, [`other-answer ${swapped}`]);
 });
