@@ -10,6 +10,7 @@ const FOLLOW_MS = 200;
 
 /** Prints the last lines of one part's log, or of all in order of time, and with --follow those that come. */
 export async function logs(context: CommandContext, part: string | undefined, options: { follow: boolean; lines: string }): Promise<void> {
+  if (part !== undefined && /^\d+$/.test(part)) return (await import('./rent-exec.ts')).rentalLogs(context, part, options);
   const folder = folderOf(context).logs;
   const names = existsSync(folder)
     ? readdirSync(folder)

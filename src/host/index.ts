@@ -34,6 +34,7 @@ export {
 } from './strict-engine.ts';
 export { STRICT_RUNTIME } from './strict-module.ts';
 export { decodeStrictState, encodeStrictState, hashWholeState, STATE_PAGE_BYTES, STRICT_ENDS, type StrictState } from './strict-state.ts';
+export { readTarEntries } from './tar-entries.ts';
 export { WasmExecutor } from './wasm-executor.ts';
 export {
   inspectWireguard,

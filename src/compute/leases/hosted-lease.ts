@@ -23,6 +23,8 @@ export interface HostedLease {
   take(word: number, statement: SignedStatement): void;
   /** Runs a command in the rental by itself, also after a restart; replaces the one before. */
   setMain(command: WorkspaceCommand): Promise<void>;
+  /** Notes what runs already in a sandbox that it will take over. */
+  keepMain(command: WorkspaceCommand): void;
   /** Whether nothing is left to do. */
   isDone(): boolean;
   /** Stops what runs; the lease goes on at the next start. */
@@ -35,7 +37,7 @@ const SILENT_INTERVALS = 2;
 const CLOSED = new Set(['lease-is-closed']);
 const CLOSE_PAUSE_MS = 5_000;
 
-/** Serves one lease. `open` starts its sandbox. */
+/** Serves one lease. */
 export function hostLease(options: {
   view: LeaseView;
   times: MarketTimes;
@@ -43,7 +45,10 @@ export function hostLease(options: {
   courier: StatementCourier;
   asker: PanelAsker;
   close: (leaseId: bigint) => Promise<void>;
-  open: (record: LeaseRecord) => Rental;
+  /** Starts its sandbox, or takes over that of the lease before it; undefined while that one still has it. */
+  open: (record: LeaseRecord) => Rental | undefined;
+  /** Takes the sandbox at the lease's end for the lease that follows; false when none does, and the sandbox is to end. */
+  handOver: (rental: Rental) => boolean;
   log: Logger;
 }): HostedLease {
   const { times, records, courier, asker, log } = options;
@@ -121,13 +126,13 @@ export function hostLease(options: {
       if (isDone || now < view.from) return;
       if (now < view.until && rental === undefined && ending === undefined) {
         rental = options.open(record);
-        log.info('lease-begun', { leaseId: view.leaseId, until: view.until });
+        if (rental !== undefined) log.info('lease-begun', { leaseId: view.leaseId, until: view.until });
       }
       if (now >= view.until && rental !== undefined) {
         const over = rental;
         rental = undefined;
         log.info('lease-over', { leaseId: view.leaseId });
-        ending = over.close();
+        ending = options.handOver(over) ? Promise.resolve() : over.close();
       }
       probe(now);
       noteIntervals(now);
@@ -150,6 +155,10 @@ export function hostLease(options: {
       record.main = command;
       records.save(record);
       await rental?.setMain(command);
+    },
+    keepMain(command) {
+      record.main = command;
+      records.save(record);
     },
     isDone: () => isDone,
     async stop() {

@@ -7,12 +7,12 @@ import type { ComputeContext, ComputePart } from '../part.ts';
 import { describeDevice, keepOffers, type LeasedDevice } from './device-offers.ts';
 import { type HostedLease, hostLease } from './hosted-lease.ts';
 import { intervalCount, WORD } from './intervals.ts';
-import { listLeases, meterDigest, readLease, readMarketTimes } from './lease-chain.ts';
+import { type LeaseView, listLeases, meterDigest, readLease, readMarketTimes } from './lease-chain.ts';
 import { openLeaseRecords, type SignedStatement } from './lease-record.ts';
 import { leaseRoutes } from './lease-routes.ts';
 import { createPanelAsker } from './panel-asker.ts';
 import { ProtocolClock } from './protocol-clock.ts';
-import { openRental } from './rental.ts';
+import { openRental, type Rental } from './rental.ts';
 import { createStatementCourier } from './statement-courier.ts';
 
 /** How a machine is leased out. */
@@ -41,6 +41,8 @@ export async function startLeaseHost(context: ComputeContext, options: LeaseHost
   const { held, devices } = setAside(context, executor === undefined ? [] : options.devices);
   const leases = new Map<bigint, HostedLease>();
   const devicesById = new Map<bigint, LeasedDevice>();
+  /** Sandboxes between a lease and the one that follows it. */
+  const handed = new Map<string, Rental>();
   const stop = new AbortController();
   let isDraining = false;
   let offersDue = true;
@@ -54,16 +56,22 @@ export async function startLeaseHost(context: ComputeContext, options: LeaseHost
     const close = async (id: bigint) => {
       await sender.send({ contract: 'computeMarket', functionName: 'close', args: [id], key: `close-${id}` });
     };
-    const open = (record: HostedLease['record']) =>
-      openRental({
-        executor,
-        image: device.image,
-        resources: device.resources,
-        folder: join(folder, 'rentals', String(leaseId)),
-        main: record.main,
-        log,
-      });
-    leases.set(leaseId, hostLease({ view, times, records, courier, asker, close, open, log }));
+    const open = (record: HostedLease['record']) => {
+      if (predecessorOf(leases, leases.get(leaseId)?.view() ?? view)?.rental() !== undefined) return undefined;
+      const known = handed.get(keyOf(view));
+      handed.delete(keyOf(view));
+      const place = join(folder, 'rentals', String(leaseId));
+      return known ?? openRental({ executor, image: device.image, resources: device.resources, folder: place, main: record.main, log });
+    };
+    const handOver = (rental: Rental): boolean => {
+      const current = leases.get(leaseId) as HostedLease;
+      const next = successorOf(leases, current.view());
+      if (next === undefined) return false;
+      handed.set(keyOf(view), rental);
+      if (current.record.main !== undefined) next.keepMain(current.record.main);
+      return true;
+    };
+    leases.set(leaseId, hostLease({ view, times, records, courier, asker, close, open, handOver, log }));
   };
   const offer = async (): Promise<void> => {
     if (!offersDue || executor === undefined) return;
@@ -133,10 +141,21 @@ export async function startLeaseHost(context: ComputeContext, options: LeaseHost
     async stop() {
       stop.abort();
       await Promise.allSettled([watching, ticking]);
-      await Promise.all([...leases.values()].map((lease) => lease.stop()));
+      await Promise.all([...[...leases.values()].map((lease) => lease.stop()), ...[...handed.values()].map((rental) => rental.close())]);
       for (const each of held) each.release();
     },
   };
+}
+
+const keyOf = ({ deviceId, renter }: LeaseView) => `${deviceId} ${renter}`;
+
+/** The same renter's lease of the same device that ends where this one begins: this one is its extension. */
+function predecessorOf(leases: Map<bigint, HostedLease>, view: LeaseView): HostedLease | undefined {
+  return [...leases.values()].find((each) => keyOf(each.view()) === keyOf(view) && each.view().until === view.from);
+}
+
+function successorOf(leases: Map<bigint, HostedLease>, view: LeaseView): HostedLease | undefined {
+  return [...leases.values()].find((each) => keyOf(each.view()) === keyOf(view) && each.view().from === view.until);
 }
 
 /** Each lease ticks by itself, so that one that waits for the chain keeps no other from ending at its second. */

@@ -1,0 +1,99 @@
+import { spawn } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { startRenterAgent } from '../compute/index.ts';
+import { MillraceError } from '../errors.ts';
+import { type FolderLock, lockFolder } from '../lock.ts';
+import { createLogger } from '../log.ts';
+import type { CommandContext } from './context.ts';
+import { untilStopped } from './running.ts';
+import { openWallet } from './secrets.ts';
+import { takeSender } from './sending.ts';
+import { openSession, type Session } from './session.ts';
+
+const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
+
+/** Speaks for the wallet's rentals until none is left, or Ctrl-C. */
+export async function rentAgent(context: CommandContext): Promise<void> {
+  const session = await openSession(context);
+  const lock = lockAgent(session);
+  try {
+    const signer = await openWallet(context, session);
+    const log = createLogger({ role: 'rent-agent', level: context.flags.logLevel, file: join(session.folder.logs, 'rent-agent.log') });
+    const agent = await startRenterAgent({
+      client: session.client,
+      signer,
+      folder: agentFolder(session),
+      log,
+      // The wallet is for commands too: it is held only while something is sent.
+      async withSender(work) {
+        const sender = await takeSender(context, session, signer);
+        try {
+          return await work(sender);
+        } finally {
+          sender.close();
+        }
+      },
+    });
+    context.output.note(`Speaking for the rentals of ${signer.address}. Press Ctrl-C to stop.`);
+    await Promise.race([agent.idle, untilStopped(context)]);
+    const left = agent.followed();
+    await agent.stop();
+    context.output.result({ followed: left }, () => (left.length === 0 ? 'No rental is left.' : `Stopped; ${left.length} rentals go on.`));
+  } finally {
+    lock.release();
+  }
+}
+
+/** Sees that an agent runs for this wallet, and starts one in the background where none does. A wallet with a typed password cannot have one. */
+export async function ensureRentAgent(context: CommandContext, session: Session): Promise<{ isRunning: boolean }> {
+  try {
+    lockAgent(session).release();
+  } catch (error) {
+    if (error instanceof MillraceError && error.code === 'rent-agent-runs') return { isRunning: true };
+    throw error;
+  }
+  if (existsSync(session.folder.wallet) && !process.env.MILLRACE_PASSWORD_FILE) return { isRunning: false };
+  const { data, network, rpcUrl, logLevel } = context.flags;
+  mkdirSync(session.folder.logs, { recursive: true, mode: 0o700 });
+  const output = openSync(join(session.folder.logs, 'rent-agent.out'), 'a', 0o600);
+  const flags = [
+    ...(data === undefined ? [] : ['--data', data]),
+    '--network',
+    network,
+    '--log-level',
+    logLevel,
+    ...(rpcUrl === undefined ? [] : ['--rpc-url', rpcUrl]),
+  ];
+  const child = spawn(process.execPath, [...process.execArgv, MAIN, ...flags, 'rent-agent'], {
+    detached: true,
+    stdio: ['ignore', output, output],
+  });
+  closeSync(output);
+  const started = await new Promise<boolean>((resolve) => {
+    child.once('spawn', () => resolve(true));
+    child.once('error', () => resolve(false));
+  });
+  child.unref();
+  return { isRunning: started };
+}
+
+function agentFolder({ folder }: Session): string {
+  return join(folder.client, 'rent-agent');
+}
+
+function lockAgent(session: Session): FolderLock {
+  try {
+    return lockFolder(agentFolder(session));
+  } catch (cause) {
+    if (!(cause instanceof MillraceError) || cause.code !== 'folder-busy') throw cause;
+    throw new MillraceError('rent-agent-runs', {
+      actor: 'caller',
+      message: 'An agent speaks for this wallet’s rentals already',
+      values: { holderPid: cause.values.holderPid },
+      hint: 'See `millrace rentals`.',
+      cause,
+    });
+  }
+}

@@ -1,0 +1,83 @@
+import type { Command } from 'commander';
+import type { Run } from './context.ts';
+
+/** Adds the commands of rentals: `offers`, `rent`, `rentals`, `exec`, `cp`, `extend`, `end-lease`, `rent-agent`. */
+export function registerRentCommands(program: Command, run: Run): void {
+  program
+    .command('offers')
+    .description('machines that can be rented: what they have, what they cost')
+    .option('--class <class>', 'of this class alone')
+    .action(run(async (context, options: never) => (await import('./rent.ts')).offers(context, options)));
+  program
+    .command('rent')
+    .description('rent machines by time, paid for the seconds in which you and they both found them up')
+    .argument('[command...]', 'what runs in them by itself, and again after a restart (after --)')
+    .option('--class <class>', 'class of the machines (default: that of the best one)')
+    .option('--hours <count>', 'for how long', '1')
+    .option('--max-price <amount>', 'greatest price of a machine and hour (default: the dearest candidate’s)')
+    .option('--count <count>', 'machines, all or none', '1')
+    .option('--cpus <count>', 'at least so many cores each')
+    .option('--memory <size>', 'at least so much memory each')
+    .option('--token <token>', 'stable or native', 'stable')
+    .option('--interruptible', 'cheaper; the supplier may end it with a notice', false)
+    .option('--collateral <amount>', 'least stake behind each lease, in tokens of the network', '0')
+    .option('--no-wait', 'do not wait until they answer')
+    .addHelpText('after', RENT_HELP)
+    .action(run(async (context, command: never, options: never) => (await import('./rent.ts')).rent(context, command, options)));
+  program
+    .command('rentals')
+    .description('what you rent or have rented: state, time, what was paid and returned')
+    .option('--all', 'those that are closed too', false)
+    .action(run(async (context, options: never) => (await import('./rent.ts')).rentals(context, options)));
+  program
+    .command('exec')
+    .description('run a command in a rental; its exit code is this command’s')
+    .argument('<rental>', 'number of the rental')
+    .argument('<command...>', 'program and arguments (after --)')
+    .option('-t, --tty', 'with a terminal of its own', false)
+    .option('-i, --interactive', 'standard input goes to it', false)
+    .option('-w, --workdir <path>', 'where it begins (default /tmp)')
+    .option('-e, --env <name=value>', 'set in its environment; may be repeated', (value: string, list: string[]) => [...list, value], [])
+    .addHelpText(
+      'after',
+      '\nExamples:\n  millrace exec 7 -- python3 -V\n  millrace exec -it 7 -- bash\n  cat data | millrace exec -i 7 -- sh -c "cat > data"',
+    )
+    .action(
+      run(async (context, rental: never, command: never, options: never) =>
+        (await import('./rent-exec.ts')).exec(context, rental, command, options),
+      ),
+    );
+  program
+    .command('cp <from> <to>')
+    .description('copy files and folders into a rental or out of it; one side is RENTAL:PATH')
+    .addHelpText(
+      'after',
+      '\nPlain files and folders only; links and devices are refused. Examples:\n  millrace cp ./src 7:/tmp/src\n  millrace cp 7:/tmp/model.bin .',
+    )
+    .action(run(async (context, from: never, to: never) => (await import('./rent-exec.ts')).cp(context, from, to)));
+  program
+    .command('extend <rental>')
+    .description('rent the same machine for longer, from the second at which it would end; what is in it stays')
+    .option('--hours <count>', 'for how much longer', '1')
+    .option('--max-price <amount>', 'greatest price of an hour (default: any)')
+    .action(run(async (context, rental: never, options: never) => (await import('./rent.ts')).extend(context, rental, options)));
+  program
+    .command('end-lease <rental>')
+    .description('end a rental with the interval that runs; the price of the rest returns')
+    .action(run(async (context, rental: never) => (await import('./rent.ts')).endRental(context, rental)));
+  program
+    .command('rent-agent')
+    .description('speak for this wallet’s rentals until all are closed (`millrace rent` starts it by itself)')
+    .action(run(async (context) => (await import('./rent-agent.ts')).rentAgent(context)));
+}
+
+const RENT_HELP = `
+The supplier of a machine can see what runs on it. Files lie in the rental's sandbox: copy out what matters. Rentals have no network.
+An agent of yours runs in the background: it looks whether the machine is there and signs what is to be paid. While it is not running, drawn probers
+speak for you. Time in which the machine is down is not charged; a supplier that ends early, or is down too long, loses stake, half of it to you.
+
+Examples:
+  millrace rent --hours 2 --max-price 0.05
+  millrace rent --count 3 --class cpu-4 --hours 8
+  millrace rent --interruptible -- sh -c "while true; do ./work; done"
+`;
