@@ -8,6 +8,7 @@ import { registerInferenceCommands } from './inference-commands.ts';
 import { registerJurorCommands } from './juror-commands.ts';
 import { registerModelNodeCommands } from './model-node-commands.ts';
 import { registerOwnerCommands } from './owner-commands.ts';
+import { registerRentCommands } from './rent-commands.ts';
 import { registerSimulateCommand } from './simulate-command.ts';
 import { registerSubnetOwnerCommands } from './subnet-owner-commands.ts';
 
@@ -29,6 +30,7 @@ export function registerCommands(program: Command, run: Run): void {
   registerModelNodeCommands(program, run);
   registerJurorCommands(program, run);
   registerClusterCommands(program, run);
+  registerRentCommands(program, run);
   registerSimulateCommand(program, run);
 }
 
@@ -68,10 +70,10 @@ function registerNetworkCommands(program: Command, run: Run): void {
     .action(run(async (context, source: never) => (await import('./backup.ts')).importData(context, source)));
   program
     .command('logs [part]')
-    .description('print the log of one part, or of all')
+    .description('print the log of one part, or of all; of a rental, by its number, what its command printed')
     .option('-f, --follow', 'go on as lines come', false)
     .option('-n, --lines <count>', 'how many lines', '50')
-    .addHelpText('after', '\nExamples:\n  millrace logs -f node-1\n  millrace logs chain -n 200')
+    .addHelpText('after', '\nExamples:\n  millrace logs -f node-1\n  millrace logs chain -n 200\n  millrace logs -f 7')
     .action(run(async (context, part: never, options: never) => (await import('./logs.ts')).logs(context, part, options)));
   program
     .command('status')
