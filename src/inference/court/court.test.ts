@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { type Hex, zeroHash } from 'viem';
 import { createSender, developmentSigner, nodeKeyConsent, type Sender, type Signer } from '../../chain/index.ts';
 import { openTransportIdentity, type PeerServer, startPeerServer } from '../../connect/index.ts';
-import { readEvidence } from '../../governance/index.ts';
+import { evidencePlaceText, inlineEvidence, openEvidence, readEvidence } from '../../governance/index.ts';
 import { startTestJury, type TestJury, TOKEN } from '../../governance/jury-fixture.ts';
 import { readJuryCase } from '../../governance/jury-round.ts';
 import { silentLogger } from '../../log.ts';
@@ -114,9 +117,9 @@ function paid({ inputs, outputs }: InferenceReceipt): void {
   inputs.voucher = 5n;
 }
 
-function reporterOf(name: string): ReceiptReporter {
+function reporterOf(name: string, more: { feeMax?: bigint } = {}): ReceiptReporter {
   const folder = join(jury.folder, name);
-  return openReceiptReporter({ client: jury.client, sender: challenger.sender, folder, everyMs: 0, log: silentLogger });
+  return openReceiptReporter({ client: jury.client, sender: challenger.sender, folder, everyMs: 0, log: silentLogger, ...more });
 }
 
 const lockedOf = async () => {
@@ -169,6 +172,17 @@ test('a price above the voucher and two receipts of one id that exclude one anot
   await agent.tend();
   const { slash } = await jury.client.read('receiptCourt', 'config');
   assert.deepEqual([agent.status().reported, before - (await lockedOf())], [2, 2n * slash]);
+});
+
+test('a report that would cost more than its agent pays waits, and is not lost', async () => {
+  const sent = () => jury.client.public.getTransactionCount({ address: challenger.sender.address });
+  const before = await sent();
+  const agent = reporterOf('reports-too-dear', { feeMax: 1n });
+  const above = await signedAgain(await ask('The gale'), ({ outputs }) => Object.assign(outputs, { units: 1000n }));
+  agent.see({ encoded: above.receipt });
+  await agent.tend();
+  await agent.tend();
+  assert.deepEqual([agent.status().waiting, agent.status().reported, await sent()], [1, 0, before]);
 });
 
 test('what somebody else signed in a miner’s name costs it nothing, and the reporter no transaction', async () => {
@@ -243,6 +257,35 @@ test('a judge does not take a receipt for the miner’s that another key signed,
   const early = { ...seen, commitUntil: now + BigInt(commitSeconds) };
   assert.equal(await judge.judge(early, evidence, signal), undefined);
   assert.equal(await judge.judge({ ...seen, commitUntil: now + 5n }, evidence, signal), 2n, 'what nobody shows convicts nobody');
+});
+
+test('evidence is opened only at operators’ nodes, and only as its digest says; whatever else a text names is not asked', async () => {
+  const { client } = jury;
+  const document = Buffer.from('{"path":"/v1/x","paid":1,"requests":[]}');
+  const name = `0x${'ee'.repeat(32)}`;
+  writeFileSync(join(challenger.cases, `${name}.json`), document);
+  const sha256 = createHash('sha256').update(document).digest('hex');
+  const place = { operatorId: challenger.operatorId, path: `/v1/inference/cases/${name}`, sha256 };
+  const options = { bytesMax: 1000, signal: AbortSignal.timeout(60_000) };
+  assert.deepEqual(await openEvidence(client, evidencePlaceText(place), options), document);
+  assert.deepEqual(await openEvidence(client, inlineEvidence(document), options), document);
+  const open = (change: Partial<typeof place>, bytesMax = 1000) =>
+    openEvidence(client, evidencePlaceText({ ...place, ...change }), { ...options, bytesMax });
+  await assert.rejects(open({ sha256: '00'.repeat(32) }), { code: 'evidence-not-had' });
+  await assert.rejects(open({ path: '/v1/inference/cases/none' }), { code: 'evidence-not-had' });
+  await assert.rejects(open({}, 10), { code: 'answer-too-long' });
+  let asked = 0;
+  const elsewhere = createServer((_, response) => {
+    asked += 1;
+    response.end();
+  });
+  await new Promise<void>((resolve) => elsewhere.listen(0, '127.0.0.1', resolve));
+  const url = `http://127.0.0.1:${(elsewhere.address() as AddressInfo).port}/`;
+  for (const text of [url, `operator:${url}#sha256=${sha256}`, `operator:1//${url}`, `data:text/html,${url}`, '']) {
+    assert.equal(await openEvidence(client, text, options), undefined);
+  }
+  assert.equal(asked, 0);
+  elsewhere.close();
 });
 
 test('a claim is what the court compares: each field of it changes it, times and wording do not', async () => {
