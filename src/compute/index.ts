@@ -1,5 +1,7 @@
 /** The compute network: jobs that are checked, leases that are metered, health that is measured. */
 
+export { type AuditPartOptions, startAuditPart } from './audit/audit-part.ts';
+export { type SegmentJudgeOptions, segmentJudge } from './audit/judge-segment.ts';
 export { type Capacity, createCapacity, measureResources, type Resources } from './capacity.ts';
 export { type ClusterNode, openClusterNode } from './cluster/cluster-node.ts';
 export { type ClusterPartOptions, startClusterPart } from './cluster/cluster-part.ts';
@@ -14,11 +16,11 @@ export {
 } from './cluster/coordinator.ts';
 export { type ClusterTerms, openClusterMarket, readClusterChain, type WithSender } from './cluster/market-on-chain.ts';
 export { type Patience, QUICK_PATIENCE } from './cluster/replacement.ts';
+export { type DeviceReport, reportDevice, requireForeignEngines } from './device/device-report.ts';
+export { SELF_TEST_ANSWER, writeSelfTest } from './device/self-test.ts';
 export { type DeviceHealth, type HealthSnapshot, healthToJson, readDevices, readHealthAt } from './health/device-health.ts';
 export { startHealth } from './health/health-part.ts';
 export { HealthView } from './health/health-view.ts';
-export { type DeviceReport, reportDevice, requireForeignEngines } from './device/device-report.ts';
-export { SELF_TEST_ANSWER, writeSelfTest } from './device/self-test.ts';
 export { jobPeerOf, surveyProviders } from './jobs/choose-provider.ts';
 export { fetchFile, fetchProgress, type JobCaller, type JobPeer, type JobProgress } from './jobs/job-api.ts';
 export { PHASE, phaseOf } from './jobs/job-chain.ts';

@@ -24,7 +24,7 @@ export async function startComputeRole(context: ComputeStart): Promise<Role> {
   const { dataFolder, compute } = context;
   const nodesHere = wholeOf('computeNodesHere', compute, NODES_MAX);
   const measured = await measureResources({ folder: dataFolder, nodesHere });
-  const executors = await openExecutors(context);
+  const executors = await openComputeEngines(context);
   const shared: Omit<ComputeContext, 'folder'> = {
     ...context,
     capacity: createCapacity(resourcesOf(measured, compute)),
@@ -69,7 +69,7 @@ export function roleOf(name: string, parts: ReadonlyMap<string, ComputePart>, st
 }
 
 /** The default engine first. One that cannot be opened is logged with its remedy; its kinds of jobs are not on offer. */
-async function openExecutors({ dataFolder, log }: ComputeStart): Promise<Executor[]> {
+export async function openComputeEngines({ dataFolder, log }: ComputeStart): Promise<Executor[]> {
   const { SandboxExecutor, WasmExecutor } = await import('../host/index.ts');
   const imageFolder = join(dataFolder, 'images');
   const engines: Executor[] = [new SandboxExecutor({ imageFolder }), new WasmExecutor({ imageFolder: join(dataFolder, 'modules') })];

@@ -1,6 +1,9 @@
+import { join } from 'node:path';
 import { toMillraceError } from '../errors.ts';
 import type { Judge } from '../governance/index.ts';
+import { openComputeEngines } from './compute-role.ts';
 import { type ComputeSettings, wholeOf } from './compute-settings.ts';
+import { contentPort } from './content-port.ts';
 import type { MinerStart } from './miner-role.ts';
 import { metricLines } from './relay-role.ts';
 import type { Role } from './role.ts';
@@ -19,6 +22,8 @@ interface Bench {
   judges: Judge[];
   close(): Promise<void>;
 }
+
+const NO_BENCH: Bench = { judges: [], close: async () => {} };
 
 /**
  * Starts the role of a juror: its operator's seats at the jury of all networks. It judges the disputes of every contract that it has a judge for by
@@ -78,9 +83,18 @@ export async function startJurorRole(context: JurorStart): Promise<Role> {
 }
 
 /** One judge for each contract of this network that asks the jury and whose questions can be answered here. */
-async function openBench({ client, dataFolder, log }: JurorStart): Promise<Bench> {
+async function openBench(context: JurorStart): Promise<Bench> {
+  const benches = [await openReceiptBench(context), await openJobBench(context)];
+  return {
+    judges: benches.flatMap(({ judges }) => judges),
+    close: async () => void (await Promise.all(benches.map((bench) => bench.close()))),
+  };
+}
+
+/** Whether a receipt of a model lies. */
+async function openReceiptBench({ client, dataFolder, log }: JurorStart): Promise<Bench> {
   const { hasReceiptCourt, openEngineSet, receiptJudge, textProgram } = await import('../inference/index.ts');
-  if (!hasReceiptCourt(client)) return { judges: [], close: async () => {} };
+  if (!hasReceiptCourt(client)) return NO_BENCH;
   const engines = openEngineSet({ dataFolder, programs: [textProgram()], logger: log });
   const cards = engines.cards();
   const judge = receiptJudge({
@@ -92,4 +106,26 @@ async function openBench({ client, dataFolder, log }: JurorStart): Promise<Bench
     log,
   });
   return { judges: [judge], close: () => engines.close() };
+}
+
+/** Whether a segment of a job was computed as its specification says. A machine that does not calculate as all do judges none. */
+async function openJobBench(context: JurorStart): Promise<Bench> {
+  const { client, signer, folder, log } = context;
+  if (client.manifest.modules.jobDisputes === undefined) return NO_BENCH;
+  const { segmentJudge } = await import('../compute/index.ts');
+  const { StrictEngine } = await import('../host/index.ts');
+  try {
+    const strict = await StrictEngine.open();
+    const executors = await openComputeEngines(context);
+    const [executor] = executors;
+    if (executor === undefined) return NO_BENCH;
+    const ports = { client, signer, folder: join(folder, 'segments'), fetchContent: contentPort(client), log };
+    return {
+      judges: [segmentJudge({ ...ports, engines: { strict, executor } })],
+      close: async () => void (await Promise.all(executors.map((each) => each.close()))),
+    };
+  } catch (error) {
+    log.error('segments-not-judged', { reason: toMillraceError(error).message.slice(0, 300) });
+    return NO_BENCH;
+  }
 }

@@ -247,7 +247,7 @@ function keepNode(options: NetworkOptions, rpcUrl: string, operator: LocalOperat
 }
 
 /** Words that stand for all the roles that make a network: of models, of jobs and leases. */
-const ROLES_OF_NETWORK: Record<string, string[]> = { inference: ['miner', 'validator'], compute: ['compute'] };
+const ROLES_OF_NETWORK: Record<string, string[]> = { inference: ['miner', 'validator'], compute: ['compute', 'auditor', 'juror'] };
 
 function rolesOf(asked: readonly string[]): string[] {
   return [...new Set(asked.flatMap((role) => ROLES_OF_NETWORK[role] ?? [role]))];

@@ -1,5 +1,6 @@
 import type { TransportIdentity } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
+import { startAuditorRole } from './auditor-role.ts';
 import { startComputeRole } from './compute-role.ts';
 import type { ComputeSettings } from './compute-settings.ts';
 import type { InferenceSettings } from './inference-settings.ts';
@@ -41,6 +42,7 @@ const ROLES: Record<string, (context: RoleStart) => Promise<Role>> = {
   validator: startValidatorRole,
   juror: startJurorRole,
   compute: startComputeRole,
+  auditor: startAuditorRole,
 };
 
 /** Whether a role works with a key that belongs to no operator. */

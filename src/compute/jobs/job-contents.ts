@@ -15,6 +15,9 @@ export interface ReadyContents {
   inputFolder: string | undefined;
 }
 
+/** Jobs run as users of their own; whom the job's folder keeps out is out. */
+const READABLE = 0o644;
+
 /** Everything that a specification names, each once. */
 export function sourcesOf(spec: JobSpec): string[] {
   const { program, inputs } = spec;
@@ -43,7 +46,7 @@ export async function keepContent(
   const { folders, source, bytesMax } = place;
   await mkdir(folders.contents, { recursive: true, mode: 0o700 });
   const temporary = join(folders.contents, `.${randomUUID()}`);
-  const file = await openFile(temporary, 'wx', 0o600);
+  const file = await openFile(temporary, 'wx', READABLE);
   try {
     const hash = createHash('sha256');
     let taken = 0;
@@ -77,7 +80,7 @@ export async function prepareContents(
   const bytesMax = spec.limits.diskBytes + spec.limits.memoryBytes;
   const bring = async (source: string, path: string) => {
     if (existsSync(path)) return;
-    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    await mkdir(dirname(path), { recursive: true });
     const kept = join(folders.contents, contentName(source));
     if (existsSync(kept)) return await link(kept, path);
     if (handed.includes(source) || source.startsWith('sha256:')) throw missing(source);

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { createReplayGuard } from '../../connect/index.ts';
 import { toMillraceError } from '../../errors.ts';
 import { StrictEngine } from '../../host/index.ts';
+import { openCaseAgent } from '../audit/case-agent.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
 import type { DeterminismClass, ProgramKind } from '../spec/job-spec.ts';
 import { tendJobsOnChain } from './job-chain.ts';
@@ -9,6 +10,7 @@ import { type JobOffer, type SignedOffer, signOffer } from './job-offer.ts';
 import { JOB_STATUSES, type JobRecord, type JobRecords, openJobRecords } from './job-records.ts';
 import { answerJobs } from './job-routes.ts';
 import { createJobRuns, type JobRuns } from './job-runs.ts';
+import { commitmentOf } from './job-states.ts';
 import { jobDomainOf } from './job-terms.ts';
 import { boxKeyOf } from './sealed-box.ts';
 
@@ -83,8 +85,10 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
   const desk = { client, signer, operatorId, records, jobsMax: policy.jobsMax, offer: () => offerUntil(0) };
   const isTaking = () => !isDraining && capable.programs.length > 0;
   const routes = { client, desk, runs, key, guard: createReplayGuard(), signedOffer, isTaking, nudge };
+  const cases = openCaseAgent({ ...options, commitmentOf: (jobId) => commitmentOf(records, jobId) });
   const look = async () => {
     await tendJobsOnChain({ ...options, records });
+    await cases.tend();
     const now = Number(await client.now());
     runs.look(now);
     forgetOld(records, { now, keepSeconds: policy.keepSeconds });

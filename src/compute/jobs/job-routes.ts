@@ -1,12 +1,12 @@
-import { createReadStream, existsSync, readFileSync } from 'node:fs';
+import { createReadStream, existsSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Address, bytesToHex, type Hex } from 'viem';
+import type { Address, Hex } from 'viem';
 import { type ChainClient, recoverAddress } from '../../chain/index.ts';
 import { type ReplayGuard, verifyRequest } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
-import { encodeJobSpec, specHash } from '../spec/job-spec.ts';
-import { commitStates, proveLeaf } from '../verify/commitment.ts';
+import { encodeJobSpec } from '../spec/job-spec.ts';
+import { proveLeaf } from '../verify/commitment.ts';
 import { readState } from '../verify/run-segments.ts';
 import { BOX_HEADER, boxContext, JOBS_HEADER, JOBS_PATH, jobsHeader, packState, SEALED_TYPE } from './job-api.ts';
 import { keepContent, missingContents, sourcesOf } from './job-contents.ts';
@@ -16,6 +16,7 @@ import { type JobPart, requireReader } from './job-readers.ts';
 import { jobReceiptCodec, makeJobReceipt } from './job-receipt.ts';
 import { contentName, type JobRecord } from './job-records.ts';
 import type { JobRuns } from './job-runs.ts';
+import { commitmentOf } from './job-states.ts';
 import { isJobId, termsToJson } from './job-terms.ts';
 import { type BoxKeyPair, open, openBytes, seal } from './sealed-box.ts';
 
@@ -161,9 +162,9 @@ async function stateOf({ desk }: JobRoutesOptions, record: JobRecord, index: num
     throw notThere(jobId, 'states', String(index));
   const spec = desk.records.spec(jobId);
   const folders = desk.records.folders(jobId);
-  const hashes = readFileSync(folders.stateHashes);
-  const stateHashes = Array.from({ length: hashes.length / 32 }, (_, at) => bytesToHex(hashes.subarray(at * 32, at * 32 + 32)));
-  const leaf = proveLeaf(commitStates(specHash(spec), stateHashes), index);
+  const commitment = commitmentOf(desk.records, jobId);
+  if (commitment === undefined) throw notThere(jobId, 'states', String(index));
+  const leaf = proveLeaf(commitment, index);
   return packState(leaf, await readState(spec, folders.run, index));
 }
 

@@ -1,6 +1,5 @@
 import { appendFileSync, mkdirSync, rmSync } from 'node:fs';
 import type { Hex } from 'viem';
-import { writeFileDurably } from '../../durable-file.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Executor, Job, RunOptions, StrictEngine } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
@@ -10,6 +9,7 @@ import type { JobSpec } from '../spec/job-spec.ts';
 import { runSegments } from '../verify/run-segments.ts';
 import { missingContents, prepareContents } from './job-contents.ts';
 import type { JobFolders, JobRecord, JobRecords } from './job-records.ts';
+import { keepStateHashes } from './job-states.ts';
 
 /** What runs jobs. */
 export interface JobRunsOptions {
@@ -135,7 +135,7 @@ async function runJob(
       },
     });
     const { commitment, outputDigest, end, artefacts } = done;
-    writeFileDurably(folders.stateHashes, Buffer.from(commitment.leaves.map(({ stateHash }) => stateHash.slice(2)).join(''), 'hex'));
+    keepStateHashes(folders, commitment);
     Object.assign(record, { status: 'done', result: { root: commitment.root, outputDigest }, end, artefacts, reason: undefined });
     records.save(record);
     log.info('job-done', { jobId: record.jobId, end, segments: spec.segments });
