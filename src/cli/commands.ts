@@ -5,6 +5,7 @@ import type { Run } from './context.ts';
 import { registerInferenceGatewayCommands } from './gateway-commands.ts';
 import { registerHealthCommands } from './health-commands.ts';
 import { registerInferenceCommands } from './inference-commands.ts';
+import { registerJoinCommands } from './join-commands.ts';
 import { registerJurorCommands } from './juror-commands.ts';
 import { registerModelNodeCommands } from './model-node-commands.ts';
 import { registerOwnerCommands } from './owner-commands.ts';
@@ -25,6 +26,7 @@ export function registerCommands(program: Command, run: Run): void {
   registerFounderCommands(program, run);
   registerInferenceCommands(program, run);
   registerComputeCommands(program, run);
+  registerJoinCommands(program, run);
   registerHealthCommands(program, run);
   registerSubnetOwnerCommands(program, run);
   registerModelNodeCommands(program, run);
@@ -428,8 +430,4 @@ function registerFounderCommands(program: Command, run: Run): void {
     .option('--out <path>', 'where a copy of the manifest goes, to be handed to others')
     .addHelpText('after', '\nExample:\n  millrace --rpc-url https://… deploy --profile production')
     .action(run(async (context, options: never) => (await import('./deploy.ts')).deploy(context, options)));
-  program
-    .command('join <manifest>')
-    .description('use the network of a manifest (file or https URL)')
-    .action(run(async (context, manifest: never) => (await import('./join.ts')).join(context, manifest)));
 }

@@ -4,13 +4,27 @@ import { readSetting } from '../config.ts';
 import { MillraceError } from '../errors.ts';
 import { readAtMost } from '../read-at-most.ts';
 import type { CommandContext } from './context.ts';
+import type { JoinComputeOptions } from './join-compute.ts';
 import { folderOf, rememberChain, settingSources } from './session.ts';
 
 const MANIFEST_BYTES_MAX = 262_144;
 const FETCH_TIMEOUT_MS = 15_000;
 
-/** Takes over a network's manifest, checked against the chain, so that the other commands work on it. */
-export async function join(context: CommandContext, source: string): Promise<void> {
+/** Options of `millrace join`. */
+export type JoinOptions = JoinComputeOptions & { compute: boolean };
+
+/** Takes over a network's manifest, checked against the chain, so that the other commands work on it; with `--compute` the machine computes for it. */
+export async function join(context: CommandContext, source: string, options: JoinOptions): Promise<void> {
+  const manifest = await takeManifest(context, source);
+  if (options.compute) return await (await import('./join-compute.ts')).joinCompute(context, options);
+  const folder = folderOf(context);
+  context.output.result(
+    { network: manifest.name, chainId: manifest.chainId, manifest: folder.manifest },
+    () => `Joined ${manifest.name} on chain ${manifest.chainId}. Manifest in ${folder.manifest}.`,
+  );
+}
+
+async function takeManifest(context: CommandContext, source: string): Promise<Manifest> {
   const folder = folderOf(context);
   const text = await manifestText(source);
   const manifest = parseManifest(jsonOf(text, source));
@@ -25,10 +39,7 @@ export async function join(context: CommandContext, source: string): Promise<voi
   await connectChain({ rpcUrl, manifest });
   keepManifest(folder.manifest, folder.root, manifest);
   rememberChain(folder, rpcUrl);
-  context.output.result(
-    { network: manifest.name, chainId: manifest.chainId, manifest: folder.manifest },
-    () => `Joined ${manifest.name} on chain ${manifest.chainId}. Manifest in ${folder.manifest}.`,
-  );
+  return manifest;
 }
 
 function jsonOf(text: string, source: string): unknown {

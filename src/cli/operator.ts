@@ -23,7 +23,7 @@ import { askPassword } from './secrets.ts';
 import { openSender } from './sending.ts';
 
 /** What an own node of this data folder does; each kind has a folder, a node key and an operator of its own. */
-export type OwnNodeKind = 'provider' | 'miner' | 'validator' | 'juror';
+export type OwnNodeKind = 'provider' | 'miner' | 'validator' | 'juror' | 'compute';
 
 /** Which operator a command is for: by number, else the one whose node key is in this data folder. */
 export interface OperatorChoice {

@@ -1,0 +1,182 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type DeviceReport, reportDevice, requireForeignEngines } from '../compute/index.ts';
+import { readSetting } from '../config.ts';
+import { MillraceError } from '../errors.ts';
+import { adoptProcess, SandboxExecutor, startProcess, WasmExecutor } from '../host/index.ts';
+import { endpointUrl, fundFromFaucet } from '../node/index.ts';
+import { formatAmount, parseAmount, parseDuration } from '../units.ts';
+import { type ComputeNodeOptions, startComputeNode } from './compute-node.ts';
+import type { CommandContext } from './context.ts';
+import { joinStep } from './join-step.ts';
+import { type SelfTest, selfTest } from './join-test.ts';
+import { awaitMoney, wallet } from './join-wallet.ts';
+import { initOwnOperator, ownNode } from './operator.ts';
+import { untilStopped } from './running.ts';
+import { takeSender } from './sending.ts';
+import { openSession, type Session, settingSources } from './session.ts';
+
+/** Options of `millrace join … --compute`. Money in tokens. */
+export interface JoinComputeOptions extends ComputeNodeOptions {
+  endpoint?: string;
+  region?: string;
+  stake: string;
+  gas: string;
+  wait: string;
+  detach: boolean;
+}
+
+/** A machine that has joined. */
+interface Joined {
+  operatorId: bigint;
+  device: DeviceReport;
+  test: SelfTest;
+  /** Ends the node; undefined where it stays. */
+  stop: (() => Promise<void>) | undefined;
+}
+
+const DECIMALS = 18;
+/** Of the stake, what the node key may promise: jobs and leases lock parts of it. */
+const LIMIT_PART = 2n;
+/** What the self-test may cost, with its audits and fees. */
+const TEST_MONEY = 10n ** 18n;
+const READY_MS = 60_000;
+const REACH_SECONDS = 90;
+const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
+/** Under this name the node in the background is recorded. */
+export const COMPUTE_PROCESS = 'compute';
+
+/**
+ * Makes this machine a compute node of the network that was joined: looks at it and measures it, makes wallet, keys, operator and stake as far as
+ * they are not there, starts the node, and has it run a job through the whole network. Done only when that job was checked. Each step looks
+ * first: repeated, it goes on where it was.
+ * @throws join-stopped with the step, what failed there, and how to mend it
+ */
+export async function joinCompute(context: CommandContext, options: JoinComputeOptions): Promise<void> {
+  const session = await openSession(context);
+  const joined = await joinSteps(context, session, options);
+  const { operatorId, device, test } = joined;
+  const { deviceClass, scores, attributes } = device;
+  const unit = session.manifest.tokens.compute?.symbol ?? 'compute tokens';
+  context.output.result({ network: session.manifest.name, operatorId, deviceClass, scores, attributes, selfTest: test, unit }, () =>
+    [
+      `Operator ${operatorId} computes for ${session.manifest.name} as ${deviceClass}.`,
+      `Self-test: job ${test.jobId} ran through the network in ${test.seconds} s, evidence ${test.evidence}, cost ${formatAmount(test.cost, DECIMALS)} ${unit}.`,
+      options.detach
+        ? 'It runs in the background. To leave: millrace leave'
+        : 'Press Ctrl-C to stop; start it again with millrace compute run. To leave: millrace leave',
+    ].join('\n'),
+  );
+  if (joined.stop === undefined) return;
+  await untilStopped(context);
+  await joined.stop();
+}
+
+async function joinSteps(context: CommandContext, session: Session, options: JoinComputeOptions): Promise<Joined> {
+  const endpoint = options.endpoint === undefined ? '' : endpointUrl(options.endpoint);
+  const [stake, gas] = [parseAmount(options.stake, DECIMALS), parseAmount(options.gas, DECIMALS)];
+  const waitSeconds = parseDuration(options.wait);
+  const device = await joinStep(context, 'looking at this machine', async () => await lookAtMachine(context, session));
+  const signer = await joinStep(context, 'opening the wallet', async () => await wallet(context, session));
+  const needed = { wei: 2n * gas, tokens: stake, computeTokens: TEST_MONEY };
+  const isKnown = existsSync(ownNode(session.folder, 'compute').keystore);
+  await joinStep(
+    context,
+    'money for the stake',
+    async () => await awaitMoney(context, session, { signer, needed: isKnown ? { ...needed, tokens: 0n } : needed, waitSeconds }),
+  );
+  const sender = await takeSender(context, session, signer);
+  try {
+    const operatorId = await joinStep(context, 'operator and stake', async () => {
+      const opened = { ...session, signer, sender };
+      const wanted = { kind: 'compute', endpoint, stake, limit: stake / LIMIT_PART, region: options.region } as const;
+      const { operatorId: id, nodeKey } = await initOwnOperator(opened, wanted);
+      await fundFromFaucet(session.client, sender, nodeKey.address, { tokens: 0n, wei: gas });
+      return id;
+    });
+    const stop = await joinStep(context, 'starting the node', async () => await startIt(context, session, options));
+    try {
+      const given = { client: session.client, session, signer, sender, operatorId, reachSeconds: REACH_SECONDS };
+      const test = await joinStep(context, 'a job through the network', async () => await selfTest(context, given));
+      return { operatorId, device, test, stop };
+    } catch (error) {
+      await stop?.();
+      throw error;
+    }
+  } finally {
+    sender.close();
+  }
+}
+
+async function lookAtMachine(context: CommandContext, { folder }: Session): Promise<DeviceReport> {
+  const executors = [
+    new SandboxExecutor({ imageFolder: join(folder.root, 'images') }),
+    new WasmExecutor({ imageFolder: join(folder.root, 'modules') }),
+  ];
+  const progress = context.output.progress('measuring');
+  try {
+    await requireForeignEngines(executors);
+    const report = await reportDevice({ folder: folder.root, executors, onProgress: (what) => progress.update(0, undefined, what) });
+    for (const { engine, takesForeign, missing } of report.facts.engines) {
+      if (!takesForeign)
+        context.output.note(`${engine} takes no jobs of strangers: ${missing.map(({ what, fix }) => `${what} (${fix})`).join('; ')}`);
+    }
+    return report;
+  } finally {
+    progress.end();
+    for (const executor of executors) await executor.close();
+  }
+}
+
+/** In the background where that was asked for, else in this process; undefined: it stays without us. */
+async function startIt(context: CommandContext, session: Session, options: JoinComputeOptions): Promise<(() => Promise<void>) | undefined> {
+  const recordFolder = join(session.folder.root, 'processes');
+  if (adoptProcess({ name: COMPUTE_PROCESS, recordFolder }) !== undefined) return undefined;
+  if (!options.detach) {
+    const node = await startComputeNode(context, session, relayDefault(context, options));
+    return async () => await node.stop();
+  }
+  if (!process.env.MILLRACE_PASSWORD_FILE) throw noPasswordFile();
+  await startProcess({
+    name: COMPUTE_PROCESS,
+    command: process.execPath,
+    args: [...process.execArgv, MAIN, ...globalArguments(context), 'compute', 'run', ...nodeArguments(relayDefault(context, options))],
+    env: { ...process.env },
+    logFile: join(session.folder.logs, 'compute.log'),
+    recordFolder,
+    readyTimeoutMs: READY_MS,
+  });
+  return undefined;
+}
+
+/** A node without an endpoint of its own is reached through relays. */
+function relayDefault(context: CommandContext, options: JoinComputeOptions): ComputeNodeOptions {
+  const isSet =
+    options.relay !== undefined || options.endpoint !== undefined || readSetting('relay', settingSources(context)) !== undefined;
+  return isSet ? options : { ...options, relay: 'auto' };
+}
+
+function globalArguments({ flags }: CommandContext): string[] {
+  const { data, network, rpcUrl, logLevel } = flags;
+  return [
+    '--json',
+    ...['--network', network, '--log-level', logLevel],
+    ...(data === undefined ? [] : ['--data', data]),
+    ...(rpcUrl === undefined ? [] : ['--rpc-url', rpcUrl]),
+  ];
+}
+
+function nodeArguments(options: ComputeNodeOptions): string[] {
+  const { listen, relay, cpus, memory, disk, priceCpu, priceMemory } = options;
+  const given = { listen, relay, cpus, memory, disk, 'price-cpu': priceCpu, 'price-memory': priceMemory };
+  return Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [`--${name}`, value]));
+}
+
+function noPasswordFile(): MillraceError {
+  return new MillraceError('no-password', {
+    actor: 'caller',
+    message: 'A node in the background cannot ask for its password',
+    hint: 'Set MILLRACE_PASSWORD_FILE to a file that holds it, or leave --detach out.',
+  });
+}
