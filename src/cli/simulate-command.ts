@@ -1,11 +1,41 @@
 import type { Command } from 'commander';
 import type { Run } from './context.ts';
 
-/** Adds `millrace simulate subnet` with its options, help and examples. */
+/** Adds `millrace simulate` with what can be simulated. */
 export function registerSimulateCommand(program: Command, run: Run): void {
-  program
-    .command('simulate')
-    .description('what a design of incentives does, before anybody stakes on it')
+  const simulate = program.command('simulate').description('what a design of incentives does, before anybody stakes on it');
+  registerSubnet(simulate, run);
+  registerJobs(simulate, run);
+}
+
+function registerJobs(simulate: Command, run: Run): void {
+  simulate
+    .command('jobs')
+    .description(
+      'run jobs of honest and cheating providers through the real commitments and draws; who is found, and at which stake cheating loses',
+    )
+    .option('--honest <count>', 'honest providers', '18')
+    .option('--forgers <count>', 'providers that make everything up', '1')
+    .option('--skippers <count>', 'providers that make a share of their segments up', '1')
+    .option('--share <share>', 'that share', '0.1')
+    .option('--jobs <count>', 'jobs of each provider', '50')
+    .option('--segments <count>', 'segments of a job', '100')
+    .option('--samples <count>', 'segments that each auditor replays after probation', '2')
+    .option('--auditors <count>', 'auditors of a job', '1')
+    .option('--probation <count>', 'jobs that are replayed whole, at first and after a slash', '10')
+    .option('--colluding <share>', 'share of seats that cover for cheaters', '0')
+    .option('--seed <number>', 'the same seed, the same numbers', '1')
+    .option('--stakes', 'instead: the stakes at which cheating stops paying, for colluding shares from 0 to 0.4', false)
+    .option('--stake-jobs <count>', 'with --stakes: cheated jobs behind each row', '200')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  millrace simulate jobs\n  millrace simulate jobs --honest 0 --forgers 0 --skippers 100 --probation 0\n  millrace simulate jobs --colluding 0.4 --auditors 3\n  millrace simulate jobs --stakes --json',
+    )
+    .action(run(async (context, options: never) => (await import('./simulate-jobs.ts')).showSimulatedJobs(context, options)));
+}
+
+function registerSubnet(simulate: Command, run: Run): void {
+  simulate
     .command('subnet')
     .description('run miners, cheats, copiers and cabals through the real consensus function; who earns what')
     .option('--validators <count>', 'honest validators; they have all stake that no other option takes', '8')

@@ -42,3 +42,11 @@ export { endLease, extendLease, reserveDevices } from './leases/reserve.ts';
 export type { ComputeContext, ComputePart, FetchContent } from './part.ts';
 export { type JobSpec, sortSpec } from './spec/job-spec.ts';
 export { type JobRequest, parseJob } from './spec/parse-job.ts';
+export {
+  type GroupOutcome,
+  SIMULATION_DEFAULTS,
+  type SimulationOutcome,
+  type SimulationSettings,
+  simulateJobs,
+} from './verify/simulation.ts';
+export { measureStakes, type StakeRow } from './verify/simulation-stakes.ts';

@@ -236,11 +236,13 @@ class OpenAuditor implements Auditor {
     const { client } = this.#options;
     const finding = record.later ?? record.found?.finding;
     const { guilty, canary } = await client.read('computeJobs', 'job', [record.jobId]);
-    if (guilty || canary || finding === undefined || finding.kind === 'right' || now >= until) return;
-    if (finding.kind === 'wrong' && record.caseId === undefined) return await this.#openCase(record, finding);
-    if (finding.kind === 'wrong') return await this.#pushCase(record, BigInt(record.caseId as string));
-    if (record.demandId === undefined) return await this.#demand(record, finding);
-    await this.#pushDemand(record, finding);
+    if (guilty || canary || finding === undefined || finding.kind === 'right') return;
+    // A case that is open keeps its job open, beyond the end of the window.
+    if (finding.kind === 'wrong' && record.caseId !== undefined) return await this.#pushCase(record, BigInt(record.caseId));
+    if (finding.kind === 'withheld' && record.demandId !== undefined) return await this.#pushDemand(record, finding);
+    if (now >= until) return;
+    if (finding.kind === 'wrong') await this.#openCase(record, finding);
+    else await this.#demand(record, finding);
   }
 
   async #openCase(record: AuditRecord, finding: Extract<SegmentFinding, { kind: 'wrong' }>): Promise<void> {
