@@ -88,5 +88,5 @@ test('whatever comes and goes, no more is out than there is, and what is free an
 test('what a machine gives is a share of it where several nodes run on it', async () => {
   const [one, third] = [await measureResources({ folder: tmpdir() }), await measureResources({ folder: tmpdir(), nodesHere: 3 })];
   for (const kind of KINDS)
-    assert.ok(one[kind] > 0 && (third[kind] * 3 <= one[kind] * 1.01 || (kind === 'cpus' && third.cpus === 1)), kind);
+    assert.ok(one[kind] > 0 && (third[kind] * 3 <= one[kind] * 1.01 || (kind === 'cpus' && third.cpus === 1.5)), kind);
 });

@@ -47,6 +47,8 @@ const OWN_MEMORY_BYTES = 512 * 2 ** 20;
 const DISK_SHARE = 0.5;
 /** Far below the 32,768 of a kernel without settings: tests of fork bombs hold at 4,096. */
 const PROCESSES = 4096;
+/** One core for a job, beside the device that is leased out. */
+const CPUS_MIN = 1.5;
 
 /** The capacity that gives out a total. @throws bad-resources */
 export function createCapacity(total: Resources): Capacity {
@@ -85,7 +87,7 @@ export function createCapacity(total: Resources): Capacity {
 
 /**
  * What this machine can give: its processors, its memory (or that of its control group) less 512 MiB for the node itself, half of the free disk at
- * `folder`, and 4,096 processes; a share of each where several nodes run on one machine, but at least one core: more nodes than cores take turns.
+ * `folder`, and 4,096 processes; a share of each where several nodes run on one machine, but at least one core and a half: more nodes than cores take turns.
  */
 export async function measureResources(options: { folder: string; nodesHere?: number }): Promise<Resources> {
   const nodes = options.nodesHere ?? 1;
@@ -93,7 +95,7 @@ export async function measureResources(options: { folder: string; nodesHere?: nu
   const memoryBytes = constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
   const diskBytes = Number(await freeDiskBytes(options.folder)) * DISK_SHARE;
   return {
-    cpus: Math.max(1, Math.floor((availableParallelism() * THOUSAND) / nodes) / THOUSAND),
+    cpus: Math.max(CPUS_MIN, Math.floor((availableParallelism() * THOUSAND) / nodes) / THOUSAND),
     memoryBytes: Math.floor(Math.max(0, memoryBytes / nodes - OWN_MEMORY_BYTES)),
     diskBytes: Math.floor(diskBytes / nodes),
     processes: Math.floor(PROCESSES / nodes),

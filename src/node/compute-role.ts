@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import type { ComputeContext, ComputePart } from '../compute/index.ts';
 import { toMillraceError } from '../errors.ts';
 import type { Executor } from '../host/index.ts';
-import { type ComputeSettings, jobPolicyOf, resourcesOf, wholeOf } from './compute-settings.ts';
+import { type ComputeSettings, computeSettings, jobPolicyOf, leaseTermsOf, resourcesOf, wholeOf } from './compute-settings.ts';
 import { contentPort } from './content-port.ts';
 import type { Role, RoleContext } from './role.ts';
 
@@ -16,18 +16,19 @@ export type ComputeStart = RoleContext & {
 const NODES_MAX = 64;
 
 /**
- * Starts the role that computes: everything that a compute node does, on one count of what the machine has.
+ * Starts the role that computes: devices on offer, jobs, health, panels of probers, and clusters where a host name is set; all on one count of what
+ * the machine has. Devices come first: what they are promised, jobs do not get.
  * @throws bad-compute-setting, and what its parts throw
  */
 export async function startComputeRole(context: ComputeStart): Promise<Role> {
-  const { createCapacity, measureResources, startJobProvider } = await import('../compute/index.ts');
-  const { dataFolder, compute } = context;
-  const nodesHere = wholeOf('computeNodesHere', compute, NODES_MAX);
-  const measured = await measureResources({ folder: dataFolder, nodesHere });
+  const compute = await import('../compute/index.ts');
+  const { dataFolder, compute: settings, log } = context;
+  const nodesHere = wholeOf('computeNodesHere', settings, NODES_MAX);
+  const measured = await compute.measureResources({ folder: dataFolder, nodesHere });
   const executors = await openComputeEngines(context);
   const shared: Omit<ComputeContext, 'folder'> = {
     ...context,
-    capacity: createCapacity(resourcesOf(measured, compute)),
+    capacity: compute.createCapacity(resourcesOf(measured, settings)),
     executors,
     fetchContent: contentPort(context.client),
   };
@@ -36,8 +37,26 @@ export async function startComputeRole(context: ComputeStart): Promise<Role> {
     for (const part of [...parts.values()].reverse()) await part.stop();
     for (const executor of executors) await executor.close();
   };
+  const begin = async (name: string, start: (own: ComputeContext) => Promise<ComputePart>) => {
+    parts.set(name, await start({ ...shared, folder: join(context.folder, name) }));
+  };
+  const terms = leaseTermsOf(settings);
+  const { clusterHost: publicHost } = computeSettings(settings);
   try {
-    parts.set('jobs', await startJobProvider({ ...shared, folder: join(context.folder, 'jobs'), policy: jobPolicyOf(compute) }));
+    if (terms !== undefined) {
+      const devices = compute.defaultDevices(shared.capacity.total, terms);
+      await begin('leases', (own) => compute.startLeaseHost(own, { devices }));
+      await begin('health', (own) => compute.startHealth(own));
+      await begin('prober', (own) => compute.startLeaseProber(own));
+    }
+    await begin('jobs', (own) => compute.startJobProvider({ ...own, policy: jobPolicyOf(settings) }));
+    if (publicHost !== '') {
+      const cluster = { publicHost, imageFolder: join(dataFolder, 'images') };
+      await begin('cluster', (own) => compute.startClusterPart(own, cluster)).catch((error) => {
+        const { code, message, hint } = toMillraceError(error);
+        log.warn('clusters-not-served', { code, reason: message, fix: hint });
+      });
+    }
   } catch (error) {
     await stopAll();
     throw error;

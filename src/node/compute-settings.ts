@@ -28,6 +28,15 @@ export const COMPUTE_DEFAULTS = {
   jobKeep: '1d',
   /** `yes`: also runs software of this machine for strangers (jobs with a command and no image). Only where all renters are known. */
   jobCommands: 'no',
+  /** `yes`: leases a quarter of the machine out, as one device; `no`: none. */
+  leases: 'yes',
+  /** Of a device for an hour, in each token; stake behind each lease; the price of one that may be taken back, of the price. */
+  leasePriceStable: '0.02',
+  leasePriceNative: '0.02',
+  leaseCollateral: '1',
+  leaseInterruptible: '50',
+  /** Name or address without a port under which the machines of a cluster reach this one's UDP ports; empty: takes part in none. */
+  clusterHost: '',
   /** Seats that the role `auditor` takes, and seats at the jury that the role `juror` takes. */
   auditorSeats: '4',
   jurorSeats: '2',
@@ -36,6 +45,7 @@ export const COMPUTE_DEFAULTS = {
 const STABLE_DECIMALS = 6;
 const DECIMALS = 18;
 const HOUR = 3600n;
+const PERCENT = 100;
 
 /** All settings, defaults where nothing was set. */
 export function computeSettings(given: ComputeSettings = {}): Record<keyof typeof COMPUTE_DEFAULTS, string> {
@@ -59,6 +69,25 @@ export function jobPolicyOf(given: ComputeSettings | undefined): JobPolicy {
     takesCommands: settings.jobCommands === 'yes',
     jobsMax: wholeOf('jobsMax', given, 10_000),
     keepSeconds: parseDuration(settings.jobKeep),
+  };
+}
+
+/** What the node's devices cost; undefined where it leases none. @throws bad-compute-setting, bad-amount */
+export function leaseTermsOf(
+  given: ComputeSettings | undefined,
+): { stablePrice: bigint; nativePrice: bigint; collateral: bigint; interruptibleBps: number } | undefined {
+  const { leases, leasePriceStable, leasePriceNative, leaseCollateral, leaseInterruptible } = computeSettings(given);
+  if (leases !== 'yes' && leases !== 'no') throw badSetting('leases', leases, 'yes or no');
+  if (leases === 'no') return undefined;
+  const percent = Number(leaseInterruptible);
+  if (!Number.isInteger(percent) || percent < 0 || percent > PERCENT) {
+    throw badSetting('leaseInterruptible', leaseInterruptible, 'a whole number of hundredths of the price, up to 100');
+  }
+  return {
+    stablePrice: parseAmount(leasePriceStable, STABLE_DECIMALS),
+    nativePrice: parseAmount(leasePriceNative, DECIMALS),
+    collateral: parseAmount(leaseCollateral, DECIMALS),
+    interruptibleBps: percent * PERCENT,
   };
 }
 

@@ -57,8 +57,9 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
   const nudge = () => wake();
   const runs = createJobRuns({ ...options, records, executors, strict, onChange: nudge });
   const capable = whatRuns(policy, { executors: executors.map(({ engine }) => engine), isStrict: strict !== undefined });
+  // What devices are promised when this part starts, jobs do not get.
+  const { cpus, memoryBytes, diskBytes } = options.capacity.free();
   const offerUntil = (expiry: number): JobOffer => {
-    const { cpus, memoryBytes, diskBytes } = options.capacity.total;
     const { prices, collateral, wallSecondsMax, spareSeconds } = policy;
     return {
       operatorId,
