@@ -35,18 +35,21 @@ import { cidOfDigest, type Executor, StrictEngine } from '../../src/host/index.t
 import { createLogger, type Logger, silentLogger } from '../../src/log.ts';
 import { approveMeter, depositStake, depositToRails } from '../../src/token/index.ts';
 import { forgeRun } from './compute-cheats-forge.ts';
+import { type Play, playAuditor } from './compute-cheats-players.ts';
 
 export const TOKEN = 10n ** 18n;
 const STABLE = 10n ** 6n;
+/** Chain time between two looks of all agents: less than the shortest time in which something is due. */
+const ROUND_SECONDS = 4;
 const MODULE = readFileSync(join(import.meta.dirname, '../../examples/word-count/word-count.wasm'));
 
 /** How a provider cheats, or not. */
 export interface Cheat {
   /** Segments whose end state is made up; the others are run from there. */
   wrong?: readonly number[];
-  /** States that it hands to nobody. */
+  /** States that it does not hand over. */
   withholds?: readonly number[];
-  /** And not to committees either. */
+  /** Nor to committees. */
   isSilent?: boolean;
   /** The leaf that makes it a canary. */
   canaryLeaf?: number;
@@ -77,6 +80,11 @@ export interface CheatOperator {
 
 /** An operator that audits, serves in committees and judges. */
 export interface Watcher extends CheatOperator {
+  play: Play;
+  /** Whether it takes delivery of states; one that does not is a member of committees all the same. */
+  servesCommittees: boolean;
+  /** What the contracts refused of what it tried. */
+  refusals: string[];
   auditor: Auditor;
   committee: Committee;
   juror: Juror;
@@ -198,6 +206,7 @@ export class CheatNetwork {
       const judge = segmentJudge({ client, signer, engines, fetchContent, folder: join(watcher.folder, 'judged'), log: this.log });
       watcher.juror = openJuror({ client, sender, operatorId, folder: join(watcher.folder, 'juror'), judges: [judge], log: this.log });
     };
+    Object.assign(watcher, { play: 'honest', servesCommittees: true, refusals: [] });
     watcher.reopen();
     watcher.fetch = (request) => watcher.committee.fetch(request) ?? new Response(null, { status: 404 });
     this.watchers.push(watcher);
@@ -256,23 +265,40 @@ export class CheatNetwork {
     for (let round = 0; round < 150; round += 1) {
       if (await isSo()) return;
       for (const { job, provider } of this.#jobs) await this.#pushJob(job, provider);
-      for (const watcher of this.watchers) {
-        await watcher.auditor.tend();
-        await watcher.auditor.settled();
-        await watcher.committee.tend();
-        await watcher.juror.tend();
-        await watcher.juror.settled();
-      }
+      for (const watcher of this.watchers) await this.#pushWatcher(watcher);
       await options.also?.();
-      await this.chain.warp(3);
+      await this.chain.warp(ROUND_SECONDS);
     }
     throw new Error('it did not come to that');
+  }
+
+  async #pushWatcher(watcher: Watcher): Promise<void> {
+    const { auditor, committee, juror, play } = watcher;
+    if (play === 'honest') {
+      await auditor.tend();
+      await auditor.settled();
+    } else {
+      for (const { job } of this.#jobs) {
+        const refused = await playAuditor(this, watcher, { job, play });
+        if (refused !== undefined) watcher.refusals.push(refused);
+      }
+    }
+    if (watcher.servesCommittees) await committee.tend();
+    await juror.tend();
+    await juror.settled();
+  }
+
+  /** Forgets jobs that are over, and lets everybody play honestly again. */
+  rest(): void {
+    this.#jobs.length = 0;
+    for (const watcher of this.watchers) Object.assign(watcher, { play: 'honest', servesCommittees: true, refusals: [] });
   }
 
   /** What a provider's agent does for a committed job: draws, defends, settles. */
   async #pushJob({ jobId, terms, result }: CheatJob, provider: CheatProvider): Promise<void> {
     const { client } = this;
     const { sender } = provider.operator;
+    await provider.relent();
     const [phase, until] = await client.read('computeJobs', 'phaseOf', [jobId]);
     if (phase === PHASE.committed) {
       const time = await client.read('computeJobs', 'seedTimeOf', [jobId]);
@@ -342,9 +368,12 @@ export class CheatProvider {
     return withheld?.leaves.includes(Number(index)) ? new Response(null, { status: 503 }) : undefined;
   }
 
-  /** From now on it hands its states to whoever may have them. */
-  relent(jobId: Hex): void {
-    if (this.#withheld.get(jobId)?.isSilent === false) this.#withheld.delete(jobId);
+  /** Hands a state to nobody until somebody has demanded it on chain; then to the committee. */
+  async relent(): Promise<void> {
+    for (const [jobId, { isSilent }] of this.#withheld) {
+      const demands = await this.network.client.events({ name: 'stateDemands', event: 'CommitteeDrawn' });
+      if (!isSilent && demands.length > 0) this.#withheld.delete(jobId);
+    }
   }
 
   /** Agrees a job, runs it as the cheat says, and commits. */

@@ -1,13 +1,19 @@
 /**
- * Cheaters on real contracts: providers that make states up, withhold them, or commit to another output, and canaries; with the product's own
- * auditors, committees, challengers and jurors, each beside an honest twin. CI runs three of them; `npm run journeys -- --full` all.
+ * Cheaters on real contracts: providers that make states up, withhold them, or commit to another output; auditors that do not look, lie, copy or stay
+ * away; challengers that grieve; with the product's own auditors, committees and jurors, each cheat beside an honest twin. Always: a forged segment
+ * and a withheld state. `npm run journeys -- --full`: all.
  */
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import { type CheatJob, CheatNetwork, type CheatProvider } from './compute-cheats-network.ts';
+import { after, afterEach, before, test } from 'node:test';
+import { openCanary } from '../../src/compute/audit/canary.ts';
+import { challengeRoot, openCaseAgent } from '../../src/compute/audit/case-agent.ts';
+import { commitStates } from '../../src/compute/verify/commitment.ts';
+import { type CheatJob, CheatNetwork, type CheatProvider, TOKEN, type Watcher } from './compute-cheats-network.ts';
+import { randomWord } from './compute-cheats-players.ts';
 
 const OUTCOME = { right: 1, guilty: 2, late: 3, canary: 4, notAudited: 5 };
-const FULL = process.env.MILLRACE_FULL === '1';
+const REPLAYED = 2;
+const long = { skip: process.env.MILLRACE_FULL === '1' ? false : 'a long one: npm run journeys -- --full compute-cheats' };
 
 let network: CheatNetwork;
 let provider: CheatProvider;
@@ -18,23 +24,218 @@ before(async () => {
   for (let count = 0; count < 6; count += 1) await network.addWatcher();
   await network.chain.warp(2);
 });
+afterEach(() => network.rest());
 after(() => network?.stop());
 
 const outcomes = (...jobs: CheatJob[]) => Promise.all(jobs.map((job) => network.outcomeOf(job)));
-const collateralOf = (): Promise<bigint> =>
-  network.client.read('stakeVault', 'lockedOfModule', [provider.operator.operatorId, network.client.address('computeJobs')]);
 
-test('a made-up segment is found, brought before the jury and slashed, and its honest twin is paid', async () => {
-  const before = await collateralOf();
+async function settlementOf({ jobId }: CheatJob) {
+  const [settled] = await network.client.events({ name: 'computeJobs', event: 'JobSettled', args: { jobId } });
+  assert.ok(settled !== undefined);
+  return settled.args;
+}
+
+const punishedIn = async ({ jobId }: CheatJob) =>
+  (await network.client.events({ name: 'auditors', event: 'AuditorPunished', args: { jobId } })).map(({ args }) => args);
+
+/** Everybody who plays in a job: its auditors are drawn among all watchers, so all play alike. */
+function everybody(play: Watcher['play']): void {
+  for (const watcher of network.watchers) watcher.play = play;
+}
+
+test('a made-up segment is judged and slashed, withheld states convict, and the honest twin is paid', async () => {
   const honest = await provider.commitJob({}, { segments: 2 });
-  const forged = await provider.commitJob({ wrong: [1] }, { segments: 2 });
-  await network.work(() => network.isSettled(honest, forged));
-  assert.deepEqual(await outcomes(honest, forged), [OUTCOME.right, OUTCOME.guilty]);
-  const [settled] = await network.client.events({ name: 'computeJobs', event: 'JobSettled', args: { jobId: forged.jobId } });
-  assert.equal(settled?.args.slashed, forged.terms.collateral);
-  assert.equal(settled?.args.paid, 0n);
-  const [paid] = await network.client.events({ name: 'computeJobs', event: 'JobSettled', args: { jobId: honest.jobId } });
-  assert.ok((paid?.args.paid ?? 0n) > 0n && paid?.args.slashed === 0n);
-  assert.equal(paid?.args.evidence, 2, 'the receipt says that it was replayed');
-  assert.equal(await collateralOf(), before);
+  const forged = await provider.commitJob({ wrong: [1] }, { segments: 2, auditors: 1 });
+  const silent = await provider.commitJob({ withholds: [1], isSilent: true }, { segments: 2, auditors: 1 });
+  await network.work(() => network.isSettled(honest, forged, silent));
+  assert.deepEqual(await outcomes(honest, forged, silent), [OUTCOME.right, OUTCOME.guilty, OUTCOME.guilty]);
+  for (const cheat of [forged, silent]) {
+    const { slashed, paid } = await settlementOf(cheat);
+    assert.deepEqual([slashed, paid], [cheat.terms.collateral, 0n]);
+    assert.deepEqual(await punishedIn(cheat), []);
+  }
+  const { slashed, paid, evidence } = await settlementOf(honest);
+  assert.ok(paid > 0n && slashed === 0n && evidence === REPLAYED);
 });
+
+test('whole forgeries, a wrong first state, a wrong output, and agents that are killed after every step', long, async () => {
+  const all = await provider.commitJob({ wrong: [0, 1, 2, 3] }, { auditors: 1 });
+  const output = await provider.commitJob({ isOutputWrong: true }, { auditors: 1 });
+  const honest = await provider.commitJob({}, { auditors: 1 });
+  const reopen = async () => {
+    for (const watcher of network.watchers) watcher.reopen();
+  };
+  await network.work(() => network.isSettled(all, output, honest), { also: reopen });
+  assert.deepEqual(await outcomes(all, output, honest), [OUTCOME.guilty, OUTCOME.guilty, OUTCOME.right]);
+  assert.deepEqual(await punishedIn(honest), []);
+});
+
+test(
+  'a state that is handed to the committee alone is replayed: honest work is paid, forged work is not, and one silent member changes nothing',
+  long,
+  async () => {
+    (network.watchers[0] as Watcher).servesCommittees = false;
+    const honest = await provider.commitJob({ withholds: [1] }, { segments: 2, auditors: 1 });
+    const forged = await provider.commitJob({ withholds: [1], wrong: [1] }, { segments: 2, auditors: 1 });
+    await network.work(() => network.isSettled(honest, forged));
+    assert.deepEqual(await outcomes(honest, forged), [OUTCOME.right, OUTCOME.guilty]);
+    const delivered = await network.client.events({ name: 'stateDemands', event: 'StateDelivered' });
+    assert.ok(delivered.length >= 2);
+  },
+);
+
+test('a canary convicts auditors that do not look, and pays those that do', long, async () => {
+  const watched = await provider.commitJob({ canaryLeaf: 1 }, { segments: 2 });
+  const open = (job: CheatJob) => async () => {
+    const { terms, result, commitment, salt } = job;
+    await openCanary(network.renter.sender, { terms, result, commitment, canary: { salt, leaf: 1 } }).catch(() => {});
+  };
+  await network.work(() => network.isSettled(watched), { also: open(watched) });
+  assert.deepEqual(await outcomes(watched), [OUTCOME.canary]);
+  assert.deepEqual(await punishedIn(watched), []);
+  network.rest();
+  everybody('rubber-stamp');
+  const stamped = await provider.commitJob({ canaryLeaf: 1 }, { segments: 2 });
+  await network.work(() => network.isSettled(stamped), { also: open(stamped) });
+  const punished = await punishedIn(stamped);
+  assert.deepEqual(
+    punished.map(({ lied }) => lied),
+    [true, true],
+  );
+  const { slashed } = await settlementOf(stamped);
+  assert.equal(slashed, 0n, 'a provider that plays along loses nothing');
+});
+
+test('an operator cannot call its own forgery a canary', long, async () => {
+  const forged = await provider.commitJob({ wrong: [0] }, { segments: 2, auditors: 1, flagSeal: randomWord() });
+  const canary = { salt: randomWord(), leaf: 1 };
+  const attempts: string[] = [];
+  const also = async () => {
+    const sending = openCanary(provider.operator.sender, { ...forged, canary });
+    await sending.catch((error: { code: string }) => attempts.push(error.code));
+  };
+  await network.work(() => network.isSettled(forged), { also });
+  assert.ok(attempts.includes('not-a-canary') && !attempts.some((code) => code === 'unexpected'));
+  assert.deepEqual(await outcomes(forged), [OUTCOME.guilty]);
+});
+
+test('a copied seal opens nothing, and who only copies is punished for silence', long, async () => {
+  const [copier] = network.watchers as [Watcher];
+  copier.play = 'copier';
+  let job = await provider.commitJob({}, { segments: 2, auditors: 3, challengeSeconds: 30 });
+  for (let attempt = 0; attempt < 8; attempt += 1) {
+    await network.work(() => network.isSettled(job));
+    if (copier.refusals.length > 0) break;
+    job = await provider.commitJob({}, { segments: 2, auditors: 3, challengeSeconds: 30 });
+  }
+  assert.ok(copier.refusals.every((code) => code === 'wrong-opening') && copier.refusals.length > 0, copier.refusals.join());
+  const punished = await punishedIn(job);
+  assert.deepEqual(
+    punished.map(({ auditor, lied }) => [auditor, lied]),
+    [[copier.operatorId, false]],
+  );
+  assert.deepEqual(await outcomes(job), [OUTCOME.right]);
+});
+
+test('an auditor that lies about honest work loses its bond to the provider, which is paid', long, async () => {
+  everybody('liar');
+  const job = await provider.commitJob({}, { segments: 2, auditors: 1 });
+  await network.work(() => network.isSettled(job));
+  assert.deepEqual(await outcomes(job), [OUTCOME.right]);
+  const [ended] = await network.client.events({ name: 'jobDisputes', event: 'CaseEnded', args: { jobId: job.jobId } });
+  const beneficiary = await network.client.read('operators', 'beneficiaryOf', [provider.operator.operatorId]);
+  assert.equal(ended?.args.bondTo, beneficiary);
+});
+
+test(
+  'where all drawn auditors collude, one honest holder of another commitment finds the segment by bisection and convicts',
+  long,
+  async () => {
+    everybody('rubber-stamp');
+    const { client } = network;
+    const challenger = await network.addOperator();
+    const forged = await provider.commitJob({ wrong: [2] }, { segments: 4, auditors: 2, challengeSeconds: 120 });
+    const honest = await provider.commitJob({}, { segments: 4, auditors: 2, challengeSeconds: 120 });
+    const mine = commitStates(
+      forged.terms.specHash,
+      honest.commitment.leaves.map(({ stateHash }) => stateHash),
+    );
+    const agent = openCaseAgent({ client, sender: challenger.sender, commitmentOf: () => mine, log: network.log });
+    let caseId: bigint | undefined;
+    const also = async () => {
+      caseId ??= await challengeRoot(client, { sender: challenger.sender, jobId: forged.jobId, root: mine.root }).catch(() => undefined);
+      await agent.tend();
+    };
+    await network.work(() => network.isSettled(forged, honest), { also });
+    assert.deepEqual(await outcomes(forged, honest), [OUTCOME.guilty, OUTCOME.right]);
+    const { segment } = await client.read('jobDisputes', 'caseOf', [caseId as bigint]);
+    assert.equal(segment, 2);
+    const liars = await punishedIn(forged);
+    assert.deepEqual(
+      liars.map(({ lied }) => lied),
+      [true, true],
+      'auditors that replayed the segment and found it right have lied',
+    );
+  },
+);
+
+test('a griefing challenger loses its bond: with a root of noise, and by letting its time pass', long, async () => {
+  const { client } = network;
+  const [noisy, lazy] = [await network.addOperator(), await network.addOperator()];
+  const job = await provider.commitJob({}, { segments: 2, auditors: 1, challengeSeconds: 120 });
+  const noise = commitStates(
+    job.terms.specHash,
+    job.commitment.leaves.map(({ stateHash }, index) => (index === 0 ? stateHash : randomWord())),
+  );
+  const agent = openCaseAgent({ client, sender: noisy.sender, commitmentOf: () => noise, log: network.log });
+  const opened = new Map<Watcher['sender'], bigint>();
+  const also = async () => {
+    for (const { sender } of [noisy, lazy]) {
+      if (opened.has(sender)) continue;
+      const root = sender === noisy.sender ? noise.root : randomWord();
+      const caseId = await challengeRoot(client, { sender, jobId: job.jobId, root }).catch(() => undefined);
+      if (caseId !== undefined) opened.set(sender, caseId);
+    }
+    await agent.tend();
+  };
+  await network.work(() => network.isSettled(job), { also });
+  assert.deepEqual(await outcomes(job), [OUTCOME.right]);
+  assert.equal(opened.size, 2);
+  const ended = await client.events({ name: 'jobDisputes', event: 'CaseEnded', args: { jobId: job.jobId } });
+  const beneficiary = await client.read('operators', 'beneficiaryOf', [provider.operator.operatorId]);
+  assert.deepEqual(
+    ended.map(({ args }) => args.bondTo),
+    [beneficiary, beneficiary],
+  );
+});
+
+test(
+  'an operator that lets its time pass is convicted, and who challenges its own forgery loses more than half of the collateral',
+  long,
+  async () => {
+    const { client, faucet } = network;
+    everybody('rubber-stamp');
+    const friend = await network.addOperator();
+    const idle = await network.addProvider();
+    idle.cases.tend = async () => {};
+    await network.chain.warp(2);
+    const job = await idle.commitJob({ wrong: [0] }, { segments: 2, auditors: 1, challengeSeconds: 120 });
+    const stake = async () => (await client.read('stakeVault', 'stakeOf', [idle.operator.operatorId])) as bigint;
+    const before = await stake();
+    const money = () => client.read('rails', 'balanceOf', [client.address('networkToken'), friend.signer.address]);
+    const [cash, own] = [await money(), before];
+    let caseId: bigint | undefined;
+    const also = async () => {
+      caseId ??= await challengeRoot(client, { sender: friend.sender, jobId: job.jobId, root: randomWord() }).catch(() => undefined);
+      const { state, moveUntil } = await client.read('jobDisputes', 'caseOf', [caseId ?? 0n]);
+      const isOut = state > 0 && state < 6 && (await client.now()) >= BigInt(moveUntil);
+      if (isOut) await faucet.send({ contract: 'jobDisputes', functionName: 'expire', args: [caseId as bigint] });
+    };
+    await network.work(() => network.isSettled(job), { also });
+    assert.deepEqual(await outcomes(job), [OUTCOME.guilty]);
+    const lost = own - (await stake());
+    assert.equal(lost, job.terms.collateral);
+    const gained = (await money()) - cash;
+    assert.ok(gained * 2n <= lost, `${gained} of ${lost} came back; ${TOKEN} is one token`);
+  },
+);
