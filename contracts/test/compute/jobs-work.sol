@@ -24,8 +24,13 @@ library JobWork {
         return sha256(abi.encode(specHash, segment, state));
     }
 
+    /// As it is handed over (StrictState): no memory, and four globals which hold the state.
+    function fileOf(bytes32 state) internal pure returns (bytes memory) {
+        return abi.encodePacked("MRST", bytes1(0), bytes4(0), bytes4(0x04000000), bytes4(0), state, bytes4(0));
+    }
+
     function hashOf(bytes32 state) internal pure returns (bytes32) {
-        return sha256(abi.encode(state));
+        return sha256(abi.encodePacked("millrace strict state 1", bytes2(0), bytes4(0), bytes4(0x04000000), state, bytes4(0)));
     }
 
     /// A run of T segments of which `wrong` is made up (NONE: honest) and the rest goes on from there.
