@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { createReadStream, mkdirSync, rmSync } from 'node:fs';
+import { createReadStream, mkdirSync, rmSync, statfsSync } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -33,7 +33,10 @@ const REPOSITORY = 'localhost/millrace';
 const JOB_UID_FIRST = 1_900_000_000;
 const JOB_UIDS = 1 << 24;
 const POLL_MS = 150;
+const SILENCE_MS = 400;
+const MANAGER_PATIENCE_MS = 60_000;
 const COPY_TIMEOUT_MS = 60_000;
+const BLOCK_BYTES = 4096;
 const NOT_FOUND = 404;
 /** What a shell answers when there is no such program. */
 const NO_PROGRAM = 127;
@@ -113,18 +116,21 @@ export class SwarmExecutor implements Executor {
     this.#count += 1;
     const folder = join(this.#ownFolder, String(this.#count));
     mkdirSync(folder, { recursive: true, mode: 0o711 });
+    const release = await this.#options.holdFolder?.(folder, job.limits.diskBytes);
     for (const name of ['output', 'tmp']) await run('mkdir', ['-m', '1777', join(folder, name)]);
-    if (job.inputFolder !== undefined) await run('cp', ['-a', job.inputFolder, join(folder, 'input')], { timeout: COPY_TIMEOUT_MS });
+    const input = job.inputFolder === undefined ? undefined : `${folder}-input`;
+    if (input !== undefined) await run('cp', ['-a', job.inputFolder as string, input], { timeout: COPY_TIMEOUT_MS });
     const watch = new JobWatch(job.limits, options, this.#stop.signal);
     let service: Docker.Service | undefined;
     try {
-      const created = await this.#manager.createService(serviceOf(job, folder, String(this.#count)));
+      const created = await this.#manager.createService(serviceOf(job, { folder, input, number: String(this.#count) }));
       service = this.#manager.getService(created.id);
       return await this.#attend({ job, service, watch, folder });
     } finally {
       watch.end();
       await service?.remove().catch(() => {});
-      rmSync(folder, { recursive: true, force: true });
+      await release?.();
+      for (const each of [folder, `${folder}-input`]) rmSync(each, { recursive: true, force: true });
     }
   }
 
@@ -132,7 +138,7 @@ export class SwarmExecutor implements Executor {
     const { job, service, watch, folder } = parts;
     const [stdout, stderr] = [new PassThrough(), new PassThrough()];
     const killed = new AbortController();
-    let sizeBytes = 0;
+    const disk = watchFolder(folder, job.limits.diskBytes, this.#options.holdFolder !== undefined);
     watch.attend({
       stdout,
       stderr,
@@ -140,10 +146,7 @@ export class SwarmExecutor implements Executor {
         killed.abort();
         void service.remove().catch(() => {});
       },
-      isDiskFull: () => {
-        void sizeOf(folder).then((found) => (sizeBytes = found));
-        return sizeBytes > job.limits.diskBytes;
-      },
+      isDiskFull: () => disk.isOver(),
     });
     const task = await this.#followTask(service, { stdout, stderr, signal: killed.signal });
     stdout.end();
@@ -162,7 +165,7 @@ export class SwarmExecutor implements Executor {
     return await watch.conclude({
       code: exitCodeOf(task),
       usage: usage as never,
-      isDiskFull: (await sizeOf(folder)) > job.limits.diskBytes,
+      isDiskFull: await disk.isFull(),
       collect,
     });
   }
@@ -173,14 +176,17 @@ export class SwarmExecutor implements Executor {
     { stdout, stderr, signal }: { stdout: PassThrough; stderr: PassThrough; signal: AbortSignal },
   ): Promise<Task | undefined> {
     let logs: Promise<void> | undefined;
+    let answeredAtMs = systemClock.nowMs();
     for (;;) {
       if (signal.aborted) return undefined;
       const filters = JSON.stringify({ service: [service.id] });
-      const tasks = (await this.#manager.listTasks({ filters }).catch(() => [])) as unknown as Task[];
-      const task = tasks.sort((one, other) => (one.CreatedAt < other.CreatedAt ? 1 : -1))[0];
+      const tasks = (await this.#manager.listTasks({ filters }).catch(() => undefined)) as unknown as Task[] | undefined;
+      if (tasks !== undefined) answeredAtMs = systemClock.nowMs();
+      else if (systemClock.nowMs() - answeredAtMs > MANAGER_PATIENCE_MS) throw sandboxFailed(this.engine, 'the manager does not answer');
+      const task = tasks?.sort((one, other) => (one.CreatedAt < other.CreatedAt ? 1 : -1))[0];
       if (task !== undefined && STARTED.has(task.Status.State)) logs ??= this.#copyLogs(service, stdout, stderr, signal);
       if (task !== undefined && OVER.has(task.Status.State)) {
-        await Promise.race([logs, systemClock.sleep(2_000)]);
+        await Promise.race([logs, silence([stdout, stderr])]);
         return task;
       }
       await systemClock.sleep(POLL_MS);
@@ -193,7 +199,6 @@ export class SwarmExecutor implements Executor {
     if (stream === undefined) return;
     signal.addEventListener('abort', () => (stream as PassThrough).destroy(), { once: true });
     this.#manager.modem.demuxStream(stream, stdout, stderr);
-    // A finished service keeps its log open: silence after the end is its end.
     await new Promise<void>((resolve) =>
       stream
         .once('end', resolve)
@@ -228,10 +233,13 @@ export class SwarmExecutor implements Executor {
         continue;
       }
       report.version = info.ServerVersion;
+      const bridges = await engine.listNetworks({ filters: JSON.stringify({ driver: ['bridge'] }) });
       const security: string[] = info.SecurityOptions ?? [];
       const needs: [boolean, string, string][] = [
         [info.Swarm?.LocalNodeState === 'active', 'is in no swarm', 'docker swarm init, docker swarm join.'],
         [index > 0 || info.Swarm?.ControlAvailable === true, 'is no manager', 'Name a manager’s socket first.'],
+        // A service can be given networks, but not be refused the default one.
+        [!bridges.some(({ Name }) => Name === 'bridge'), 'gives its tasks a network', 'Start it with --bridge none.'],
         [info.PidsLimit === true && info.MemoryLimit === true, 'has no limits of memory and processes', 'Give it control groups.'],
         [
           security.some((each) => /name=seccomp,profile=(?!unconfined)/.test(each)),
@@ -242,10 +250,18 @@ export class SwarmExecutor implements Executor {
       for (const [isThere, what, fix] of needs) if (!isThere) report.missing.push({ what: `the engine at ${name} ${what}`, fix });
     }
     if (report.missing.length === 0) await this.#sweep();
+    if (this.#options.holdFolder === undefined) {
+      report.missing.push({
+        what: 'what jobs write to the shared folder is measured only, not held',
+        fix: 'Share a file system with project quotas, and give the node the means to set them (holdFolder).',
+      });
+    }
     report.isolation = [
-      'no network, no capabilities, a read-only root, a user that owns nothing',
+      'no network (the engines have none to give), no capabilities, a read-only root, a user that owns nothing',
       'the engines’ own default filter of system calls',
-      'what is written is measured five times a second',
+      this.#options.holdFolder === undefined
+        ? 'what is written is measured five times a second'
+        : 'a folder of hard size for what is written',
     ];
     report.takesForeign = report.missing.length === 0;
     return report;
@@ -264,26 +280,32 @@ export class SwarmExecutor implements Executor {
   }
 }
 
+/** The log of a service that is over stays open: silence is its end. */
+async function silence(streams: readonly PassThrough[]): Promise<void> {
+  let spokeAtMs = systemClock.nowMs();
+  for (const stream of streams) stream.on('data', () => (spokeAtMs = systemClock.nowMs()));
+  while (systemClock.nowMs() - spokeAtMs < SILENCE_MS) await systemClock.sleep(POLL_MS / 3);
+}
+
 /** A job of Swarm: one completion, no second try of its own, on any machine. */
-function serviceOf(job: Job, folder: string, number: string): Docker.CreateServiceOptions {
+function serviceOf(job: Job, place: { folder: string; input: string | undefined; number: string }): Docker.CreateServiceOptions {
   const { limits, argv } = job;
   const user = JOB_UID_FIRST + Math.floor(Math.random() * JOB_UIDS);
-  const bind = (name: string, target: string, isReadOnly: boolean) => ({
+  const bind = (source: string, target: string, isReadOnly: boolean) => ({
     Type: 'bind',
-    Source: join(folder, name),
+    Source: source,
     Target: target,
     ReadOnly: isReadOnly,
   });
-  const mounts = [bind('output', '/output', false), bind('tmp', '/tmp', false)];
-  if (job.inputFolder !== undefined) mounts.push(bind('input', '/input', true));
+  const mounts = [bind(join(place.folder, 'output'), '/output', false), bind(join(place.folder, 'tmp'), '/tmp', false)];
+  if (place.input !== undefined) mounts.push(bind(place.input, '/input', true));
   return {
-    Name: `millrace-${ownerTag()}-${number}`,
+    Name: `millrace-${ownerTag()}-${place.number}`,
     Labels: { [OWNER_LABEL]: ownerTag() },
     Mode: { ReplicatedJob: { MaxConcurrent: 1, TotalCompletions: 1 } },
     EndpointSpec: { Mode: 'dnsrr' },
     TaskTemplate: {
       RestartPolicy: { Condition: 'none' },
-      Networks: [{ Target: 'none' }],
       LogDriver: { Name: 'json-file', Options: { 'max-size': String(limits.outputBytes + (1 << 20)), 'max-file': '2' } },
       Resources: {
         Limits: { NanoCPUs: Math.round(limits.cpus * 1e9), MemoryBytes: limits.memoryBytes, Pids: limits.processes },
@@ -340,13 +362,49 @@ async function importInto(engine: Docker, path: string, digest: string): Promise
   });
 }
 
-/** Bytes that files take on the disk. */
-async function sizeOf(folder: string): Promise<number> {
+interface FolderWatch {
+  /** For folders without a hard size: whether it was over its limit when it was last measured. */
+  isOver(): boolean;
+  isFull(): Promise<boolean>;
+}
+
+/** A folder of hard size is full when nothing is left; another one is measured, one measurement at a time. */
+function watchFolder(folder: string, bytesMax: number, isHeld: boolean): FolderWatch {
+  if (isHeld) {
+    return {
+      isOver: () => false,
+      isFull: async () => {
+        const { bavail, ffree } = statfsSync(folder);
+        return bavail === 0 || ffree === 0;
+      },
+    };
+  }
+  let [isOver, isMeasuring] = [false, false];
+  const measure = async () => {
+    if (!isMeasuring) {
+      isMeasuring = true;
+      isOver = (await sizeOf(folder, bytesMax)) > bytesMax;
+      isMeasuring = false;
+    }
+    return isOver;
+  };
+  return {
+    isOver: () => {
+      void measure();
+      return isOver;
+    },
+    isFull: measure,
+  };
+}
+
+/** Bytes that files take on the disk, each a block at least; counted no further than beyond the limit. */
+async function sizeOf(folder: string, bytesMax: number): Promise<number> {
   let sum = 0;
   for (const name of await readdir(folder).catch(() => [])) {
+    if (sum > bytesMax) break;
     const path = join(folder, name);
     const stats = await lstat(path).catch(() => undefined);
-    sum += stats?.isDirectory() ? await sizeOf(path) : (stats?.blocks ?? 0) * 512;
+    sum += stats?.isDirectory() ? await sizeOf(path, bytesMax) : Math.max((stats?.blocks ?? 0) * 512, BLOCK_BYTES);
   }
   return sum;
 }

@@ -3,7 +3,7 @@
  * docker.io, started by hand without systemd). They share this machine's processors, disk and kernel; their networks are their own.
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -32,6 +32,7 @@ export interface TestHosts {
 
 const ENGINE_PATIENCE_MS = 40_000;
 const HUB = 'crhub';
+const PROCESSOR_SHARES = 16;
 
 /** What of {@link startHosts} is missing on this machine, as a reason to skip; undefined when nothing is. */
 export function missingForHosts(programs: readonly string[] = ['dockerd', 'ip', 'nsenter', 'wg']): string | undefined {
@@ -63,6 +64,7 @@ export async function startHosts(folder: string, count: number, subnet = '10.77.
         spawnSync('ip', ['netns', 'delete', name]);
       }
       for (const host of hosts) unmountBelow(host.folder);
+      for (const { name } of hosts) spawnSync('sh', ['-c', `rmdir /sys/fs/cgroup/cpu/${name}/* /sys/fs/cgroup/*/${name} 2>/dev/null`]);
     },
   };
 }
@@ -82,8 +84,9 @@ function makeHost(parts: { folder: string; bridge: string; tag: string; subnet: 
   ip('-n', name, 'address', 'add', `${subnet}.${number}/24`, 'dev', 'up0');
   ip('-n', name, 'link', 'set', 'up0', 'up');
   const socketPath = join(folder, 'docker.sock');
+  const enter = `for group in ${groupsOf(name).join(' ')}; do echo $$ >$group/cgroup.procs; done; exec "$@"`;
   // Not `ip netns exec`, which hides the control groups from what it runs.
-  const prefix = ['nsenter', `--net=/run/netns/${name}`, '--'];
+  const prefix = ['sh', '-c', enter, name, 'nsenter', `--net=/run/netns/${name}`, '--'];
   let engine: ChildProcess | undefined;
   return {
     name,
@@ -98,7 +101,7 @@ function makeHost(parts: { folder: string; bridge: string; tag: string; subnet: 
       const options = [
         ...['--data-root', join(folder, 'docker'), '--exec-root', join(folder, 'run'), '--pidfile', join(folder, 'docker.pid')],
         ...['-H', `unix://${socketPath}`, '--bridge', 'none', '--iptables=false', '--ip-forward=false'],
-        ...['--exec-opt', 'native.cgroupdriver=cgroupfs', '--storage-driver', 'overlay2'],
+        ...['--exec-opt', 'native.cgroupdriver=cgroupfs', '--cgroup-parent', `/${name}`, '--storage-driver', 'overlay2'],
         ...further,
       ];
       const [program, ...first] = prefix as [string, ...string[]];
@@ -110,6 +113,18 @@ function makeHost(parts: { folder: string; bridge: string; tag: string; subnet: 
       killAll(name);
     },
   };
+}
+
+/**
+ * The control group (version 1) in which all of a machine's processes are: it weighs as much as {@link PROCESSOR_SHARES} other processes of this
+ * machine together. Containers would weigh as much as one otherwise, all together, beside whatever else runs here.
+ */
+function groupsOf(name: string): string[] {
+  const group = `/sys/fs/cgroup/cpu/${name}`;
+  if (!existsSync('/sys/fs/cgroup/cpu/cpu.shares')) return [];
+  mkdirSync(group, { recursive: true });
+  writeFileSync(`${group}/cpu.shares`, String(PROCESSOR_SHARES * 1024));
+  return [group];
 }
 
 /** Every process in the machine's network, and in the networks of the containers that its engine started. */

@@ -4,9 +4,10 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, test } from 'node:test';
 import { linuxPrograms } from '../../src/host/abuse.cases.ts';
 import { executorCases } from '../../src/host/executor.cases.ts';
+import { mountMemory, unmountMemory } from '../../src/host/memory-mount.ts';
 import { makeRootArchive } from '../../src/host/root-file-system.cases.ts';
 import { dockerFilter } from '../../src/host/seccomp-filter.ts';
 import { openSwarmExecutor } from '../../src/host/swarm.ts';
@@ -23,7 +24,7 @@ if (missing !== undefined) {
   const sharedFolder = join(folder, 'exchange');
   let hosts: TestHosts;
 
-  before(async () => {
+  const ready = (async () => {
     execFileSync('chmod', ['755', folder]);
     mkdirSync(sharedFolder, { mode: 0o711 });
     const profile = join(folder, 'filter.json');
@@ -36,19 +37,38 @@ if (missing !== undefined) {
     docker(manager.socketPath, 'swarm', 'init', '--advertise-addr', manager.address);
     const token = docker(manager.socketPath, 'swarm', 'join-token', '-q', 'worker');
     docker(worker.socketPath, 'swarm', 'join', '--token', token, '--advertise-addr', worker.address, `${manager.address}:2377`);
-  });
+  })();
   after(async () => {
     await hosts.close();
     rmSync(folder, { recursive: true, force: true });
   });
 
   const sockets = () => hosts.hosts.map(({ socketPath }) => socketPath);
-  const openFarm = () => openSwarmExecutor({ sockets: sockets(), sharedFolder });
+  const openFarm = async () => {
+    await ready;
+    const holdFolder = async (path: string, sizeBytes: number) => {
+      await mountMemory(path, sizeBytes);
+      return () => unmountMemory(path);
+    };
+    return await openSwarmExecutor({ sockets: sockets(), sharedFolder, holdFolder });
+  };
 
   executorCases('a farm of two machines under Docker Swarm', async () => {
     const executor = await openFarm();
     const image = await executor.importImage(makeRootArchive(folder));
-    return { executor, ...linuxPrograms(image), leftovers: () => [] };
+    const programs = linuxPrograms(image);
+    return {
+      executor,
+      ...programs,
+      attack: (attack, port) => {
+        const program = programs.attack(attack, port);
+        // A farm does not tell its manager how often a process was refused: the bomb is seen to last until its time is over.
+        return attack === 'fork bomb' && typeof program !== 'string'
+          ? { ...program, reasons: [...program.reasons, 'wall-exceeded'] }
+          : program;
+      },
+      leftovers: () => [],
+    };
   });
 
   test('a job whose machine is lost runs on the other one', async (context) => {
@@ -62,7 +82,7 @@ if (missing !== undefined) {
         .trim()
         .split('\n')
         .filter(Boolean);
-    // Two jobs, one to each machine as Swarm spreads them; both wait for a word in the shared folder’s place: a file of their own.
+    // Two jobs: Swarm gives one to each machine.
     const argv = ['/bin/sh', '-c', 'echo started; sleep 25; echo done'];
     const runs = [0, 1].map(() =>
       executor.run({ image, argv, limits, trust: 'foreign' }, { onLog: ({ bytes }) => said.push(Buffer.from(bytes).toString()) }),
