@@ -4,7 +4,7 @@ import { MillraceError } from '../errors.ts';
 import { badJob, sandboxFailed } from './executor.ts';
 import { KNOWN_ANSWER, KNOWN_ANSWER_INPUT, KNOWN_ANSWER_MEMORY_BYTES, knownAnswerModule } from './strict-known-answer.ts';
 import { makeStrict, type StrictModule } from './strict-module.ts';
-import type { StrictEnd } from './strict-state.ts';
+import { checkGlobals, decodeStrictState, type StrictEnd } from './strict-state.ts';
 
 /** What a strict job may use. */
 export interface StrictLimits {
@@ -106,6 +106,7 @@ export class StrictEngine {
     const { module, input, segments, limits } = program;
     checkLimits(limits);
     const strict = makeStrict(module, limits.memoryBytes);
+    if (from !== undefined) checkGlobals(decodeStrictState(from.state, limits.memoryBytes), strict.globals);
     const worker = new StrictWorker({ module: strict.bytes, globals: strict.globals, fuel: limits.fuelPerSegment }, limits.wallSeconds);
     const ask = async (question: StrictQuestion) => {
       const answer = await worker.ask(question);

@@ -1,5 +1,6 @@
 import { createHash, hash } from 'node:crypto';
 import { MillraceError } from '../errors.ts';
+import { VALUE_TYPES } from './strict-instructions.ts';
 
 /** How a strict job stands: going on, or ended for ever because it trapped, ran out of fuel, or called too deep. */
 export const STRICT_ENDS = ['running', 'trap', 'fuel', 'depth'] as const;
@@ -104,6 +105,17 @@ export function decodeStrictState(bytes: Uint8Array, memoryBytes: number): Stric
     pages.set(page, content);
   }
   return { end, globals: view.subarray(HEADER_BYTES, pagesAt), pageCount, pages };
+}
+
+/**
+ * Refuses a state whose globals are not those of a module, in number and type.
+ * @throws bad-state
+ */
+export function checkGlobals({ end, globals }: StrictState, types: readonly (keyof typeof VALUE_TYPES)[]): void {
+  const due = end === 'running' ? types : [];
+  const isDue = due.every((type, order) => globals[order * GLOBAL_BYTES] === VALUE_TYPES[type]);
+  if (globals.length !== due.length * GLOBAL_BYTES || !isDue)
+    throw badState(`it has ${globals.length / GLOBAL_BYTES} globals, not those of the module`);
 }
 
 function pageNumber(page: number): Uint8Array {

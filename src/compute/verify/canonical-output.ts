@@ -12,22 +12,32 @@ export type JobEnd = `exit ${number}` | 'trap' | 'fuel' | 'depth';
 const TEXT_BYTES_MAX = 64 << 20;
 
 /**
- * The digest of a run, equal for runs that the specification calls equal: SHA-256 of the canonical JSON of `{end, outputs: [{path, sha256,
+ * What is compared of a run, equal for runs that the specification calls equal: the canonical JSON of `{end, outputs: [{path, sha256,
  * sizeBytes}]}`, sorted by path, each file as the specification's canonicaliser leaves it. Files that `spec.outputs` does not name do not
- * count, where it names any.
- * @param options.folder where the files lie, each under its CID.
+ * count, where it names any. Its SHA-256 is the output digest of a job, and the state hash of a whole one.
+ * @param run.folder where the files lie, each under its CID.
  */
-export async function digestRun(
+export async function describeRun(
   spec: Pick<JobSpec, 'canonicaliser' | 'outputs'>,
   { end, artefacts, folder }: { end: JobEnd; artefacts: readonly Artefact[]; folder: string },
-): Promise<Hex> {
+): Promise<Uint8Array> {
   const counted = artefacts.filter(({ path }) => spec.outputs.length === 0 || spec.outputs.includes(path));
   const outputs: { path: string; sha256: string; sizeBytes: number }[] = [];
   for (const { path, cid } of [...counted].sort((one, other) => (one.path < other.path ? -1 : 1))) {
     const bytes = canonicalise(spec.canonicaliser, await readFile(join(folder, cid)));
     outputs.push({ path, sha256: createHash('sha256').update(bytes).digest('hex'), sizeBytes: bytes.length });
   }
-  return `0x${createHash('sha256').update(canonicalJson({ end, outputs })).digest('hex')}`;
+  return Buffer.from(canonicalJson({ end, outputs }));
+}
+
+/** SHA-256 of what is compared of a run ({@link describeRun}). */
+export async function digestRun(
+  spec: Pick<JobSpec, 'canonicaliser' | 'outputs'>,
+  run: { end: JobEnd; artefacts: readonly Artefact[]; folder: string },
+): Promise<Hex> {
+  return `0x${createHash('sha256')
+    .update(await describeRun(spec, run))
+    .digest('hex')}`;
 }
 
 /**

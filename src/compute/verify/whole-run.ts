@@ -5,7 +5,7 @@ import { type Hex, hexToBytes } from 'viem';
 import { writeFileDurably } from '../../durable-file.ts';
 import { type Artefact, type Executor, errorOfResult, type Job } from '../../host/index.ts';
 import { hostLimits, type JobSpec, specHash } from '../spec/job-spec.ts';
-import { digestRun, type JobEnd } from './canonical-output.ts';
+import { describeRun, type JobEnd } from './canonical-output.ts';
 import { badSegments, commitStates } from './commitment.ts';
 import { fingerprintDistancePpm, fingerprintOf, type OutputFile } from './fingerprint.ts';
 import { badWork, type JobWork, type Replay, type SegmentRun } from './work.ts';
@@ -14,11 +14,12 @@ import { badWork, type JobWork, type Replay, type SegmentRun } from './work.ts';
 interface WholeResult {
   end: JobEnd;
   artefacts: Artefact[];
-  outputDigest: Hex;
 }
 
 const RESULT = 'result.json';
-const FINGERPRINT = 'fingerprint';
+/** State 1: a fingerprint, or what is compared of the outputs. */
+const STATE = 'state-1';
+const STATE_0 = 'millrace whole job state 0\0';
 
 /** Runs a job that is one segment: state 0 is its specification, state 1 its outputs, or their fingerprint. */
 export async function runWhole(
@@ -31,10 +32,10 @@ export async function runWhole(
   const { folder } = options;
   const result = (await readResult(folder)) ?? (await runAndKeep(work, executor, options));
   options.onState?.(1);
-  const fingerprint = spec.determinism === 'fingerprint' ? await readFile(join(folder, FINGERPRINT)) : undefined;
-  const stateHash = fingerprint === undefined ? result.outputDigest : sha256(fingerprint);
-  const commitment = commitStates(specHash(spec), [firstStateHash(spec), stateHash]);
-  return { commitment, ...result, statesBytes: fingerprint?.length ?? 0 };
+  const state = await readFile(join(folder, STATE));
+  const commitment = commitStates(specHash(spec), [sha256(firstState(spec)), sha256(state)]);
+  const outputDigest = sha256(await describeRun(spec, { ...result, folder: options.artefactFolder }));
+  return { commitment, ...result, outputDigest, statesBytes: state.length };
 }
 
 async function runAndKeep(
@@ -42,21 +43,17 @@ async function runAndKeep(
   executor: Executor,
   { folder, artefactFolder, signal }: { folder: string; artefactFolder: string; signal?: AbortSignal },
 ): Promise<WholeResult> {
-  const { spec } = work;
   const result = await runOnce(work, executor, { artefactFolder, signal });
-  if (spec.determinism === 'fingerprint') {
-    writeFileDurably(join(folder, FINGERPRINT), fingerprintOf(await readCounted(spec, result.artefacts, artefactFolder)));
-  }
+  writeFileDurably(join(folder, STATE), await lastState(work.spec, result, artefactFolder));
   writeFileDurably(join(folder, RESULT), JSON.stringify(result));
   return result;
 }
 
-/** A state of a whole run that can be handed over: only a fingerprint; all else is made from the specification. */
+/** A state of a whole run, as it is handed over: what its hash is of. @throws bad-segments */
 export async function readWholeState(spec: JobSpec, folder: string, index: number): Promise<Uint8Array> {
-  if (index === 0) return new Uint8Array();
-  if (index !== 1 || spec.determinism !== 'fingerprint')
-    throw badSegments(`state ${index} of a ${spec.determinism} job is not handed over`);
-  return await readFile(join(folder, FINGERPRINT));
+  if (index === 0) return firstState(spec);
+  if (index !== 1) throw badSegments(`state ${index} of a job that is one segment`);
+  return await readFile(join(folder, STATE));
 }
 
 /**
@@ -70,13 +67,13 @@ export async function replayWhole(
 ): Promise<Replay> {
   const { spec } = work;
   const artefactFolder = join(folder, 'artefacts');
-  const { outputDigest, artefacts } = await runOnce(work, executor, { artefactFolder, signal });
-  const startHash = firstStateHash(spec);
-  if (spec.determinism !== 'fingerprint') return { startHash, endHash: outputDigest, outputDigest };
+  const result = await runOnce(work, executor, { artefactFolder, signal });
+  const startHash = sha256(firstState(spec));
+  const own = await lastState(spec, result, artefactFolder);
+  if (spec.determinism !== 'fingerprint') return { startHash, endHash: sha256(own), outputDigest: sha256(own) };
   if (fingerprint === undefined) throw badSegments('a fingerprint job is compared with the fingerprint of its provider');
-  const own = await readCounted(spec, artefacts, artefactFolder);
-  const isClose = fingerprintDistancePpm(fingerprint, own) <= spec.thresholdPpm;
-  return { startHash, endHash: sha256(isClose ? fingerprint : fingerprintOf(own)), outputDigest: undefined };
+  const isClose = fingerprintDistancePpm(fingerprint, await readCounted(spec, result.artefacts, artefactFolder)) <= spec.thresholdPpm;
+  return { startHash, endHash: sha256(isClose ? fingerprint : own), outputDigest: undefined };
 }
 
 async function runOnce(
@@ -95,8 +92,12 @@ async function runOnce(
   const error = result.reason === 'failed' ? undefined : errorOfResult(result);
   if (error !== undefined) throw error;
   const end: JobEnd = `exit ${result.exitCode ?? 0}`;
-  const outputDigest = await digestRun(spec, { end, artefacts: result.artefacts, folder: artefactFolder });
-  return { end, artefacts: result.artefacts, outputDigest };
+  return { end, artefacts: result.artefacts };
+}
+
+async function lastState(spec: JobSpec, result: WholeResult, folder: string): Promise<Uint8Array> {
+  if (spec.determinism === 'fingerprint') return fingerprintOf(await readCounted(spec, result.artefacts, folder));
+  return await describeRun(spec, { ...result, folder });
 }
 
 async function readCounted(spec: JobSpec, artefacts: readonly Artefact[], folder: string): Promise<OutputFile[]> {
@@ -105,8 +106,8 @@ async function readCounted(spec: JobSpec, artefacts: readonly Artefact[], folder
 }
 
 /** State 0 of a job that is one segment: nothing but its specification. */
-function firstStateHash(spec: JobSpec): Hex {
-  return sha256(Buffer.concat([Buffer.from('millrace whole job state 0\0'), hexToBytes(specHash(spec))]));
+function firstState(spec: JobSpec): Uint8Array {
+  return Buffer.concat([Buffer.from(STATE_0), hexToBytes(specHash(spec))]);
 }
 
 async function readResult(folder: string): Promise<WholeResult | undefined> {
