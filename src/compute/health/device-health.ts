@@ -1,6 +1,10 @@
 import type { ChainClient } from '../../chain/index.ts';
+import { type PeerAddress, peerFetch } from '../../connect/index.ts';
+import { MillraceError } from '../../errors.ts';
+import { readAtMost } from '../../read-at-most.ts';
 import { decodeFigure, type Reason, type Statement } from './figures.ts';
 import type { HealthView, HourFigures, Occupant } from './health-view.ts';
+import { HEALTH_PATH } from './partner-calls.ts';
 
 /** One hour of a device, from what is on chain. */
 export interface DeviceHour {
@@ -59,6 +63,8 @@ const BPS = 10_000n;
 /** Stake counts up to so many times the bond of a proposer: beyond that more money lifts no rank. */
 const STAKE_BONDS_MAX = 10n;
 const HOURS_SHOWN = 24;
+const ASK_TIMEOUT_MS = 15_000;
+const ANSWER_BYTES_MAX = 64 << 20;
 
 /**
  * What the chain says of all devices' health, ranked. Node, gateway and command line call this one function, and it takes nothing from the machine that
@@ -170,4 +176,24 @@ async function readStake(client: ChainClient, operatorId: bigint): Promise<bigin
 async function readStability(client: ChainClient, deviceId: bigint): Promise<number> {
   const { streak } = await client.read('computeRewards', 'recordOf', [deviceId]);
   return client.read('computeRewards', 'stabilityBps', [BigInt(Math.max(1, streak))]);
+}
+
+/** A snapshot as JSON; chain integers as decimal strings. */
+export function healthToJson(snapshot: HealthSnapshot): string {
+  return JSON.stringify(snapshot, (_, value) => (typeof value === 'bigint' ? value.toString() : value));
+}
+
+/**
+ * What a node answers of all devices' last hour, word for word.
+ * @throws the errors of peerFetch, answer-too-long, partner-refused
+ */
+export async function readHealthAt(peer: PeerAddress): Promise<{ text: string }> {
+  const response = await peerFetch(peer, HEALTH_PATH, { headersTimeoutMs: ASK_TIMEOUT_MS, idleTimeoutMs: ASK_TIMEOUT_MS });
+  const text = (await readAtMost(response.body, ANSWER_BYTES_MAX)).toString('utf8');
+  if (response.ok) return { text };
+  throw new MillraceError('partner-refused', {
+    actor: 'peer',
+    message: `The node at ${peer.endpoint} refused to show health: ${response.status} ${text.slice(0, 200)}`,
+    values: { endpoint: peer.endpoint, status: response.status },
+  });
 }

@@ -4,7 +4,7 @@ import { ProtocolClock } from '../leases/protocol-clock.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
 import { startChallengeEngine } from './challenge-engine.ts';
 import { ClaimAgent } from './claim-agent.ts';
-import { type HealthSnapshot, readDevices } from './device-health.ts';
+import { type HealthSnapshot, healthToJson, readDevices } from './device-health.ts';
 import type { Declared } from './figures.ts';
 import { HealthView } from './health-view.ts';
 import { HourAgent } from './hour-agent.ts';
@@ -27,6 +27,7 @@ export interface HealthSettings {
 }
 
 const SNAPSHOT_KEPT_MS = 2000;
+const REFRESH_MS = 1000;
 const HOURS_MAX = 48;
 
 /**
@@ -35,7 +36,7 @@ const HOURS_MAX = 48;
  * @throws unknown-module, chain-unreachable
  */
 export async function startHealth(context: HealthContext, settings: HealthSettings = {}): Promise<ComputePart> {
-  const { client, signer, operatorId, log } = context;
+  const { client, operatorId, log } = context;
   const view = await HealthView.open(client);
   const protocol = new ProtocolClock();
   protocol.observe(await client.now());
@@ -43,24 +44,28 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
   const observations = new Observations(join(context.folder, 'observations'));
   const challenges = new OwnChallenges(engine, view.rule, log);
   const wallMs = () => Date.now();
-  const shared = { ...context, ...settings, view, protocol, challenges, observations, wallMs };
+  const line = { busy: false };
+  const shared = { ...context, ...settings, view, protocol, challenges, observations, line, wallMs };
   const prober = new Prober(shared);
   const hours = new HourAgent(shared);
   const claims = new ClaimAgent(shared);
   const seats = new SeatKeeper({ ...shared, engine });
-  const answerPartner = createPartnerRoutes({ client, signer, protocol, view, operatorId, challenges, wallMs });
+  const answerPartner = createPartnerRoutes(shared);
   const over = new AbortController();
   const startedAt = performance.now();
 
+  let refreshedAt = 0;
   const onBlock = async ({ timestamp }: { timestamp: bigint }) => {
     protocol.observe(timestamp);
     await prober.onBlock(timestamp);
+    if (performance.now() - refreshedAt < REFRESH_MS) return;
+    refreshedAt = performance.now();
+    await view.refresh();
   };
   // Agents wait for transactions; blocks go on being seen meanwhile, since the challenge does not wait.
   const agents = async () => {
     while (!over.signal.aborted) {
       try {
-        await view.refresh();
         const now = await client.now();
         await seats.run(now, over.signal);
         await hours.run(now);
@@ -159,11 +164,6 @@ async function showSnapshot(show: (hours: number) => Promise<HealthSnapshot>, as
       headers: { 'content-type': 'application/problem+json' },
     });
   }
-}
-
-/** A snapshot as JSON; chain integers as decimal strings. */
-export function healthToJson(snapshot: HealthSnapshot): string {
-  return JSON.stringify(snapshot, (_, value) => (typeof value === 'bigint' ? value.toString() : value));
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

@@ -56,6 +56,7 @@ export class HealthView {
   readonly #hours = new Map<number, HourFigures>();
   readonly #seeds = new Map<number, Hex>();
   #read: bigint | undefined;
+  #refreshing: Promise<void> = Promise.resolve();
 
   private constructor(client: ChainClient, rule: HealthRule) {
     this.client = client;
@@ -69,8 +70,13 @@ export class HealthView {
     return view;
   }
 
-  /** @throws chain-unreachable */
-  async refresh(): Promise<void> {
+  /** Reads what is new; calls at the same time come one after another, so nothing is taken in twice. @throws chain-unreachable */
+  refresh(): Promise<void> {
+    this.#refreshing = this.#refreshing.catch(() => {}).then(() => this.#readNew());
+    return this.#refreshing;
+  }
+
+  async #readNew(): Promise<void> {
     const head = await this.client.public.getBlockNumber({ cacheTime: 0 });
     const fromBlock = this.#read === undefined ? undefined : this.#read + 1n;
     if (fromBlock !== undefined && fromBlock > head) return;

@@ -114,9 +114,9 @@ export function statementOf(observations: readonly Observation[]): Statement | u
   const rtts = pings.flatMap(({ rttUs }) => rttUs ?? []).sort((left, right) => left - right);
   if (rtts.length === 0) return { verdict: 'unreachable', upBps: 0, latencyUs: 0, bandwidthKbs: 0, elapsedMs: 0 };
   const challenge = observations.findLast((one) => one.challenge !== undefined)?.challenge;
-  // Who slept through the challenge has nothing to say of it, nor of the device.
-  if (challenge === undefined) return undefined;
-  const transfer = observations.findLast((one) => one.transfer !== undefined)?.transfer ?? { downKbs: 0, upKbs: 0 };
+  const transfer = observations.findLast((one) => one.transfer !== undefined)?.transfer;
+  // Who slept through the challenge, or came to no transfer, has nothing to say of it, nor of the device.
+  if (challenge === undefined || transfer === undefined) return undefined;
   return {
     verdict: challenge.verdict,
     upBps: Math.floor((10_000 * rtts.length) / pings.length),

@@ -9,11 +9,17 @@ import type { HealthView } from './health-view.ts';
 import type { OwnChallenges } from './own-challenges.ts';
 import { ANSWER_HEADER, answerDigest, HEALTH_PATH, NETWORK_HEADER, networkName, type PartnerCaller } from './partner-calls.ts';
 
+/** The node's link, which has one transfer at a time, its own or a partner's: two at once would halve each other. */
+export interface TransferLine {
+  busy: boolean;
+}
+
 /** What the routes stand on. */
 export interface PartnerRoutesOptions extends PartnerCaller {
   view: HealthView;
   operatorId: bigint;
   challenges: OwnChallenges;
+  line: TransferLine;
   /** This machine's clock, milliseconds since 1970; told to partners, trusted by nobody. */
   wallMs(): number;
 }
@@ -21,9 +27,10 @@ export interface PartnerRoutesOptions extends PartnerCaller {
 const BODY_BYTES_MAX = 1 << 16;
 const CHUNK_BYTES = 1 << 16;
 const LEAVES_MAX = 64;
-/** Transfers of one partner in an hour; an honest one makes three attempts a seat at most. */
-const TRANSFERS_MAX = 16;
+/** Transfers of one partner in an hour; an honest one makes three attempts of two a seat and round at most. */
+const TRANSFERS_MAX = 64;
 const KEY_KEPT_MS = 60_000;
+const TRANSFER_MS_MAX = 20_000;
 
 /**
  * What a node answers to the partners that the hour's randomness gave it: `POST /v1/compute/health/{ping,download,upload,challenge,opening}`. Each
@@ -56,12 +63,14 @@ async function answer(options: PartnerRoutesOptions, request: Request, desk: Des
   const { view, protocol } = options;
   const operatorId = await admit(options, request, desk);
   const hour = view.hourAt(protocol.now());
-  if (desk.name === 'download' || desk.name === 'upload') countTransfer(desk.transfers, hour, operatorId);
-  const body = await readBody(request, desk.name === 'upload' ? sampleBytes(view.rule) : BODY_BYTES_MAX);
-  if (desk.name === 'upload') return signed(options, request, { sha256: createHash('sha256').update(body).digest('hex') });
+  if (desk.name === 'download' || desk.name === 'upload') {
+    if (options.line.busy) return Response.json({ code: 'transfer-busy' }, { status: 503 });
+    countTransfer(desk.transfers, hour, operatorId);
+    return serveTransfer(options, request, desk.name);
+  }
+  const body = await readBody(request, BODY_BYTES_MAX);
   const asked = parseBody(body);
   if (desk.name === 'ping') return signed(options, request, { timeMs: options.wallMs(), hour });
-  if (desk.name === 'download') return new Response(randomStream(sampleBytes(view.rule)));
   const [of, seat] = [Number(asked.hour), Number(asked.seat)];
   if (view.occupantAt(seat, of)?.operatorId !== options.operatorId) throw refused('bad-health-request', `Seat ${seat} is not of this node`);
   if (desk.name === 'challenge') {
@@ -78,6 +87,27 @@ async function answer(options: PartnerRoutesOptions, request: Request, desk: Des
     proof: proof.map((hash) => Buffer.from(hash).toString('base64')),
   }));
   return signed(options, request, { leaves });
+}
+
+async function serveTransfer(options: PartnerRoutesOptions, request: Request, name: 'download' | 'upload'): Promise<Response> {
+  const { line, view } = options;
+  line.busy = true;
+  const free = () => {
+    line.busy = false;
+  };
+  // A partner that hangs does not keep the line.
+  const late = setTimeout(free, TRANSFER_MS_MAX);
+  late.unref();
+  try {
+    const body = await readBody(request, name === 'upload' ? sampleBytes(view.rule) : BODY_BYTES_MAX);
+    if (name === 'download') return new Response(randomStream(sampleBytes(view.rule), free));
+    const answered = await signed(options, request, { sha256: createHash('sha256').update(body).digest('hex') });
+    free();
+    return answered;
+  } catch (error) {
+    free();
+    throw error;
+  }
 }
 
 /** How many bytes a transfer has: half a second's at the speed from which on more counts no more. */
@@ -139,7 +169,7 @@ async function signed({ signer }: PartnerCaller, request: Request, value: object
 }
 
 /** Random bytes, the same block over and over: TLS does not compress, and making them must not be what is measured. */
-function randomStream(bytes: number): ReadableStream<Uint8Array> {
+function randomStream(bytes: number, onEnd: () => void): ReadableStream<Uint8Array> {
   const block = randomBytes(CHUNK_BYTES);
   let left = bytes;
   return new ReadableStream({
@@ -147,8 +177,11 @@ function randomStream(bytes: number): ReadableStream<Uint8Array> {
       const part = block.subarray(0, Math.min(left, CHUNK_BYTES));
       left -= part.length;
       stream.enqueue(new Uint8Array(part));
-      if (left === 0) stream.close();
+      if (left > 0) return;
+      stream.close();
+      onEnd();
     },
+    cancel: onEnd,
   });
 }
 

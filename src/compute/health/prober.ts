@@ -1,6 +1,8 @@
 import { createHash, randomBytes, randomInt } from 'node:crypto';
 import { type Clock, systemClock } from '../../clock.ts';
+import { MillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
+import { readAtMost } from '../../read-at-most.ts';
 import { checkLeaves, drawLeaves, type OpenedLeaf } from './challenge-check.ts';
 import { taskOf } from './challenge-engine.ts';
 import { ChallengeClock, type ChallengeTime, deviceSeed } from './challenge-time.ts';
@@ -8,7 +10,7 @@ import type { HealthView, Occupant } from './health-view.ts';
 import type { Observation, Observations } from './observations.ts';
 import type { OwnChallenges } from './own-challenges.ts';
 import { askPartner, callPartner, createPartnerBook, type PartnerCaller, type PartnerNode } from './partner-calls.ts';
-import { sampleBytes } from './partner-routes.ts';
+import { sampleBytes, type TransferLine } from './partner-routes.ts';
 
 /** What a prober stands on. */
 export interface ProberOptions extends PartnerCaller {
@@ -19,6 +21,7 @@ export interface ProberOptions extends PartnerCaller {
   log: Logger;
   clock?: Clock;
   wallMs(): number;
+  line: TransferLine;
   /** Between two heartbeats, milliseconds; default: sixty an hour, at most one a second. */
   beatMs?: number;
 }
@@ -36,11 +39,16 @@ const BEAT_MS_MIN = 1000;
 const PING_TIMEOUT_MS = 4000;
 const TRANSFER_TIMEOUT_MS = 20_000;
 const TRANSFER_ATTEMPTS = 3;
+/** A partner whose heartbeat is open for longer has its transfer later: one that hangs must not hold up those of others. */
+const STALLED_MS = 800;
 /** Transfers are begun within this share of the hour, at a time of their own. */
 const TRANSFER_SHARE = 0.7;
 /** Longer than a time-out took: this machine slept, and what seemed to fail says nothing of the partner. */
 const SLEPT_MS = 2000;
 const OPENING_TIMEOUT_MS = 15_000;
+/** A partner that has another transfer, or does not know the pair yet, is asked again; one that refuses all hour long is not spoken of. */
+const NOT_NOW = new Set(['transfer-busy', 'partner-refused']);
+const ANSWER_BYTES_MAX = 1 << 16;
 
 /**
  * Measures the partners that randomness gives this node's seats: heartbeats through the hour, one transfer each way at a random time, and the
@@ -52,10 +60,12 @@ export class Prober {
   readonly #book: (operatorId: bigint) => Promise<PartnerNode>;
   readonly #challengeClock: ChallengeClock;
   readonly #over = new AbortController();
-  readonly #planned = new Map<string, number>();
+  /** When a target's transfer is due, milliseconds from the hour's beginning, and how often it was tried. */
+  readonly #planned = new Map<string, { dueMs: number; attempts: number }>();
+  /** Since when each partner's oldest open heartbeat is open. */
+  readonly #open = new Map<bigint, number[]>();
   readonly #running = new Set<Promise<unknown>>();
   #challenged = 0;
-  #transferring = Promise.resolve();
 
   constructor(options: ProberOptions) {
     this.#options = options;
@@ -111,21 +121,34 @@ export class Prober {
     const hour = view.hourAt(now);
     const targets = await this.#targets(hour);
     for (const [operatorId, group] of Map.groupBy(targets, ({ partner }) => partner.operatorId)) this.#keep(this.#ping(operatorId, group));
-    const sinceMs = Number(now - view.startOf(hour)) * 1000;
+    this.#planTransfers(hour, targets, Number(now - view.startOf(hour)) * 1000);
+  }
+
+  #planTransfers(hour: number, targets: readonly Target[], sinceMs: number): void {
     for (const target of targets) {
-      const key = `${target.hour}/${target.seat}/${target.round}`;
-      let dueMs = this.#planned.get(key);
-      if (dueMs === undefined) {
-        dueMs = this.#isTransferred(target) ? Number.POSITIVE_INFINITY : randomInt(view.rule.hourSeconds * 1000 * TRANSFER_SHARE);
-        this.#planned.set(key, dueMs);
+      const key = keyOf(target);
+      let plan = this.#planned.get(key);
+      if (plan === undefined) {
+        const dueMs = randomInt(Math.floor(this.#options.view.rule.hourSeconds * 1000 * TRANSFER_SHARE));
+        plan = { dueMs: this.#isTransferred(target) ? Number.POSITIVE_INFINITY : dueMs, attempts: 0 };
+        this.#planned.set(key, plan);
       }
-      if (sinceMs < dueMs) continue;
-      this.#planned.set(key, Number.POSITIVE_INFINITY);
-      // One after another: transfers at the same time would halve each other.
-      this.#transferring = this.#transferring.then(() => this.#transfer(target));
-      this.#keep(this.#transferring);
+      const { line } = this.#options;
+      if (line.busy || sinceMs < plan.dueMs || this.#isStalled(target.partner.operatorId)) continue;
+      plan.dueMs = Number.POSITIVE_INFINITY;
+      line.busy = true;
+      this.#keep(
+        this.#transfer(target).finally(() => {
+          line.busy = false;
+        }),
+      );
     }
     for (const key of this.#planned.keys()) if (Number(key.split('/')[0]) < hour - 1) this.#planned.delete(key);
+  }
+
+  #isStalled(operatorId: bigint): boolean {
+    const oldest = this.#open.get(operatorId)?.[0];
+    return oldest !== undefined && this.#clock.nowMs() - oldest > STALLED_MS;
   }
 
   #isTransferred({ hour, seat, round }: Target): boolean {
@@ -136,6 +159,9 @@ export class Prober {
   async #ping(operatorId: bigint, targets: readonly Target[]): Promise<void> {
     const { wallMs, log } = this.#options;
     const startedAt = this.#clock.nowMs();
+    const open = this.#open.get(operatorId) ?? [];
+    this.#open.set(operatorId, open);
+    open.push(startedAt);
     try {
       const node = await this.#book(operatorId);
       const sentAt = this.#clock.nowMs();
@@ -154,22 +180,27 @@ export class Prober {
       if (this.#over.signal.aborted || this.#clock.nowMs() - startedAt > 2 * PING_TIMEOUT_MS + SLEPT_MS) return;
       log.debug('heartbeat-missed', { operatorId, message: String(error) });
       this.#record(targets, { ping: { answered: false } });
+    } finally {
+      open.splice(open.indexOf(startedAt), 1);
     }
   }
 
+  /** Both ways; one that fails is tried again with a later heartbeat. */
   async #transfer(target: Target): Promise<void> {
-    for (let attempt = 1; attempt <= TRANSFER_ATTEMPTS && !this.#over.signal.aborted; attempt += 1) {
-      try {
-        const node = await this.#book(target.partner.operatorId);
-        const downKbs = await this.#download(node);
-        const upKbs = await this.#upload(node);
-        this.#record([target], { transfer: { downKbs, upKbs } });
-        return;
-      } catch (error) {
-        this.#options.log.debug('transfer-failed', { operatorId: target.partner.operatorId, attempt, message: String(error) });
-      }
+    const { log } = this.#options;
+    const plan = this.#planned.get(keyOf(target));
+    try {
+      const node = await this.#book(target.partner.operatorId);
+      const downKbs = await this.#download(node);
+      const upKbs = await this.#upload(node);
+      this.#record([target], { transfer: { downKbs, upKbs } });
+    } catch (error) {
+      log.debug('transfer-failed', { operatorId: target.partner.operatorId, message: String(error) });
+      if (plan === undefined || this.#over.signal.aborted) return;
+      if (!(error instanceof MillraceError && NOT_NOW.has(error.code))) plan.attempts += 1;
+      if (plan.attempts < TRANSFER_ATTEMPTS) plan.dueMs = 0;
+      else this.#record([target], { transfer: { downKbs: 0, upKbs: 0 } });
     }
-    if (!this.#over.signal.aborted) this.#record([target], { transfer: { downKbs: 0, upKbs: 0 } });
   }
 
   async #download(node: PartnerNode): Promise<number> {
@@ -177,9 +208,10 @@ export class Prober {
     const startedAt = this.#clock.nowMs();
     const call = { path: '/download', body: '{}', timeoutMs: TRANSFER_TIMEOUT_MS, signal: this.#transferSignal() };
     const { response } = await callPartner(this.#options, node, call);
+    await requireTransfer(response, node);
     let taken = 0;
     for await (const part of response.body ?? []) taken += part.length;
-    return response.ok && taken === bytes ? this.#kbs(bytes, startedAt) : 0;
+    return taken === bytes ? this.#kbs(bytes, startedAt) : 0;
   }
 
   async #upload(node: PartnerNode): Promise<number> {
@@ -187,9 +219,9 @@ export class Prober {
     const startedAt = this.#clock.nowMs();
     const call = { path: '/upload', body, timeoutMs: TRANSFER_TIMEOUT_MS, signal: this.#transferSignal() };
     const { response } = await callPartner(this.#options, node, call);
-    const answer = (await response.json()) as { sha256?: unknown };
-    const isWhole = response.ok && answer.sha256 === createHash('sha256').update(body).digest('hex');
-    return isWhole ? this.#kbs(body.length, startedAt) : 0;
+    await requireTransfer(response, node);
+    const { sha256 } = JSON.parse((await readAtMost(response.body, ANSWER_BYTES_MAX)).toString('utf8')) as { sha256?: unknown };
+    return sha256 === createHash('sha256').update(body).digest('hex') ? this.#kbs(body.length, startedAt) : 0;
   }
 
   #transferSignal(): AbortSignal {
@@ -243,6 +275,21 @@ export class Prober {
       .finally(() => this.#running.delete(kept));
     this.#running.add(kept);
   }
+}
+
+/** @throws transfer-busy, partner-refused */
+async function requireTransfer(response: Response, { operatorId }: PartnerNode): Promise<void> {
+  if (response.ok) return;
+  await readAtMost(response.body, ANSWER_BYTES_MAX);
+  throw new MillraceError(response.status === 503 ? 'transfer-busy' : 'partner-refused', {
+    actor: 'peer',
+    message: `The node of operator ${operatorId} takes no transfer now: ${response.status}`,
+    values: { operatorId, status: response.status },
+  });
+}
+
+function keyOf({ hour, seat, round }: Target): string {
+  return `${hour}/${seat}/${round}`;
 }
 
 /** The leaves of an answer; what cannot be read is left out, and so missing. */
