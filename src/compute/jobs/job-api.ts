@@ -58,6 +58,8 @@ const HEAD_BYTES_MAX = 64 << 10;
 const STATE_BYTES_MAX = 2 ** 30 + HEAD_BYTES_MAX;
 const OFFER_TIMEOUT_MS = 5_000;
 const ORDER_TIMEOUT_MS = 30_000;
+/** For the beginning of an answer: a provider that is busy running is not busy talking. */
+const PART_TIMEOUT_MS = 15_000;
 
 /** Names chain and contract in a signed request, so that it is good on one network only (CAIP-10 account). */
 export function jobsHeader(client: ChainClient): string {
@@ -209,7 +211,7 @@ async function askPart(
 ): Promise<AsyncGenerator<Uint8Array>> {
   const path = `${JOBS_PATH}/${wanted.path}`;
   const headers = await signedHeaders(caller, peer, { method: 'GET', path });
-  const response = await peerFetch(peer, path, { headers, signal: wanted.signal });
+  const response = await peerFetch(peer, path, { headers, signal: wanted.signal, headersTimeoutMs: PART_TIMEOUT_MS });
   if (!response.ok || response.body === null) throw await refusalOf(response, peer);
   return open(response.body, { key: caller.key, context: boxContext(wanted.jobId, wanted.what) });
 }
