@@ -93,7 +93,7 @@ test('the code that is written again calculates as JavaScript does, bit for bit'
         due(a, b).map((value) => (Number.isNaN(value) ? 0x7ff8000000000000n : new BigUint64Array(Float64Array.of(value).buffer)[0])),
       );
     }),
-    { numRuns: 12 },
+    { numRuns: 6 },
   );
 });
 

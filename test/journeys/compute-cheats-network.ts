@@ -17,7 +17,7 @@ import {
   startChainSupervisor,
 } from '../../src/chain/index.ts';
 import { type Auditor, openAuditor } from '../../src/compute/audit/auditor.ts';
-import { canaryCommitment } from '../../src/compute/audit/canary.ts';
+import { canaryCommitment, canarySeal } from '../../src/compute/audit/canary.ts';
 import { openCaseAgent } from '../../src/compute/audit/case-agent.ts';
 import { type Committee, openCommittee } from '../../src/compute/audit/committee.ts';
 import { segmentJudge } from '../../src/compute/audit/judge-segment.ts';
@@ -37,6 +37,7 @@ import { approveMeter, depositStake, depositToRails } from '../../src/token/inde
 import { forgeRun } from './compute-cheats-forge.ts';
 import { type Play, playAuditor } from './compute-cheats-players.ts';
 
+/** One token in base units. */
 export const TOKEN = 10n ** 18n;
 const STABLE = 10n ** 6n;
 /** Chain time between two looks of all agents: less than the shortest time in which something is due. */
@@ -225,7 +226,7 @@ export class CheatNetwork {
     this.#nonce += 1n;
     const salt = bytesToHex(randomBytes(32));
     const { operatorId } = provider.operator;
-    const seal = await client.read('computeJobs', 'canarySeal', [renter.sender.address, this.#nonce, salt]);
+    const seal = await canarySeal(client, { renter: renter.sender.address, nonce: this.#nonce, salt });
     const terms: JobTerms = {
       renter: renter.sender.address,
       operatorId,
@@ -288,10 +289,20 @@ export class CheatNetwork {
     await juror.settled();
   }
 
-  /** Forgets jobs that are over, and lets everybody play honestly again. */
-  rest(): void {
+  /** Forgets jobs that are over, and lets everybody play honestly again; who has lost a seat by a penalty takes another. */
+  async rest(): Promise<void> {
     this.#jobs.length = 0;
-    for (const watcher of this.watchers) Object.assign(watcher, { play: 'honest', servesCommittees: true, refusals: [] });
+    for (const watcher of this.watchers) {
+      Object.assign(watcher, { play: 'honest', servesCommittees: true, refusals: [] });
+      const { operatorId, sender } = watcher;
+      const [auditor, juror] = await Promise.all([
+        this.client.read('auditors', 'auditor', [operatorId]),
+        this.client.read('jury', 'juror', [operatorId]),
+      ]);
+      if (auditor.seats === 0) await sender.send({ contract: 'auditors', functionName: 'enrol', args: [operatorId, 1] });
+      if (juror.seats === 0) await enrolJuror({ sender, operatorId }, 1);
+    }
+    await this.chain.warp(2);
   }
 
   /** What a provider's agent does for a committed job: draws, defends, settles. */
@@ -370,9 +381,14 @@ export class CheatProvider {
 
   /** Hands a state to nobody until somebody has demanded it on chain; then to the committee. */
   async relent(): Promise<void> {
+    const { client } = this.network;
     for (const [jobId, { isSilent }] of this.#withheld) {
-      const demands = await this.network.client.events({ name: 'stateDemands', event: 'CommitteeDrawn' });
-      if (!isSilent && demands.length > 0) this.#withheld.delete(jobId);
+      if (isSilent) continue;
+      const demands = await client.events({ name: 'stateDemands', event: 'StateDemanded', args: { jobId } });
+      for (const { args } of demands) {
+        const { deliverUntil } = await client.read('stateDemands', 'demandOf', [args.demandId]);
+        if (deliverUntil !== 0) this.#withheld.delete(jobId);
+      }
     }
   }
 

@@ -93,7 +93,7 @@ test('a canary convicts auditors that do not look, and pays those that do', long
   await network.work(() => network.isSettled(watched), { also: open(watched) });
   assert.deepEqual(await outcomes(watched), [OUTCOME.canary]);
   assert.deepEqual(await punishedIn(watched), []);
-  network.rest();
+  await network.rest();
   everybody('rubber-stamp');
   const stamped = await provider.commitJob({ canaryLeaf: 1 }, { segments: 2 });
   await network.work(() => network.isSettled(stamped), { also: open(stamped) });

@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Address, Hex } from 'viem';
+import type { Hex } from 'viem';
 import type { ChainClient, Signer } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { fetchFile, fetchState, fetchWork, type JobCaller, type JobPeer } from '../jobs/job-api.ts';
@@ -29,7 +29,6 @@ export interface StateSource {
   fetch(index: number, signal: AbortSignal): Promise<{ leaf: LeafProof; state: Uint8Array }>;
 }
 
-/** Bytes of a job's contents beside which its limits leave no doubt. */
 const CALLER_KEYS = new WeakMap<Signer, Promise<JobCaller>>();
 
 /**
@@ -142,6 +141,3 @@ function foldersIn(root: string): JobFolders {
     stateHashes: at('state-hashes'),
   };
 }
-
-/** An account, in lower case. */
-export const lower = (address: Address): string => address.toLowerCase();

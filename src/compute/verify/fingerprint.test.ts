@@ -5,14 +5,14 @@ import { calibrateThresholdPpm, fingerprintDistancePpm, fingerprintOf } from './
 import { simulationRandom } from './simulation-random.ts';
 
 const SIZE = 256;
-const LAYERS = 3;
+const LAYERS = 2;
 
 /** A small network as jobs of this class run them: its activations are the output; order of sums and precision differ between machines. */
 function makeNetwork(seed: number) {
   const random = simulationRandom(seed);
   const normal = () => (random.fraction() + random.fraction() + random.fraction() + random.fraction() - 2) * 1.7;
   const weights = Array.from({ length: LAYERS }, () => Float32Array.from({ length: SIZE * SIZE }, () => normal() * Math.sqrt(2 / SIZE)));
-  const inputs = Array.from({ length: 10 }, () => Float32Array.from({ length: SIZE }, normal));
+  const inputs = Array.from({ length: 8 }, () => Float32Array.from({ length: SIZE }, normal));
   return { weights, inputs };
 }
 

@@ -12,7 +12,7 @@ const SEED = 7;
 const groupOf = ({ groups }: SimulationOutcome, kind: GroupOutcome['kind']) => groups.find((group) => group.kind === kind) as GroupOutcome;
 
 test('whole forgeries are all slashed, honest work never, and audits cost two in a hundred after probation', () => {
-  const outcome = simulateJobs({ ...SIMULATION_DEFAULTS, seed: SEED, honest: FULL ? 18 : 3, jobsEach: FULL ? 50 : 25 });
+  const outcome = simulateJobs({ ...SIMULATION_DEFAULTS, seed: SEED, honest: FULL ? 18 : 2, jobsEach: FULL ? 50 : 18 });
   const forger = groupOf(outcome, 'forger');
   assert.ok(forger.cheats > 0);
   assert.equal(forger.slashed, forger.cheats);
@@ -22,7 +22,7 @@ test('whole forgeries are all slashed, honest work never, and audits cost two in
 });
 
 test('who makes a tenth of its segments up is slashed within fifty jobs, 99 times in a hundred', () => {
-  const skippers = FULL ? 1_000 : 40;
+  const skippers = FULL ? 1_000 : 30;
   const settings = { ...SIMULATION_DEFAULTS, seed: SEED, honest: 0, forgers: 0, skippers, jobsEach: 50, probationJobs: 0 };
   const { providersSlashed } = groupOf(simulateJobs({ ...settings, leavesWhenSlashed: true }), 'skipper');
   assert.ok(providersSlashed >= 0.99 * skippers, `${providersSlashed} of ${skippers}`);
@@ -36,12 +36,12 @@ test('honest work is not slashed, whatever share of the seats colludes with chea
 });
 
 test('the stake at which cheating stops paying is about that of the formula, and within its bound where juries hold', () => {
-  const rows = measureStakes({ seed: SEED, jobs: FULL ? 400 : 40, segments: 100 });
+  const rows = measureStakes({ seed: SEED, jobs: FULL ? 400 : 40, segments: FULL ? 100 : 40 });
   for (const { colludingShare, skippedShare, breakEven, formula, bound } of rows) {
-    if (skippedShare < 0.1 || colludingShare > 0.2) continue;
+    // Where few are found, few jobs say little.
+    if (skippedShare < (FULL ? 0.1 : 0.5) || colludingShare > 0.2) continue;
     assert.ok(formula <= bound + 1e-9);
-    // Forty jobs of which a sixth are found: two deviations are about four fifths.
-    assert.ok(breakEven < formula * 2.5 && breakEven > formula / 2.5, `${breakEven} measured, ${formula} by formula`);
+    assert.ok(breakEven < formula * 1.7 && breakEven > formula / 1.7, `${breakEven} measured, ${formula} by formula`);
   }
 });
 
