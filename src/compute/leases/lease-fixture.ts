@@ -80,7 +80,7 @@ export async function startTestLeases(options: { verbose?: boolean } = {}): Prom
   const folder = await mkdtemp(join(tmpdir(), 'millrace-leases-'));
   const log = options.verbose === true ? createLogger({ role: 'test', level: 'debug' }) : silentLogger;
   const accounts = Array.from({ length: 20 }, (_, index) => ({ address: developmentSigner(index, 'dev').address, balance: 10n ** 24n }));
-  const chain = await startChainSupervisor({ folder: join(folder, 'chain'), accounts, idleSeconds: 1 });
+  const chain = await startChainSupervisor({ folder: join(folder, 'chain'), accounts, idleSeconds: 2 });
   const { rpcUrl } = chain;
   const deployer = developmentSigner(0, 'dev');
   const manifestPath = join(folder, 'network.json');

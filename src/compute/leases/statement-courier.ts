@@ -33,6 +33,7 @@ export function createStatementCourier(options: {
   const dueSeconds = BigInt(Math.floor(times.speakSeconds * dueShare));
   /** What the chain is known to have, so that it is not asked at each look. */
   const delivered = new Map<string, bigint>();
+  const signed = new Map<string, SignedStatement>();
 
   const isDue = (lease: LeaseView, word: number, fresh: bigint, now: bigint): boolean => {
     if (fresh === 0n) return false;
@@ -43,21 +44,26 @@ export function createStatementCourier(options: {
   return {
     async sign({ leaseId, own }, side, word) {
       const statement = own.word(word);
-      return { ...statement, signature: await signer.signDigest(meterDigest(client, { leaseId, side, word, ...statement })) };
+      const key = `${leaseId}-${side}-${word}`;
+      const known = signed.get(key);
+      if (known?.spoken === statement.spoken) return known;
+      const signature = await signer.signDigest(meterDigest(client, { leaseId, side, word, ...statement }));
+      signed.set(key, { ...statement, signature });
+      return { ...statement, signature };
     },
     async deliver(lease, side, words, now) {
       let sent = 0;
       const sure = passedIntervals(lease, times.meterSeconds, now - BigInt(times.speakSeconds));
-      for (const [word, signed] of words) {
+      for (const [word, statement] of words) {
         const key = `${lease.leaseId}-${side}-${word}`;
         const tooOld = (1n << BigInt(Math.min(WORD, Math.max(0, sure - word * WORD)))) - 1n;
-        const fresh = (has: bigint) => signed.spoken & ~has & ~tooOld;
+        const fresh = (has: bigint) => statement.spoken & ~has & ~tooOld;
         if (!isDue(lease, word, fresh(delivered.get(key) ?? 0n), now)) continue;
         const onChain = await readStatement(client, lease.leaseId, side, word);
         delivered.set(key, onChain.spoken);
         if (fresh(onChain.spoken) === 0n) continue;
-        await sendStatement({ leaseId: lease.leaseId, side, word }, signed);
-        delivered.set(key, onChain.spoken | signed.spoken);
+        await sendStatement({ leaseId: lease.leaseId, side, word }, statement);
+        delivered.set(key, onChain.spoken | statement.spoken);
         sent += 1;
       }
       return sent;
