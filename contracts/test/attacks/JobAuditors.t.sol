@@ -248,12 +248,12 @@ contract JobAuditorsAttack is JobsFixture {
         }
         uint64 colluder = newAuditor(8); // 8 of 5 + 12 + 8 seats under one name: 32 %
         vm.warp(block.timestamp + 1);
-        (uint256 alone, uint256 draws) = (0, 400);
+        (uint256 alone, uint256 draws) = (0, 150);
         for (uint256 i; i < draws; ++i) {
             uint64[] memory drawn = auditors.draw(keccak256(abi.encode(i)), uint48(block.timestamp), 1, provider, renter);
             if (drawn[0] == colluder) ++alone;
         }
-        assertApproxEqAbs(alone, draws * 8 / 25, 30);
+        assertApproxEqAbs(alone, draws * 8 / 25, 18);
     }
 
     function test_dividing_stake_among_names_draws_no_more() public {
@@ -264,12 +264,12 @@ contract JobAuditorsAttack is JobsFixture {
         uint64 single = newAuditor(8);
         vm.warp(block.timestamp + 1);
         (uint256 many, uint256 one_) = (0, 0);
-        for (uint256 i; i < 400; ++i) {
+        for (uint256 i; i < 150; ++i) {
             uint64 drawn = auditors.draw(keccak256(abi.encode(i)), uint48(block.timestamp), 1, provider, renter)[0];
             if (drawn == single) ++one_;
             else if (drawn >= names[0] && drawn <= names[3]) ++many;
         }
-        assertApproxEqAbs(many, one_, 50);
+        assertApproxEqAbs(many, one_, 32);
     }
 
     function test_no_auditor_shares_a_key_with_the_operator_backs_it_or_is_the_renter() public {
@@ -284,7 +284,7 @@ contract JobAuditorsAttack is JobsFixture {
         vm.prank(nodeOf(rentersOwn));
         auditors.enrol(rentersOwn, 20);
         vm.warp(block.timestamp + 1);
-        for (uint256 i; i < 20; ++i) {
+        for (uint256 i; i < 6; ++i) {
             uint64[] memory drawn = auditors.draw(keccak256(abi.encode(i)), uint48(block.timestamp), 5, provider, renter);
             assertEq(drawn.length, 5); // the five others
             for (uint256 k; k < 5; ++k) {

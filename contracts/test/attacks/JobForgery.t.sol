@@ -49,7 +49,7 @@ contract JobForgeryAttack is JobsFixture {
     /// 1 - 0.9^2 = 19 % a job: 50 jobs pass with 0.81^50 < 0.003 %.
     function test_who_skips_a_tenth_of_the_segments_is_met_in_a_fifth_of_its_jobs_at_two_samples() public view {
         (uint256 met, uint256 longest, uint256 run) = (0, 0, 0);
-        for (uint256 job; job < 300; ++job) {
+        for (uint256 job; job < 200; ++job) {
             bool isMet = meets(keccak256(abi.encode("job", job)), 10);
             met += isMet ? 1 : 0;
             run = isMet ? 0 : run + 1;
@@ -57,7 +57,7 @@ contract JobForgeryAttack is JobsFixture {
             assertFalse(meets(keccak256(abi.encode("job", job)), 0)); // its honest twin
             assertTrue(meets(keccak256(abi.encode("job", job)), 100)); // who forges all
         }
-        assertApproxEqAbs(met, 57, 22);
+        assertApproxEqAbs(met, 38, 18);
         assertLt(longest, 50);
     }
 
