@@ -1,15 +1,14 @@
-import { randomBytes } from 'node:crypto';
-import { type Address, bytesToHex, encodeAbiParameters, type Hex, keccak256 } from 'viem';
 import type { ChainClient, Sender } from '../chain/index.ts';
-import { type MillraceError, toMillraceError } from '../errors.ts';
+import { toMillraceError } from '../errors.ts';
 import { type Logger, silentLogger } from '../log.ts';
-import { readEvidence } from './evidence.ts';
 import type { Judge } from './judge.ts';
+import { createJurorNotes, isHarmless, type JurorNotes } from './juror-notes.ts';
+import { createJurorVotes, type JurorVotes } from './juror-votes.ts';
 import { type JurorVote, type JuryCase, readJurorVote, readJuryCase } from './jury-round.ts';
 import { fixSeed } from './jury-seed.ts';
 import { dueWork, isOver, type JuryWork, turnOf } from './jury-work.ts';
 import { readJurorStanding, unlockSeats } from './seats.ts';
-import { type DecidedVote, openVoteJournal, type VoteJournal } from './vote-journal.ts';
+import { openVoteJournal, type VoteJournal } from './vote-journal.ts';
 
 /** Who a juror is, what it can judge, and where it keeps what it must not lose. */
 export interface JurorOptions {
@@ -49,27 +48,10 @@ export interface Juror {
 }
 
 const READS_AT_ONCE = 16;
-const JUDGING_AT_ONCE = 4;
-/** A judge that had no answer is asked again after this part of the time to commit. */
-const ASKS = 8n;
-const ASK_SECONDS_MIN = 5n;
 const TURN_SECONDS_MAX = 30n;
 const TURN_PARTS = 64n;
 const WITHDRAW_GAS = 60_000n;
 const EXECUTE_ATTEMPTS = 8;
-
-/** Answers of the contract that say that somebody else was first, or that a moment has passed. */
-const HARMLESS: ReadonlySet<string> = new Set([
-  'wrong-phase',
-  'too-early',
-  'too-late',
-  'already-settled',
-  'already-voted',
-  'nothing-owed',
-  'nothing-to-unlock',
-  'still-locked',
-  'too-few-jurors',
-]);
 
 /** Opens the agent of an operator; it holds the seats that the operator has taken. @throws vote-journal-broken */
 export function openJuror(options: JurorOptions): Juror {
@@ -78,18 +60,13 @@ export function openJuror(options: JurorOptions): Juror {
 
 class OpenJuror implements Juror {
   readonly #options: JurorOptions;
-  readonly #log: Logger;
+  readonly #notes: JurorNotes;
   readonly #journal: VoteJournal;
-  readonly #judges: ReadonlyMap<string, Judge>;
+  readonly #votes: JurorVotes;
   readonly #abort = new AbortController();
-  readonly #judging = new Map<string, Promise<void>>();
-  /** By dispute and round: when the judge is asked again, chain seconds. */
-  readonly #askAgainAt = new Map<string, bigint>();
   readonly #over = new Set<bigint>();
   readonly #refusedRulings = new Map<bigint, number>();
-  readonly #said = new Set<string>();
-  #open = new Set<bigint>();
-  #done = { committed: 0, revealed: 0 };
+  #open = 0;
   #mayBeOwed = true;
   /** When dues are looked for again although nothing is known of, chain seconds: seats may be left by command. */
   #duesAt = 0n;
@@ -98,9 +75,9 @@ class OpenJuror implements Juror {
 
   constructor(options: JurorOptions) {
     this.#options = options;
-    this.#log = options.log ?? silentLogger;
+    this.#notes = createJurorNotes(options.log ?? silentLogger, options.operatorId);
     this.#journal = openVoteJournal(options.folder);
-    this.#judges = new Map(options.judges.map((judge) => [judge.arbitrable.toLowerCase(), judge]));
+    this.#votes = createJurorVotes({ ...options, journal: this.#journal, notes: this.#notes, signal: this.#abort.signal });
     this.#journal.firstOpen();
   }
 
@@ -110,18 +87,18 @@ class OpenJuror implements Juror {
       try {
         await this.tend();
       } catch (error) {
-        this.#warn('disputes-not-tended', error);
+        this.#notes.failed('disputes-not-tended', error);
       }
     }, signal);
     await this.settled();
   }
 
-  async settled(): Promise<void> {
-    while (this.#judging.size > 0) await Promise.all(this.#judging.values());
+  settled(): Promise<void> {
+    return this.#votes.settled();
   }
 
   record(): JurorRecord {
-    return { open: this.#open.size, ...this.#done, unanswered: this.#askAgainAt.size };
+    return { open: this.#open, ...this.#votes.counts() };
   }
 
   async tend(): Promise<void> {
@@ -135,7 +112,7 @@ class OpenJuror implements Juror {
       const cases = await Promise.all(batch.map((id) => readJuryCase(client, id)));
       for (const seen of cases) await this.#tendCase(seen);
     }
-    this.#open = new Set(ids.filter((id) => !this.#over.has(id)));
+    this.#open = ids.filter((id) => !this.#over.has(id)).length;
     this.#moveCursor(last);
     await this.#fetchDues();
   }
@@ -145,7 +122,7 @@ class OpenJuror implements Juror {
     const { disputeId } = seen;
     if (isOver(seen) || (this.#hasGivenUp(disputeId) && seen.unsettled.length === 0)) {
       this.#over.add(disputeId);
-      this.#journal.forget(disputeId, seen.round + 1);
+      this.#votes.forget(seen);
       return;
     }
     const now = await client.now();
@@ -155,8 +132,7 @@ class OpenJuror implements Juror {
       try {
         await this.#do(work, { seen, vote, now });
       } catch (error) {
-        const { code } = toMillraceError(error);
-        if (!HARMLESS.has(code)) this.#warn(`jury-${work.kind}-failed`, error, { disputeId, round: seen.round });
+        this.#notes.failed(`jury-${work.kind}-failed`, error, { disputeId, round: seen.round });
       }
     }
   }
@@ -165,8 +141,8 @@ class OpenJuror implements Juror {
     const { sender, operatorId } = this.#options;
     const { seen, vote, now } = at;
     const { disputeId } = seen;
-    if (work.kind === 'vote') return this.#beginToJudge(seen, now);
-    if (work.kind === 'reveal') return this.#reveal(seen, vote);
+    if (work.kind === 'vote') return this.#votes.begin(seen, now);
+    if (work.kind === 'reveal') return this.#votes.reveal(seen, vote);
     if (now < work.since + turnOf(seen, operatorId, this.#turnSeconds ?? 1n)) return;
     switch (work.kind) {
       case 'draw':
@@ -182,7 +158,7 @@ class OpenJuror implements Juror {
       default:
         await sender.send({ contract: 'jury', functionName: work.kind, args: [disputeId] });
     }
-    this.#log.info(`jury-${work.kind}`, { disputeId, round: seen.round });
+    this.#notes.done(`jury-${work.kind}`, { disputeId, round: seen.round });
   }
 
   /** An arbitrable that does not take its ruling keeps nobody's pay; it is told a few times, and anybody may tell it later. */
@@ -190,98 +166,18 @@ class OpenJuror implements Juror {
     if (this.#hasGivenUp(disputeId)) return;
     try {
       await this.#options.sender.send({ contract: 'jury', functionName: 'execute', args: [disputeId] });
-      this.#log.info('jury-execute', { disputeId });
+      this.#notes.done('jury-execute', { disputeId });
     } catch (error) {
-      const { code } = toMillraceError(error);
-      if (HARMLESS.has(code)) return;
+      if (isHarmless(error)) return;
       const attempts = (this.#refusedRulings.get(disputeId) ?? 0) + 1;
       this.#refusedRulings.set(disputeId, attempts);
-      if (attempts === EXECUTE_ATTEMPTS) this.#warn('ruling-not-taken', error, { disputeId, attempts });
+      if (attempts === EXECUTE_ATTEMPTS) this.#notes.failed('ruling-not-taken', error, { disputeId, attempts });
     }
   }
 
   #hasGivenUp(disputeId: bigint): boolean {
     return (this.#refusedRulings.get(disputeId) ?? 0) >= EXECUTE_ATTEMPTS;
   }
-
-  // Votes of its own: decided by a judge, kept on the disk, then committed.
-
-  #beginToJudge(seen: JuryCase, now: bigint): void {
-    const key = `${seen.disputeId}/${seen.round}`;
-    if (this.#judging.has(key) || this.#judging.size >= JUDGING_AT_ONCE || now < (this.#askAgainAt.get(key) ?? 0n)) return;
-    const work = this.#vote(seen, { key, now })
-      .catch((error) => {
-        if (!HARMLESS.has(toMillraceError(error).code))
-          this.#warn('vote-not-cast', error, { disputeId: seen.disputeId, round: seen.round });
-        this.#askLater(key, { seen, now });
-      })
-      .finally(() => this.#judging.delete(key));
-    this.#judging.set(key, work);
-  }
-
-  #askLater(key: string, { seen, now }: { seen: JuryCase; now: bigint }): void {
-    const part = (seen.commitUntil - now) / ASKS;
-    this.#askAgainAt.set(key, now + (part > ASK_SECONDS_MIN ? part : ASK_SECONDS_MIN));
-  }
-
-  async #vote(seen: JuryCase, { key, now }: { key: string; now: bigint }): Promise<void> {
-    const { sender } = this.#options;
-    const { disputeId, round } = seen;
-    let decided = this.#journal.find(disputeId, round);
-    if (decided === undefined) {
-      const ruling = await this.#ask(seen, now);
-      if (this.#abort.signal.aborted) return;
-      if (ruling === undefined) return this.#askLater(key, { seen, now });
-      decided = this.#decide(seen, ruling);
-      // Without the salt the vote could not be revealed: it is on the disk before anybody knows of it.
-      this.#journal.keep(disputeId, round, decided);
-    }
-    const { commitment } = decided;
-    await sender.send({ contract: 'jury', functionName: 'commit', args: [disputeId, commitment], key: `juror/commit/${commitment}` });
-    this.#askAgainAt.delete(key);
-    this.#done.committed += 1;
-    this.#log.info('vote-committed', { disputeId, round });
-  }
-
-  /** What the judge of the arbitrable answers; never a guess. */
-  async #ask(seen: JuryCase, now: bigint): Promise<bigint | undefined> {
-    const { client } = this.#options;
-    const { disputeId, round, arbitrable, choices } = seen;
-    const about = { disputeId, round, arbitrable };
-    const judge = this.#judges.get(arbitrable.toLowerCase());
-    if (judge === undefined) {
-      this.#warnOnce('no-judge', { ...about, effect: 'no vote is cast, which costs the penalty' });
-      return undefined;
-    }
-    const patienceMs = Number(seen.commitUntil - now) * 1000;
-    const signal = AbortSignal.any([this.#abort.signal, AbortSignal.timeout(patienceMs)]);
-    const ruling = await judge.judge(seen, await readEvidence(client, seen), signal);
-    if (ruling === undefined) this.#warnOnce('no-answer', { ...about, effect: 'no vote is cast unless the judge answers in time' });
-    if (ruling === undefined || (ruling >= 0n && ruling <= choices)) return ruling;
-    this.#warnOnce('unknown-answer', { ...about, ruling, choices, effect: 'no vote is cast' });
-    return undefined;
-  }
-
-  #decide({ disputeId, round }: JuryCase, ruling: bigint): DecidedVote {
-    const { client, operatorId } = this.#options;
-    const salt = bytesToHex(randomBytes(32));
-    const place = { chainId: BigInt(client.chainId), jury: client.address('jury'), disputeId, round, operatorId };
-    return { ruling, salt, commitment: voteCommitment(place, { ruling, salt }) };
-  }
-
-  async #reveal({ disputeId, round }: JuryCase, { commitment }: JurorVote): Promise<void> {
-    const { sender, operatorId } = this.#options;
-    const decided = this.#journal.find(disputeId, round);
-    if (decided === undefined || decided.commitment !== commitment) {
-      return this.#warnOnce('opening-lost', { disputeId, round, effect: 'the vote cannot be revealed, which costs the penalty' });
-    }
-    const args = [disputeId, operatorId, decided.ruling, decided.salt] as const;
-    await sender.send({ contract: 'jury', functionName: 'reveal', args, key: `juror/reveal/${commitment}` });
-    this.#done.revealed += 1;
-    this.#log.info('vote-revealed', { disputeId, round, ruling: decided.ruling });
-  }
-
-  // What others owe it, and what it remembers.
 
   /** Coins are fetched when they are worth more than twice the fee; stake that backs nothing any more is freed. */
   async #fetchDues(): Promise<void> {
@@ -299,10 +195,9 @@ class OpenJuror implements Juror {
       // Whoever still has votes out, or stake on its way, looks again.
       this.#mayBeOwed = openVotes > 0 || (freeable > 0n && !isFree);
     } catch (error) {
-      const { code } = toMillraceError(error);
-      if (!HARMLESS.has(code)) this.#warn('dues-not-fetched', error);
+      this.#notes.failed('dues-not-fetched', error);
       // A beneficiary that takes no coins is asked again after the next dispute.
-      if (code === 'coins-refused') this.#mayBeOwed = false;
+      if (toMillraceError(error).code === 'coins-refused') this.#mayBeOwed = false;
     }
   }
 
@@ -323,26 +218,4 @@ class OpenJuror implements Juror {
     }
     if (first !== before) this.#journal.setFirstOpen(first);
   }
-
-  #warn(event: string, error: unknown, about: { disputeId?: bigint; round?: number; attempts?: number } = {}): void {
-    const { code, message }: MillraceError = toMillraceError(error);
-    this.#log.warn(event, { operatorId: this.#options.operatorId, ...about, code, reason: message.slice(0, 300) });
-  }
-
-  #warnOnce(event: string, about: { disputeId: bigint; round: number; [name: string]: string | bigint | number }): void {
-    const key = `${event} ${about.disputeId} ${about.round}`;
-    if (this.#said.has(key)) return;
-    this.#said.add(key);
-    this.#log.warn(event, { operatorId: this.#options.operatorId, ...about });
-  }
-}
-
-/** What a juror commits to, as `IJury.commitmentOf` works it out. */
-export function voteCommitment(
-  place: { chainId: bigint; jury: Address; disputeId: bigint; round: number; operatorId: bigint },
-  { ruling, salt }: { ruling: bigint; salt: Hex },
-): Hex {
-  const types = ['uint256', 'address', 'uint256', 'uint8', 'uint64', 'uint256', 'bytes32'].map((type) => ({ type }));
-  const { chainId, jury, disputeId, round, operatorId } = place;
-  return keccak256(encodeAbiParameters(types, [chainId, jury, disputeId, round, operatorId, ruling, salt]));
 }
