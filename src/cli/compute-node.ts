@@ -12,11 +12,14 @@ import {
   relayedBy,
   startNode,
 } from '../node/index.ts';
+import { railsBalance, withdrawEarnings } from '../token/index.ts';
+import { formatAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { noNodeKey, ownNode } from './operator.ts';
 import { toJson } from './output.ts';
 import { askRunning, givenSettings, listenAddress, untilStopped } from './running.ts';
 import { askPassword } from './secrets.ts';
+import { openSender } from './sending.ts';
 import { folderOf, openSession, type Session, settingSources } from './session.ts';
 
 /** Flags of a compute node of one's own; each may also be a setting in the environment or in `config.json`. */
@@ -91,6 +94,28 @@ export async function computeTell(context: CommandContext, command: 'status' | '
       ),
     ].join('\n'),
   );
+}
+
+/** What jobs and leases have brought to the wallet at the rails, in each token; `withdraw` takes it. */
+export async function computeEarnings(context: CommandContext, options: { withdraw: boolean }): Promise<void> {
+  const { client, sender, manifest } = await openSender(context);
+  try {
+    const tokens = ['stable', 'compute'] as const;
+    const rows: { token: string; amount: bigint; decimals: number; unit: string }[] = [];
+    for (const token of tokens) {
+      const { symbol: unit = token, decimals = 18 } = manifest.tokens[token] ?? {};
+      const amount = options.withdraw
+        ? await withdrawEarnings(client, { sender, token })
+        : await railsBalance(client, { token, account: sender.address });
+      rows.push({ token, amount, decimals, unit });
+    }
+    const text = rows.map(({ amount, decimals, unit }) => `${formatAmount(amount, decimals)} ${unit}`).join(', ');
+    context.output.result({ address: sender.address, withdrawn: options.withdraw, items: rows, next: null }, () =>
+      options.withdraw ? `Withdrawn: ${text}.` : `At the rails: ${text}. To take it: millrace compute earnings --withdraw`,
+    );
+  } finally {
+    sender.close();
+  }
 }
 
 /** What a compute node answers; whole numbers of the chain are decimal strings. */

@@ -58,5 +58,10 @@ export function registerJoinCommands(program: Command, run: Run): void {
       .description(what)
       .action(run(async (context) => (await import('./compute-node.ts')).computeTell(context, name)));
   }
+  compute
+    .command('earnings')
+    .description('what jobs and leases have brought, in each token')
+    .option('--withdraw', 'take it to the wallet', false)
+    .action(run(async (context, options: never) => (await import('./compute-node.ts')).computeEarnings(context, options)));
   registerOwnerCommands(compute, run, 'compute');
 }

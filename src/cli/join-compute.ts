@@ -1,11 +1,14 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type DeviceReport, reportDevice, requireForeignEngines } from '../compute/index.ts';
+import { hexToString } from 'viem';
+import type { Sender, Signer } from '../chain/index.ts';
+import { systemClock } from '../clock.ts';
+import { type DeviceReport, keepDeviceReport, reportDevice, requireForeignEngines } from '../compute/index.ts';
 import { readSetting } from '../config.ts';
 import { MillraceError } from '../errors.ts';
-import { adoptProcess, SandboxExecutor, startProcess, WasmExecutor } from '../host/index.ts';
-import { endpointUrl, fundFromFaucet } from '../node/index.ts';
+import { adoptProcess, type Executor, SandboxExecutor, startProcess, WasmExecutor } from '../host/index.ts';
+import { COMPUTE_DEFAULTS, endpointUrl, fundFromFaucet } from '../node/index.ts';
 import { formatAmount, parseAmount, parseDuration } from '../units.ts';
 import { type ComputeNodeOptions, startComputeNode } from './compute-node.ts';
 import type { CommandContext } from './context.ts';
@@ -31,6 +34,8 @@ export interface JoinComputeOptions extends ComputeNodeOptions {
 interface Joined {
   operatorId: bigint;
   device: DeviceReport;
+  /** What it leases out, as the market has it. */
+  offers: { deviceId: bigint; deviceClass: string }[];
   test: SelfTest;
   /** Ends the node; undefined where it stays. */
   stop: (() => Promise<void>) | undefined;
@@ -42,6 +47,7 @@ const LIMIT_PART = 2n;
 /** What the self-test may cost, with its audits and fees. */
 const TEST_MONEY = 10n ** 18n;
 const READY_MS = 60_000;
+const OFFER_MS = 60_000;
 const REACH_SECONDS = 90;
 const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
 /** Under this name the node in the background is recorded. */
@@ -56,12 +62,15 @@ export const COMPUTE_PROCESS = 'compute';
 export async function joinCompute(context: CommandContext, options: JoinComputeOptions): Promise<void> {
   const session = await openSession(context);
   const joined = await joinSteps(context, session, options);
-  const { operatorId, device, test } = joined;
+  const { operatorId, device, offers, test } = joined;
   const { deviceClass, scores, attributes } = device;
   const unit = session.manifest.tokens.compute?.symbol ?? 'compute tokens';
-  context.output.result({ network: session.manifest.name, operatorId, deviceClass, scores, attributes, selfTest: test, unit }, () =>
+  context.output.result({ network: session.manifest.name, operatorId, deviceClass, scores, attributes, offers, selfTest: test, unit }, () =>
     [
       `Operator ${operatorId} computes for ${session.manifest.name} as ${deviceClass}.`,
+      offers.length === 0
+        ? 'It leases nothing out (setting leases).'
+        : `On offer: ${offers.map((offer) => `device ${offer.deviceId}, ${offer.deviceClass}`).join('; ')}.`,
       `Self-test: job ${test.jobId} ran through the network in ${test.seconds} s, evidence ${test.evidence}, cost ${formatAmount(test.cost, DECIMALS)} ${unit}.`,
       options.detach
         ? 'It runs in the background. To leave: millrace leave'
@@ -77,56 +86,98 @@ async function joinSteps(context: CommandContext, session: Session, options: Joi
   const endpoint = options.endpoint === undefined ? '' : endpointUrl(options.endpoint);
   const [stake, gas] = [parseAmount(options.stake, DECIMALS), parseAmount(options.gas, DECIMALS)];
   const waitSeconds = parseDuration(options.wait);
-  const device = await joinStep(context, 'looking at this machine', async () => await lookAtMachine(context, session));
-  const signer = await joinStep(context, 'opening the wallet', async () => await wallet(context, session));
-  const needed = { wei: 2n * gas, tokens: stake, computeTokens: TEST_MONEY };
-  const isKnown = existsSync(ownNode(session.folder, 'compute').keystore);
-  await joinStep(
-    context,
-    'money for the stake',
-    async () => await awaitMoney(context, session, { signer, needed: isKnown ? { ...needed, tokens: 0n } : needed, waitSeconds }),
-  );
-  const sender = await takeSender(context, session, signer);
+  const engines = openEngines(session);
   try {
-    const operatorId = await joinStep(context, 'operator and stake', async () => {
-      const opened = { ...session, signer, sender };
-      const wanted = { kind: 'compute', endpoint, stake, limit: stake / LIMIT_PART, region: options.region } as const;
-      const { operatorId: id, nodeKey } = await initOwnOperator(opened, wanted);
-      await fundFromFaucet(session.client, sender, nodeKey.address, { tokens: 0n, wei: gas });
-      return id;
-    });
-    const stop = await joinStep(context, 'starting the node', async () => await startIt(context, session, options));
+    await joinStep(context, 'engines that hold strangers’ work to its limits', async () => await requireForeignEngines(engines));
+    // Measuring needs no money and transactions need no processor: both at once.
+    const measuring = joinStep(context, 'measuring this machine', async () => await measure(context, session, engines));
+    measuring.catch(() => undefined);
+    const signer = await joinStep(context, 'opening the wallet', async () => await wallet(context, session));
+    const isKnown = existsSync(ownNode(session.folder, 'compute').keystore);
+    const needed = { wei: 2n * gas, tokens: isKnown ? 0n : stake, computeTokens: TEST_MONEY };
+    await joinStep(context, 'money for the stake', async () => await awaitMoney(context, session, { signer, needed, waitSeconds }));
+    const sender = await takeSender(context, session, signer);
     try {
-      const given = { client: session.client, session, signer, sender, operatorId, reachSeconds: REACH_SECONDS };
-      const test = await joinStep(context, 'a job through the network', async () => await selfTest(context, given));
-      return { operatorId, device, test, stop };
-    } catch (error) {
-      await stop?.();
-      throw error;
+      const wanted = { kind: 'compute', endpoint, stake, limit: stake / LIMIT_PART, region: options.region } as const;
+      const operatorId = await joinStep(context, 'operator and stake', async () => {
+        const { operatorId: id, nodeKey } = await initOwnOperator({ ...session, signer, sender }, wanted);
+        await fundFromFaucet(session.client, sender, nodeKey.address, { tokens: 0n, wei: gas });
+        return id;
+      });
+      const device = await measuring;
+      return { operatorId, device, ...(await startAndTest(context, options, { session, signer, sender, operatorId })) };
+    } finally {
+      sender.close();
     }
   } finally {
-    sender.close();
+    for (const engine of engines) await engine.close();
   }
 }
 
-async function lookAtMachine(context: CommandContext, { folder }: Session): Promise<DeviceReport> {
-  const executors = [
+async function startAndTest(
+  context: CommandContext,
+  options: JoinComputeOptions,
+  given: { session: Session; signer: Signer; sender: Sender; operatorId: bigint },
+): Promise<Pick<Joined, 'offers' | 'test' | 'stop'>> {
+  const { session, operatorId } = given;
+  const stop = await joinStep(context, 'starting the node', async () => await startIt(context, session, options));
+  try {
+    const offers = await joinStep(context, 'the offer at the market', async () => await awaitOffers(context, session, operatorId));
+    const wanted = { ...given, client: session.client, reachSeconds: REACH_SECONDS };
+    const test = await joinStep(context, 'a job through the network', async () => await selfTest(context, wanted));
+    return { offers, test, stop };
+  } catch (error) {
+    await stop?.();
+    throw error;
+  }
+}
+
+function openEngines({ folder }: Session): Executor[] {
+  return [
     new SandboxExecutor({ imageFolder: join(folder.root, 'images') }),
     new WasmExecutor({ imageFolder: join(folder.root, 'modules') }),
   ];
+}
+
+async function measure(context: CommandContext, { folder }: Session, executors: readonly Executor[]): Promise<DeviceReport> {
   const progress = context.output.progress('measuring');
   try {
-    await requireForeignEngines(executors);
     const report = await reportDevice({ folder: folder.root, executors, onProgress: (what) => progress.update(0, undefined, what) });
+    keepDeviceReport(folder.root, report);
     for (const { engine, takesForeign, missing } of report.facts.engines) {
-      if (!takesForeign)
-        context.output.note(`${engine} takes no jobs of strangers: ${missing.map(({ what, fix }) => `${what} (${fix})`).join('; ')}`);
+      if (takesForeign) continue;
+      context.output.note(`${engine} takes no jobs of strangers: ${missing.map(({ what, fix }) => `${what} (${fix})`).join('; ')}`);
     }
     return report;
   } finally {
     progress.end();
-    for (const executor of executors) await executor.close();
   }
+}
+
+/** The devices that the node has put on offer: one at least, unless its owner leases none. @throws no-device-on-offer */
+async function awaitOffers(context: CommandContext, { client }: Session, operatorId: bigint): Promise<Joined['offers']> {
+  const sources = settingSources(context);
+  if ((readSetting('leases', sources)?.value ?? COMPUTE_DEFAULTS.leases) === 'no') return [];
+  const deadlineMs = systemClock.nowMs() + OFFER_MS;
+  while (systemClock.nowMs() < deadlineMs) {
+    const events = await client.events({ name: 'computeMarket', event: 'OfferSet', args: { operatorId } });
+    const now = await client.now();
+    const latest = new Map(events.map(({ args: { deviceId, offer } }) => [deviceId, offer]));
+    const open = [...latest].filter(([, offer]) => offer.until > now);
+    if (open.length > 0) {
+      return open.map(([deviceId, offer]) => ({
+        deviceId,
+        deviceClass: hexToString(offer.deviceClass, { size: 32 }).replaceAll('\0', ''),
+      }));
+    }
+    await systemClock.sleep(client.pollIntervalMs(), context.signal);
+  }
+  throw new MillraceError('no-device-on-offer', {
+    actor: 'host',
+    message: `Operator ${operatorId} has put no device on offer within ${OFFER_MS / 1000} s`,
+    values: { operatorId },
+    hint: 'millrace compute status says which devices have no room; give the node more with --cpus and --memory, or set leases to no.',
+  });
 }
 
 /** In the background where that was asked for, else in this process; undefined: it stays without us. */

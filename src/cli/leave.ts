@@ -32,8 +32,8 @@ export async function leave(context: CommandContext, options: LeaveOptions): Pro
   const { client, sender } = await openSender(context);
   try {
     const operatorId = await operatorOf(client, folder, { kind: 'compute' });
-    const { available, own } = await stakeOf(client, { operatorId });
-    const amount = lesser(available, own.active);
+    const { slashable, locked, own } = await stakeOf(client, { operatorId });
+    const amount = lesser(own.active, slashable > locked ? slashable - locked : 0n);
     const ticket = options.keepStake || amount === 0n ? undefined : await requestExit({ sender, operatorId, amount });
     const after = await stakeOf(client, { operatorId });
     const left = after.own.active;
@@ -76,11 +76,13 @@ async function endWork(context: CommandContext, folder: ReturnType<typeof folder
 /** What the parts of a node say that still runs, each with its number. */
 function unfinished({ roles }: ComputeAnswer): string[] {
   const counts = (name: string, value: unknown): [string, number][] =>
-    typeof value === 'object' && value !== null
-      ? Object.entries(value).flatMap(([key, each]) => counts(key, each))
-      : UNFINISHED.test(name) && Number(value) > 0
-        ? [[name, Number(value)]]
-        : [];
+    name === 'leases' && Array.isArray(value) && value.length > 0
+      ? [[name, value.length]]
+      : typeof value === 'object' && value !== null
+        ? Object.entries(value).flatMap(([key, each]) => counts(key, each))
+        : UNFINISHED.test(name) && Number(value) > 0
+          ? [[name, Number(value)]]
+          : [];
   return Object.values(roles)
     .flatMap((parts) => Object.entries(parts))
     .flatMap(([part, numbers]) => counts(part, numbers).map(([name, count]) => `${part}: ${count} ${name}`));

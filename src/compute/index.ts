@@ -16,7 +16,7 @@ export {
 } from './cluster/coordinator.ts';
 export { type ClusterTerms, openClusterMarket, readClusterChain, type WithSender } from './cluster/market-on-chain.ts';
 export { type Patience, QUICK_PATIENCE } from './cluster/replacement.ts';
-export { type DeviceReport, reportDevice, requireForeignEngines } from './device/device-report.ts';
+export { type DeviceReport, keepDeviceReport, keptAttributes, reportDevice, requireForeignEngines } from './device/device-report.ts';
 export { SELF_TEST_ANSWER, writeSelfTest } from './device/self-test.ts';
 export { type DeviceHealth, type HealthSnapshot, healthToJson, readDevices, readHealthAt } from './health/device-health.ts';
 export { startHealth } from './health/health-part.ts';

@@ -44,7 +44,8 @@ export async function startComputeRole(context: ComputeStart): Promise<Role> {
   const { clusterHost: publicHost } = computeSettings(settings);
   try {
     if (terms !== undefined) {
-      const devices = compute.defaultDevices(shared.capacity.total, terms);
+      const attributes = compute.keptAttributes(dataFolder);
+      const devices = compute.defaultDevices(shared.capacity.total, terms).map((device) => ({ ...device, attributes }));
       await begin('leases', (own) => compute.startLeaseHost(own, { devices }));
       await begin('health', (own) => compute.startHealth(own));
       await begin('prober', (own) => compute.startLeaseProber(own));

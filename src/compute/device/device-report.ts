@@ -1,4 +1,6 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { writeFileDurably } from '../../durable-file.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Executor, ExecutorReport } from '../../host/index.ts';
 import { benchmarkDevice, type DeviceScores } from './benchmark.ts';
@@ -44,6 +46,8 @@ export async function reportDevice(options: DeviceReportOptions): Promise<Device
   return { facts, scores, deviceClass: classOf(facts, scores), attributes: attributesOf(facts, scores) };
 }
 
+const REPORT = 'device.json';
+
 /** What is said of a machine in its offer. Its own word: nothing here is proven. */
 export function attributesOf(facts: DeviceFacts, scores: DeviceScores): Record<string, string> {
   const { graphics } = facts;
@@ -62,6 +66,17 @@ export function attributesOf(facts: DeviceFacts, scores: DeviceScores): Record<s
     // No engine hands a GPU to a job yet: it is named, never offered.
     ...(gpus.length === 0 ? {} : { 'graphics.unused': gpus.sort().join(', ').slice(0, 200) }),
   };
+}
+
+/** Keeps a report in a network's folder, for the nodes that offer this machine. */
+export function keepDeviceReport(folder: string, report: DeviceReport): void {
+  writeFileDurably(join(folder, REPORT), `${JSON.stringify(report, null, 2)}\n`);
+}
+
+/** What the kept report says of this machine; nothing where none was made: then the offer says nothing either. */
+export function keptAttributes(folder: string): Record<string, string> {
+  const path = join(folder, REPORT);
+  return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as DeviceReport).attributes : {};
 }
 
 /**
