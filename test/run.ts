@@ -1,5 +1,5 @@
 /**
- * `npm test`: the tests of the repository on the pinned Node but for three long journeys, and beside them the contracts' tests. With words
+ * `npm test`: the tests of the repository on the pinned Node but for the long journeys, and beside them the contracts' tests. With words
  * as arguments only the files whose path contains one of them, and no floor.
  */
 import { readFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { runForge } from './forge.ts';
 import { findTestFiles, nodeMismatch, type Outcome, report, root, runFiles, withServer } from './suite.ts';
 
 /** Long stories that `npm run journeys` tells, so that all of this ends within twenty minutes on two processors. */
-const LONG_JOURNEYS = ['cheating-miners', 'external-chain', 'joining-inference', 'own-infrastructure'];
+const LONG_JOURNEYS = ['cheating-miners', 'cluster', 'cluster-swarm', 'external-chain', 'joining-inference', 'own-infrastructure'];
 
 const words = process.argv.slice(2);
 const mismatch = nodeMismatch();

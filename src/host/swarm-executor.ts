@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { createReadStream, mkdirSync, rmSync, statfsSync } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -64,6 +65,8 @@ export class SwarmExecutor implements Executor {
   readonly #engines: Docker[];
   readonly #stop = new AbortController();
   readonly #running = new Set<Promise<unknown>>();
+  /** Of its services and folders; a process may have several farms. */
+  readonly #name = `${ownerTag()}-${randomBytes(4).toString('hex')}`;
   #report: Promise<ExecutorReport> | undefined;
   #count = 0;
 
@@ -109,7 +112,7 @@ export class SwarmExecutor implements Executor {
   }
 
   get #ownFolder(): string {
-    return join(this.#options.sharedFolder, ownerTag());
+    return join(this.#options.sharedFolder, this.#name);
   }
 
   async #run(job: Job, options: RunOptions): Promise<JobResult> {
@@ -123,7 +126,7 @@ export class SwarmExecutor implements Executor {
     const watch = new JobWatch(job.limits, options, this.#stop.signal);
     let service: Docker.Service | undefined;
     try {
-      const created = await this.#manager.createService(serviceOf(job, { folder, input, number: String(this.#count) }));
+      const created = await this.#manager.createService(serviceOf(job, { folder, input, name: `millrace-${this.#name}-${this.#count}` }));
       service = this.#manager.getService(created.id);
       return await this.#attend({ job, service, watch, folder });
     } finally {
@@ -288,7 +291,7 @@ async function silence(streams: readonly PassThrough[]): Promise<void> {
 }
 
 /** A job of Swarm: one completion, no second try of its own, on any machine. */
-function serviceOf(job: Job, place: { folder: string; input: string | undefined; number: string }): Docker.CreateServiceOptions {
+function serviceOf(job: Job, place: { folder: string; input: string | undefined; name: string }): Docker.CreateServiceOptions {
   const { limits, argv } = job;
   const user = JOB_UID_FIRST + Math.floor(Math.random() * JOB_UIDS);
   const bind = (source: string, target: string, isReadOnly: boolean) => ({
@@ -300,7 +303,7 @@ function serviceOf(job: Job, place: { folder: string; input: string | undefined;
   const mounts = [bind(join(place.folder, 'output'), '/output', false), bind(join(place.folder, 'tmp'), '/tmp', false)];
   if (place.input !== undefined) mounts.push(bind(place.input, '/input', true));
   return {
-    Name: `millrace-${ownerTag()}-${place.number}`,
+    Name: place.name,
     Labels: { [OWNER_LABEL]: ownerTag() },
     Mode: { ReplicatedJob: { MaxConcurrent: 1, TotalCompletions: 1 } },
     EndpointSpec: { Mode: 'dnsrr' },

@@ -40,7 +40,7 @@ if (missing !== undefined) {
   })();
   after(async () => {
     await hosts.close();
-    rmSync(folder, { recursive: true, force: true });
+    rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 200 });
   });
 
   const sockets = () => hosts.hosts.map(({ socketPath }) => socketPath);

@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url';
 import { stringToHex, toHex } from 'viem';
 import { developmentSigner } from '../../src/chain/index.ts';
 import { createSigner } from '../../src/chain/signer.ts';
-import { openClusterNode, readClusterChain, readClusterRecord } from '../../src/compute/index.ts';
+import { type ClusterNode, openClusterNode, readClusterChain, readClusterRecord } from '../../src/compute/index.ts';
 import { openTransportIdentity } from '../../src/connect/index.ts';
 import { CLIENT_INDEX } from '../../src/node/index.ts';
 import { registerOperator, startTestMarket, type TestMarket, TOKEN, until } from '../../src/storage/market/market-fixture.ts';
@@ -32,7 +32,9 @@ const NODE_PORT = 9300;
 const DEVICE_CLASS = 'journey-cpu';
 const MACHINES = 3;
 const PROCESSES = 4;
-const STEPS = 600;
+const STEPS = 400;
+/** The training waits at these steps until the named file is in its folder of checkpoints. */
+const HOLDS = '60=first,300=second';
 const RESUMED_SECONDS_MAX = 20;
 const MIB = 1 << 20;
 
@@ -191,7 +193,7 @@ class Story {
   async formAndTrain(): Promise<void> {
     const { folder, image, say } = this.#parts;
     const limits = { memoryBytes: 512 * MIB, cpus: 1, processes: 128, diskBytes: 8 * MIB, wallSeconds: 3_600, outputBytes: MIB };
-    const env = { STEPS: String(STEPS), PAUSE: '0.1' };
+    const env = { STEPS: String(STEPS), PAUSE: '0.1', HOLDS };
     const argv = ['/usr/bin/python3.11', '/train.py'];
     const spec = { version: 1, image, argv, env, processes: PROCESSES, machines: MACHINES, limits, checkpointBytesMax: 16 * MIB };
     writeFileSync(join(folder, 'spec.json'), JSON.stringify(spec));
@@ -199,7 +201,7 @@ class Story {
     this.#startCoordinator('spec.json');
     await until('all four ranks train', async () => (await this.#starts(1)).length === PROCESSES);
     say(`formed and training after ${seconds(startMs)} s`);
-    await until('a checkpoint of step 30 or later', async () => (await this.#step(1)) >= 30);
+    await until('a checkpoint of step 60', async () => (await this.#step(1)) >= 60);
     const { machines } = await this.#parts.builder.json('cluster', 'ps', 'training');
     assert.equal(machines.length, MACHINES);
     assert.deepEqual(
@@ -219,6 +221,8 @@ class Story {
       await this.#exec(1, '/bin/cat', '/cluster/hostfile'),
       /^10\.90\.0\.1 slots=2\n10\.90\.0\.2 slots=1\n10\.90\.0\.3 slots=1\n$/,
     );
+    const { output } = await this.#parts.builder.json('cluster', 'exec', 'training', '--rank', '2', '--', '/bin/ls', '/checkpoints');
+    assert.match(output, /step-0000\d0\.pt/, 'another machine has the checkpoints of rank 0');
     const read = `import urllib.request; print(urllib.request.urlopen('http://rank-2:4646/members', timeout=5).read().decode())`;
     const members = JSON.parse(await this.#exec(0, '/usr/bin/python3.11', '-c', read));
     assert.equal(members.list.members.length, MACHINES);
@@ -239,6 +243,8 @@ class Story {
     const { endpoint, seat } = before.machines.find(({ ranks }: { ranks: number[] }) => ranks.includes(0));
     const host = hosts.hosts.find(({ address }) => endpoint.startsWith(`${address}:`));
     assert.ok(host !== undefined);
+    await this.#goOn('first');
+    await until('the training is in its midst', async () => (await this.#step(1)) >= 80);
     const step = await this.#step(1);
     host.pullPlug();
     const lostMs = performance.now();
@@ -281,6 +287,8 @@ class Story {
     await until('training goes on without a coordinator', async () => (await this.#step(2)) > step + 20);
     assert.equal((await this.#starts(3)).length, 0);
     this.#startCoordinator();
+    await until('it waits at step 300', async () => (await this.#step(2)) >= 300);
+    await this.#goOn('second');
     say(`coordinator killed at step ${step}, started anew at step ${await this.#step(2)}`);
   }
 
@@ -333,7 +341,26 @@ class Story {
   }
 
   async #exec(rank: number, ...argv: string[]): Promise<string> {
-    return (await this.#parts.builder.json('cluster', 'exec', 'training', '--rank', String(rank), '--', ...argv)).output;
+    for (const { node, ranks } of await this.#nodes()) if (ranks.includes(rank)) return (await node.exec(rank, argv)).output;
+    throw new TypeError(`rank ${rank} is nowhere`);
+  }
+
+  async #goOn(name: string): Promise<void> {
+    await this.#exec(0, '/usr/bin/python3.11', '-c', `open('/checkpoints/${name}', 'w')`);
+  }
+
+  /** The members' nodes, spoken to from here: a command for each question would take the processors from the training. */
+  async #nodes(): Promise<{ node: ClusterNode; ranks: number[] }[]> {
+    const { builder, market } = this.#parts;
+    const record = readClusterRecord(join(builder.home, 'friends/client/clusters/training'));
+    if (record?.phase === 'failed') throw new TypeError(`the cluster failed: ${record.reason} ${JSON.stringify(this.#events)}`);
+    const signer = developmentSigner(CLIENT_INDEX, 'dev');
+    const chain = readClusterChain(market.client);
+    const members = (record?.signed?.list.members ?? []).map(async ({ leaseId, ranks }) => {
+      const operatorId = BigInt(record?.leases.find((lease) => lease.leaseId === leaseId)?.operatorId ?? 0);
+      return { node: openClusterNode(await chain.peerOf(operatorId), record?.cluster as `0x${string}`, signer), ranks };
+    });
+    return (await Promise.allSettled(members)).flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
   }
 
   async #starts(generation: number): Promise<TrainingLine[]> {
@@ -348,19 +375,10 @@ class Story {
     return Math.max(0, ...steps);
   }
 
-  /** Read from the nodes themselves: a command for each look would take the processors from the training. */
   async #lines(): Promise<TrainingLine[]> {
-    const { builder, market } = this.#parts;
     const { exitCode } = this.#coordinator ?? {};
     assert.ok(exitCode === null || exitCode === 0 || exitCode === undefined, `the coordinator ended with ${exitCode}`);
-    const record = readClusterRecord(join(builder.home, 'friends/client/clusters/training'));
-    const signer = developmentSigner(CLIENT_INDEX, 'dev');
-    const chain = readClusterChain(market.client);
-    const texts = (record?.signed?.list.members ?? []).map(async ({ leaseId, ranks }) => {
-      const operatorId = BigInt(record?.leases.find((lease) => lease.leaseId === leaseId)?.operatorId ?? 0);
-      const node = openClusterNode(await chain.peerOf(operatorId), record?.cluster as `0x${string}`, signer);
-      return await Promise.all(ranks.map(async (rank) => (await node.log(rank, 0)).text));
-    });
+    const texts = (await this.#nodes()).map(({ node, ranks }) => Promise.all(ranks.map(async (rank) => (await node.log(rank, 0)).text)));
     const printed = (await Promise.allSettled(texts)).flatMap((each) => (each.status === 'fulfilled' ? each.value : []));
     return [...printed.join('\n').matchAll(/^generation (\d+) rank (\d+) (.*)$/gm)].map(([, generation, rank, text]) => ({
       generation: Number(generation),

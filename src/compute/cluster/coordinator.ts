@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Hex } from 'viem';
@@ -38,9 +39,7 @@ export interface ClusterRecord {
   reason?: string;
   /** Leases that were reserved and not yet ended, whether or not their machines joined. */
   leases: HeldLease[];
-  /** How many reservations were made: part of their keys, so that none is made twice. */
-  reservations: number;
-  /** A reservation that was begun and whose leases are not yet in `leases`. */
+  /** A reservation that was begun and whose leases are not yet in `leases`; its key makes sure that it is made once. */
   reserving?: { request: GangRequest; key: string };
   signed?: SignedMemberList;
   restartsUsed: number;
@@ -126,7 +125,6 @@ export class Coordinator {
 
   /** Ends programs and leases. */
   async end(): Promise<void> {
-    await this.#finishReservation();
     if (this.#record.phase === 'forming' || this.#record.phase === 'running') this.#keep({ phase: 'ended' });
     await this.#giveBack();
   }
@@ -204,6 +202,7 @@ export class Coordinator {
   /** Reserves machines and joins them; those that will not join are given back, and others are asked. What an earlier process reserved is used first. */
   async #acquire(count: number): Promise<MeshKey[]> {
     const keys: MeshKey[] = [];
+    await this.#finishReservation();
     for (let attempt = 1; keys.length < count; attempt += 1) {
       const isUsed = (leaseId: string) => [...keys, ...this.#members()].some((each) => each.leaseId === leaseId);
       const idle = () => this.#record.leases.filter((lease) => !isUsed(lease.leaseId) && !this.#record.shunned.includes(lease.operatorId));
@@ -225,11 +224,13 @@ export class Coordinator {
   }
 
   async #reserve(count: number): Promise<void> {
-    const number = this.#record.reservations + 1;
     const without = [...new Set([...this.#record.shunned, ...this.#record.leases.map(({ operatorId }) => operatorId)])];
-    const key = `cluster ${this.#record.cluster} ${number}`;
     const request = await this.#options.market.findMachines({ count, withoutOperators: without.map(BigInt) });
-    this.#keep({ reservations: number, reserving: { request, key } });
+    // By its contents, so that what another coordinator of the renter reserves has another key.
+    const digest = createHash('sha256')
+      .update(JSON.stringify([this.#record.cluster, request]))
+      .digest('hex');
+    this.#keep({ reserving: { request, key: `cluster ${digest}` } });
     await this.#finishReservation();
   }
 
@@ -327,7 +328,10 @@ export class Coordinator {
       })),
     );
     const own = this.#record.leases.filter(({ leaseId }) => !terms.some((each) => each.leaseId === leaseId));
-    this.#keep({ signed, leases: [...own, ...terms] });
+    // What the other one left out it had found lost.
+    const lost = own.filter(({ leaseId }) => this.#members().some((member) => member.leaseId === leaseId));
+    const shunned = [...new Set([...this.#record.shunned, ...lost.map(({ operatorId }) => operatorId)])];
+    this.#keep({ signed, shunned, leases: [...own, ...terms] });
     await Promise.all(own.map(({ leaseId }) => this.#endLease(leaseId)));
   }
 
@@ -370,6 +374,7 @@ export class Coordinator {
   }
 
   async #giveBack(): Promise<void> {
+    await this.#finishReservation().catch((error) => this.#note('cluster-reservation-open', { reason: toMillraceError(error).message }));
     await Promise.allSettled(
       this.#record.leases.map(async (lease) => {
         await (await this.#machineOf(lease).node).leave().catch(() => {});
@@ -400,7 +405,7 @@ export class Coordinator {
 
 /** A new cluster, not yet formed; its record is written before anything is reserved. */
 export function createClusterRecord(folder: string, cluster: Hex, spec: ClusterSpec): ClusterRecord {
-  const record: ClusterRecord = { version: 1, cluster, spec, phase: 'forming', leases: [], reservations: 0, restartsUsed: 0, shunned: [] };
+  const record: ClusterRecord = { version: 1, cluster, spec, phase: 'forming', leases: [], restartsUsed: 0, shunned: [] };
   writeFileDurably(recordPath(folder), JSON.stringify(record), { exclusive: true });
   return record;
 }
