@@ -220,7 +220,7 @@ test(
     idle.cases.tend = async () => {};
     await network.chain.warp(2);
     const job = await idle.commitJob({ wrong: [0] }, { segments: 2, auditors: 1, challengeSeconds: 120 });
-    const stake = async () => (await client.read('stakeVault', 'stakeOf', [idle.operator.operatorId])) as bigint;
+    const stake = async () => await client.read('stakeVault', 'slashableOf', [idle.operator.operatorId]);
     const before = await stake();
     const money = () => client.read('rails', 'balanceOf', [client.address('networkToken'), friend.signer.address]);
     const [cash, own] = [await money(), before];

@@ -16,7 +16,9 @@ export interface AuditRecord {
   /** The case or demand that follows from it, once it is on chain. */
   caseId?: string;
   demandId?: string;
-  /** What the demanded state led to, once it was delivered and replayed. */
+  /** Earlier demands, whose states were delivered. */
+  delivered?: string[];
+  /** What replaying led to once a demanded state was delivered: of all segments, or that another state is withheld. */
   later?: SegmentFinding;
 }
 

@@ -288,7 +288,12 @@ class OpenAuditor implements Auditor {
     await this.#send(record.jobId, 'demand', async () => {
       await allowBond(client, { sender, court: 'stateDemands', amount: bond + fee * BigInt(members) });
       const args = [terms, result, finding.leaf] as const;
-      const receipt = await sender.send({ contract: 'stateDemands', functionName: 'demand', args, key: `audit/demand/${record.jobId}` });
+      const receipt = await sender.send({
+        contract: 'stateDemands',
+        functionName: 'demand',
+        args,
+        key: `audit/demand/${record.jobId}/${finding.leaf}`,
+      });
       record.demandId = eventArgs(receipt, 'stateDemands', 'StateDemanded').demandId.toString();
       this.#journal.save(record);
       this.#counts.demands += 1;
@@ -313,15 +318,21 @@ class OpenAuditor implements Auditor {
     }
   }
 
-  #replayDelivered(record: AuditRecord, { finding, demandId }: { finding: { segment: number }; demandId: bigint }): void {
+  /** All that was drawn, with what was delivered: the state may have been withheld for the sake of the segment before or after it. */
+  #replayDelivered(record: AuditRecord, { finding, demandId }: { finding: { leaf: number }; demandId: bigint }): void {
     this.#inBackground(record.jobId, async (signal) => {
-      const { client, signer } = this.#options;
+      const { client, signer, operatorId } = this.#options;
       const job = await readCommittedJob(client, record.jobId);
       const caller = await callerOf(client, signer);
-      const source = memberStates(caller, { demandId, otherwise: providerStates(caller, job) });
-      const later = await this.#inspect(job, { segments: [finding.segment], source, signal });
-      if (later.kind === 'withheld') return;
-      record.later = later;
+      const delivered = [...(record.delivered ?? []), demandId.toString()];
+      const source = delivered.reduce(
+        (otherwise: StateSource, id) => memberStates(caller, { demandId: BigInt(id), otherwise }),
+        providerStates(caller, job),
+      );
+      const later = await this.#inspect(job, { segments: await segmentsOf(client, job, operatorId), source, signal });
+      // Delivered on chain, or by members that are away: it may be had later.
+      if (later.kind === 'withheld' && later.leaf === finding.leaf) return;
+      Object.assign(record, { later, delivered, demandId: undefined });
       this.#journal.save(record);
       this.#options.log.info('delivered-state-replayed', { jobId: record.jobId, ...summaryOf(later) });
     });

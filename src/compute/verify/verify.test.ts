@@ -100,13 +100,14 @@ test('another input, seed, argument or module is another job from its first stat
     (await replaySegment(workOf(name, spec, files), engines, { index: 0 })).startHash;
   const same = await first('same', {});
   assert.equal(await first('again', {}), same);
-  for (const [name, spec, files] of [
-    ['seed', { seed: '4' }, undefined],
-    ['argument', { argv: ['module', 'x'] }, undefined],
+  const changes: [string, Partial<JobSpec>, Record<string, string>?][] = [
+    ['seed', { seed: '4' }],
+    ['argument', { argv: ['module', 'x'] }],
     ['input', {}, { 'b/text': `${TEXT}!`, a: 'water' }],
     ['path', {}, { 'c/text': TEXT, a: 'water' }],
-    ['memory', { limits: { ...SPEC.limits, memoryBytes: 5 << 20 } }, undefined],
-  ] as const) {
+    ['memory', { limits: { ...SPEC.limits, memoryBytes: 5 << 20 } }],
+  ];
+  for (const [name, spec, files] of changes) {
     assert.notEqual(await first(name, spec, files), same, name);
   }
 });
