@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Address, Hex } from 'viem';
 import { type ChainClient, recoverAddress } from '../../chain/index.ts';
 import { type ReplayGuard, verifyRequest } from '../../connect/index.ts';
-import { MillraceError } from '../../errors.ts';
+import { httpStatusOf, MillraceError, toMillraceError } from '../../errors.ts';
 import { encodeJobSpec } from '../spec/job-spec.ts';
 import { proveLeaf } from '../verify/commitment.ts';
 import { readState } from '../verify/run-segments.ts';
@@ -33,6 +33,12 @@ export interface JobRoutesOptions {
   nudge(): void;
 }
 
+const STATUS_OF_CODE: Record<string, number> = {
+  'job-refused': 409,
+  'not-a-reader': 403,
+  'job-part-missing': 404,
+  'method-not-allowed': 405,
+};
 const ORDER_BYTES_MAX = 1 << 20;
 const ORDER_CONTEXT = 'job order';
 const PATH = new RegExp(
@@ -45,7 +51,10 @@ const PATH = new RegExp(
  */
 export function answerJobs(options: JobRoutesOptions, request: Request): Promise<Response> | undefined {
   const found = PATH.exec(new URL(request.url).pathname);
-  if (found === null) return undefined;
+  return found === null ? undefined : answerPath(options, request, found).catch(problemOf);
+}
+
+async function answerPath(options: JobRoutesOptions, request: Request, found: RegExpExecArray): Promise<Response> {
   const [path, jobId, part, name] = found;
   const { method } = request;
   if (path.endsWith('/offer') && method === 'GET') return showOffer(options);
@@ -55,6 +64,16 @@ export function answerJobs(options: JobRoutesOptions, request: Request): Promise
     return takeContent(options, request, { jobId: jobId as Hex, source: name });
   if (part !== undefined && method === 'GET') return showPart(options, request, { jobId: jobId as Hex, part: part as JobPart, name });
   throw new MillraceError('method-not-allowed', { actor: 'caller', message: `Got ${method} ${path}`, values: { method, path } });
+}
+
+/** A refusal as problem+json; what went wrong inside is nobody's business but the log's. */
+function problemOf(error: unknown): Response {
+  const known = toMillraceError(error);
+  const { code, actor, message, values, hint } = known.toJSON();
+  const shown = actor === 'bug' || actor === 'host' ? { title: 'Something went wrong inside this node' } : { title: message, values, hint };
+  const status = STATUS_OF_CODE[code] ?? httpStatusOf(known);
+  const headers = { 'content-type': 'application/problem+json' };
+  return new Response(JSON.stringify({ type: 'about:blank', status, code, actor, ...shown }), { status, headers });
 }
 
 async function showOffer({ signedOffer, isTaking }: JobRoutesOptions): Promise<Response> {

@@ -1,0 +1,205 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { createSigner } from '../../chain/index.ts';
+import { railsBalance } from '../../token/index.ts';
+import { startTestLeases, type TestLeaseNode, type TestLeases, until } from '../leases/lease-fixture.ts';
+import { encodeJobSpec } from '../spec/job-spec.ts';
+import { type JobRequest, parseJob } from '../spec/parse-job.ts';
+import { surveyProviders } from './choose-provider.ts';
+import { fetchFile, fetchProgress, fetchState, fetchWork, sendContent, sendOrder } from './job-api.ts';
+import { PHASE, phaseOf } from './job-chain.ts';
+import { orderToJson } from './job-desk.ts';
+import { type JobPolicy, type JobProvider, startJobProvider } from './job-provider.ts';
+import { type JobTerms, jobDomainOf, jobIdOf, termsToJson } from './job-terms.ts';
+import { type RunJobOptions, runJob } from './run-job.ts';
+import { composeTerms, fundJob } from './run-terms.ts';
+import { boxKeyOf } from './sealed-box.ts';
+
+const EXAMPLES = fileURLToPath(new URL('../../../examples/', import.meta.url));
+const MODULE = join(EXAMPLES, 'word-count/word-count.wasm');
+const TEXT = join(EXAMPLES, 'word-count/story.txt');
+const POLICY: JobPolicy = {
+  prices: { stable: { cpuSecond: 11n, gibSecond: 2n, job: 1000n } },
+  collateral: 2n * 10n ** 18n,
+  wallSecondsMax: 60,
+  spareSeconds: 60,
+  takesCommands: false,
+  jobsMax: 16,
+  keepSeconds: 86_400,
+};
+
+let network: TestLeases;
+let node: TestLeaseNode;
+let provider: JobProvider;
+let request: JobRequest;
+let files: Record<string, string>;
+
+const start = async (policy: Partial<JobPolicy> = {}) =>
+  (await node.start((context) => startJobProvider({ ...context, policy: { ...POLICY, ...policy }, pollMs: 100 }))) as JobProvider;
+
+before(async () => {
+  request = parseJob(readFileSync(join(EXAMPLES, 'word-count.yaml'), 'utf8'));
+  files = { [request.spec.program.source]: MODULE, [request.spec.inputs[0]?.cid as string]: TEXT };
+  network = await startTestLeases();
+  node = await network.startNode(1);
+  provider = await start();
+});
+after(() => network.stop());
+
+function runOptions(more: Partial<RunJobOptions> = {}): RunJobOptions {
+  const { client, renter } = network;
+  return {
+    client,
+    signer: renter.signer,
+    sending: (use) => use(renter.sender),
+    folder: renter.folder,
+    name: request.name,
+    spec: request.spec,
+    needs: request.needs,
+    token: 'stable',
+    // Nobody audits or judges on this network: the class is lowered, and the receipt says so.
+    lowerable: true,
+    auditors: 1,
+    samples: 2,
+    files,
+    ...more,
+  };
+}
+
+/** Terms for the provider by its present offer, signed by the renter. */
+async function order(change: Partial<JobTerms> = {}) {
+  const { client, renter } = network;
+  const [candidate] = await surveyProviders(client, { log: network.log });
+  assert.ok(candidate !== undefined);
+  const { offer, peer } = candidate;
+  const wish = {
+    spec: request.spec,
+    offer,
+    renter: renter.signer.address,
+    token: 'stable' as const,
+    lowerable: true,
+    auditors: 1,
+    samples: 2,
+  };
+  const terms = { ...(await composeTerms(client, { ...wish, price: 10_000n })), ...change };
+  const jobId = jobIdOf(jobDomainOf(client), terms);
+  const signature = await renter.signer.signDigest(jobId);
+  const key = await boxKeyOf(renter.signer);
+  const order = { signature, renterBox: key.publicKey, handed: Object.keys(files) };
+  const bytes = orderToJson({ ...order, terms: termsToJson(terms), spec: encodeJobSpec(request.spec) });
+  return { jobId, terms, bytes, peer, boxKey: offer.boxKey, caller: { client, signer: renter.signer, key } };
+}
+
+test('a job runs from choice to receipt: outputs checked, paid once, class lowered and said so', async () => {
+  const { client } = network;
+  const result = await runJob(runOptions());
+  assert.equal(result.end, 'exit 0');
+  assert.match(readFileSync(join(result.outputFolder, result.outputCid), 'utf8'), /^lines 8\nwords 133\n/);
+  assert.equal(result.evidence, 'reputation only');
+  assert.ok(result.receipt?.signature !== undefined);
+  const settled = await client.events({ name: 'computeJobs', event: 'JobSettled', args: { jobId: result.jobId } });
+  assert.equal(settled.length, 1);
+  const { beneficiary } = await client.read('operators', 'operator', [node.operatorId]);
+  assert.equal(await railsBalance(client, { token: 'stable', account: beneficiary }), settled[0]?.args.paid);
+  assert.equal(await client.read('computeJobs', 'held', [client.address('stableToken')]), 0n);
+});
+
+test('the id of a job is the contract’s', async () => {
+  const { terms, jobId } = await order();
+  assert.equal(await network.client.read('computeJobs', 'jobIdOf', [terms]), jobId);
+});
+
+test('an order that says anything else than the offer is refused with the reason, and its honest twin is taken', async () => {
+  const { client, renter } = network;
+  const refused = async (change: Partial<JobTerms>, code = 'job-refused') => {
+    const { bytes, peer, boxKey } = await order(change);
+    await assert.rejects(sendOrder(peer, bytes, { boxKey }), { code }, JSON.stringify(Object.keys(change)));
+  };
+  await refused({ price: 100n });
+  await refused({ specHash: `0x${'12'.repeat(32)}` });
+  await refused({ segments: 4 });
+  await refused({ collateral: 3n * 10n ** 18n });
+  await refused({ token: client.address('networkToken') });
+  await refused({ openUntil: 1 });
+  await refused({ runSeconds: 11 });
+  await refused({ renter: createSigner(`0x${'77'.repeat(32)}`).address }, 'bad-job-signature');
+  const unfunded = await order();
+  await assert.rejects(sendOrder(unfunded.peer, unfunded.bytes, unfunded), { code: 'job-refused' });
+  await fundJob(client, renter.sender, unfunded.terms);
+  const signature = await sendOrder(unfunded.peer, unfunded.bytes, unfunded);
+  assert.equal(await sendOrder(unfunded.peer, unfunded.bytes, unfunded), signature, 'the same order twice is one job');
+});
+
+test('a job goes on after its provider was stopped at each step; strangers see nothing of it, wrong contents are not taken', async () => {
+  const { client, renter } = network;
+  const { jobId, terms, bytes, peer, boxKey, caller } = await order();
+  await fundJob(client, renter.sender, terms);
+  await sendOrder(peer, bytes, { boxKey });
+  await until('the job is open', async () => (await phaseOf(client, jobId)).phase === PHASE.running);
+  await node.stopParts();
+  provider = await start();
+  const send = (source: string, path: string) =>
+    sendContent(caller, peer, {
+      jobId,
+      source,
+      boxKey,
+      bytes: (async function* () {
+        yield readFileSync(path);
+      })(),
+    });
+  const [program, text] = Object.keys(files) as [string, string];
+  await assert.rejects(send(text, MODULE), { code: 'content-differs' });
+  await assert.rejects(send(`sha256:${'00'.repeat(32)}`, TEXT), { code: 'content-unwanted' });
+  assert.deepEqual((await fetchProgress(caller, peer, jobId)).missing, [program, text]);
+  await send(program, MODULE);
+  await node.stopParts();
+  provider = await start();
+  assert.deepEqual((await fetchProgress(caller, peer, jobId)).missing, [text]);
+  await send(text, TEXT);
+  await until('the job runs or has run', () => provider.jobs().some((one) => one.jobId === jobId && one.status !== 'open'));
+  await node.stopParts();
+  provider = await start();
+  await until('it is committed', async () => (await phaseOf(client, jobId)).phase >= PHASE.window);
+
+  const stranger = createSigner(`0x${'55'.repeat(32)}`);
+  const strange = { client, signer: stranger, key: await boxKeyOf(stranger) };
+  const artefact = provider.jobs().find((one) => one.jobId === jobId)?.artefacts?.[0];
+  assert.ok(artefact !== undefined);
+  const denied = [
+    () => fetchWork(strange, peer, jobId),
+    () => fetchState(strange, peer, { jobId, index: 1 }),
+    () => fetchProgress(strange, peer, jobId),
+    () => fetchFile(strange, peer, { jobId, part: 'artefacts', name: artefact.cid }),
+    () => fetchFile(strange, peer, { jobId, part: 'contents', name: text }),
+  ];
+  for (const one of denied) await assert.rejects(one(), { code: 'not-a-reader' });
+  assert.equal((await fetchWork(caller, peer, jobId)).terms.nonce, terms.nonce);
+  const { leaf } = await fetchState(caller, peer, { jobId, index: 3 });
+  assert.equal(leaf.index, 3);
+  await assert.rejects(
+    fetchFile(caller, peer, { jobId, part: 'artefacts', name: 'bafkreiaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' }),
+    {
+      code: 'job-part-missing',
+    },
+  );
+  await until('it is settled', async () => (await phaseOf(client, jobId)).phase === PHASE.settled);
+  assert.equal((await client.events({ name: 'computeJobs', event: 'JobSettled', args: { jobId } })).length, 1);
+});
+
+test('a job without a result in time is settled as late: the renter has its price back, the provider loses stake', async () => {
+  const { client, renter } = network;
+  const { jobId, terms, bytes, peer, boxKey } = await order();
+  await fundJob(client, renter.sender, terms);
+  await sendOrder(peer, bytes, { boxKey });
+  await until('the job is open', async () => (await phaseOf(client, jobId)).phase === PHASE.running);
+  // Its contents never come.
+  await network.chain.warp(terms.runSeconds + 1);
+  await until('it is settled', async () => (await phaseOf(client, jobId)).phase === PHASE.settled);
+  const [late] = await client.events({ name: 'computeJobs', event: 'JobSettled', args: { jobId } });
+  assert.equal(late?.args.paid, 0n);
+  assert.ok((late?.args.returned ?? 0n) >= (terms.price * 99n) / 100n);
+  assert.equal(late?.args.slashed, terms.collateral / 10n);
+});
