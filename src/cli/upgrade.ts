@@ -74,11 +74,9 @@ async function act(command: string, args: readonly string[], timeout: number): P
     return (await run(command, [...args], { timeout, maxBuffer: 16 << 20, env: { ...process.env, GIT_TERMINAL_PROMPT: '0' } })).stdout;
   } catch (cause) {
     const { stderr = '', message } = cause as { stderr?: string; message: string };
-    throw upgradeFailed(
-      (stderr.trim() || message).split('\n').slice(-3).join(' '),
-      'Mend that, then repeat the command; the version that runs was not touched.',
-      cause,
-    );
+    const lines = (stderr.trim() || message).split('\n').filter((line) => line.trim() !== '');
+    const told = lines.find((line) => /^(?:fatal|error):/.test(line)) ?? lines.at(-1) ?? message;
+    throw upgradeFailed(told, 'Mend that, then repeat the command; what runs was not touched.', cause);
   }
 }
 
