@@ -8,6 +8,7 @@ import { after, afterEach, before, test } from 'node:test';
 import { openCanary } from '../../src/compute/audit/canary.ts';
 import { challengeRoot, openCaseAgent } from '../../src/compute/audit/case-agent.ts';
 import { commitStates } from '../../src/compute/verify/commitment.ts';
+import { drawSegments } from '../../src/compute/verify/draw-segments.ts';
 import { type CheatJob, CheatNetwork, type CheatProvider, TOKEN, type Watcher } from './compute-cheats-network.ts';
 import { randomWord } from './compute-cheats-players.ts';
 
@@ -56,6 +57,18 @@ test('a made-up segment is judged and slashed, withheld states convict, and the 
   }
   const { slashed, paid, evidence } = await settlementOf(honest);
   assert.ok(paid > 0n && slashed === 0n && evidence === REPLAYED);
+});
+
+test('the simulation draws segments as the contract does', async () => {
+  for (const [segments, samples] of [
+    [100, 7],
+    [5, 4],
+    [3, 3],
+  ] as const) {
+    const of = { value: randomWord(), jobId: randomWord(), auditor: 9n, segments, samples };
+    const drawn = await network.client.read('auditors', 'segmentsOf', [of.jobId, { value: of.value, segments, samples }, of.auditor]);
+    assert.deepEqual(drawSegments(of), drawn);
+  }
 });
 
 test('whole forgeries, a wrong first state, a wrong output, and agents that are killed after every step', long, async () => {
