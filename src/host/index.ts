@@ -21,6 +21,7 @@ export {
   type RunOptions,
 } from './executor.ts';
 export { freeDiskBytes, type HostFact, inspectHost } from './facts.ts';
+export { type KubernetesOptions, openKubernetesExecutor } from './kubernetes.ts';
 export { mountMemory, unmountMemory } from './memory-mount.ts';
 export { createNetNamespace, enterNamespace, type NetNamespace } from './net-namespace.ts';
 export { SandboxExecutor, type SandboxOptions } from './sandbox-executor.ts';
@@ -34,6 +35,7 @@ export {
 } from './strict-engine.ts';
 export { STRICT_RUNTIME } from './strict-module.ts';
 export { decodeStrictState, encodeStrictState, hashWholeState, STATE_PAGE_BYTES, STRICT_ENDS, type StrictState } from './strict-state.ts';
+export { openSwarmExecutor, type SwarmOptions } from './swarm.ts';
 export { readTarEntries } from './tar-entries.ts';
 export { WasmExecutor } from './wasm-executor.ts';
 export {
