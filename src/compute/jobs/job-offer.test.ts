@@ -22,9 +22,7 @@ const OFFER: JobOffer = {
   spareSeconds: 60,
   expiry: 2000,
 };
-const { spec } = parseJob(
-  '{job: 1, image: "sha256:' + 'ab'.repeat(32) + '", command: [sort], limits: {time: 10s, memory: 256MiB, cpus: 0.5}}',
-);
+const { spec } = parseJob(`{job: 1, image: "sha256:${'ab'.repeat(32)}", command: [sort], limits: {time: 10s, memory: 256MiB, cpus: 0.5}}`);
 
 test('an offer is read as it was signed, and by nobody else, nor later, nor of another operator', async () => {
   const { signature } = await signOffer(domain, signer, OFFER);

@@ -72,7 +72,8 @@ function problemOf(error: unknown): Response {
   const { code, actor, message, values, hint } = known.toJSON();
   const shown = actor === 'bug' || actor === 'host' ? { title: 'Something went wrong inside this node' } : { title: message, values, hint };
   const status = STATUS_OF_CODE[code] ?? httpStatusOf(known);
-  const headers = { 'content-type': 'application/problem+json' };
+  // What was sent and not read must not be taken for the next request.
+  const headers = { 'content-type': 'application/problem+json', connection: 'close' };
   return new Response(JSON.stringify({ type: 'about:blank', status, code, actor, ...shown }), { status, headers });
 }
 

@@ -43,7 +43,7 @@ const start = async (policy: Partial<JobPolicy> = {}) =>
 before(async () => {
   request = parseJob(readFileSync(join(EXAMPLES, 'word-count.yaml'), 'utf8'));
   files = { [request.spec.program.source]: MODULE, [request.spec.inputs[0]?.cid as string]: TEXT };
-  network = await startTestLeases();
+  network = await startTestLeases({ verbose: process.env.VERBOSE === '1' });
   node = await network.startNode(1);
   provider = await start();
 });
