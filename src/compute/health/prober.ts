@@ -112,7 +112,12 @@ export class Prober {
     const seed = await view.seedOf(hour);
     if (seed === undefined) return [];
     const own = view.occupantsAt(hour).filter((one) => one.operatorId === operatorId);
-    return own.flatMap(({ seat }) => view.drawnPartners(hour, seat, seed).map(({ round, partner }) => ({ hour, seat, round, partner })));
+    // A word that would not count, because an earlier round gave the device a partner of this operator, need not be looked for.
+    const counts = ({ seat, partner, round }: Target) =>
+      view.partnersOf(hour, partner.seat, seed).some((one) => one.round === round && one.partner.seat === seat);
+    return own
+      .flatMap(({ seat }) => view.drawnPartners(hour, seat, seed).map(({ round, partner }) => ({ hour, seat, round, partner })))
+      .filter(counts);
   }
 
   async #beat(): Promise<void> {
