@@ -193,6 +193,7 @@ export function packState(leaf: LeafProof, state: Uint8Array): Uint8Array {
   return Buffer.concat([length, head, state]);
 }
 
+/** What {@link packState} has made, from a peer; leaf and state are not checked against one another. @throws peer-answer-bad */
 export function unpackState(bytes: Buffer, peer: JobPeer): { leaf: LeafProof; state: Uint8Array } {
   const length = bytes.length < 4 ? Number.NaN : bytes.readUInt32BE(0);
   if (!(length <= HEAD_BYTES_MAX && length + 4 <= bytes.length)) throw badAnswer(peer, 'its state has no leaf');
