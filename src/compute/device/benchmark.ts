@@ -10,7 +10,7 @@ import type { BenchmarkAnswer, BenchmarkTask } from './benchmark-worker.ts';
 
 /** What a machine scores, whole numbers, more is better. */
 export interface DeviceScores {
-  /** Million steps of the benchmark's module a second on one core, as plain WebAssembly: the best of some segments of tens of milliseconds. */
+  /** Million steps of the benchmark's module a second on one core, as plain WebAssembly: the best of some segments, by the core's own time. */
   singleCore: number;
   /** The same on all cores at once, each core's best added up. */
   allCores: number;

@@ -12,10 +12,9 @@ export interface DeviceClassRow {
 const GIB = 2 ** 30;
 const CORES_MAX = 256;
 /**
- * Million steps a second on one core below which a machine is `slow`: a tenth of what a server's core of 2023 has, so that a busy machine
- * keeps its class.
+ * Million steps a second on one core below which a machine is `slow`: a tenth of what a server's core of 2023 has.
  */
-export const SINGLE_CORE_MIN = 25;
+export const SINGLE_CORE_MIN = 60;
 
 /** The classes of processors: `cpu-N` has N cores, N GiB of memory, and the least speed; one that lacks the speed is `slow-N`. */
 export const DEVICE_CLASSES: readonly DeviceClassRow[] = Array.from({ length: Math.log2(CORES_MAX) + 1 }, (_, power) => ({

@@ -72,6 +72,7 @@ export interface DeploymentSpec {
   noticeSeconds: number;
 }
 
+/** First field of a deployment's canonical form. */
 export const DEPLOYMENT_FORMAT = 'millrace-deployment/1';
 /** A registry's name of an image: host, path, tag, digest. */
 const IMAGE_NAME = /^[a-z0-9](?:[A-Za-z0-9._:/-]{0,253}[A-Za-z0-9_])?(?:@sha256:[0-9a-f]{64})?$/;

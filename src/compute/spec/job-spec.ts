@@ -9,6 +9,7 @@ import { Field, shown } from './field.ts';
  * that the receipt says `reputation only`.
  */
 export type DeterminismClass = (typeof DETERMINISM_CLASSES)[number];
+/** All of them. */
 export const DETERMINISM_CLASSES = ['wasm-strict', 'exact-output', 'fingerprint', 'none'] as const;
 
 /**
@@ -16,10 +17,12 @@ export const DETERMINISM_CLASSES = ['wasm-strict', 'exact-output', 'fingerprint'
  * `lines`: as `text`, and the lines are sorted. `json`: keys sorted, no blanks.
  */
 export type Canonicaliser = (typeof CANONICALISERS)[number];
+/** All of them. */
 export const CANONICALISERS = ['bytes', 'text', 'lines', 'json'] as const;
 
 /** What runs: a WebAssembly module, an image of a root file system, or (`command`) software that the machine has. */
 export type ProgramKind = (typeof PROGRAM_KINDS)[number];
+/** All of them. */
 export const PROGRAM_KINDS = ['module', 'image', 'command'] as const;
 
 /** Content that a job sees as a file or folder at `/input/<path>`. */
@@ -70,6 +73,7 @@ export interface JobSpec {
   thresholdPpm: number;
 }
 
+/** First field of a job's canonical form. */
 export const JOB_FORMAT = 'millrace-job/1';
 /** What runs a program of a kind and class in this version of Millrace; a change of what it computes is a new name. */
 export function runtimeOf(kind: ProgramKind, determinism: DeterminismClass): string {
@@ -77,8 +81,11 @@ export function runtimeOf(kind: ProgramKind, determinism: DeterminismClass): str
   return { module: 'wasi-preview1/1', image: 'container/1', command: 'host/1' }[kind];
 }
 
+/** Most segments of a job: a dispute takes 16 rounds at most. */
 export const SEGMENTS_MAX = 65_536;
+/** Most entries of a list or map of a document. */
 export const LIST_MAX = 256;
+/** The widest threshold of fingerprints: everything is equal. */
 export const THRESHOLD_PPM_MAX = 1_000_000;
 const SEED_LIMIT = 1n << 64n;
 

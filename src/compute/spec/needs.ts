@@ -35,8 +35,11 @@ export interface PriceMax {
   token: 'stable' | 'native';
 }
 
+/** Most regions, and most models of GPUs, that a document names. */
 export const REGIONS_MAX = 32;
+/** Most GPUs of one device. */
 export const GPUS_MAX = 64;
+/** Most devices of a unit, and most runs of a job. */
 export const COUNT_MAX = 64;
 const ATTRIBUTES_MAX = 64;
 
