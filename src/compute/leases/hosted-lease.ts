@@ -34,7 +34,10 @@ export interface HostedLease {
 const PROBES_PER_INTERVAL = 3;
 /** So many intervals without a word of the renter, and probers are asked. */
 const SILENT_INTERVALS = 2;
-const CLOSED = new Set(['lease-is-closed']);
+/** Another one closed it. */
+const CLOSED = 'lease-is-closed';
+/** The chain's latest block is a little behind. */
+const TOO_EARLY = 'lease-not-over';
 const CLOSE_PAUSE_MS = 5_000;
 
 /** Serves one lease. */
@@ -44,7 +47,7 @@ export function hostLease(options: {
   records: LeaseRecords;
   courier: StatementCourier;
   asker: PanelAsker;
-  close: (leaseId: bigint) => Promise<void>;
+  close: (leaseId: bigint) => Promise<undefined>;
   /** Starts its sandbox, or takes over that of the lease before it; undefined while that one still has it. */
   open: (record: LeaseRecord) => Rental | undefined;
   /** Takes the sandbox at the lease's end for the lease that follows; false when none does, and the sandbox is to end. */
@@ -105,11 +108,8 @@ export function hostLease(options: {
   const finish = async (now: bigint): Promise<void> => {
     if (now < view.until + (view.until === view.from ? 0n : BigInt(speakSeconds)) || systemClock.nowMs() < closeTriedMs) return;
     closeTriedMs = systemClock.nowMs() + CLOSE_PAUSE_MS;
-    if (!view.closed) {
-      await options.close(view.leaseId).catch((error: MillraceError) => {
-        if (!CLOSED.has(error.code)) throw error;
-      });
-    }
+    const refused = view.closed ? CLOSED : await options.close(view.leaseId).catch((error: MillraceError) => refusalOf(error));
+    if (refused === TOO_EARLY) return;
     await asker.settle(view);
     records.remove(view.leaseId);
     isDone = true;
@@ -166,4 +166,9 @@ export function hostLease(options: {
       await ending;
     },
   };
+}
+
+function refusalOf(error: MillraceError): string {
+  if (error.code === CLOSED || error.code === TOO_EARLY) return error.code;
+  throw error;
 }

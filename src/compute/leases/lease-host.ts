@@ -52,9 +52,14 @@ export async function startLeaseHost(context: ComputeContext, options: LeaseHost
     if (leases.has(leaseId)) return;
     const view = await readLease(client, leaseId);
     const device = devicesById.get(view.deviceId);
-    if (view.closed || device === undefined || executor === undefined) return;
+    if (view.closed) return;
+    if (device === undefined || executor === undefined) {
+      log.error('lease-without-device', { leaseId, deviceId: view.deviceId });
+      return;
+    }
     const close = async (id: bigint) => {
-      await sender.send({ contract: 'computeMarket', functionName: 'close', args: [id], key: `close-${id}` });
+      await sender.send({ contract: 'computeMarket', functionName: 'close', args: [id] });
+      return undefined;
     };
     const open = (record: HostedLease['record']) => {
       if (predecessorOf(leases, leases.get(leaseId)?.view() ?? view)?.rental() !== undefined) return undefined;
@@ -224,7 +229,8 @@ function checkWord(
 function leaseStatus(lease: HostedLease): Record<string, unknown> {
   const { leaseId, renter, deviceId, from, until, interruptible } = lease.view();
   const { spoken, up } = lease.record.own.counts();
-  return { leaseId, renter, deviceId, from, until, interruptible, intervals: spoken, intervalsUp: up, ...lease.rental()?.status() };
+  const numbers = { leaseId: `${leaseId}`, deviceId: `${deviceId}`, from: `${from}`, until: `${until}` };
+  return { ...numbers, renter, interruptible, intervals: spoken, intervalsUp: up, ...lease.rental()?.status() };
 }
 
 function metricsOf(leases: Map<bigint, HostedLease>): string {

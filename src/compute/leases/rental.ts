@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { systemClock } from '../../clock.ts';
 import { type MillraceError, toMillraceError } from '../../errors.ts';
@@ -117,6 +117,7 @@ export function openRental(options: {
         (workspace) => workspace.close(),
         () => {},
       );
+      rmSync(folder, { recursive: true, force: true });
     },
   };
 }

@@ -34,8 +34,8 @@ export interface ReservationCost {
   fees: bigint;
 }
 
-/** The transaction must be in a block before the first interval begins. */
-const LEAD_SECONDS = 5n;
+/** The transaction must be in a block before the first interval begins: so long after now, and longer when that was too soon. */
+const LEADS_SECONDS = [4n, 15n, 60n] as const;
 const SPARES = 16;
 const HOUR = 3_600n;
 const BPS = 10_000n;
@@ -60,7 +60,7 @@ export async function reserveDevices(options: {
     readMarketTimes(client),
     client.now(),
   ]);
-  const from = now + LEAD_SECONDS;
+  const from = now + LEADS_SECONDS[0];
   const until = from + BigInt(wish.seconds);
   const fit = offers.filter(({ collateral }) => collateral >= wish.collateralMin);
   const views = fit.map((offer) => viewOf(offer, { isInterruptible: wish.isInterruptible, noticeSeconds: times.noticeSeconds }));
@@ -90,18 +90,35 @@ export async function reserveDevices(options: {
   const { price, fees } = costOf(dearest, wish);
   const token = tokenOf(client, wish.token);
   await provideMoney({ client, sender, token, amount: (price + fees) * BigInt(wish.count), spender: client.address('computeMarket') });
-  const request = {
+  const terms = {
     deviceClass: classBytes(deviceClass),
     token,
     priceMax: dearest,
-    from,
-    until,
     agent: wish.agent ?? zeroAddress,
     interruptible: wish.isInterruptible,
     collateralMin: wish.collateralMin,
   };
   const candidates = chosen.map(({ deviceId, hint }) => ({ deviceId, hint }));
-  return await sendReservation({ client, sender }, request, candidates, BigInt(wish.count));
+  for (const lead of LEADS_SECONDS) {
+    const begins = (await presentTime(client)) + lead;
+    const request = { ...terms, from: begins, until: begins + BigInt(wish.seconds) };
+    try {
+      return await sendReservation({ client, sender }, request, candidates, BigInt(wish.count));
+    } catch (error) {
+      const wasTooSoon = error instanceof MillraceError && error.code === 'lease-time-out-of-bounds' && lead !== LEADS_SECONDS.at(-1);
+      if (!wasTooSoon) throw error;
+    }
+  }
+  return [];
+}
+
+/** The time that the next block will have, as far as the chain says it: the latest one may be old. */
+async function presentTime(client: ChainClient): Promise<bigint> {
+  const pending = await client.public.getBlock({ blockTag: 'pending' }).then(
+    ({ timestamp }) => timestamp,
+    () => 0n,
+  );
+  return greater(await client.now(), pending);
 }
 
 /**
@@ -118,10 +135,10 @@ export async function extendLease(options: {
   const { client, sender, lease, seconds } = options;
   const [offer, now, stable] = await Promise.all([
     client.read('computeMarket', 'offerOf', [lease.deviceId]),
-    client.now(),
+    presentTime(client),
     Promise.resolve(client.address('stableToken').toLowerCase()),
   ]);
-  if (lease.until <= now + LEAD_SECONDS) throw leaseIsOver(lease, now);
+  if (lease.until <= now) throw leaseIsOver(lease, now);
   const full = lease.token.toLowerCase() === stable ? offer.stablePrice : offer.nativePrice;
   const hourly = lease.interruptible ? (full * BigInt(offer.interruptibleBps) + BPS - 1n) / BPS : full;
   if (hourly === 0n || (options.priceMax !== undefined && hourly > options.priceMax)) throw notFree(lease, hourly);

@@ -1,0 +1,127 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { type ChainClient, connectChain, readManifest } from '../../src/chain/index.ts';
+import { localNetwork } from './local-network.ts';
+
+const PATIENCE_MS = 240_000;
+const NOBODY = 1_000_000;
+
+const network = localNetwork();
+const data = join(network.home, 'data', 'dev');
+
+before(async () => {
+  await network.json('up', '--with', 'compute', '--nodes', '4', '--detach');
+  const client = await chain();
+  await until('three machines on offer, and seats of four probers', async () => {
+    const { items } = await network.json('offers');
+    const isReady = items.filter(({ document }: { document?: unknown }) => document !== undefined).length >= 3;
+    return isReady && (await client.read('leaseProbers', 'seatCount')) >= 4n ? true : undefined;
+  });
+});
+after(async () => {
+  killAgent();
+  await network.remove();
+});
+
+async function chain(): Promise<ChainClient> {
+  const { rpcUrl } = JSON.parse(readFileSync(join(data, 'run.json'), 'utf8')) as { rpcUrl: string };
+  return connectChain({ rpcUrl, manifest: readManifest(join(data, 'network.json')) });
+}
+
+async function until<Found>(what: string, look: () => Promise<Found | undefined> | Found | undefined): Promise<Found> {
+  for (const deadline = performance.now() + PATIENCE_MS; performance.now() < deadline; ) {
+    const found = await look();
+    if (found !== undefined) return found;
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+  return assert.fail(`waited for ${PATIENCE_MS / 1000} s: ${what}`);
+}
+
+/** Ends the process that speaks for the renter: from now on the renter is silent. */
+function killAgent(): void {
+  const note = join(data, 'client', 'rent-agent', 'lock.pid');
+  const pid = existsSync(note) ? Number(readFileSync(note, 'utf8')) : NOBODY;
+  try {
+    if (readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('rent-agent')) process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended by itself.
+  }
+}
+
+/** The process of an operator's node. */
+async function nodeOf(operatorId: string): Promise<{ pid: number; name: string }> {
+  const { processes, nodes } = await network.json('status');
+  const { index } = nodes.find((node: { operatorId: string }) => node.operatorId === operatorId);
+  const name = `node-${index}`;
+  return { name, pid: processes.find((each: { name: string }) => each.name === name).pid };
+}
+
+async function rent(...options: string[]): Promise<{ rentalId: string; operatorId: string; until: string }> {
+  const { items } = await network.json('rent', ...options);
+  return items[0];
+}
+
+test('a machine is offered, rented, worked on, copied to and from; probers speak when the renter falls silent', async () => {
+  const client = await chain();
+  const { rentalId } = await rent('--hours', '0.05', '--', 'sh', '-c', 'echo it began; sleep 1000');
+  const failing = await network.run('exec', rentalId, '--', 'sh', '-c', 'echo out; echo err >&2; exit 7');
+  assert.deepEqual([failing.code, failing.stdout], [7, 'out\n']);
+  assert.match(failing.stderr, /err\n$/);
+  const folder = join(network.home, 'work');
+  mkdirSync(join(folder, 'deep'), { recursive: true });
+  writeFileSync(join(folder, 'deep', 'numbers'), '3\n1\n2\n');
+  await network.text('cp', folder, `${rentalId}:/tmp/work`);
+  await network.text('exec', rentalId, '--', 'sh', '-c', 'sort /tmp/work/deep/numbers > /tmp/work/sorted');
+  await network.text('cp', `${rentalId}:/tmp/work/sorted`, network.home);
+  assert.equal(readFileSync(join(network.home, 'sorted'), 'utf8'), '1\n2\n3\n');
+  assert.match(await network.text('logs', rentalId), /it began/);
+  const wrong = await network.run('--json', 'exec', '999', '--', 'true');
+  assert.equal(JSON.parse(wrong.stderr).code, 'rental-unknown');
+
+  killAgent();
+  const found = await until('a panel has found the silent renter’s machine up', async () => {
+    const events = await client.events({ name: 'leaseProbers', event: 'PanelFound', args: { leaseId: BigInt(rentalId) } });
+    return events.find(({ args }) => args.up !== 0n);
+  });
+  const probers = await client.read('computeMarket', 'statementOf', [BigInt(rentalId), 2, 0]);
+  assert.equal(probers.up & found.args.up, found.args.up);
+});
+
+test('a supplier that is killed comes back; one that is gone for long is not paid for it, and its stake compensates the renter', async () => {
+  const client = await chain();
+  const { rentalId, operatorId } = await rent('--hours', '0.05');
+  const first = await nodeOf(operatorId);
+  process.kill(first.pid, 'SIGKILL');
+  await until('the rental works again', async () => {
+    const { code, stdout } = await network.run('exec', rentalId, '--', 'echo', 'back');
+    return code === 0 && stdout === 'back\n' ? true : undefined;
+  });
+  const { pid } = await nodeOf(operatorId);
+  assert.notEqual(pid, first.pid);
+  process.kill(pid, 'SIGSTOP');
+  try {
+    await client.waitForTime((await client.now()) + 45n);
+  } finally {
+    process.kill(pid, 'SIGCONT');
+  }
+  await until('down is on chain', async () => {
+    const [, down] = await client.read('computeMarket', 'recordOf', [BigInt(rentalId)]);
+    return down >= 20n ? down : undefined;
+  });
+  const { until: ends } = await network.json('end-lease', rentalId);
+  await client.waitForTime(BigInt(ends) + 20n);
+  await network.text('dev', 'warp', '2m');
+  const rental = await until('the rental is closed', async () => {
+    const { items } = await network.json('rentals', '--all');
+    return items.find((item: { rentalId: string; state: string }) => item.rentalId === rentalId && item.state === 'closed');
+  });
+  assert.ok(BigInt(rental.returned) > 0n);
+  assert.ok(BigInt(rental.compensation) > 0n);
+  const [freed] = await client.events({ name: 'computeMarket', event: 'CollateralFreed', args: { leaseId: BigInt(rentalId) } });
+  assert.equal(freed?.args.compensation, (freed?.args.slashed as bigint) / 2n);
+  const { name } = await nodeOf(operatorId);
+  const left = join(data, 'nodes', name.replace('node-', ''), 'compute', 'leases', 'rentals', rentalId);
+  assert.deepEqual(existsSync(left) ? readdirSync(left) : [], []);
+});
