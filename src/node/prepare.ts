@@ -83,7 +83,10 @@ export async function prepareNetwork(options: {
     if (options.withInference === true) await prepareSubnets(operators);
     if (options.withCompute === true) {
       const { prepareCompute } = await import('./prepare-compute.ts');
-      await prepareCompute(client, { faucet, renter: developmentSigner(CLIENT_INDEX, manifest.profile).address });
+      const nodeKeys = operators.map(
+        ({ index }) => developmentSigner(FIRST_NODE_INDEX + (index - 1) * KEYS_PER_NODE + 1, manifest.profile).address,
+      );
+      await prepareCompute(client, { faucet, renter: developmentSigner(CLIENT_INDEX, manifest.profile).address, nodeKeys });
     }
     return operators;
   } finally {
