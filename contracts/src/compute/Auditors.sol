@@ -137,18 +137,15 @@ contract Auditors is AuditSeats {
                 || (ending.wrongSegment != NO_SEGMENT
                     && a.finding == Finding.Right
                     && _replays(jobId, sampling, operatorId, ending.wrongSegment));
-            bool isPaid = !hasLied && _hasEarned(a, ending.isProven);
+            bool isPaid = !hasLied && (a.finding == Finding.Right || (a.finding != Finding.None && ending.isProven));
             shares[i] = Share(operatorId, isPaid, a.marks & SAW_CANARY != 0, a.finding == Finding.Right);
-            // Who lost a case has lost its bond.
-            if (!isPaid && (hasLied || a.marks & LOST_CASE == 0)) _punish(jobId, operatorId, hasLied, ending);
+            if (hasLied || (!isPaid && !_hasTried(a))) _punish(jobId, operatorId, hasLied, ending);
         }
     }
 
-    /// An accusation has to be proven; a state may have been withheld until it was demanded.
-    function _hasEarned(Audit storage a, bool isProven) private view returns (bool) {
-        if (a.finding == Finding.Right) return true;
-        if (a.finding == Finding.None) return false;
-        return isProven || (a.finding == Finding.Withheld && a.marks & (DEMANDED | LOST_CASE) == DEMANDED);
+    /// Who lost a case has lost its bond; who demanded a state that was delivered has paid the committee.
+    function _hasTried(Audit storage a) private view returns (bool) {
+        return a.marks & LOST_CASE != 0 || (a.finding == Finding.Withheld && a.marks & DEMANDED != 0);
     }
 
     function _punish(bytes32 jobId, uint64 operatorId, bool lied, Ending calldata ending) private {

@@ -190,11 +190,14 @@ contract ComputeJobs is JobCases, IModule {
 
     function _outcomeOf(bytes32 jobId, Job storage j) private view returns (Outcome) {
         (Phase phase, uint48 until) = _phaseNow(j);
+        if (phase == Phase.Running) {
+            if (block.timestamp < until) revert TooEarly(jobId, until, block.timestamp);
+            return Outcome.Late;
+        }
+        if (phase != Phase.Window) revert WrongPhase(jobId, phase, Phase.Window);
         if (j.guilty) return Outcome.Guilty;
         if (j.canary) return Outcome.Canary;
-        if (phase != Phase.Running && phase != Phase.Window) revert WrongPhase(jobId, phase, Phase.Window);
         if (block.timestamp < until) revert TooEarly(jobId, until, block.timestamp);
-        if (phase == Phase.Running) return Outcome.Late;
         if (j.openCases != 0) revert CasesOpen(jobId, j.openCases);
         return j.outcome == Outcome.NotAudited ? Outcome.NotAudited : Outcome.Right;
     }

@@ -22,7 +22,9 @@ pragma solidity ^0.8.26;
 /// that revealed has its share, less one per cent for the canaries' pool; shares of others go back to the renter. Reservation fees do not return.
 ///
 /// Auditors: one that reveals nothing loses `silencePenalty`; one that accuses and opens no case, while nobody else proves the accusation, loses
-/// as much and is not paid; one that finds a canary's wrong segment Right loses `liePenalty`, part of it to the canary's renter.
+/// as much and is not paid. Who says Withheld of a state that was delivered on demand loses nothing and is not paid: a state that is demanded at
+/// once can be replayed before the seal. One that finds Right what it had drawn and what is proven wrong, or a canary's wrong segment, loses
+/// `liePenalty`, part of it to the renter.
 ///
 /// Canaries: `flagSeal` in the terms hides whether the job is one (`canarySeal`). The state hash of one of its leaves is then no hash of a
 /// state, but `canaryStateHash(salt, leaf)`: whoever replays the segment that ends there sees it, nobody else can tell, and only who knew the
@@ -109,9 +111,8 @@ interface IComputeJobs {
         Evidence evidence; // at most
         Outcome outcome;
         bool guilty;
-        bool doubtful; // a case was refused: nobody who accused is punished
+        bool doubtful; // no court could decide: nobody who accused is punished
         bool canary; // opened as one
-        bool extended; // the window was made longer
         uint8 auditors;
         uint8 sealedCount;
         uint8 revealedCount;
@@ -119,6 +120,7 @@ interface IComputeJobs {
         uint48 committedAt;
         uint48 until; // end of the present phase
         uint32 challengeSeconds;
+        uint32 extraSeconds; // by which deliveries made the window longer
     }
 
     struct Signatures {
@@ -188,7 +190,7 @@ interface IComputeJobs {
     error NotACanary(bytes32 jobId);
     error NotACourt(address caller);
     error NotAuditors(address caller);
-    error NotYours(bytes32 jobId, uint48 othersFrom, uint256 timestamp);
+    error NotYours(bytes32 jobId, uint256 turn, uint256 timestamp);
     error CasesOpen(bytes32 jobId, uint16 openCases);
     error AlreadySettled(bytes32 jobId);
 

@@ -93,7 +93,7 @@ abstract contract JobAudits is JobBook {
         Job storage j = _jobs[jobId];
         (Phase phase, uint48 until) = _advance(jobId, j);
         if (phase != Phase.Window || j.auditors == 0 || j.canary || j.guilty) revert WrongPhase(jobId, phase, Phase.Window);
-        uint256 graceUntil = uint256(until) - j.challengeSeconds + _config.graceSeconds;
-        if (j.extended || block.timestamp >= graceUntil) revert TooLate(jobId, graceUntil, block.timestamp);
+        uint256 graceUntil = _windowFrom(j, until) + _config.graceSeconds;
+        if (block.timestamp >= graceUntil) revert TooLate(jobId, graceUntil, block.timestamp);
     }
 }

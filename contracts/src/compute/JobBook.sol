@@ -70,6 +70,11 @@ abstract contract JobBook is IComputeJobs, ComputeFees, EIP712 {
         if (phase == Phase.Window) emit WindowOpened(jobId, until);
     }
 
+    /// When the window of a job began, which ends at `until`.
+    function _windowFrom(Job storage j, uint48 until) internal view returns (uint256) {
+        return uint256(until) - j.challengeSeconds - j.extraSeconds;
+    }
+
     /// A job that nobody audits is over at once.
     function _skipWindow(Job storage j) internal {
         (j.phase, j.until, j.auditors) = (Phase.Window, uint48(block.timestamp), 0);

@@ -20,7 +20,7 @@ abstract contract JobCases is JobAudits {
             isAuditor = auditors.markDemand(jobId, j.auditors, accuser);
         } else {
             isAuditor = auditors.isAccuser(this, jobId, j.auditors, accuser);
-            if (!j.extended) _requireTurn(jobId, until - j.challengeSeconds, isAuditor);
+            _requireTurn(jobId, _windowFrom(j, until), isAuditor);
         }
         _isCourt[msg.sender] = true;
         ++j.openCases;
@@ -28,9 +28,9 @@ abstract contract JobCases is JobAudits {
     }
 
     /// Canaries first, then auditors that found something: nobody takes their reward before them.
-    function _requireTurn(bytes32 jobId, uint48 from, bool isAuditor) private view {
-        uint48 othersFrom = from + (isAuditor ? 1 : 2) * _config.graceSeconds;
-        if (block.timestamp < othersFrom) revert NotYours(jobId, othersFrom, block.timestamp);
+    function _requireTurn(bytes32 jobId, uint256 from, bool isAuditor) private view {
+        uint256 turn = from + (isAuditor ? 1 : 2) * uint256(_config.graceSeconds);
+        if (block.timestamp < turn) revert NotYours(jobId, turn, block.timestamp);
     }
 
     /// @inheritdoc IComputeJobs
@@ -41,7 +41,7 @@ abstract contract JobCases is JobAudits {
         emit CaseClosed(jobId, msg.sender, verdict, accuser);
         (Phase phase,) = _advance(jobId, j);
         if (phase == Phase.Settled) return;
-        if (verdict == Verdict.Refused) j.doubtful = true;
+        if (verdict == Verdict.Refused && segment != NO_SEGMENT) j.doubtful = true;
         if (verdict == Verdict.Guilty && !j.canary && !j.guilty) {
             j.guilty = true;
             _convictions[jobId] = Conviction(accuser, segment);
@@ -52,7 +52,8 @@ abstract contract JobCases is JobAudits {
 
     function _extend(bytes32 jobId, Job storage j, Phase phase) private {
         if (phase != Phase.Window) return;
-        (j.until, j.extended) = (uint48(block.timestamp) + j.challengeSeconds, true);
-        emit WindowExtended(jobId, j.until);
+        uint48 until = uint48(block.timestamp) + j.challengeSeconds;
+        (j.until, j.extraSeconds) = (until, j.extraSeconds + uint32(until - j.until));
+        emit WindowExtended(jobId, until);
     }
 }

@@ -83,8 +83,83 @@ contract JobStatesAttack is JobsFixture {
         assertEq(stableOf(beneficiaryOf(provider)), NET);
         assertEq(ownActive(provider), stake);
         assertEq(bondsOf(liar), 1_000e18 - FEES); // who cries wolf pays the committee
+        assertEq(stableOf(beneficiaryOf(auditorOf(jobId, 0))), 0); // and so nobody lives on crying
+        assertEq(seatsOf(auditorOf(jobId, 0)), AUDIT_SEAT);
         assertEq(bondsOf(beneficiaryOf(members[0])), MEMBER_FEE);
         assertEq(bondsOf(address(demands)), 0);
+    }
+
+    /// What was delivered in time can be replayed in time: its auditor is paid as any other.
+    function test_an_auditor_that_demands_at_once_and_replays_is_paid() public {
+        IComputeJobs.JobTerms memory t = wholeTerms();
+        JobWork.Work memory w = honestWork(t);
+        bytes32 jobId = toAudit(t, w);
+        uint64 demandId = demand(t, w, nodeOf(auditorOf(jobId, 0)), 3);
+        drawMembers(demandId);
+        confirm(demandId, t, w, 3, 3);
+        sealAndReveal(replay(t, w, 0), replay(t, w, 1));
+        settleJob(t, w);
+        assertEq(stableOf(beneficiaryOf(auditorOf(jobId, 0))), AUDIT_FEE * 99 / 200);
+    }
+
+    /// A demand that is left to lapse casts no doubt: an accusation needs its case all the same.
+    function test_a_lying_auditor_does_not_buy_doubt_with_a_demand_that_nobody_follows() public {
+        IComputeJobs.JobTerms memory t = wholeTerms();
+        JobWork.Work memory w = honestWork(t);
+        bytes32 jobId = toAudit(t, w);
+        uint64 liar = auditorOf(jobId, 0);
+        uint64 demandId = demand(t, w, nodeOf(liar), 3);
+        sealAndReveal(finding(jobId, 0, IAuditors.Finding.Wrong, 3, "lie"), replay(t, w, 1));
+        vm.warp(uint256(demands.demandOf(demandId).seedTime) + 100);
+        demands.expire(demandId);
+        settleJob(t, w);
+        assertEq(stableOf(beneficiaryOf(liar)), 0);
+        assertEq(seatsOf(liar), AUDIT_SEAT - SILENCE);
+        assertEq(stableOf(beneficiaryOf(provider)), NET);
+    }
+
+    /// An operator delivers to a friend to stretch the window: that takes neither the canaries' time nor the auditors' turn.
+    function test_a_delivery_arranged_with_a_friend_takes_nobodys_turn() public {
+        IComputeJobs.JobTerms memory t = wholeTerms();
+        JobWork.Work memory w = JobWork.run(t.specHash, t.segments, 5);
+        bytes32 jobId = toWindow(t, w);
+        uint256 from = block.timestamp;
+        uint64 demandId = demand(t, w, challenger, 0);
+        vm.warp(from + 5);
+        demands.deliver(demandId, t, resultOf(w), w.leaves[0], w.proofOf(0), JobWork.fileOf(w.states[0]));
+        (, uint48 until) = jobs.phaseOf(jobId);
+        assertEq(until, from + 5 + CHALLENGE_SECONDS);
+        uint256 fee = disputes.juryFee();
+        vm.prank(challenger);
+        vm.expectRevert(abi.encodeWithSelector(IComputeJobs.NotYours.selector, jobId, from + 2 * GRACE, from + 5));
+        disputes.challengeRoot{value: fee}(t, resultOf(w), "other");
+        vm.warp(from + GRACE);
+        address auditor = nodeOf(auditorOf(jobId, 0));
+        judge(challenge(t, w, auditor, 5), t, w);
+        settleJob(t, w);
+        assertEq(vault.claimableOf(auditor), COLLATERAL * 4 / 10);
+    }
+
+    /// A job that is decided while others still replay waits for them: nobody is punished for a reveal that had its time.
+    function test_who_had_still_time_to_reveal_is_not_punished_when_a_withheld_state_decides() public {
+        IComputeJobs.JobTerms memory t = wholeTerms();
+        t.auditSeconds = 600;
+        JobWork.Work memory w = JobWork.makeUp(t.specHash, t.segments);
+        bytes32 jobId = toAudit(t, w);
+        uint64 demandId = demand(t, w, nodeOf(auditorOf(jobId, 0)), 3);
+        drawMembers(demandId);
+        vm.warp(block.timestamp + 200);
+        demands.expire(demandId);
+        assertTrue(jobs.job(jobId).guilty);
+        vm.expectPartialRevert(IComputeJobs.WrongPhase.selector);
+        jobs.settle(one(t), one(resultOf(w)));
+        sealAndReveal(finding(jobId, 0, IAuditors.Finding.Withheld, 3, 0), replay(t, w, 1));
+        jobs.settle(one(t), one(resultOf(w)));
+        assertOutcome(jobId, IComputeJobs.Outcome.Guilty);
+        for (uint8 i; i < 2; ++i) {
+            assertEq(stableOf(beneficiaryOf(auditorOf(jobId, i))), AUDIT_FEE * 99 / 200);
+            assertEq(seatsOf(auditorOf(jobId, i)), AUDIT_SEAT);
+        }
     }
 
     /// An operator gains nothing by keeping auditors waiting until they demand: their demands have no bond.

@@ -222,7 +222,7 @@ contract JobsInvariantTest is JobsFixture {
 
     // -------------------------------------------------------------------------------------------------------------- invariants
 
-    /// forge-config: default.invariant.runs = 2
+    /// forge-config: default.invariant.runs = 5
     function invariant_heldIsOwedAndLockedIsCovered() public view {
         assertHeldForJobs();
         assertBonds();

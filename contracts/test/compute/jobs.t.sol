@@ -162,7 +162,7 @@ contract ComputeJobsTest is JobsFixture {
     }
 
     /// Whatever the prices and whatever the auditors do, everything that was taken is somebody's, to the unit.
-    /// forge-config: default.fuzz.runs = 24
+    /// forge-config: default.fuzz.runs = 64
     function testFuzz_nothing_is_lost(uint120 price, uint96 fee, uint8 count, uint256 acts, bool inNative) public {
         IComputeJobs.JobTerms memory t = termsOf(2, 2, uint8(bound(count, 1, 5)));
         t.token = inNative ? address(native) : address(stable);
