@@ -178,11 +178,11 @@ export async function fetchWork(caller: JobCaller, peer: JobPeer, jobId: Hex, si
 export async function fetchState(
   caller: JobCaller,
   peer: JobPeer,
-  wanted: { jobId: Hex; index: number; signal?: AbortSignal },
+  wanted: { jobId: Hex; index: number; bytesMax?: number; signal?: AbortSignal },
 ): Promise<{ leaf: LeafProof; state: Uint8Array }> {
-  const { jobId, index, signal } = wanted;
+  const { jobId, index, bytesMax = STATE_BYTES_MAX, signal } = wanted;
   const stream = await askPart(caller, peer, { jobId, path: `${jobId}/states/${index}`, what: `states ${index}`, signal });
-  return unpackState(await collect(stream, STATE_BYTES_MAX, peer), peer);
+  return unpackState(await collect(stream, bytesMax + HEAD_BYTES_MAX, peer), peer);
 }
 
 /** A state and its leaf in one message: length of the leaf's JSON, the JSON, the state. */

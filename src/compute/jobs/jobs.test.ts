@@ -131,6 +131,7 @@ test('an order that says anything else than the offer is refused with the reason
   await fundJob(client, renter.sender, unfunded.terms);
   const signature = await sendOrder(unfunded.peer, unfunded.bytes, unfunded);
   assert.equal(await sendOrder(unfunded.peer, unfunded.bytes, unfunded), signature, 'the same order twice is one job');
+  await until('it is open', async () => (await phaseOf(client, unfunded.jobId)).phase === PHASE.running);
 });
 
 test('a job goes on after its provider was stopped at each step; strangers see nothing of it, wrong contents are not taken', async () => {
