@@ -14,7 +14,7 @@ import { type AuditRecord, openAuditJournal } from './audit-journal.ts';
 import { allowBond } from './bonds.ts';
 import { numbersOf, segmentsOf, summaryOf } from './finding.ts';
 import { inspectSegment, type SegmentFinding } from './inspect-segment.ts';
-import { bringWork, type CommittedJob, callerOf, providerStates, readCommittedJob, type StateSource } from './job-case.ts';
+import { bringWork, type CommittedJob, callerOf, providerStates, readCommittedJob, type StateSource, withinTime } from './job-case.ts';
 import { memberStates } from './member-states.ts';
 
 /** Who audits, with what, and where it keeps what it must not lose. */
@@ -71,6 +71,9 @@ const HARMLESS: ReadonlySet<string> = new Set([
 const AUDITS_AT_ONCE = 2;
 /** A state that is not handed over is asked for again until this part of the time to seal is left. */
 const PATIENCE_PARTS = 3n;
+/** Of the time to seal, what a provider may take to hand its states over, one after another. */
+const FETCH_PARTS = 3;
+const DELIVERED_FETCH_MS = 10 * 60_000;
 
 /** Opens the agent with the audits that it had under way. @throws audit-journal-broken */
 export function openAuditor(options: AuditorOptions): Auditor {
@@ -173,22 +176,25 @@ class OpenAuditor implements Auditor {
     const { client, operatorId } = this.#options;
     const segments = await segmentsOf(client, job, operatorId);
     const source = providerStates(await callerOf(client, this.#options.signer), job);
-    return await this.#inspect(job, { segments, source, signal });
+    const fetchMs = (job.terms.auditSeconds * 1000) / FETCH_PARTS;
+    return await this.#inspect(job, { segments, source: withinTime(source, fetchMs), fetchMs, signal });
   }
 
   async #inspect(
     job: CommittedJob,
-    of: { segments: readonly number[]; source: StateSource; signal: AbortSignal },
+    of: { segments: readonly number[]; source: StateSource; fetchMs: number; signal: AbortSignal },
   ): Promise<SegmentFinding> {
     const { client, signer, engines, fetchContent } = this.#options;
     const { segments, source, signal } = of;
     const first = segments[0] ?? 0;
-    const ports = { caller: await callerOf(client, signer), fetchContent, folder: this.#folderOf(job.jobId), signal };
+    const patience = AbortSignal.timeout(Math.ceil(of.fetchMs));
+    const caller = await callerOf(client, signer);
+    const ports = { caller, fetchContent, folder: this.#folderOf(job.jobId), signal: AbortSignal.any([signal, patience]) };
     let withheld: SegmentFinding | undefined;
     const work = await bringWork(job, ports).catch((error) => {
       signal.throwIfAborted();
       const { code, message, actor } = toMillraceError(error);
-      if (actor === 'host') throw error;
+      if (actor === 'host' && !patience.aborted) throw error;
       withheld = { kind: 'withheld', segment: first, leaf: first, reason: `${code}: ${message}`.slice(0, 300) };
       return undefined;
     });
@@ -329,7 +335,12 @@ class OpenAuditor implements Auditor {
         (otherwise: StateSource, id) => memberStates(caller, { demandId: BigInt(id), otherwise }),
         providerStates(caller, job),
       );
-      const later = await this.#inspect(job, { segments: await segmentsOf(client, job, operatorId), source, signal });
+      const later = await this.#inspect(job, {
+        segments: await segmentsOf(client, job, operatorId),
+        source,
+        fetchMs: DELIVERED_FETCH_MS,
+        signal,
+      });
       // Delivered on chain, or by members that are away: it may be had later.
       if (later.kind === 'withheld' && later.leaf === finding.leaf) return;
       Object.assign(record, { later, delivered, demandId: undefined });

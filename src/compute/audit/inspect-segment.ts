@@ -49,12 +49,12 @@ export async function inspectSegment(options: SegmentInspection): Promise<Segmen
     // State 0 is made from the specification; nobody has to hand it over.
     start =
       segment === 0
-        ? { leaf: await takeLeaf(job, source, { index: 0, signal }), state: undefined }
+        ? { leaf: await takeLeaf(job, work, source, { index: 0, signal }), state: undefined }
         : await takeState(job, work, source, { index: segment, signal });
     leaf = segment + 1;
     end = isFingerprint
       ? await takeState(job, work, source, { index: leaf, signal })
-      : { leaf: await takeLeaf(job, source, { index: leaf, signal }), state: undefined };
+      : { leaf: await takeLeaf(job, work, source, { index: leaf, signal }), state: undefined };
   } catch (error) {
     signal.throwIfAborted();
     const { code, message } = toMillraceError(error);

@@ -5,11 +5,12 @@ import type { ChainClient, Signer } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { fetchFile, fetchState, fetchWork, type JobCaller, type JobPeer } from '../jobs/job-api.ts';
 import { termsOnChain } from '../jobs/job-chain.ts';
-import { keepContent, missingContents, prepareContents } from '../jobs/job-contents.ts';
+import { keepContent, missingContents, prepareContents, sourcesOf } from '../jobs/job-contents.ts';
 import type { JobFolders } from '../jobs/job-records.ts';
 import type { JobResult, JobTerms } from '../jobs/job-terms.ts';
 import { boxKeyOf } from '../jobs/sealed-box.ts';
 import type { FetchContent } from '../part.ts';
+import type { JobSpec } from '../spec/job-spec.ts';
 import { isLeafOf, type LeafProof } from '../verify/commitment.ts';
 import { stateHashOf } from '../verify/state-hash.ts';
 import type { JobWork } from '../verify/work.ts';
@@ -26,7 +27,14 @@ export interface CommittedJob {
 /** Where states come from: their provider, or whoever else has them. */
 export interface StateSource {
   /** A state with its leaf; nothing of it is checked yet. @throws the errors of peers */
-  fetch(index: number, signal: AbortSignal): Promise<{ leaf: LeafProof; state: Uint8Array }>;
+  fetch(index: number, options: FetchStateOptions): Promise<{ leaf: LeafProof; state: Uint8Array }>;
+}
+
+/** How long a state may take, and how large it may be. */
+export interface FetchStateOptions {
+  signal: AbortSignal;
+  /** More than any state of the job has. */
+  bytesMax: number;
 }
 
 const CALLER_KEYS = new WeakMap<Signer, Promise<JobCaller>>();
@@ -68,7 +76,26 @@ export function callerOf(client: ChainClient, signer: Signer): Promise<JobCaller
 
 /** The states of a job at its provider. */
 export function providerStates(caller: JobCaller, { provider, jobId }: CommittedJob): StateSource {
-  return { fetch: (index, signal) => fetchState(caller, provider, { jobId, index, signal }) };
+  return { fetch: (index, options) => fetchState(caller, provider, { jobId, index, ...options }) };
+}
+
+/**
+ * A source that may take so long for all its answers together, so that who hands states over slowly is as good as who hands none over.
+ * @param source asked until the time is over
+ */
+export function withinTime(source: StateSource, budgetMs: number): StateSource {
+  let leftMs = budgetMs;
+  return {
+    async fetch(index, { signal, bytesMax }) {
+      const startMs = performance.now();
+      try {
+        const patience = AbortSignal.timeout(Math.max(1, Math.ceil(leftMs)));
+        return await source.fetch(index, { signal: AbortSignal.any([signal, patience]), bytesMax });
+      } finally {
+        leftMs -= performance.now() - startMs;
+      }
+    },
+  };
 }
 
 /**
@@ -85,7 +112,9 @@ export async function bringWork(
   const { spec, handed } = await fetchWork(caller, provider, jobId, signal);
   const folders = foldersIn(folder);
   const bytesMax = spec.limits.diskBytes + spec.limits.memoryBytes;
-  for (const source of missingContents(handed, folders)) {
+  // What the specification does not name is not fetched, whatever the provider says.
+  const named = handed.filter((source) => sourcesOf(spec).includes(source));
+  for (const source of missingContents(named, folders)) {
     await keepContent(await fetchFile(caller, provider, { jobId, part: 'contents', name: source, signal }), { folders, source, bytesMax });
   }
   return { spec, ...(await prepareContents({ spec, handed, folders }, { fetchContent, signal })) };
@@ -101,7 +130,7 @@ export async function takeState(
   source: StateSource,
   { index, signal }: { index: number; signal: AbortSignal },
 ): Promise<{ leaf: LeafProof; state: Uint8Array }> {
-  const taken = await source.fetch(index, signal);
+  const taken = await source.fetch(index, { signal, bytesMax: stateBytesMax(work.spec) });
   const isIn = taken.leaf.index === index && isLeafOf(result.root, terms.segments, taken.leaf);
   const isWhole = isIn && stateHashOf(work.spec.determinism, taken.state, strictMemoryBytes(work.spec)) === taken.leaf.stateHash;
   if (isWhole) return taken;
@@ -116,16 +145,24 @@ export async function takeState(
 /** The leaf of a state, in the job's commitment; its state may be another or missing. @throws state-not-committed */
 export async function takeLeaf(
   { terms, result, jobId }: CommittedJob,
+  work: Pick<JobWork, 'spec'>,
   source: StateSource,
   { index, signal }: { index: number; signal: AbortSignal },
 ): Promise<LeafProof> {
-  const { leaf } = await source.fetch(index, signal);
+  const { leaf } = await source.fetch(index, { signal, bytesMax: stateBytesMax(work.spec) });
   if (leaf.index === index && isLeafOf(result.root, terms.segments, leaf)) return leaf;
   throw new MillraceError('state-not-committed', {
     actor: 'peer',
     message: `What was handed over is not leaf ${index} of job ${jobId}`,
     values: { jobId, index },
   });
+}
+
+/** More than any state of a job has: of a strict one its memory with what stands beside each page. */
+function stateBytesMax(spec: JobSpec): number {
+  const beside = 2 << 20;
+  const memory = spec.determinism === 'wasm-strict' ? strictMemoryBytes(spec) : spec.limits.diskBytes;
+  return memory + Math.ceil(memory / 512) + beside;
 }
 
 function foldersIn(root: string): JobFolders {

@@ -7,7 +7,7 @@ import type { FetchContent } from '../part.ts';
 import type { JobEngines } from '../verify/work.ts';
 import { summaryOf } from './finding.ts';
 import { inspectSegment } from './inspect-segment.ts';
-import { bringWork, type CommittedJob, callerOf, providerStates, readCommittedJob, type StateSource } from './job-case.ts';
+import { bringWork, type CommittedJob, callerOf, providerStates, readCommittedJob, type StateSource, withinTime } from './job-case.ts';
 import { memberStates } from './member-states.ts';
 
 /** Who judges segments, and with what. */
@@ -26,8 +26,9 @@ const GUILTY = 1n;
 const NOT_GUILTY = 2n;
 /** An operator that gives the jury nothing is asked until this part of the time to commit is left; then its silence convicts it. */
 const PATIENCE_PARTS = 4n;
+/** Of the time to commit, what all sources together may take before their silence counts. */
+const FETCH_PARTS = 3;
 const EVIDENCE_STATES_MAX = 16;
-const STATE_BYTES_MAX = 2 ** 30 + (64 << 10);
 
 /**
  * The judge of segments: runs the one that is disputed again, as its specification says, from the state that the operator has committed to. The state
@@ -41,11 +42,13 @@ export function segmentJudge(options: SegmentJudgeOptions): Judge {
       const { jobId, segment } = await disputedSegment(client, dispute);
       const job = await readCommittedJob(client, jobId);
       const caller = await callerOf(client, signer);
-      const ports = { caller, fetchContent, folder: `${options.folder}/${jobId}`, signal };
+      const fetchMs = (Number(dispute.commitUntil - dispute.openedAt) * 1000) / FETCH_PARTS;
+      const patience = AbortSignal.timeout(Math.max(1, Math.ceil(fetchMs)));
+      const ports = { caller, fetchContent, folder: `${options.folder}/${jobId}`, signal: AbortSignal.any([signal, patience]) };
       const about = { disputeId: dispute.disputeId, jobId, segment };
       try {
         const work = await bringWork(job, ports);
-        const source = await anySource(client, { job, caller, evidence, signal });
+        const source = await anySource(client, { job, caller, evidence, fetchMs });
         const finding = await inspectSegment({ job, work, engines, source, segment, signal });
         log.info('segment-judged', { ...about, ...summaryOf(finding) });
         if (finding.kind !== 'withheld') return finding.kind === 'wrong' ? GUILTY : NOT_GUILTY;
@@ -53,7 +56,8 @@ export function segmentJudge(options: SegmentJudgeOptions): Judge {
         signal.throwIfAborted();
         const { code, message, actor } = toMillraceError(error);
         log.warn('segment-not-judged', { ...about, code, reason: message.slice(0, 300) });
-        if (actor === 'host' || actor === 'bug' || actor === 'chain') return undefined;
+        const isOwn = actor === 'host' || actor === 'bug' || actor === 'chain';
+        if (isOwn && !patience.aborted) return undefined;
       }
       return await silenceOf(client, dispute);
     },
@@ -77,21 +81,23 @@ async function disputedSegment(client: ChainClient, { disputeId }: JuryDispute):
 /** States from the operator; where it gives none, from committees, then from what was said in the dispute. */
 async function anySource(
   client: ChainClient,
-  of: { job: CommittedJob; caller: Awaited<ReturnType<typeof callerOf>>; evidence: DisputeEvidence; signal: AbortSignal },
+  of: { job: CommittedJob; caller: Awaited<ReturnType<typeof callerOf>>; evidence: DisputeEvidence; fetchMs: number },
 ): Promise<StateSource> {
-  const { job, caller, evidence } = of;
+  const { job, caller, evidence, fetchMs } = of;
   const demands = await client.events({ name: 'stateDemands', event: 'StateDemanded', args: { jobId: job.jobId } });
   const provider = providerStates(caller, job);
   const delivered = demands.map(({ args }) => memberStates(caller, { demandId: args.demandId, otherwise: NONE }));
+  // Each may take its part of the time: who hands over slowly must not keep the jury from voting.
   const sources = [provider, ...delivered, evidenceStates(client, { job, evidence })];
+  const timed = sources.map((source) => withinTime(source, fetchMs / sources.length));
   return {
-    async fetch(index, signal) {
+    async fetch(index, options) {
       let last: unknown;
-      for (const source of sources) {
+      for (const source of timed) {
         try {
-          return await source.fetch(index, signal);
+          return await source.fetch(index, options);
         } catch (error) {
-          signal.throwIfAborted();
+          options.signal.throwIfAborted();
           last = error;
         }
       }
@@ -105,9 +111,9 @@ const NONE: StateSource = { fetch: () => Promise.reject(new RangeError('no such 
 /** States with their leaves that pieces of evidence carry or name. */
 function evidenceStates(client: ChainClient, { job, evidence }: { job: CommittedJob; evidence: DisputeEvidence }): StateSource {
   return {
-    async fetch(index, signal) {
+    async fetch(index, { signal, bytesMax }) {
       for (const { text } of evidence.pieces.slice(0, EVIDENCE_STATES_MAX)) {
-        const bytes = await openEvidence(client, text, { bytesMax: STATE_BYTES_MAX, signal }).catch(() => undefined);
+        const bytes = await openEvidence(client, text, { bytesMax, signal }).catch(() => undefined);
         if (bytes === undefined) continue;
         try {
           const taken = unpackState(Buffer.from(bytes), job.provider);

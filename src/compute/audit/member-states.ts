@@ -4,12 +4,11 @@ import { MillraceError } from '../../errors.ts';
 import { readAtMost } from '../../read-at-most.ts';
 import { BOX_HEADER, JOBS_HEADER, type JobCaller, jobsHeader, unpackState } from '../jobs/job-api.ts';
 import { openBytes } from '../jobs/sealed-box.ts';
-import { peerOf, type StateSource } from './job-case.ts';
+import { type FetchStateOptions, peerOf, type StateSource } from './job-case.ts';
 
 /** Where members of committees hand on what was delivered to them. */
 export const DEMANDS_PATH = '/v1/compute/demands';
 
-const STATE_BYTES_MAX = 2 ** 30 + (64 << 10);
 const TIMEOUT_MS = 60_000;
 
 /** What a sealed state of a demand belongs to. */
@@ -23,15 +22,15 @@ export function demandContext(demandId: bigint): string {
  */
 export function memberStates(caller: JobCaller, { demandId, otherwise }: { demandId: bigint; otherwise: StateSource }): StateSource {
   return {
-    async fetch(index, signal) {
+    async fetch(index, options) {
       const { leaf, members } = await caller.client.read('stateDemands', 'demandOf', [demandId]);
-      if (leaf !== index) return await otherwise.fetch(index, signal);
+      if (leaf !== index) return await otherwise.fetch(index, options);
       let last: unknown;
       for (const member of members) {
         try {
-          return await fetchDelivered(caller, { demandId, member, signal });
+          return await fetchDelivered(caller, { demandId, member, ...options });
         } catch (error) {
-          signal.throwIfAborted();
+          options.signal.throwIfAborted();
           last = error;
         }
       }
@@ -40,14 +39,15 @@ export function memberStates(caller: JobCaller, { demandId, otherwise }: { deman
   };
 }
 
-async function fetchDelivered(caller: JobCaller, { demandId, member, signal }: { demandId: bigint; member: bigint; signal: AbortSignal }) {
+async function fetchDelivered(caller: JobCaller, of: { demandId: bigint; member: bigint } & FetchStateOptions) {
+  const { demandId, member, signal, bytesMax } = of;
   const peer = await peerOf(caller.client, member);
   const path = `${DEMANDS_PATH}/${demandId}/state`;
   const response = await peerFetch(peer, path, {
     headers: await signedHeaders(caller, new URL(path, peer.endpoint).href),
     signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
   });
-  const bytes = await readAtMost(response.body, STATE_BYTES_MAX);
+  const bytes = await readAtMost(response.body, 2 * bytesMax);
   if (response.status !== 200) {
     throw new MillraceError('state-not-handed-on', {
       actor: 'peer',
