@@ -23,13 +23,14 @@ function registerJobs(simulate: Command, run: Run): void {
     .option('--samples <count>', 'segments that each auditor replays after probation', '2')
     .option('--auditors <count>', 'auditors of a job', '1')
     .option('--probation <count>', 'jobs that are replayed whole, at first and after a slash', '10')
+    .option('--new-cheaters', 'cheaters that pass through probation themselves; else all were honest until theirs was over', false)
     .option('--colluding <share>', 'share of seats that cover for cheaters', '0')
     .option('--seed <number>', 'the same seed, the same numbers', '1')
     .option('--stakes', 'instead: the stakes at which cheating stops paying, for colluding shares from 0 to 0.4', false)
     .option('--stake-jobs <count>', 'with --stakes: cheated jobs behind each row', '200')
     .addHelpText(
       'after',
-      '\nExamples:\n  millrace simulate jobs\n  millrace simulate jobs --honest 0 --forgers 0 --skippers 100 --probation 0\n  millrace simulate jobs --colluding 0.4 --auditors 3\n  millrace simulate jobs --stakes --json',
+      '\nExamples:\n  millrace simulate jobs\n  millrace simulate jobs --honest 0 --forgers 0 --skippers 100\n  millrace simulate jobs --colluding 0.4 --auditors 3\n  millrace simulate jobs --stakes --json',
     )
     .action(run(async (context, options: never) => (await import('./simulate-jobs.ts')).showSimulatedJobs(context, options)));
 }

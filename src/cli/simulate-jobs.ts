@@ -23,6 +23,7 @@ export interface SimulateJobsOptions {
   auditors: string;
   probation: string;
   colluding: string;
+  newCheaters?: boolean;
   seed: string;
   stakes?: boolean;
   stakeJobs: string;
@@ -60,12 +61,13 @@ function readSettings(options: SimulateJobsOptions): SimulationSettings {
     auditors: readWhole('--auditors', options.auditors, 1, 8),
     probationJobs: readWhole('--probation', options.probation, 0, 10_000),
     colludingShare: readShare('--colluding', options.colluding),
+    areCheatersTrusted: options.newCheaters !== true,
   };
 }
 
 function outcomeTable(
   { groups, jobs, falseSlashes, overhead, probationOverhead }: SimulationOutcome,
-  { seed, samples, segments }: SimulationSettings,
+  { seed, samples, segments, areCheatersTrusted }: SimulationSettings,
 ): string {
   const row = (group: GroupOutcome) => [
     group.kind,
@@ -90,7 +92,7 @@ function outcomeTable(
     'cheats before, at most',
   ];
   return [
-    `Seed ${seed}; ${jobs} jobs of ${segments} segments, ${samples} of them replayed by each auditor. Cheaters are honest until their probation is over.`,
+    `Seed ${seed}; ${jobs} jobs of ${segments} segments, ${samples} of them replayed by each auditor. ${areCheatersTrusted ? 'Every cheater was honest until its probation was over.' : 'Cheaters are new: they wait until their probation is over, and after each slash again.'}`,
     table(head, groups.map(row)),
     `Slashes of honest work: ${falseSlashes}. Audits: ${percent(overhead)} of the work itself after probation, ${percent(probationOverhead)} during it.`,
   ].join('\n');

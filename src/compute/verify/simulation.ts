@@ -25,6 +25,11 @@ export interface SimulationSettings {
   juryVotes: number;
   /** Whether a provider that was slashed leaves. */
   leavesWhenSlashed: boolean;
+  /**
+   * Whether every cheated job is one of an operator that was honest until its probation was over, which is the best that a cheater can do: its
+   * honest jobs are not counted, and who was slashed comes back as another such operator. Else cheaters are new, wait, cheat, and wait again.
+   */
+  areCheatersTrusted: boolean;
 }
 
 /** What came of one kind of provider. */
@@ -72,11 +77,12 @@ export const SIMULATION_DEFAULTS: SimulationSettings = {
   colludingShare: 0,
   juryVotes: 15,
   leavesWhenSlashed: false,
+  areCheatersTrusted: true,
 };
 
 /**
  * Runs a network of jobs by the real rules: commitments, draws and comparison of leaves are the product's; only the engine is a hash, and the jury a
- * draw of votes. A cheater waits until its probation is over, which is the best that it can do.
+ * draw of votes.
  */
 export function simulateJobs(settings: SimulationSettings): SimulationOutcome {
   const random = simulationRandom(settings.seed);
@@ -123,7 +129,8 @@ function simulateProvider(
   { kind, random }: { kind: SimulatedJob['kind']; random: SimulationRandom },
 ): { jobs: DoneJob[] } {
   const jobs: DoneJob[] = [];
-  let probation = settings.probationJobs;
+  const isTrusted = kind !== 'honest' && settings.areCheatersTrusted;
+  let probation = isTrusted ? 0 : settings.probationJobs;
   for (let count = 0; count < settings.jobsEach; count += 1) {
     const isOnProbation = probation > 0;
     const cheats = kind !== 'honest' && !isOnProbation;
@@ -132,7 +139,7 @@ function simulateProvider(
     const isFound = accusedSegments.length > 0;
     const isSlashed = isFound && juryConvicts(settings, { isGuilty: madeUp > 0, random });
     jobs.push({ madeUp, isOnProbation, replayedSegments, isFound, isSlashed });
-    probation = isSlashed ? settings.probationJobs : Math.max(0, probation - 1);
+    probation = isSlashed && !isTrusted ? settings.probationJobs : Math.max(0, probation - 1);
     if (isSlashed && settings.leavesWhenSlashed) break;
   }
   return { jobs };
