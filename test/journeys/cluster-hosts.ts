@@ -32,7 +32,7 @@ export interface TestHosts {
 
 const ENGINE_PATIENCE_MS = 40_000;
 const HUB = 'crhub';
-const PROCESSOR_SHARES = 16;
+const PROCESSOR_SHARES = 64;
 
 /** What of {@link startHosts} is missing on this machine, as a reason to skip; undefined when nothing is. */
 export function missingForHosts(programs: readonly string[] = ['dockerd', 'ip', 'nsenter', 'wg']): string | undefined {

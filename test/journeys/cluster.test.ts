@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Server } from 'node:net';
-import { tmpdir } from 'node:os';
+import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
@@ -267,6 +267,12 @@ class Story {
         `  ${each.name}: programs started after ${after.toFixed(1)} s (old ones ended in ${start.stopMs} ms, newest checkpoint here in ${start.checkpointMs} ms)`,
       );
     }
+    for (const { rank, text } of await this.#starts(2)) {
+      const [, begun, loaded, joined] = /begun ([\d.]+) loaded ([\d.]+) joined ([\d.]+)/.exec(text) ?? [];
+      const [first, second, third] = [begun, loaded, joined].map((time) => (Number(time) - lostAt / 1000).toFixed(1));
+      say(`  rank ${rank}: Python after ${first} s, torch loaded after ${second} s, in the group after ${third} s`);
+    }
+    say(`  load of this machine: ${loadavg()[0]?.toFixed(1)} on ${availableParallelism()} processors`);
     say(`last step seen before ${step}, resumed from the checkpoint of step ${resumedStep}`);
     assert.ok(resumedStep >= step - 10, `resumed at ${resumedStep}, ${step} had been saved`);
     if (process.env.MILLRACE_FULL === '1') assert.ok(resumed < RESUMED_SECONDS_MAX, `resumed after ${resumed} s`);

@@ -23,7 +23,10 @@ export function missingForTorch(): string | undefined {
  * processes, so the result can be compared with one process that was never interrupted.
  */
 export const TRAIN_PROGRAM = `
-import os, sys, time, glob, torch, torch.distributed as dist
+import os, time, glob
+begun = time.time()
+import torch, torch.distributed as dist
+loaded = time.time()
 rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
 folder, steps, pause = os.environ['MILLRACE_CHECKPOINTS'], int(os.environ['STEPS']), float(os.environ['PAUSE'])
 holds = dict(hold.split('=') for hold in os.environ.get('HOLDS', '').split(',') if hold)
@@ -44,7 +47,7 @@ if rank == 0 and found:
 if world > 1:
     dist.broadcast(start, 0)
     for parameter in model.parameters(): dist.broadcast(parameter.data, 0)
-say('starts at step', int(start))
+say('starts at step', int(start), 'begun %.1f loaded %.1f joined %.1f' % (begun, loaded, time.time()))
 share = slice(rank * 256 // world, (rank + 1) * 256 // world)
 for step in range(int(start) + 1, steps + 1):
     model.zero_grad()
