@@ -1,4 +1,5 @@
-import { encodeAbiParameters, type Hex, hexToBigInt, keccak256, pad, toHex } from 'viem';
+import { keccak_256 } from '@noble/hashes/sha3.js';
+import { type Hex, hexToBytes } from 'viem';
 
 /** A seat without a partner in a round, as the contract says it. */
 export const NOBODY = 0xffff_ffff;
@@ -13,7 +14,7 @@ const STEPS = 4;
 export function partnerOf(seed: Hex, draw: { round: number; seat: number; seats: number }): number | undefined {
   const { round, seat, seats } = draw;
   if (seats < 2) return undefined;
-  const key = keccak256(encodeAbiParameters([{ type: 'bytes32' }, { type: 'uint256' }], [seed, BigInt(round)]));
+  const key = keyOf(seed, round);
   const half = halfBits(seats);
   let place = seat;
   do place = forward(key, half, place);
@@ -32,23 +33,34 @@ function halfBits(seats: number): number {
   return half;
 }
 
-function forward(key: Hex, half: number, place: number): number {
+function forward(key: Buffer, half: number, place: number): number {
   const mask = 2 ** half - 1;
   let [left, right] = [place >> half, place & mask];
   for (let step = 0; step < STEPS; step += 1) [left, right] = [right, left ^ (mix(key, step, right) & mask)];
   return (left << half) | right;
 }
 
-function backward(key: Hex, half: number, place: number): number {
+function backward(key: Buffer, half: number, place: number): number {
   const mask = 2 ** half - 1;
   let [left, right] = [place >> half, place & mask];
   for (let step = STEPS - 1; step >= 0; step -= 1) [left, right] = [right ^ (mix(key, step, left) & mask), left];
   return (left << half) | right;
 }
 
-/** The low 32 bits of the hash; seats have fewer. */
-function mix(key: Hex, step: number, part: number): number {
-  const word = (BigInt(step) << 128n) | BigInt(part);
-  const hash = keccak256(`${key}${pad(toHex(word), { size: 32 }).slice(2)}`);
-  return Number(hexToBigInt(hash) & 0xffff_ffffn) | 0;
+/** A round's key, followed by room for what is mixed under it. */
+function keyOf(seed: Hex, round: number): Buffer {
+  const words = Buffer.alloc(64);
+  words.set(hexToBytes(seed));
+  words.writeUInt32BE(round, 60);
+  const key = Buffer.alloc(64);
+  key.set(keccak_256(words));
+  return key;
+}
+
+/** The low 32 bits of keccak256(key ‖ step:u128 ‖ part:u128); seats have fewer. */
+function mix(key: Buffer, step: number, part: number): number {
+  key.writeUInt32BE(step, 44);
+  key.writeUInt32BE(part, 60);
+  const hash = keccak_256(key);
+  return ((hash[28] as number) << 24) | ((hash[29] as number) << 16) | ((hash[30] as number) << 8) | (hash[31] as number);
 }

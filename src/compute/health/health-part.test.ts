@@ -3,6 +3,7 @@ import { after, before, test } from 'node:test';
 import { stringToHex } from 'viem';
 import { startTestLeases, type TestLeaseNode, type TestLeases, until } from '../leases/lease-fixture.ts';
 import { readDevices } from './device-health.ts';
+import { decodeFigure } from './figures.ts';
 import { startHealth } from './health-part.ts';
 import { HealthView } from './health-view.ts';
 
@@ -15,6 +16,8 @@ const WARP_EVERY_MS = 250;
 let network: TestLeases;
 let view: HealthView;
 let pace: NodeJS.Timeout;
+/** A final hour in which all had performance. */
+let good = 0;
 const nodes: TestLeaseNode[] = [];
 
 before(async () => {
@@ -63,17 +66,20 @@ test('three nodes measure one another, and an hour becomes final with what each 
     await view.refresh();
     return view.occupantsAt(view.hourAt(await network.client.now()) + 1).length === 3;
   });
-  const first = view.hourAt(await network.client.now());
-  const hour = await finalAfter(first);
-  for (const device of view.occupantsAt(hour.hour)) {
-    const seed = await view.seedOf(hour.hour);
-    const pairs = view.pairsOf(hour.hour, device, seed ?? '0x').filter(({ said }) => said !== undefined);
-    for (const { said } of pairs) {
-      assert.equal(said?.verdict, 'passed');
-      assert.ok((said?.bandwidthKbs ?? 0) > 0 && (said?.latencyUs ?? 0) > 0);
+  // A machine that has much else to do may miss a deadline of two seconds; one that has not is done with the first hour.
+  await until('an hour is final in which every device has performance', async () => {
+    const hour = await finalAfter(good);
+    good = hour.hour;
+    const seed = (await view.seedOf(good)) ?? '0x';
+    const devices = view.occupantsAt(good);
+    for (const device of devices) {
+      const pairs = view.pairsOf(good, device, seed).flatMap(({ said }) => said ?? []);
+      assert.deepEqual(decodeFigure(hour.figures, device.seat), view.compute(good, device.seat, seed));
+      assert.ok(pairs.every(({ verdict }) => verdict === 'passed' || verdict === 'missed'));
+      assert.ok(pairs.every(({ bandwidthKbs, latencyUs }) => bandwidthKbs > 0 && latencyUs > 0));
     }
-    assert.equal(pairs.length > 0, view.compute(hour.hour, device.seat, seed ?? '0x').performance > 0n);
-  }
+    return devices.length === 3 && devices.every(({ seat }) => decodeFigure(hour.figures, seat).performance > 0n);
+  });
 });
 
 test('what two nodes answer and what the chain says to anybody is the same', async () => {
@@ -122,4 +128,17 @@ test('a proposal that says what nobody reported costs its proposer the bond', as
     const [own] = await network.client.read('stakeVault', 'ownStake', [operatorId]);
     return own === before[0] - BigInt(rule.bond);
   });
+});
+
+test('what was final is claimed once the hour of its emission is over', async () => {
+  const due = view.startOf(1) + 3600n * ((view.startOf(good) - view.startOf(1)) / 3600n + 1n);
+  await network.chain.warp(Math.max(1, Number(due - (await network.client.now())) + 1));
+  const operatorId = (nodes[0] as TestLeaseNode).operatorId;
+  await until('an hour is claimed', async () => {
+    const claimed = await network.client.events({ name: 'computeRewards', event: 'HourClaimed', args: { operatorId } });
+    return claimed.some(({ args }) => args.hour === good && args.amount > 0n);
+  });
+  const { entitled, granted } = await network.client.read('computeRewards', 'accountOf', [operatorId]);
+  assert.ok(entitled > 0n);
+  assert.equal(granted, 0n, 'nobody paid fees, so nothing is granted');
 });

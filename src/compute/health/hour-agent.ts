@@ -142,12 +142,12 @@ export class HourAgent {
     const { client, sender, view, operatorId } = this.#options;
     const proposal = view.figuresOf(next);
     const ready = proposal?.finalFrom ?? (await client.read('computeHealth', 'passableFrom', [next]));
-    const seed = (await view.seedOf(next)) ?? keccak256(toHex(next));
-    const turn = turnOf(view, next, seed, operatorId);
-    // Hours without seats are passed over with the first that has some.
-    if (turn < 0 && view.seatsAt(next) > 0) return;
     if (view.seatsAt(view.hourAt(now)) === 0) return;
-    const wait = BigInt(Math.floor((Math.min(Math.max(turn, 0), TURNS - 1) * view.rule.proposeSeconds) / TURNS));
+    const seed = (await view.seedOf(next)) ?? keccak256(toHex(next));
+    // Who had no seat in that hour comes last: those who had may be gone.
+    const turn = turnOf(view, next, seed, operatorId);
+    const place = turn < 0 ? TURNS : Math.min(turn, TURNS - 1);
+    const wait = BigInt(Math.floor((place * view.rule.proposeSeconds) / TURNS));
     if (now < ready + wait) return;
     await sender.send({ contract: 'computeHealth', functionName: 'advance', args: [ADVANCE_MAX] });
   }
