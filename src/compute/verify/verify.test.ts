@@ -12,6 +12,7 @@ import { type JobSpec, runtimeOf } from '../spec/job-spec.ts';
 import { canonicalise } from './canonical-output.ts';
 import { replaySegment } from './replay-segment.ts';
 import { readState, runSegments } from './run-segments.ts';
+import { simulationRandom } from './simulation-random.ts';
 import { stateHashOf } from './state-hash.ts';
 import { type JobEngines, type JobWork, strictMemoryBytes } from './work.ts';
 
@@ -93,6 +94,29 @@ test('every segment replays alone to what was committed to, and the last one giv
     readdirSync(folder).every((name) => !name.startsWith('millrace-replay-')),
     'a replay leaves nothing',
   );
+});
+
+test('training in strict code finds the weights, and anybody comes to the same ones to the last bit', async () => {
+  const random = simulationRandom(8);
+  const due = [0.5, -0.25, 0.75, 0.125];
+  const rows = Array.from({ length: 60 }, () => {
+    const features = [random.fraction() - 0.5, random.fraction() - 0.5, random.fraction() - 0.5];
+    return [...features, features.reduce((sum, value, index) => sum + value * (due[index] as number), due[3] as number)];
+  });
+  const inputFolder = join(folder, 'fit', 'input');
+  mkdirSync(inputFolder, { recursive: true });
+  writeFileSync(join(inputFolder, 'rows'), Buffer.from(Float32Array.from(rows.flat()).buffer));
+  const programPath = join(import.meta.dirname, '../../../examples/linear-fit/linear-fit.wasm');
+  const work = { spec: { ...SPEC, argv: ['module', '3'], segments: 60 }, programPath, inputFolder };
+  const place = placeOf('fit');
+  const { artefacts, commitment } = await runSegments(work, engines, place);
+  const weights = new Float32Array(Uint8Array.from(readFileSync(join(place.artefactFolder, artefacts[0]?.cid as string))).buffer);
+  assert.deepEqual(
+    [...weights].map((weight) => Math.round(weight * 1000) / 1000),
+    due,
+  );
+  const replay = await replaySegment(work, engines, { index: 40, state: await readState(work.spec, place.folder, 40) });
+  assert.equal(replay.endHash, commitment.leaves[41]?.stateHash);
 });
 
 test('another input, seed, argument or module is another job from its first state on', async () => {
