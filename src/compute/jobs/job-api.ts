@@ -48,9 +48,13 @@ export interface SharedWork {
   result: JobResult | undefined;
 }
 
+/** Where providers answer about jobs. */
 export const JOBS_PATH = '/v1/compute/jobs';
+/** Names chain and contract in signed requests. */
 export const JOBS_HEADER = 'millrace-jobs';
+/** The key of the asking party, to which the answer is sealed. */
 export const BOX_HEADER = 'millrace-box-key';
+/** The media type of sealed bodies. */
 export const SEALED_TYPE = 'application/vnd.millrace.sealed';
 
 const ANSWER_BYTES_MAX = 1 << 20;

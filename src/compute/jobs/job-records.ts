@@ -12,6 +12,7 @@ import { isJobId, type JobResult, type JobSignatures, type JobTerms, termsFromJs
  * `done`: its result is on disk; `committed`: on chain too; `settled`: paid or not, over; `failed`: given up, nothing was or will be committed.
  */
 export const JOB_STATUSES = ['agreed', 'open', 'running', 'done', 'committed', 'settled', 'failed'] as const;
+/** One of them. */
 export type JobStatus = (typeof JOB_STATUSES)[number];
 
 /** What a provider remembers of a job on its own disk; all the rest is on chain. */

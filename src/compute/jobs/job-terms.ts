@@ -1,4 +1,4 @@
-import { type Address, type Hex, hexToBigInt } from 'viem';
+import type { Address, Hex } from 'viem';
 import { type ChainClient, isSignedBy, type TypedDataShape, typedDataDigest } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import type { DeterminismClass } from '../spec/job-spec.ts';
@@ -164,9 +164,4 @@ function badTerms(field: string, got: unknown, expected: string): MillraceError 
 /** Whether a text is the id of a job. */
 export function isJobId(text: string): text is Hex {
   return /^0x[0-9a-f]{64}$/.test(text);
-}
-
-/** A nonce or salt as a number. */
-export function wordOf(hex: Hex): bigint {
-  return hexToBigInt(hex);
 }
