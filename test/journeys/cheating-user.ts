@@ -39,6 +39,8 @@ export interface Told {
   signed: bigint;
   /** What question and answer come to at the miner's price. */
   due: bigint;
+  /** The same with what a recount lets pass: four units and one in fifty, of input and of output. */
+  dueMax: bigint;
 }
 
 const CHAT = '/v1/chat/completions';
@@ -114,7 +116,7 @@ async function check(network: CheatingNetwork, answered: Answered): Promise<Told
   const { asking, question, response, bytes } = answered;
   const by = network.miners.find(({ operatorId }) => operatorId.toString() === response.headers.get('millrace-operator'));
   const code = errorIn(response, bytes);
-  const nothing = { asking, by, code, verdict: undefined, isSigned: false, charged: 0n, signed: 0n, due: 0n };
+  const nothing = { asking, by, code, verdict: undefined, isSigned: false, charged: 0n, signed: 0n, due: 0n, dueMax: 0n };
   if (code !== undefined) return nothing;
   const answerType = response.headers.get('content-type') as string;
   const receipt = response.headers.get(RECEIPT_HEADER) ?? /\n: millrace-receipt (\S+)/.exec(bytes.toString('latin1'))?.[1] ?? '';
@@ -125,7 +127,9 @@ async function check(network: CheatingNetwork, answered: Answered): Promise<Told
   const verdict = await replayRequest(sample, { codec, modelOf, isOwn: true, signal: AbortSignal.timeout(REPLAY_MS) });
   const said = readAnswer('chat', answerType, signedBytes(answerType, bytes));
   const output = (said.task === 'chat' ? Buffer.byteLength(said.text) : 0) + question.stopBytes;
-  const due = priceUp(priceOf(network), { input: BigInt(question.inputBytes), output: BigInt(output) });
+  const price = priceOf(network);
+  const due = priceUp(price, { input: BigInt(question.inputBytes), output: BigInt(output) });
+  const dueMax = priceUp(price, { input: withSlack(question.inputBytes), output: withSlack(output) });
   const cost = response.headers.get('millrace-cost');
   try {
     const { receipt: signed } = verifyReceipt(codec, receipt, {
@@ -134,9 +138,9 @@ async function check(network: CheatingNetwork, answered: Answered): Promise<Told
       responseHash: sha256(signedBytes(answerType, bytes)),
     });
     const charged = cost === null ? await chargeOf(network, signed.inputs.receiptId) : BigInt(cost);
-    return { asking, by, code, verdict, isSigned: true, charged, signed: signed.outputs.price, due };
+    return { asking, by, code, verdict, isSigned: true, charged, signed: signed.outputs.price, due, dueMax };
   } catch {
-    return { asking, by, code, verdict, isSigned: false, charged: BigInt(cost ?? 0n), signed: 0n, due };
+    return { asking, by, code, verdict, isSigned: false, charged: BigInt(cost ?? 0n), signed: 0n, due, dueMax };
   }
 }
 
@@ -159,6 +163,10 @@ async function chargeOf({ gateway }: CheatingNetwork, receiptId: string): Promis
 }
 
 /** The code of an error, whether it came instead of an answer or ended a stream; `silence` where a stream just ends. */
+function withSlack(units: number): bigint {
+  return BigInt(units + Math.floor(units / 50) + 4);
+}
+
 function errorIn(response: Response, bytes: Buffer): string | undefined {
   const text = bytes.toString('utf8');
   if (response.status !== 200) return codeIn(text);
