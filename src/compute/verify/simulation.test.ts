@@ -22,7 +22,7 @@ test('whole forgeries are all slashed, honest work never, and audits cost two in
 });
 
 test('who makes a tenth of its segments up is slashed within fifty jobs, 99 times in a hundred', () => {
-  const skippers = FULL ? 1_000 : 30;
+  const skippers = FULL ? 1_000 : 20;
   const settings = { ...SIMULATION_DEFAULTS, seed: SEED, honest: 0, forgers: 0, skippers, jobsEach: 50, probationJobs: 0 };
   const { providersSlashed } = groupOf(simulateJobs({ ...settings, leavesWhenSlashed: true }), 'skipper');
   assert.ok(providersSlashed >= 0.99 * skippers, `${providersSlashed} of ${skippers}`);
@@ -36,7 +36,7 @@ test('honest work is not slashed, whatever share of the seats colludes with chea
 });
 
 test('the stake at which cheating stops paying is about that of the formula, and within its bound where juries hold', () => {
-  const rows = measureStakes({ seed: SEED, jobs: FULL ? 400 : 40, segments: FULL ? 100 : 40 });
+  const rows = measureStakes({ seed: SEED, jobs: FULL ? 400 : 24, segments: FULL ? 100 : 40 });
   for (const { colludingShare, skippedShare, breakEven, formula, bound } of rows) {
     // Where few are found, few jobs say little.
     if (skippedShare < (FULL ? 0.1 : 0.5) || colludingShare > 0.2) continue;
