@@ -117,6 +117,8 @@ export class DockerExecutor implements Executor {
 
   /** A container that only waits holds the namespace, and the jobs' containers join it: the jobs of a rental come and go, its network stays. */
   async openNetwork(name: string): Promise<JobNetwork> {
+    // What a killed process left is swept first: it may still hold the ports.
+    await this.inspect();
     const image = `${REPOSITORY}:${PAUSE_TAG}`;
     if ((await this.#imageId(PAUSE_TAG)) === undefined) {
       const progress = await this.#call(this.#docker.importImage(Readable.from([pauseImage()]), { repo: REPOSITORY, tag: PAUSE_TAG }));
