@@ -65,7 +65,7 @@ async function rent(...options: string[]): Promise<{ rentalId: string; operatorI
 
 test('a machine is offered, rented, worked on, copied to and from; probers speak when the renter falls silent', async () => {
   const client = await chain();
-  const { rentalId } = await rent('--hours', '0.05', '--', 'sh', '-c', 'echo it began; sleep 1000');
+  const { rentalId } = await rent('--hours', '0.2', '--', 'sh', '-c', 'echo it began; sleep 1000');
   const failing = await network.run('exec', rentalId, '--', 'sh', '-c', 'echo out; echo err >&2; exit 7');
   assert.deepEqual([failing.code, failing.stdout], [7, 'out\n']);
   assert.match(failing.stderr, /err\n$/);
@@ -91,7 +91,7 @@ test('a machine is offered, rented, worked on, copied to and from; probers speak
 
 test('a supplier that is killed comes back; one that is gone for long is not paid for it, and its stake compensates the renter', async () => {
   const client = await chain();
-  const { rentalId, operatorId } = await rent('--hours', '0.05');
+  const { rentalId, operatorId } = await rent('--hours', '0.2');
   const first = await nodeOf(operatorId);
   process.kill(first.pid, 'SIGKILL');
   await until('the rental works again', async () => {

@@ -42,6 +42,7 @@ export async function startLeaseProber(context: ComputeContext): Promise<Compute
   const times = await readMarketTimes(client);
   const clock = new ProtocolClock();
   const records = openLeaseRecords(join(folder, 'panels'));
+  const recordsOpen = new Map<bigint, LeaseRecord>();
   const watches = new Map<string, Watch>();
   const stop = new AbortController();
   const counts = { panels: 0, spoken: 0, settled: 0 };
@@ -66,7 +67,9 @@ export async function startLeaseProber(context: ComputeContext): Promise<Compute
       if (watches.has(key)) continue;
       const view = await readLease(client, args.leaseId);
       if (view.closed) continue;
-      const record = records.open(args.leaseId);
+      // One for all stretches of a lease: they lie in one file.
+      const record = recordsOpen.get(args.leaseId) ?? records.open(args.leaseId);
+      recordsOpen.set(args.leaseId, record);
       const at = { leaseId: args.leaseId, stretch: args.stretch, seedTime: args.seedTime, view, record };
       const idle = { index: undefined, rental: undefined, tally: new Map(), nextProbeMs: 0, isProbing: false, isBusy: false };
       watches.set(key, { ...at, ...idle, noted: args.stretch * STRETCH, saidUpTo: 0, isDone: false });
@@ -117,7 +120,9 @@ export async function startLeaseProber(context: ComputeContext): Promise<Compute
     await sender.send({ contract: 'leaseProbers', functionName: 'settle', args: [leaseId, stretch] }).catch(harmless);
     watch.isDone = true;
     counts.settled += 1;
-    if (now >= view.until) records.remove(leaseId);
+    if (now < view.until) return;
+    records.remove(leaseId);
+    recordsOpen.delete(leaseId);
   };
   const failed = (error: unknown) => {
     const { code, message } = toMillraceError(error);
