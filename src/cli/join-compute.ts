@@ -69,7 +69,7 @@ export async function joinCompute(context: CommandContext, options: JoinComputeO
     [
       `Operator ${operatorId} computes for ${session.manifest.name} as ${deviceClass}.`,
       offers.length === 0
-        ? 'It leases nothing out (setting leases).'
+        ? 'It leases nothing out: no engine here holds rentals, or the setting leases says no.'
         : `On offer: ${offers.map((offer) => `device ${offer.deviceId}, ${offer.deviceClass}`).join('; ')}.`,
       `Self-test: job ${test.jobId} ran through the network in ${test.seconds} s, evidence ${test.evidence}, cost ${formatAmount(test.cost, DECIMALS)} ${unit}.`,
       options.detach
@@ -105,7 +105,7 @@ async function joinSteps(context: CommandContext, session: Session, options: Joi
         return id;
       });
       const device = await measuring;
-      return { operatorId, device, ...(await startAndTest(context, options, { session, signer, sender, operatorId })) };
+      return { operatorId, device, ...(await startAndTest(context, options, { session, signer, sender, operatorId, device })) };
     } finally {
       sender.close();
     }
@@ -117,12 +117,16 @@ async function joinSteps(context: CommandContext, session: Session, options: Joi
 async function startAndTest(
   context: CommandContext,
   options: JoinComputeOptions,
-  given: { session: Session; signer: Signer; sender: Sender; operatorId: bigint },
+  given: { session: Session; signer: Signer; sender: Sender; operatorId: bigint; device: DeviceReport },
 ): Promise<Pick<Joined, 'offers' | 'test' | 'stop'>> {
-  const { session, operatorId } = given;
+  const { session, operatorId, device } = given;
   const stop = await joinStep(context, 'starting the node', async () => await startIt(context, session, options));
   try {
-    const offers = await joinStep(context, 'the offer at the market', async () => await awaitOffers(context, session, operatorId));
+    const offers = await joinStep(
+      context,
+      'the offer at the market',
+      async () => await awaitOffers(context, session, { operatorId, device }),
+    );
     const wanted = { ...given, client: session.client, reachSeconds: REACH_SECONDS };
     const test = await joinStep(context, 'a job through the network', async () => await selfTest(context, wanted));
     return { offers, test, stop };
@@ -154,10 +158,18 @@ async function measure(context: CommandContext, { folder }: Session, executors: 
   }
 }
 
-/** The devices that the node has put on offer: one at least, unless its owner leases none. @throws no-device-on-offer */
-async function awaitOffers(context: CommandContext, { client }: Session, operatorId: bigint): Promise<Joined['offers']> {
-  const sources = settingSources(context);
-  if ((readSetting('leases', sources)?.value ?? COMPUTE_DEFAULTS.leases) === 'no') return [];
+/**
+ * The devices that the node has put on offer: one at least, unless its owner leases none, or no engine here holds rentals (WebAssembly alone).
+ * @throws no-device-on-offer
+ */
+async function awaitOffers(
+  context: CommandContext,
+  { client }: Session,
+  { operatorId, device }: Pick<Joined, 'operatorId' | 'device'>,
+): Promise<Joined['offers']> {
+  const isWanted = (readSetting('leases', settingSources(context))?.value ?? COMPUTE_DEFAULTS.leases) !== 'no';
+  const isAble = device.facts.engines.some(({ engine, takesForeign }) => engine !== 'wasm' && takesForeign);
+  if (!isWanted || !isAble) return [];
   const deadlineMs = systemClock.nowMs() + OFFER_MS;
   while (systemClock.nowMs() < deadlineMs) {
     const events = await client.events({ name: 'computeMarket', event: 'OfferSet', args: { operatorId } });

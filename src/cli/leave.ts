@@ -26,7 +26,7 @@ const UNFINISHED = /^(?:waiting|running|open|agreed|done|committed|active|leases
  */
 export async function leave(context: CommandContext, options: LeaveOptions): Promise<void> {
   const folder = folderOf(context);
-  await endWork(context, folder);
+  const isHere = await endWork(context, folder);
   const running = adoptProcess({ name: COMPUTE_PROCESS, recordFolder: join(folder.root, 'processes') });
   await running?.stop();
   const { client, sender } = await openSender(context);
@@ -42,6 +42,9 @@ export async function leave(context: CommandContext, options: LeaveOptions): Pro
       () =>
         [
           `Operator ${operatorId} computes no more here.`,
+          ...(isHere && running === undefined
+            ? ['Its process was not started in the background: end it with Ctrl-C, or docker stop.']
+            : []),
           ...(ticket === undefined
             ? []
             : [
@@ -57,7 +60,8 @@ export async function leave(context: CommandContext, options: LeaveOptions): Pro
   }
 }
 
-async function endWork(context: CommandContext, folder: ReturnType<typeof folderOf>): Promise<void> {
+/** Until nothing runs any more; whether a node was there at all. */
+async function endWork(context: CommandContext, folder: ReturnType<typeof folderOf>): Promise<boolean> {
   let shown = '';
   for (;;) {
     const answer = await tellComputeNode(folder, 'leave').catch((error) => {
@@ -65,7 +69,7 @@ async function endWork(context: CommandContext, folder: ReturnType<typeof folder
       throw error;
     });
     const left = answer === undefined ? [] : unfinished(answer);
-    if (left.length === 0) return;
+    if (left.length === 0) return answer !== undefined;
     const text = `Waiting for ${left.join(', ')}.`;
     if (text !== shown) context.output.note(text);
     shown = text;
