@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { Run } from './context.ts';
 import { registerOwnerCommands } from './owner-commands.ts';
 
-/** Adds joining, leaving and upgrading, and the compute node of one's own. */
+/** Adds joining, leaving and upgrading, the compute node of one's own, and what explains documents. */
 export function registerJoinCommands(program: Command, run: Run): void {
   const node = (command: Command) =>
     command
@@ -44,6 +44,12 @@ export function registerJoinCommands(program: Command, run: Run): void {
       '\nOnly forward, only over what nobody has changed here. Containers: docs/container.md\n\nExample:\n  millrace upgrade',
     )
     .action(run(async (context) => (await import('./upgrade.ts')).upgrade(context)));
+  program
+    .command('explain <file>')
+    .description('what a document of a job or a deployment (also Akash SDL) means, which devices would do, and why the others would not')
+    .option('--no-market', 'only read the document')
+    .addHelpText('after', '\nExamples:\n  millrace explain deploy.yaml\n  millrace explain examples/word-count.yaml')
+    .action(run(async (context, file: never, options: never) => (await import('./explain.ts')).explain(context, file, options)));
   const compute = program.command('compute').description('the compute node of this machine');
   node(compute.command('run').description('run it in the foreground'))
     .addHelpText('after', '\nExample:\n  millrace compute run --relay auto')

@@ -40,7 +40,10 @@ export { findRental, listRentals, type RentalView } from './leases/rentals.ts';
 export { startRenterAgent } from './leases/renter-agent.ts';
 export { endLease, extendLease, reserveDevices } from './leases/reserve.ts';
 export type { ComputeContext, ComputePart, FetchContent } from './part.ts';
-export { type JobSpec, sortSpec } from './spec/job-spec.ts';
+export { type ExplainedUnit, explainDeployment } from './schedule/explain-deployment.ts';
+export { deploymentHash } from './spec/deployment-spec.ts';
+export { type JobSpec, sortSpec, specHash } from './spec/job-spec.ts';
+export { type ParsedSpec, parseSpec } from './spec/parse-deployment.ts';
 export { type JobRequest, parseJob } from './spec/parse-job.ts';
 export {
   type GroupOutcome,

@@ -149,6 +149,6 @@ function noDevices(index: DeviceIndex, wish: DeviceWish, found: number): Millrac
     actor: 'caller',
     message: `${wish.count} devices are wanted together, ${found} of ${index.size} would do${reasons.length === 0 ? '' : ` (${reasons.join(', ')})`}`,
     values: { wanted: wish.count, found, offered: index.size, reasons },
-    hint: 'Pay more, ask for less, or begin at another time; `millrace offers --why` says what hinders each device.',
+    hint: 'Pay more, ask for less, or begin at another time; `millrace explain FILE` says what hinders each device.',
   });
 }

@@ -1,7 +1,7 @@
 import type { GpuModel } from '../spec/needs.ts';
 import type { DeviceView, DeviceWish, GpuFacts } from './device-view.ts';
 
-/** Why a device does not get a piece of work; kebab-case, as `millrace offers --why` shows it. */
+/** Why a device does not get a piece of work; kebab-case, as `millrace explain` shows it. */
 export type RefusalCode =
   | 'ineligible'
   | 'excluded'
