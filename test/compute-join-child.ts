@@ -143,6 +143,7 @@ async function journey(): Promise<void> {
   assert.ok(seconds < limit, `${seconds} s, at most ${limit}`);
   assert.equal(await isOpen(), false, 'the newcomer accepts no connection from outside');
   assert.ok(joined.offers.length > 0, 'a device is on offer');
+  await explainTo(joined.offers[0].deviceId);
   const { items } = await people.newcomer.json('compute', 'earnings', '--withdraw');
   const stable = items.find(({ token }: { token: string }) => token === 'stable');
   assert.ok(BigInt(stable.amount) > 0n, 'the stranger has paid');
@@ -150,6 +151,17 @@ async function journey(): Promise<void> {
   if (process.env.MILLRACE_FULL === '1') await again(manifest);
   await gone();
   rpc.close();
+}
+
+/** A stranger's Akash file, weighed by the market: the newcomer's device would do, or says why not. */
+async function explainTo(deviceId: string): Promise<void> {
+  const sdl = fileURLToPath(new URL('../src/compute/spec/sdl-files/valid/one-web-server.yaml', import.meta.url));
+  const { units } = await network.json('explain', sdl);
+  const own = units[0].answers.find((answer: { deviceId: string }) => answer.deviceId === deviceId);
+  assert.ok(own !== undefined && (own.place !== null || own.why.length > 0), JSON.stringify(units));
+  say(
+    `to an Akash file device ${deviceId} says: ${own.place === null ? `${own.code}, ${own.why}` : `place ${own.place} of ${units[0].answers.length}`}`,
+  );
 }
 
 /** The same command again finds everything there. */
