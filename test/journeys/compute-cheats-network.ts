@@ -20,6 +20,7 @@ import { type Auditor, openAuditor } from '../../src/compute/audit/auditor.ts';
 import { canaryCommitment, canarySeal } from '../../src/compute/audit/canary.ts';
 import { openCaseAgent } from '../../src/compute/audit/case-agent.ts';
 import { type Committee, openCommittee } from '../../src/compute/audit/committee.ts';
+import { openDeliverer } from '../../src/compute/audit/deliverer.ts';
 import { segmentJudge } from '../../src/compute/audit/judge-segment.ts';
 import { PHASE } from '../../src/compute/jobs/job-chain.ts';
 import { keepContent, prepareContents } from '../../src/compute/jobs/job-contents.ts';
@@ -29,6 +30,7 @@ import { type JobResult, type JobTerms, jobDomainOf, jobIdOf } from '../../src/c
 import { type BoxKeyPair, boxKeyOf } from '../../src/compute/jobs/sealed-box.ts';
 import { type JobSpec, runtimeOf, specHash } from '../../src/compute/spec/job-spec.ts';
 import { type Commitment, commitStates } from '../../src/compute/verify/commitment.ts';
+import { readState } from '../../src/compute/verify/run-segments.ts';
 import { createReplayGuard, openTransportIdentity, type PeerServer, startPeerServer } from '../../src/connect/index.ts';
 import { enrolJuror, fixSeed, type Juror, openJuror } from '../../src/governance/index.ts';
 import { cidOfDigest, type Executor, StrictEngine } from '../../src/host/index.ts';
@@ -52,6 +54,8 @@ export interface Cheat {
   withholds?: readonly number[];
   /** Nor to committees. */
   isSilent?: boolean;
+  /** But on the chain itself, when the committee confirms nothing. */
+  deliversOnChain?: boolean;
   /** The leaf that makes it a canary. */
   canaryLeaf?: number;
   /** Another digest than that of its output. */
@@ -319,6 +323,7 @@ export class CheatNetwork {
     }
     if (phase === PHASE.window) {
       await provider.cases.tend();
+      await provider.deliverer.tend();
       const { openCases } = await client.read('computeJobs', 'job', [jobId]);
       if (openCases === 0 && BigInt(until) <= (await client.now())) {
         await sender.send({ contract: 'computeJobs', functionName: 'settle', args: [[terms], [result]] });
@@ -354,7 +359,9 @@ export class CheatProvider {
   readonly operator: CheatOperator;
   readonly records: JobRecords;
   readonly cases;
+  readonly deliverer;
   readonly #commitments = new Map<Hex, Commitment>();
+  readonly #neverDelivers = new Set<Hex>();
   readonly #withheld = new Map<Hex, { leaves: readonly number[]; isSilent: boolean }>();
 
   constructor(network: CheatNetwork, operator: CheatOperator, key: BoxKeyPair) {
@@ -371,6 +378,9 @@ export class CheatProvider {
     operator.intercept = (request) => this.#intercept(request);
     const commitmentOf = (jobId: Hex) => this.#commitments.get(jobId);
     this.cases = openCaseAgent({ client, sender, operatorId, commitmentOf, log: network.log });
+    const stateOf = (jobId: Hex, leaf: number) => readState(this.records.spec(jobId), this.records.folders(jobId).run, leaf);
+    const delivered = (jobId: Hex) => (this.#neverDelivers.has(jobId) ? undefined : this.#commitments.get(jobId));
+    this.deliverer = openDeliverer({ client, sender, operatorId, commitmentOf: delivered, stateOf, log: network.log });
   }
 
   #intercept(request: Request): Response | undefined {
@@ -426,6 +436,7 @@ export class CheatProvider {
     if (record !== undefined) this.records.save({ ...record, result });
     this.#commitments.set(jobId, commitment);
     if (cheat.withholds !== undefined) this.#withheld.set(jobId, { leaves: cheat.withholds, isSilent: cheat.isSilent === true });
+    if (cheat.isSilent === true && cheat.deliversOnChain !== true) this.#neverDelivers.add(jobId);
     await operator.sender.send({ contract: 'computeJobs', functionName: 'commitResults', args: [[terms], [result]] });
     const job = { jobId, terms, result, commitment, salt };
     network.track(job, this);

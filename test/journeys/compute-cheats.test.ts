@@ -97,6 +97,22 @@ test(
   },
 );
 
+test(
+  'a committee that confirms nothing convicts nobody whose state fits on the chain, and what is delivered there is replayed',
+  long,
+  async () => {
+    for (const watcher of network.watchers) watcher.servesCommittees = false;
+    const cheat = { withholds: [1], isSilent: true, deliversOnChain: true };
+    const honest = await provider.commitJob(cheat, { segments: 2, auditors: 1 });
+    await network.work(() => network.isSettled(honest));
+    assert.deepEqual(await outcomes(honest), [OUTCOME.right]);
+    const demands = await network.client.events({ name: 'stateDemands', event: 'StateDemanded', args: { jobId: honest.jobId } });
+    const demandId = demands[0]?.args.demandId;
+    const [delivered] = await network.client.events({ name: 'stateDemands', event: 'StateDelivered', args: { demandId } });
+    assert.equal(delivered?.args.signed, 0n, 'nobody has signed: it is on the chain');
+  },
+);
+
 test('a canary convicts auditors that do not look, and pays those that do', long, async () => {
   const watched = await provider.commitJob({ canaryLeaf: 1 }, { segments: 2 });
   const open = (job: CheatJob) => async () => {

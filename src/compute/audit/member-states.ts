@@ -1,9 +1,11 @@
-import type { ChainClient } from '../../chain/index.ts';
+import { decodeFunctionData, hexToBytes } from 'viem';
+import { abis, type ChainClient } from '../../chain/index.ts';
 import { peerFetch, signRequest } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { readAtMost } from '../../read-at-most.ts';
 import { BOX_HEADER, JOBS_HEADER, type JobCaller, jobsHeader, unpackState } from '../jobs/job-api.ts';
 import { openBytes } from '../jobs/sealed-box.ts';
+import type { LeafProof } from '../verify/commitment.ts';
 import { type FetchStateOptions, peerOf, type StateSource } from './job-case.ts';
 
 /** Where members of committees hand on what was delivered to them. */
@@ -17,7 +19,8 @@ export function demandContext(demandId: bigint): string {
 }
 
 /**
- * The state that a demand was about, from the members of its committee, one after another; all other states from elsewhere.
+ * The state that a demand was about: from the chain where it was delivered there, else from the members of its committee, one after another. All
+ * other states from elsewhere.
  * Nothing of what is handed over is checked here.
  */
 export function memberStates(caller: JobCaller, { demandId, otherwise }: { demandId: bigint; otherwise: StateSource }): StateSource {
@@ -25,6 +28,8 @@ export function memberStates(caller: JobCaller, { demandId, otherwise }: { deman
     async fetch(index, options) {
       const { leaf, members } = await caller.client.read('stateDemands', 'demandOf', [demandId]);
       if (leaf !== index) return await otherwise.fetch(index, options);
+      const onChain = await deliveredOnChain(caller.client, demandId);
+      if (onChain !== undefined) return onChain;
       let last: unknown;
       for (const member of members) {
         try {
@@ -37,6 +42,21 @@ export function memberStates(caller: JobCaller, { demandId, otherwise }: { deman
       throw last ?? noMembers(demandId);
     },
   };
+}
+
+/** What was delivered in a transaction, which anybody can read. */
+async function deliveredOnChain(client: ChainClient, demandId: bigint): Promise<{ leaf: LeafProof; state: Uint8Array } | undefined> {
+  const [delivered] = await client.events({ name: 'stateDemands', event: 'StateDelivered', args: { demandId } });
+  if (delivered === undefined || delivered.args.signed !== 0n) return undefined;
+  const { input } = await client.public.getTransaction({ hash: delivered.transactionHash });
+  try {
+    const { functionName, args } = decodeFunctionData({ abi: abis.stateDemands, data: input });
+    if (functionName !== 'deliver') return undefined;
+    const [, , , leaf, proof, state] = args;
+    return { leaf: { ...leaf, proof: [...proof] }, state: hexToBytes(state) };
+  } catch {
+    return undefined; // brought by another contract: its members or the provider may have it
+  }
 }
 
 async function fetchDelivered(caller: JobCaller, of: { demandId: bigint; member: bigint } & FetchStateOptions) {

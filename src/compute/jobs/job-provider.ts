@@ -1,10 +1,13 @@
 import { join } from 'node:path';
+import type { Hex } from 'viem';
 import { createReplayGuard } from '../../connect/index.ts';
 import { toMillraceError } from '../../errors.ts';
 import { StrictEngine } from '../../host/index.ts';
 import { openCaseAgent } from '../audit/case-agent.ts';
+import { openDeliverer } from '../audit/deliverer.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
 import type { DeterminismClass, ProgramKind } from '../spec/job-spec.ts';
+import { readState } from '../verify/run-segments.ts';
 import { tendJobsOnChain } from './job-chain.ts';
 import { type JobOffer, type SignedOffer, signOffer } from './job-offer.ts';
 import { JOB_STATUSES, type JobRecord, type JobRecords, openJobRecords } from './job-records.ts';
@@ -87,9 +90,12 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
   const isTaking = () => !isDraining && capable.programs.length > 0;
   const routes = { client, desk, runs, key, guard: createReplayGuard(), signedOffer, isTaking, nudge };
   const cases = openCaseAgent({ ...options, commitmentOf: (jobId) => commitmentOf(records, jobId) });
+  const stateOf = (jobId: Hex, leaf: number) => readState(records.spec(jobId), records.folders(jobId).run, leaf);
+  const deliverer = openDeliverer({ ...options, commitmentOf: (jobId) => commitmentOf(records, jobId), stateOf });
   const look = async () => {
     await tendJobsOnChain({ ...options, records });
     await cases.tend();
+    await deliverer.tend();
     const now = Number(await client.now());
     runs.look(now);
     forgetOld(records, { now, keepSeconds: policy.keepSeconds });
