@@ -34,7 +34,7 @@ const MACHINES = 3;
 const PROCESSES = 4;
 const STEPS = 400;
 /** The training waits at these steps until the named file is in its folder of checkpoints. */
-const HOLDS = '60=first,300=second';
+const HOLDS = '60=first,300=second,380=third';
 const RESUMED_SECONDS_MAX = 20;
 const MIB = 1 << 20;
 
@@ -247,11 +247,12 @@ class Story {
     await until('the training is in its midst', async () => (await this.#step(1)) >= 80);
     const step = await this.#step(1);
     host.pullPlug();
-    const lostMs = performance.now();
     const lostAt = Date.now();
     await until('all four ranks train again', async () => (await this.#starts(2)).length === PROCESSES);
-    const resumed = (performance.now() - lostMs) / 1000;
-    const [first] = await this.#starts(2);
+    // By the processes' own clocks, which are this machine's: looking takes longer than they do when the machine is busy.
+    const starts = await this.#starts(2);
+    const resumed = Math.max(...starts.map(({ text }) => Number(/joined ([\d.]+)/.exec(text)?.[1]) - lostAt / 1000));
+    const [first] = starts;
     const resumedStep = Number(/starts at step (\d+)/.exec(first?.text ?? '')?.[1]);
     const times = this.#events.filter(({ timeMs }) => Number(timeMs) >= lostAt);
     const steps = times.map(({ event, timeMs }) => `${event} after ${((Number(timeMs) - lostAt) / 1000).toFixed(1)} s`).join(', ');
@@ -267,7 +268,7 @@ class Story {
         `  ${each.name}: programs started after ${after.toFixed(1)} s (old ones ended in ${start.stopMs} ms, newest checkpoint here in ${start.checkpointMs} ms)`,
       );
     }
-    for (const { rank, text } of await this.#starts(2)) {
+    for (const { rank, text } of starts) {
       const [, begun, loaded, joined] = /begun ([\d.]+) loaded ([\d.]+) joined ([\d.]+)/.exec(text) ?? [];
       const [first, second, third] = [begun, loaded, joined].map((time) => (Number(time) - lostAt / 1000).toFixed(1));
       say(`  rank ${rank}: Python after ${first} s, torch loaded after ${second} s, in the group after ${third} s`);
@@ -289,13 +290,13 @@ class Story {
   async loseCoordinator(): Promise<void> {
     const { say } = this.#parts;
     this.#coordinator?.kill('SIGKILL');
-    const step = await this.#step(2);
-    await until('training goes on without a coordinator', async () => (await this.#step(2)) > step + 20);
-    assert.equal((await this.#starts(3)).length, 0);
-    this.#startCoordinator();
     await until('it waits at step 300', async () => (await this.#step(2)) >= 300);
     await this.#goOn('second');
-    say(`coordinator killed at step ${step}, started anew at step ${await this.#step(2)}`);
+    await until('training goes on without a coordinator', async () => (await this.#step(2)) >= 380);
+    assert.equal((await this.#starts(3)).length, 0);
+    this.#startCoordinator();
+    await this.#goOn('third');
+    say('coordinator killed: the training went on from step 300 to 380 without one; another process took over');
   }
 
   async finishAndCompare(): Promise<void> {
