@@ -10,11 +10,14 @@ export const AGENT_SCRIPT = `exec 9<>${INSIDE}/control >/dev/null 2>&1
 cd /tmp || cd /
 group=setsid
 command -v setsid || group=
+# What a shell starts beside itself ignores these two, and so does all that comes of it; where that cannot be undone, they end it like TERM.
+default='env --default-signal=INT,QUIT'
+$default true || default=
 start() (
   exec 9<&-
   run=${INSIDE}/runs/$1
   exec 3<"$run/in" 4>"$run/out" 5>"$run/err"
-  $group /bin/sh "$run/command" <&3 >&4 2>&5 3<&- 4>&- 5>&- &
+  $default $group /bin/sh "$run/command" <&3 >&4 2>&5 3<&- 4>&- 5>&- &
   exec 3<&- 4>&- 5>&-
   echo "started $!" >"$run/end"
   wait $!
@@ -24,7 +27,9 @@ while read -r verb one two <&9; do
   jobs
   case $verb in
     start) start "$one" & ;;
-    signal) kill -s "$two" -- "-$one" || kill -s "$two" "$one" ;;
+    signal)
+      case $default$two in INT | QUIT) two=TERM ;; esac
+      kill -s "$two" -- "-$one" || kill -s "$two" "$one" ;;
     ping) echo "$one" >${INSIDE}/pong ;;
   esac
 done

@@ -63,6 +63,22 @@ test('a signal reaches a command and what it started', async (context) => {
   await assert.rejects(run.signal('x; reboot'), { code: 'bad-command' });
 });
 
+test('an interrupt reaches a command, which may do with it what it likes', async (context) => {
+  if (reason !== undefined) return context.skip(reason);
+  const run = await workspace.run({ argv: ['/bin/sh', '-c', 'trap "echo heard; exit 5" INT; echo ready; sleep 64 & wait'] });
+  run.stderr.resume();
+  let said = '';
+  await new Promise<void>((resolve) => {
+    run.stdout.on('data', (bytes: Buffer) => {
+      said += bytes.toString();
+      resolve();
+    });
+  });
+  await run.signal('INT');
+  assert.equal(await run.ended, 5);
+  assert.match(said, /^ready\n/);
+});
+
 test('a command may have a terminal', async (context) => {
   if (reason !== undefined) return context.skip(reason);
   const { out } = await go({ argv: ['tty'], tty: true });
