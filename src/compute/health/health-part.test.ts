@@ -10,7 +10,7 @@ import { HealthView } from './health-view.ts';
 /** So little that three nodes on a busy machine do it in time. */
 const DECLARED = { rate: 1, memoryMbs: 1 };
 const SETTINGS = { declared: DECLARED, beatMs: 400 };
-const WARP_SECONDS = 8;
+const WARP_SECONDS = 4;
 const WARP_EVERY_MS = 250;
 
 let network: TestLeases;
@@ -72,14 +72,15 @@ test('three nodes measure one another, and an hour becomes final with what each 
     good = hour.hour;
     const seed = (await view.seedOf(good)) ?? '0x';
     const devices = view.occupantsAt(good);
-    for (const device of devices) {
-      const pairs = view.pairsOf(good, device, seed).flatMap(({ said }) => said ?? []);
-      assert.deepEqual(decodeFigure(hour.figures, device.seat), view.compute(good, device.seat, seed));
-      assert.ok(pairs.every(({ verdict }) => verdict === 'passed' || verdict === 'missed'));
-      assert.ok(pairs.every(({ bandwidthKbs, latencyUs }) => bandwidthKbs > 0 && latencyUs > 0));
-    }
+    for (const { seat } of devices) assert.deepEqual(decodeFigure(hour.figures, seat), view.compute(good, seat, seed));
     return devices.length === 3 && devices.every(({ seat }) => decodeFigure(hour.figures, seat).performance > 0n);
   });
+  const seed = (await view.seedOf(good)) ?? '0x';
+  for (const device of view.occupantsAt(good)) {
+    const passed = view.pairsOf(good, device, seed).flatMap(({ said }) => (said?.verdict === 'passed' ? [said] : []));
+    assert.ok(passed.length > 0);
+    assert.ok(passed.every(({ latencyUs, upBps }) => latencyUs > 0 && upBps > 0 && upBps <= 10_000));
+  }
 });
 
 test('what two nodes answer and what the chain says to anybody is the same', async () => {
