@@ -93,9 +93,12 @@ async function order(change: Partial<JobTerms> = {}) {
   return { jobId, terms, bytes, peer, boxKey: offer.boxKey, caller: { client, signer: renter.signer, key } };
 }
 
-test('a job runs from choice to receipt: outputs checked, paid once, class lowered and said so', async () => {
+test('jobs run from choice to receipt, two at a time: outputs checked, each paid once, class lowered and said so', async () => {
   const { client } = network;
-  const result = await runJob(runOptions());
+  const other = { ...request.spec, seed: '1' };
+  const [result, beside] = await Promise.all([runJob(runOptions()), runJob(runOptions({ spec: other }))]);
+  assert.notEqual(beside.jobId, result.jobId);
+  assert.equal(beside.outputCid, result.outputCid, 'counting does not look at the seed');
   assert.equal(result.end, 'exit 0');
   assert.match(readFileSync(join(result.outputFolder, result.outputCid), 'utf8'), /^lines 8\nwords 133\n/);
   assert.equal(result.evidence, 'reputation only');
@@ -103,7 +106,10 @@ test('a job runs from choice to receipt: outputs checked, paid once, class lower
   const settled = await client.events({ name: 'computeJobs', event: 'JobSettled', args: { jobId: result.jobId } });
   assert.equal(settled.length, 1);
   const { beneficiary } = await client.read('operators', 'operator', [node.operatorId]);
-  assert.equal(await railsBalance(client, { token: 'stable', account: beneficiary }), settled[0]?.args.paid);
+  const all = await client.events({ name: 'computeJobs', event: 'JobSettled' });
+  const paid = all.reduce((sum, { args }) => sum + args.paid, 0n);
+  assert.equal(all.length, 2);
+  assert.equal(await railsBalance(client, { token: 'stable', account: beneficiary }), paid);
   assert.equal(await client.read('computeJobs', 'held', [client.address('stableToken')]), 0n);
 });
 

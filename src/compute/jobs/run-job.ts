@@ -2,13 +2,15 @@ import { randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
 import type { ChainClient, Signer } from '../../chain/index.ts';
+import { systemClock } from '../../clock.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
+import { type FolderLock, lockFolder } from '../../lock.ts';
 import { type Logger, silentLogger } from '../../log.ts';
 import { encodeJobSpec, type JobSpec, specHash } from '../spec/job-spec.ts';
 import type { DeviceNeeds } from '../spec/needs.ts';
 import { chooseProvider, jobPeerOf, surveyProviders } from './choose-provider.ts';
 import { type FollowEvent, followAttempt, type JobEnding, type Sending } from './follow-job.ts';
-import { type JobCaller, type JobPeer, sendContent, sendOrder } from './job-api.ts';
+import { fetchProgress, type JobCaller, type JobPeer, sendContent, sendOrder } from './job-api.ts';
 import { PHASE, phaseOf } from './job-chain.ts';
 import { orderToJson } from './job-desk.ts';
 import type { PriceToken } from './job-offer.ts';
@@ -62,6 +64,7 @@ export interface RunResult extends JobEnding {
 }
 
 const ATTEMPTS_MAX = 4;
+const TURN_POLL_MS = 200;
 
 interface Run {
   options: RunJobOptions;
@@ -87,10 +90,18 @@ export async function runJob(options: RunJobOptions): Promise<RunResult> {
   const caller = { client: options.client, signer: options.signer, key: await boxKeyOf(options.signer) };
   const run: Run = { options, journals, journal, caller, emit };
   for (let tried = 0; tried < (options.attemptsMax ?? ATTEMPTS_MAX); tried += 1) {
-    const attempt = liveAttempt(journal) ?? (await beginAttempt(run));
+    const turn = await takeTurn(options);
+    let attempt: RunAttempt;
+    let peer: JobPeer;
     try {
-      const peer = await jobPeerOf(options.client, attempt.terms.operatorId);
-      await bringOrder(run, attempt, peer);
+      attempt = liveAttempt(journal) ?? (await beginAttempt(run));
+      peer = await jobPeerOf(options.client, attempt.terms.operatorId);
+      await placeOrder(run, attempt, peer);
+    } finally {
+      turn.release();
+    }
+    if (attempt.failure !== undefined) continue;
+    try {
       const ending = await followAttempt({ ...run, attempt, peer, log: options.log ?? silentLogger, ...followOptions(options) });
       return { ...ending, runId: journal.runId, operatorId: attempt.terms.operatorId, attempts: journal.attempts.length };
     } catch (error) {
@@ -164,6 +175,38 @@ async function beginAttempt(run: Run): Promise<RunAttempt> {
 }
 
 /**
+ * One order at a time from one account, until it is on chain: what the contract is allowed to take is one job's. Others wait.
+ * @throws the signal's reason
+ */
+async function takeTurn({ folder, signal }: RunJobOptions): Promise<FolderLock> {
+  for (;;) {
+    try {
+      return lockFolder(join(folder, 'jobs', 'ordering'));
+    } catch (error) {
+      if (!(error instanceof MillraceError) || error.code !== 'folder-busy') throw error;
+      await systemClock.sleep(TURN_POLL_MS, signal);
+    }
+  }
+}
+
+/** Brings an order, and waits until it is on chain, or never will be. A provider that fails at it is noted: the next look finds nothing on chain. */
+async function placeOrder(run: Run, attempt: RunAttempt, peer: JobPeer): Promise<void> {
+  const { client, signal } = run.options;
+  const { jobId, terms } = attempt;
+  try {
+    await bringOrder(run, attempt, peer);
+    while ((await phaseOf(client, jobId)).phase === PHASE.none && (await client.now()) < BigInt(terms.openUntil)) {
+      if ((await fetchProgress(run.caller, peer, jobId, signal)).status === 'failed') return;
+      await systemClock.sleep(client.pollIntervalMs(), signal);
+    }
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (!(error instanceof MillraceError) || error.actor !== 'peer') throw error;
+    await endAttempt(run, attempt, error);
+  }
+}
+
+/**
  * Brings order and contents to the provider, as long as the order is good; on chain already, only what is missing.
  * @throws order-not-taken when the provider refuses or does not answer in time, and the signal's reason
  */
@@ -195,8 +238,9 @@ async function handOver({ journal, caller, options, emit }: Run, { jobId, boxKey
 /** Takes note of a failure and, where the job never came on chain, takes the money's allowance back. */
 async function endAttempt(run: Run, attempt: RunAttempt, error: MillraceError): Promise<void> {
   const { options, journal, journals, emit } = run;
+  const { phase: before } = await phaseOf(options.client, attempt.jobId);
+  if (before === PHASE.none) await options.sending((sender) => unfundJob(options.client, sender, attempt.terms));
   const { phase } = await phaseOf(options.client, attempt.jobId);
-  if (phase === PHASE.none) await options.sending((sender) => unfundJob(options.client, sender, attempt.terms));
   // Opened meanwhile: then it is followed to its end, whatever its provider says.
   if (phase !== PHASE.none && phase !== PHASE.settled) return;
   attempt.failure = `${error.code}: ${error.message}`.slice(0, 500);
