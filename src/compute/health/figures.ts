@@ -61,8 +61,9 @@ export interface Figure {
 const BPS = 10_000n;
 const PERFORMANCE_MAX = 2n ** 48n - 1n;
 const LATENCY_WORST = 0xffff_ffff;
-/** Bytes of a figure where it stands among all, and of a statement in a report. */
+/** Bytes of a figure where it stands among all. */
 export const FIGURE_BYTES = 8;
+/** Bytes of a statement in a report. */
 export const STATEMENT_BYTES = 15;
 
 /**
