@@ -157,6 +157,12 @@ abstract contract JobsFixture is JuryFixture {
         return termsOf(8, 8, 2);
     }
 
+    /// A job of which nothing can be checked.
+    function noneTerms() internal returns (IComputeJobs.JobTerms memory t) {
+        t = termsOf(0, 0, 0);
+        (t.determinism, t.auditFee, t.collateral) = (IComputeJobs.Determinism.None, 0, 0);
+    }
+
     function signed(IComputeJobs.JobTerms memory t) internal returns (IComputeJobs.Signatures memory) {
         bytes32 digest = jobs.jobIdOf(t);
         return IComputeJobs.Signatures(signWith(renterSecret, digest), signWith(nodeSecretOf(t.operatorId), digest));
@@ -186,6 +192,11 @@ abstract contract JobsFixture is JuryFixture {
 
     function openJob(IComputeJobs.JobTerms memory t) internal returns (bytes32) {
         return jobs.openJobs(one(t), one(signed(t)))[0];
+    }
+
+    /// For what is to revert.
+    function openExternally(IComputeJobs.JobTerms memory t) external returns (bytes32) {
+        return openJob(t);
     }
 
     function resultOf(JobWork.Work memory w) internal pure returns (IComputeJobs.Result memory) {
