@@ -1,12 +1,12 @@
 import { join, resolve } from 'node:path';
 import type { Address } from 'viem';
-import type { ChainClient, Manifest } from '../chain/index.ts';
+import type { ChainClient, Manifest, Sender } from '../chain/index.ts';
 import type { RunEvent, RunResult } from '../compute/index.ts';
 import { boxKeyOf, fetchFile, jobPeerOf, PHASE, runJob } from '../compute/index.ts';
 import { MillraceError } from '../errors.ts';
 import { formatAmount, parseAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
-import { commandJob, type JobFlags, readJobDocument } from './job-document.ts';
+import { commandJob, type JobFlags, readJobDocument, type WantedJob } from './job-document.ts';
 import type { Progress } from './output.ts';
 import { openWallet } from './secrets.ts';
 import { takeSender } from './sending.ts';
@@ -47,16 +47,16 @@ export async function runCommand(context: CommandContext, words: string[], optio
   const decimals = token === 'stable' ? 6 : 18;
   const priceText = options.price ?? request.priceMax?.amount;
   const progress = context.output.progress('Job');
-  const result = await runJob({
+  const folderWanted = resolve(options.output ?? join('.', `${request.name.replaceAll(/[^\w.-]/g, '-')}-output`));
+  const shared = {
     client,
     signer,
-    sending: async (use) => {
+    sending: async <Result>(use: (sender: Sender) => Promise<Result>) => {
       const sender = await takeSender(context, session, signer);
       return await use(sender).finally(() => sender.close());
     },
     folder: folder.client,
     name: request.name,
-    spec: request.spec,
     needs: request.needs,
     token,
     ...(priceText === undefined ? {} : { priceMax: parseAmount(priceText, decimals) }),
@@ -64,15 +64,33 @@ export async function runCommand(context: CommandContext, words: string[], optio
     auditors: wholeNumber('--auditors', options.auditors, 1, 16),
     samples: request.auditedSegments ?? SAMPLES,
     files,
-    outputFolder: resolve(options.output ?? join('.', `${request.name.replaceAll(/[^\w.-]/g, '-')}-output`)),
     untilOutput: !options.wait,
-    onEvent: (event) => show(context, progress, event),
+    onEvent: (event: RunEvent) => show(context, progress, event),
     log,
     signal: context.signal,
-  }).finally(() => progress.end());
-  const printed = await logOf(context, { client, signer, result });
-  printResult(context, session.manifest, { result, printed, decimals });
-  if (result.end !== 'exit 0') throw jobItself(result);
+  };
+  const results = await Promise.all(
+    seedsOf(request).map((seed) => {
+      const outputFolder = request.count === 1 ? folderWanted : join(folderWanted, seed);
+      return runJob({ ...shared, spec: { ...request.spec, seed }, outputFolder });
+    }),
+  ).finally(() => progress.end());
+  const shown = await Promise.all(
+    results.map(async (result) =>
+      viewOf(session.manifest, { result, printed: await logOf(context, { client, signer, result }), decimals }),
+    ),
+  );
+  const [first] = shown;
+  context.output.result(shown.length === 1 ? first?.value : { items: shown.map(({ value }) => value), next: null }, () =>
+    shown.map(({ text }) => text).join('\n\n'),
+  );
+  const failed = results.find(({ end }) => end !== 'exit 0');
+  if (failed !== undefined) throw jobItself(failed);
+}
+
+/** One seed for each run of a job. */
+function seedsOf({ spec, count }: WantedJob['request']): string[] {
+  return Array.from({ length: count }, (_, run) => String(BigInt(spec.seed) + BigInt(run)));
 }
 
 function show(context: CommandContext, progress: Progress, event: RunEvent): void {
@@ -104,29 +122,27 @@ async function logOf(
   return Buffer.concat(parts).toString('utf8');
 }
 
-function printResult(
-  context: CommandContext,
+function viewOf(
   manifest: Manifest,
   { result, printed, decimals }: { result: RunResult; printed: string; decimals: number },
-): void {
+): { value: Record<string, unknown>; text: string } {
   const { receipt, outputCid, ...rest } = result;
   const unit = unitOf(manifest, result.token);
   const signature = receipt?.signature ?? null;
   const value = { cid: outputCid, ...rest, unit, receipt: receipt === undefined ? null : { ...receipt.receipt, signature }, log: printed };
-  context.output.result(value, () => {
-    const files = `${result.artefacts.length} ${result.artefacts.length === 1 ? 'file' : 'files'} in ${result.outputFolder}`;
-    const proof =
-      receipt === undefined
-        ? 'none yet: the job is not settled (millrace job show)'
-        : `${receipt.receipt.outputs.receiptHash}, ${signature === null ? 'on chain; its provider has not signed it' : `on chain and signed by operator ${result.operatorId}`}`;
-    return [
-      ...(printed === '' ? [] : [printed.trimEnd(), '']),
-      `Output    ${outputCid}  (${files})`,
-      `Receipt   ${proof}`,
-      `Evidence  ${result.evidence}${result.isSettled ? '' : ' so far'}${manifest.notSecure ? `  (profile ${manifest.profile}: NOT SECURE)` : ''}`,
-      `Cost      ${formatAmount(result.cost, decimals)} ${unit}${result.isSettled ? '' : ' at most'}`,
-    ].join('\n');
-  });
+  const files = `${result.artefacts.length} ${result.artefacts.length === 1 ? 'file' : 'files'} in ${result.outputFolder}`;
+  const proof =
+    receipt === undefined
+      ? 'none yet: the job is not settled (millrace job show)'
+      : `${receipt.receipt.outputs.receiptHash}, ${signature === null ? 'on chain; its provider has not signed it' : `on chain and signed by operator ${result.operatorId}`}`;
+  const lines = [
+    ...(printed === '' ? [] : [printed.trimEnd(), '']),
+    `Output    ${outputCid}  (${files})`,
+    `Receipt   ${proof}`,
+    `Evidence  ${result.evidence}${result.isSettled ? '' : ' so far'}${manifest.notSecure ? `  (profile ${manifest.profile}: NOT SECURE)` : ''}`,
+    `Cost      ${formatAmount(result.cost, decimals)} ${unit}${result.isSettled ? '' : ' at most'}`,
+  ];
+  return { value, text: lines.join('\n') };
 }
 
 /** The symbol of a token by its address. */
