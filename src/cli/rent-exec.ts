@@ -32,6 +32,8 @@ export async function exec(context: CommandContext, text: string, argv: readonly
   try {
     const exitCode = await rental.exec(command, {
       stdin: options.interactive ? process.stdin : undefined,
+      // Until it runs, Ctrl-C ends this command; from then on it is the other one's.
+      signal: context.signal,
       stdout: (bytes) => write(process.stdout, bytes),
       stderr: (bytes) => write(process.stderr, bytes),
       onStarted(signal) {
