@@ -24,7 +24,7 @@ const SAID_BYTES_MAX = 4096;
 /** Runs a command in a rental: its streams are this process's, and so is its exit code. Ctrl-C goes to it. */
 export async function exec(context: CommandContext, text: string, argv: readonly string[], options: ExecOptions): Promise<void> {
   const rental = await reach(context, text);
-  const terminal = options.tty && process.env.TERM !== undefined ? { TERM: process.env.TERM } : {};
+  const terminal: Record<string, string> = options.tty && process.env.TERM !== undefined ? { TERM: process.env.TERM } : {};
   const command = { argv, env: { ...terminal, ...environmentOf(options.env) }, cwd: options.workdir, tty: options.tty };
   const isRaw = options.tty && options.interactive && process.stdin.isTTY;
   if (isRaw) process.stdin.setRawMode(true);
