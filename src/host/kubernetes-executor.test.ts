@@ -91,6 +91,21 @@ test('a job is made by the contract, held to its limits and shut off; its log, e
   await executor.close();
 });
 
+test('two jobs side by side have names and folders of their own', async () => {
+  const executor = open();
+  server.next = { statuses: [running, ended('Succeeded', { exitCode: 0 })], log: '' };
+  const from = server.jobs.length;
+  const results = await Promise.all([executor.run(job), executor.run(job)]);
+  assert.deepEqual(
+    results.map(({ reason }) => reason),
+    ['completed', 'completed'],
+  );
+  const made = server.jobs.slice(from);
+  assert.equal(new Set(made.map(({ metadata }: Recorded) => metadata.name)).size, 2);
+  assert.equal(new Set(made.map(({ spec }: Recorded) => spec.template.spec.containers[0].volumeMounts[0].subPath)).size, 2);
+  await executor.close();
+});
+
 test('how a pod ended becomes the reason: exit codes, memory, eviction, deadline, a program that is not there', async () => {
   const executor = open();
   const reasonOf = async (status: object) => {

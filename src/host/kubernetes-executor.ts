@@ -113,12 +113,13 @@ export class KubernetesExecutor implements Executor {
 
   async #run(job: Job, options: RunOptions): Promise<JobResult> {
     this.#count += 1;
-    const subPath = `${ownerTag()}/${this.#count}`;
+    const number = this.#count;
+    const subPath = `${ownerTag()}/${number}`;
     const folder = join(this.#options.sharedFolder, subPath);
     mkdirSync(folder, { recursive: true, mode: 0o711 });
     await run('mkdir', ['-m', '1777', join(folder, 'output')]);
     if (job.inputFolder !== undefined) await run('cp', ['-a', job.inputFolder, join(folder, 'input')], { timeout: COPY_TIMEOUT_MS });
-    const name = `${ownerTag()}-${this.#count}`;
+    const name = `${ownerTag()}-${number}`;
     const watch = new JobWatch(job.limits, options, this.#stop.signal);
     try {
       await this.#api.call('POST', this.#jobsPath, manifestOf(job, { name, subPath, options: this.#options }));

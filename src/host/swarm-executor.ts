@@ -53,9 +53,15 @@ interface Task {
   Status: { State: string; Err?: string; ContainerStatus?: { ContainerID?: string; ExitCode?: number } };
 }
 
+interface Place {
+  service: Docker.Service | undefined;
+  /** Makes the job anew. */
+  start(): Promise<Docker.Service>;
+}
+
 /**
- * A farm: one owner's machines under Docker Swarm, seen as one engine. The swarm chooses the machine of a job, and another one when that is
- * lost. Managers and machines trust one another, so a farm belongs to one owner. What the API of services cannot say (a filter of system calls,
+ * A farm: one owner's machines under Docker Swarm, seen as one engine. The swarm chooses the machine of a job; when that is lost the job
+ * begins anew on another one. Managers and machines trust one another, so a farm belongs to one owner. What the API of services cannot say (a filter of system calls,
  * no new privileges) is to be the default of the engines themselves; `inspect` looks for it. Input and artefacts pass through a folder that lies
  * at the same path on all machines; what is written there is measured, not held by the kernel.
  */
@@ -117,28 +123,35 @@ export class SwarmExecutor implements Executor {
 
   async #run(job: Job, options: RunOptions): Promise<JobResult> {
     this.#count += 1;
-    const folder = join(this.#ownFolder, String(this.#count));
+    const number = this.#count;
+    const folder = join(this.#ownFolder, String(number));
     mkdirSync(folder, { recursive: true, mode: 0o711 });
     const release = await this.#options.holdFolder?.(folder, job.limits.diskBytes);
     for (const name of ['output', 'tmp']) await run('mkdir', ['-m', '1777', join(folder, name)]);
     const input = job.inputFolder === undefined ? undefined : `${folder}-input`;
     if (input !== undefined) await run('cp', ['-a', job.inputFolder as string, input], { timeout: COPY_TIMEOUT_MS });
     const watch = new JobWatch(job.limits, options, this.#stop.signal);
-    let service: Docker.Service | undefined;
+    let tries = 0;
+    // Swarm does not run a job again whose machine was lost (tried with 20.10): it is made anew here.
+    const start = async () => {
+      tries += 1;
+      const name = `millrace-${this.#name}-${number}-${tries}`;
+      return this.#manager.getService((await this.#manager.createService(serviceOf(job, { folder, input, name }))).id);
+    };
+    const place: Place = { service: undefined, start };
     try {
-      const created = await this.#manager.createService(serviceOf(job, { folder, input, name: `millrace-${this.#name}-${this.#count}` }));
-      service = this.#manager.getService(created.id);
-      return await this.#attend({ job, service, watch, folder });
+      place.service = await start();
+      return await this.#attend({ job, place, watch, folder });
     } finally {
       watch.end();
-      await service?.remove().catch(() => {});
+      await place.service?.remove().catch(() => {});
       await release?.();
       for (const each of [folder, `${folder}-input`]) rmSync(each, { recursive: true, force: true });
     }
   }
 
-  async #attend(parts: { job: Job; service: Docker.Service; watch: JobWatch; folder: string }): Promise<JobResult> {
-    const { job, service, watch, folder } = parts;
+  async #attend(parts: { job: Job; place: Place; watch: JobWatch; folder: string }): Promise<JobResult> {
+    const { job, place, watch, folder } = parts;
     const [stdout, stderr] = [new PassThrough(), new PassThrough()];
     const killed = new AbortController();
     const disk = watchFolder(folder, job.limits.diskBytes, this.#options.holdFolder !== undefined);
@@ -147,11 +160,11 @@ export class SwarmExecutor implements Executor {
       stderr,
       kill: () => {
         killed.abort();
-        void service.remove().catch(() => {});
+        void place.service?.remove().catch(() => {});
       },
       isDiskFull: () => disk.isOver(),
     });
-    const task = await this.#followTask(service, { stdout, stderr, signal: killed.signal });
+    const task = await this.#followTask(place, { stdout, stderr, signal: killed.signal });
     stdout.end();
     stderr.end();
     const container = await this.#stateOf(task);
@@ -173,15 +186,16 @@ export class SwarmExecutor implements Executor {
     });
   }
 
-  /** Follows a service's latest task to its end: when its machine is lost the swarm makes another one. */
+  /** Follows a job's task to its end; when its machine is lost the job is made anew. */
   async #followTask(
-    service: Docker.Service,
+    place: Place,
     { stdout, stderr, signal }: { stdout: PassThrough; stderr: PassThrough; signal: AbortSignal },
   ): Promise<Task | undefined> {
     let logs: Promise<void> | undefined;
     let answeredAtMs = systemClock.nowMs();
     for (;;) {
-      if (signal.aborted) return undefined;
+      const { service } = place;
+      if (signal.aborted || service === undefined) return undefined;
       const filters = JSON.stringify({ service: [service.id] });
       const tasks = (await this.#manager.listTasks({ filters }).catch(() => undefined)) as unknown as Task[] | undefined;
       if (tasks !== undefined) answeredAtMs = systemClock.nowMs();
@@ -192,8 +206,21 @@ export class SwarmExecutor implements Executor {
         await Promise.race([logs, silence([stdout, stderr])]);
         return task;
       }
+      if (task?.NodeID !== undefined && (await this.#isDown(task.NodeID))) {
+        await service.remove().catch(() => {});
+        place.service = await place.start();
+        logs = undefined;
+      }
       await systemClock.sleep(POLL_MS);
     }
+  }
+
+  async #isDown(nodeId: string): Promise<boolean> {
+    const node = (await this.#manager
+      .getNode(nodeId)
+      .inspect()
+      .catch(() => undefined)) as { Status?: { State?: string } } | undefined;
+    return node?.Status?.State === 'down';
   }
 
   async #copyLogs(service: Docker.Service, stdout: PassThrough, stderr: PassThrough, signal: AbortSignal): Promise<void> {
