@@ -9,7 +9,17 @@ import { runForge } from './forge.ts';
 import { findTestFiles, nodeMismatch, type Outcome, report, root, runFiles, withServer } from './suite.ts';
 
 /** Long stories that `npm run journeys` tells, so that all of this ends within twenty minutes on two processors. */
-const LONG_JOURNEYS = ['cheating-miners', 'cluster', 'cluster-swarm', 'external-chain', 'joining-inference', 'own-infrastructure'];
+const LONG_JOURNEYS = [
+  'cheating-miners',
+  'cluster',
+  'cluster-swarm',
+  'compute-health',
+  'compute-join',
+  'compute-leases',
+  'external-chain',
+  'joining-inference',
+  'own-infrastructure',
+];
 
 const words = process.argv.slice(2);
 const mismatch = nodeMismatch();
