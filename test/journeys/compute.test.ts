@@ -118,6 +118,8 @@ test('a job whose provider is killed goes on when its node is back, and is paid 
   assert.equal((await settledOf(client, jobId)).length, 1);
   const { items } = await network.json('jobs');
   assert.equal(items.at(-1).status, 'done');
+  const shown = await network.json('job', 'show', jobId.slice(0, 12));
+  assert.deepEqual([shown.jobId, shown.evidence, shown.attempts.length], [jobId, 'reputation only', 1]);
 });
 
 test('a job whose provider is gone is refunded and runs at another one', async () => {
