@@ -79,6 +79,8 @@ async function forwardChain(market: TestMarket, hubAddress: string): Promise<For
   const server = createServer((socket) => {
     const chain = connect(Number(port), hostname);
     socket.pipe(chain).pipe(socket);
+    // Those of a machine whose plug was pulled are never closed by it, and nobody waits for them.
+    for (const each of [socket, chain]) each.unref();
     for (const each of [socket, chain]) each.on('error', () => [socket, chain].map((end) => end.destroy()));
   });
   await new Promise<void>((resolve) => server.listen(0, hubAddress, resolve));
