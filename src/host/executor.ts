@@ -181,7 +181,8 @@ const BOUNDS: Record<keyof JobLimits, { least: number; greatest: number }> = {
   cpus: { least: 0.01, greatest: 1024 },
   processes: { least: 1, greatest: 1 << 20 },
   diskBytes: { least: 4096, greatest: 2 ** 44 },
-  wallSeconds: { least: 0.01, greatest: 31 * 86_400 },
+  // A timer holds less than 25 days.
+  wallSeconds: { least: 0.01, greatest: 24 * 86_400 },
   outputBytes: { least: 0, greatest: 2 ** 32 },
 };
 

@@ -95,7 +95,7 @@ export const LIMIT_BOUNDS: Readonly<Record<keyof SpecLimits, { least: number; gr
   milliCpus: { least: 10, greatest: 1_024_000 },
   processes: { least: 1, greatest: 1 << 20 },
   diskBytes: { least: 4096, greatest: 2 ** 44 },
-  wallSeconds: { least: 1, greatest: 31 * 86_400 },
+  wallSeconds: { least: 1, greatest: 24 * 86_400 },
   outputBytes: { least: 0, greatest: 2 ** 32 },
 };
 
