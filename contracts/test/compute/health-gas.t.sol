@@ -2,7 +2,7 @@
 pragma solidity ^0.8.26;
 
 import {IComputeHealth} from "../../src/compute/IComputeHealth.sol";
-import {RewardsFixture} from "./rewards-fixture.sol";
+import {RewardsFixture} from "./compute-rewards-fixture.sol";
 
 /// @notice What health and rewards cost.
 contract HealthGasTest is RewardsFixture {

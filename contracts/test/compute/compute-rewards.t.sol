@@ -3,7 +3,7 @@ pragma solidity ^0.8.26;
 
 import {IComputeHealth} from "../../src/compute/IComputeHealth.sol";
 import {IComputeRewards, IFeeSource} from "../../src/compute/IComputeRewards.sol";
-import {RewardsFixture} from "./rewards-fixture.sol";
+import {RewardsFixture} from "./compute-rewards-fixture.sol";
 
 contract ComputeRewardsTest is RewardsFixture {
     function setUp() public override {

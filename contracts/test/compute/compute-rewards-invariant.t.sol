@@ -9,7 +9,7 @@ import {IComputeHealth} from "../../src/compute/IComputeHealth.sol";
 import {IComputeRewards, IFeeSource} from "../../src/compute/IComputeRewards.sol";
 import {DevStable} from "../../src/token/DevStable.sol";
 import {Rails} from "../../src/token/Rails.sol";
-import {RewardsFixture} from "./rewards-fixture.sol";
+import {RewardsFixture} from "./compute-rewards-fixture.sol";
 
 /// @notice Works that pay real fees into the auction's account, whatever their sizes.
 contract FeePayer is IFeeSource {
