@@ -10,9 +10,11 @@ import { findTestFiles, nodeMismatch, type Outcome, report, root, runFiles, with
 
 /** Long stories that `npm run journeys` tells, so that all of this ends within twenty minutes on two processors. */
 const LONG_JOURNEYS = [
+  'behind-routers',
   'cheating-miners',
   'cluster',
   'cluster-swarm',
+  'compute-cheats',
   'compute-health',
   'compute-join',
   'compute-leases',

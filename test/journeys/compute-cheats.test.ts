@@ -9,13 +9,12 @@ import { openCanary } from '../../src/compute/audit/canary.ts';
 import { challengeRoot, openCaseAgent } from '../../src/compute/audit/case-agent.ts';
 import { commitStates } from '../../src/compute/verify/commitment.ts';
 import { drawSegments } from '../../src/compute/verify/draw-segments.ts';
+import { campaign } from '../campaign.ts';
 import { type CheatJob, CheatNetwork, type CheatProvider, TOKEN, type Watcher } from './compute-cheats-network.ts';
 import { randomWord } from './compute-cheats-players.ts';
 
 const OUTCOME = { right: 1, guilty: 2, late: 3, canary: 4, notAudited: 5 };
 const REPLAYED = 2;
-/** The stories that only the full campaign tells. */
-const campaign: typeof test = process.env.MILLRACE_FULL === '1' ? test : (((): void => {}) as unknown as typeof test);
 
 let network: CheatNetwork;
 let provider: CheatProvider;

@@ -5,6 +5,7 @@ import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { type ChainClient, connectChain, readManifest } from '../../src/chain/index.ts';
 import { railsBalance, tokenBalance } from '../../src/token/index.ts';
+import { campaign } from '../campaign.ts';
 import { type CommandResult, localNetwork } from './local-network.ts';
 
 const WORD_COUNT = fileURLToPath(new URL('../../examples/word-count.yaml', import.meta.url));
@@ -101,7 +102,7 @@ test('a word count over a CID from the storage network ends with output, receipt
   assert.equal(before - (await stableOf(client, renter)), BigInt(result.cost), 'the renter paid what the command says');
 });
 
-test('a job whose provider is killed goes on when its node is back, and is paid once', async () => {
+campaign('a job whose provider is killed goes on when its node is back, and is paid once', async () => {
   const client = await chain();
   const known = await openedCount(client);
   const { output, ended } = startSlowJob(8);
@@ -122,7 +123,7 @@ test('a job whose provider is killed goes on when its node is back, and is paid 
   assert.deepEqual([shown.jobId, shown.evidence, shown.attempts.length], [jobId, 'reputation only', 1]);
 });
 
-test('a job whose provider is gone is refunded and runs at another one', async () => {
+campaign('a job whose provider is gone is refunded and runs at another one', async () => {
   const client = await chain();
   const renter = (await network.json('wallet', 'show')).address;
   const before = await stableOf(client, renter);
@@ -151,7 +152,7 @@ test('a job whose provider is gone is refunded and runs at another one', async (
   }
 });
 
-test('a renter that was interrupted goes on with the same job', async () => {
+campaign('a renter that was interrupted goes on with the same job', async () => {
   const client = await chain();
   const known = await openedCount(client);
   const { output, command, ended } = startSlowJob(12, 10_000);
