@@ -6,7 +6,7 @@ import type { Clock } from '../clock.ts';
 import type { SignedTransaction } from './raw-transaction.ts';
 import { type AccountState, createTransactionQueue, QUEUE_LIMITS } from './transaction-queue.ts';
 
-const BLOCK = { gasLimit: 60_000_000n, baseFeePerGas: 10n, transactionsMax: 100 };
+const BLOCK = { gasLimit: 60_000_000n, baseFeePerGas: 10n, transactionsMax: 100, arrivalsMax: Number.POSITIVE_INFINITY };
 const RICH = { nonce: 0, balance: 10n ** 18n };
 let nowMs = 0;
 const clock: Clock = { nowMs: () => nowMs, sleep: () => Promise.resolve() };
@@ -53,6 +53,19 @@ test('what can be mined at once keeps its order of arrival across senders', () =
   const order = [transaction(1, 0), transaction(0, 0), transaction(1, 1), transaction(2, 0), transaction(0, 1)];
   for (const entry of order) queue.add(entry, RICH);
   assert.deepEqual(queue.select(accounts(RICH, RICH, RICH), BLOCK), order);
+});
+
+test('what arrives while a block is being chosen waits, so that nobody who came before is passed', () => {
+  const queue = createTransactionQueue(clock);
+  const early = [transaction(0, 0), transaction(1, 0)];
+  for (const entry of early) queue.add(entry, RICH);
+  const arrivalsMax = queue.arrivals();
+  const known = accounts(RICH, RICH);
+  const late = [transaction(2, 0), transaction(0, 1)];
+  for (const entry of late) queue.add(entry, RICH);
+  assert.deepEqual(queue.select(known, { ...BLOCK, arrivalsMax }), early);
+  const mined = { ...RICH, nonce: 1 };
+  assert.deepEqual(queue.select(accounts(mined, mined, RICH), { ...BLOCK, arrivalsMax: queue.arrivals() }), late);
 });
 
 test('a block takes no more than its gas and count, and the rest waits', () => {

@@ -23,6 +23,8 @@ export interface BlockLimits {
   gasLimit: bigint;
   baseFeePerGas: bigint;
   transactionsMax: number;
+  /** Only the first so many that ever arrived; whatever came later waits. */
+  arrivalsMax: number;
 }
 
 /** Transactions that wait for a block, by sender and nonce. It is memory only: nothing in it was promised to anybody. */
@@ -31,6 +33,8 @@ export interface TransactionQueue {
   add(transaction: SignedTransaction, account: AccountState): void;
   /** Senders of everything that waits. */
   senders(): Hex[];
+  /** How many ever arrived. */
+  arrivals(): number;
   /** The nonce after those of the sender's transactions that can be mined in sequence. */
   nextNonce(sender: Hex, accountNonce: number): number;
   /**
@@ -104,6 +108,7 @@ export function createTransactionQueue(clock: Clock, limits: QueueLimits = QUEUE
       sizeBytes += transaction.sizeBytes;
     },
     senders: () => [...bySender.keys()],
+    arrivals: () => arrivals,
     nextNonce(sender, accountNonce) {
       const waiting = bySender.get(sender);
       let nonce = accountNonce;
@@ -134,7 +139,8 @@ function inOrder(
     let turn = -1;
     for (let nonce = account.nonce; ; nonce += 1) {
       const entry = waiting.get(nonce);
-      if (entry === undefined || entry.transaction.maxFeePerGas < block.baseFeePerGas || entry.transaction.costMax > funds) break;
+      if (entry === undefined || entry.arrival >= block.arrivalsMax) break;
+      if (entry.transaction.maxFeePerGas < block.baseFeePerGas || entry.transaction.costMax > funds) break;
       funds -= entry.transaction.costMax;
       turn = Math.max(turn, entry.arrival);
       ready.push({ transaction: entry.transaction, turn });

@@ -180,6 +180,7 @@ test('the evidence of an epoch says what was seen of each miner and why, and hol
   const all = readEvidence(join(folder, 'evidence'), { epoch: 1n });
   assert.ok(all.some(({ kind }) => kind === 'weights') && all.some(({ kind }) => kind === 'score'));
   assert.ok(!JSON.stringify(all).includes('whale'));
+  assert.ok(all.every(({ outcome }) => outcome !== 'excused'));
 });
 
 test('a validator that is killed in the middle of an epoch goes on with its plan: no probe goes out twice, and weights are committed once', async () => {

@@ -204,6 +204,8 @@ class RunningWork {
     const { model, sale, call, request, requestHash, flags } = this.#work;
     const { usage } = result;
     const units = Math.min(Math.ceil(usage.output), call.bounds.output);
+    // An answer without a part is there when it is over.
+    if (this.#firstMs === 0) this.#firstMs = this.#lastMs = performance.now();
     const ttftMs = this.#firstMs - this.#startedMs;
     const tpotMs = units > 1 ? (this.#lastMs - this.#firstMs) / (units - 1) : 0;
     const receipt: InferenceReceipt = {

@@ -4,6 +4,8 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { after, before, test } from 'node:test';
 import OpenAI from 'openai';
+import type { Engine } from '../engines/engine.ts';
+import { TEXT_CARD } from '../language/text-generator.ts';
 import { type ForeignBackend, startForeignBackend } from './foreign-backend.ts';
 import { backendModels, startTestMiner, TEST_DOMAIN, TEST_PRICE, type TestMiner } from './miner-fixture.ts';
 import { readOffer } from './offer.ts';
@@ -58,6 +60,36 @@ test('a stream ends with its receipt, over all bytes before it', async () => {
   assert.equal(receipt.outputs.end, 'complete');
   assert.ok(text.endsWith('data: [DONE]\n\n'));
   assert.match(text, /"usage":\{"prompt_tokens":7,"completion_tokens":8,"total_tokens":15\}/);
+});
+
+test('a stream that its engine ends without a part has its receipt too', async () => {
+  const engine: Engine = {
+    card: TEXT_CARD,
+    run: async () => ({
+      task: 'chat',
+      text: '',
+      toolCalls: [],
+      finish: 'stop',
+      usage: { unit: 'tokens', input: 3, output: 0 },
+      outputDigest: hashOf(''),
+    }),
+    state: () => 'warm',
+    warm: async () => {},
+    close: async () => {},
+  };
+  const terse = await startTestMiner({ models: [{ engine, price: TEST_PRICE, outputUnitsMax: 8, concurrency: 1 }] });
+  try {
+    const answer = await fetch(`${terse.url}/v1/chat/completions`, {
+      method: 'POST',
+      body: chatBody({ model: TEXT_CARD.id, stream: true }),
+    });
+    const [, encoded] = new RegExp(`: ${RECEIPT_HEADER} (\\S+)`).exec(await answer.text()) as RegExpExecArray;
+    const { outputs } = verifyReceipt(codec, encoded as string).receipt;
+    assert.equal(outputs.units, 0n);
+    assert.ok(outputs.ttftUs > 0n);
+  } finally {
+    await terse.stop();
+  }
 });
 
 test('the openai client speaks to a miner: chat, streams, tools, responses, embeddings, speech, transcription, models', async () => {
