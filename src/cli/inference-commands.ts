@@ -38,10 +38,18 @@ export function registerInferenceCommands(program: Command, run: Run): void {
     .option(...REPLAY)
     .addHelpText('after', '\nExample:\n  millrace embed "a broken generator" "the power unit failed" "chocolate cake"')
     .action(run(async (context, texts: never, options: never) => (await import('./embed.ts')).embed(context, texts, options)));
-  program
+  const models = program
     .command('models')
     .description('the models that are served, by whom and at what price')
     .action(run(async (context) => (await import('./models.ts')).models(context)));
+  models
+    .command('store <model>')
+    .description('store the files of an embedded model in the storage network, for everybody: miners fetch it there before they ask npm')
+    .option('--copies <count>', 'at how many providers', '2')
+    .option('--periods <count>', 'for how many proof periods')
+    .option('--max-price <amount>', 'greatest price in all, in tokens')
+    .addHelpText('after', '\nExample:\n  millrace models store silero-vad-v5 --copies 3')
+    .action(run(async (context, model: never, options: never) => (await import('./models-store.ts')).storeModel(context, model, options)));
   const subnet = program.command('subnet').description('markets of models, judged by validators');
   subnet
     .command('list')

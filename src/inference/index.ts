@@ -15,7 +15,8 @@ export { type ReceiptJudgeOptions, receiptJudge } from './court/receipt-judge.ts
 export { openReceiptReporter, type ReceiptReporter, type ReceiptReporterOptions, type SeenReceipt } from './court/receipt-reporter.ts';
 export { type EngineSet, type EngineSetOptions, openEngineSet } from './engines/embedded-engines.ts';
 export type { Engine, TaskType } from './engines/engine.ts';
-export { MISSING_MODELS, type MissingModel } from './engines/models.ts';
+export { fetchModel } from './engines/model-store.ts';
+export { EMBEDDED_MODELS, MISSING_MODELS, type MissingModel } from './engines/models.ts';
 export { type EvidenceEntry, type EvidenceQuery, evidenceEpochs, readEvidence } from './judging/evidence.ts';
 export { type GatewayKey, gatewayAccount, ownAccount, type ProbeAccount } from './judging/probe-accounts.ts';
 export { createProbeStock } from './judging/probe-stock.ts';

@@ -3,7 +3,7 @@ import type { ChainClient } from '../chain/index.ts';
 import type { FetchContent } from '../compute/index.ts';
 import { MillraceError } from '../errors.ts';
 
-/** How compute gets content of the storage network: public content, by its CID, from whoever holds it, every block verified. */
+/** How the other networks get content of the storage network: public content, by its CID, from whoever holds it, every block verified. */
 export function contentPort(client: ChainClient): FetchContent {
   return async (cid, path, { bytesMax, signal }) => {
     const { retrieve, sourcesOf } = await import('../storage/index.ts');

@@ -95,7 +95,7 @@ async function openBench(context: JurorStart): Promise<Bench> {
 async function openReceiptBench({ client, dataFolder, log }: JurorStart): Promise<Bench> {
   const { hasReceiptCourt, openEngineSet, receiptJudge, textProgram } = await import('../inference/index.ts');
   if (!hasReceiptCourt(client)) return NO_BENCH;
-  const engines = openEngineSet({ dataFolder, programs: [textProgram()], logger: log });
+  const engines = openEngineSet({ dataFolder, programs: [textProgram()], fetchFolder: contentPort(client), logger: log });
   const cards = engines.cards();
   const judge = receiptJudge({
     client,

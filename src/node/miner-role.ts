@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { toMillraceError } from '../errors.ts';
 import type { Miner } from '../inference/index.ts';
 import { type Claimer, openReceiver, type Receiver, startClaimer } from '../token/index.ts';
+import { contentPort } from './content-port.ts';
 import { bytesOf, type InferenceSettings, timeLimitMs } from './inference-settings.ts';
 import { backendMinerModels, embeddedModels } from './miner-models.ts';
 import type { Role, RoleContext } from './role.ts';
@@ -30,6 +31,7 @@ export async function startMinerRole(context: MinerStart): Promise<Role> {
   const engines = openEngineSet({
     dataFolder: context.dataFolder,
     programs: [textProgram()],
+    fetchFolder: contentPort(client),
     limits: engineLimits(inference),
     logger: log,
   });

@@ -3,6 +3,7 @@ import { toMillraceError } from '../errors.ts';
 import type { EngineSet, SubnetJudge } from '../inference/index.ts';
 import { createPayer } from '../token/index.ts';
 import { parseAmount } from '../units.ts';
+import { contentPort } from './content-port.ts';
 import { countOf, gatewaysOf, inferenceSettings, listed } from './inference-settings.ts';
 import type { MinerStart } from './miner-role.ts';
 import { localPulseUrls } from './network-beacon.ts';
@@ -24,7 +25,12 @@ const EVIDENCE_PATH = /^\/v1\/inference\/evidence\/(\d{1,20})(?:\/(\d{1,20}))?$/
  */
 export async function startValidatorRole(context: MinerStart): Promise<Role> {
   const { createShownDesk, openEngineSet, textProgram } = await import('../inference/index.ts');
-  const engines = openEngineSet({ dataFolder: context.dataFolder, programs: [textProgram()], logger: context.log });
+  const engines = openEngineSet({
+    dataFolder: context.dataFolder,
+    programs: [textProgram()],
+    fetchFolder: contentPort(context.client),
+    logger: context.log,
+  });
   const accounts = await openAccounts(context);
   const court = await openValidatorCourt(context);
   const judges = new Map<bigint, SubnetJudge>();

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { connectChain, readManifest } from '../../src/chain/index.ts';
+import { EMBEDDED_MODELS, fetchModel } from '../../src/inference/index.ts';
+import { contentPort } from '../../src/node/content-port.ts';
 import { localNetwork } from './local-network.ts';
 
 const network = localNetwork();
@@ -87,6 +91,25 @@ test('a folder goes and comes with its tree, and one file of it can be read alon
   assert.equal(readFileSync(join(copy, 'summer', 'sea.txt'), 'utf8'), 'blue');
   assert.equal(readFileSync(join(copy, 'empty.txt'), 'utf8'), '');
   assert.equal(await network.text('get', stored.cid, '--path', 'summer/sea.txt', '-o', '-'), 'blue');
+});
+
+test('a model is stored under the content identifier that every miner knows, and a machine without npm gets it there', async () => {
+  const entry = EMBEDDED_MODELS.find(({ id }) => id === 'silero-vad-v5') as (typeof EMBEDDED_MODELS)[number];
+  const { cid } = await network.json('models', 'store', entry.id);
+  assert.equal(cid, entry.content);
+  const [folder, packagesFolder] = [join(network.home, 'models-elsewhere'), join(network.home, 'no-packages')];
+  const bare = { folder, packagesFolder, registry: 'none' };
+  await assert.rejects(fetchModel(entry, bare), { code: 'model-unavailable' });
+  const data = join(network.home, 'data', 'dev');
+  const { rpcUrl } = JSON.parse(readFileSync(join(data, 'run.json'), 'utf8')) as { rpcUrl: string };
+  const client = await connectChain({ rpcUrl, manifest: readManifest(join(data, 'network.json')) });
+  const [file] = await fetchModel(entry, { ...bare, fetchFolder: contentPort(client) });
+  assert.equal(
+    createHash('sha256')
+      .update(readFileSync(file?.path as string))
+      .digest('hex'),
+    entry.files[0]?.sha256,
+  );
 });
 
 test('who holds which power is listed, and no plain account holds one', async () => {

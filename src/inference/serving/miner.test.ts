@@ -63,20 +63,9 @@ test('a stream ends with its receipt, over all bytes before it', async () => {
 });
 
 test('a stream that its engine ends without a part has its receipt too', async () => {
-  const engine: Engine = {
-    card: TEXT_CARD,
-    run: async () => ({
-      task: 'chat',
-      text: '',
-      toolCalls: [],
-      finish: 'stop',
-      usage: { unit: 'tokens', input: 3, output: 0 },
-      outputDigest: hashOf(''),
-    }),
-    state: () => 'warm',
-    warm: async () => {},
-    close: async () => {},
-  };
+  const usage = { unit: 'tokens', input: 3, output: 0 } as const;
+  const run = async () => ({ task: 'chat', text: '', toolCalls: [], finish: 'stop', usage, outputDigest: hashOf('') });
+  const engine: Engine = { card: TEXT_CARD, run: run as Engine['run'], state: () => 'warm', warm: async () => {}, close: async () => {} };
   const terse = await startTestMiner({ models: [{ engine, price: TEST_PRICE, outputUnitsMax: 8, concurrency: 1 }] });
   try {
     const answer = await fetch(`${terse.url}/v1/chat/completions`, {
