@@ -249,7 +249,7 @@ async function* pump(from: {
     const whole = context.keep && passedBytes < KEPT_BYTES_MAX ? Buffer.concat(kept) : undefined;
     finish({ ...checked, encoded, ttftMs, passedBytes, kept: whole });
     // Who streams what it does not sign for has given no answer: its reader must not take it for one.
-    yield checked.fault === undefined ? rest : errorEvent(unproven(checked.fault));
+    yield checked.fault === undefined || tail.isError() ? rest : errorEvent(unproven(checked.fault));
   } catch (error) {
     if (!context.request.signal.aborted) {
       const failure = minerFailed(toMillraceError(error).message);

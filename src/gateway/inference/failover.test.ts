@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
+import { createServer, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -103,7 +103,7 @@ async function askFirst(url: string, operatorId: bigint, more: object = {}, head
 }
 
 test('a miner that fails, is busy, or breaks before the first part is passed over; the next one answers', async () => {
-  const failures: ((response: import('node:http').ServerResponse) => void)[] = [
+  const failures: ((response: ServerResponse) => void)[] = [
     (response) => response.writeHead(500).end('{}'),
     (response) => response.writeHead(429, { 'retry-after': '3' }).end('{}'),
     (response) => response.destroy(),
@@ -126,19 +126,33 @@ test('a miner that fails, is busy, or breaks before the first part is passed ove
   }
 });
 
-test('a miner that dies in the middle of a stream leaves an honest error, no receipt, and is left alone', async () => {
-  const url = await startCheat(20n, (miner) => {
-    const listen = listenerOf((request) => miner.answer(request));
-    return createServer((request, response) => {
-      if (request.method !== 'POST') return listen(request, response);
-      response.writeHead(200, { 'content-type': 'text/event-stream' });
-      response.write('data: {"choices":[{"index":0,"delta":{"content":"the"}}]}\n\n', () => setTimeout(() => response.destroy(), 20));
+test('a miner that dies, or fails with an error of its own, in the middle of a stream leaves one honest error and no receipt', async () => {
+  const [part, own] = [
+    'data: {"choices":[{"index":0,"delta":{"content":"the"}}]}\n\n',
+    'data: {"error":{"message":"its model ended"}}\n\n',
+  ];
+  const ends: [RegExp, (response: ServerResponse) => void][] = [
+    [/miner-failed/, (response) => response.write(part, () => setTimeout(() => response.destroy(), 20))],
+    [/its model ended/, (response) => response.write(part, () => setTimeout(() => response.end(own), 20))],
+    [/its model ended/, (response) => response.end(part + own)],
+  ];
+  for (const [index, [reason, end]] of ends.entries()) {
+    const operatorId = BigInt(15 + index);
+    const url = await startCheat(operatorId, (miner) => {
+      const listen = listenerOf((request) => miner.answer(request));
+      return createServer((request, response) => {
+        if (request.method !== 'POST') return listen(request, response);
+        end(response.writeHead(200, { 'content-type': 'text/event-stream' }));
+      });
     });
-  });
-  const { answer, text } = await askFirst(url, 20n, { stream: true });
-  assert.equal(answer.status, 200);
-  assert.match(text, /"content":"the"[\s\S]*data: \{"error":[\s\S]*miner-failed/);
-  assert.doesNotMatch(text, /millrace-receipt/);
+    const { answer, text } = await askFirst(url, operatorId, { stream: true });
+    assert.equal(answer.status, 200);
+    assert.match(text, /"content":"the"/);
+    const errors = text.split('\n\n').filter((event) => event.startsWith('data: {"error":'));
+    assert.equal(errors.length, 1, text);
+    assert.match(errors[0] as string, reason);
+    assert.doesNotMatch(text, /millrace-receipt|\[DONE\]/);
+  }
 });
 
 test('an answer that is not the one that was signed costs nothing, has no receipt, and ends the miner’s traffic', async () => {

@@ -3,14 +3,16 @@ import { MillraceError } from '../../errors.ts';
 import { RECEIPT_HEADER } from '../../inference/index.ts';
 
 /**
- * Watches a stream of server-sent events go by: hashes what stands before the receipt, keeps the receipt, and holds the end back (the receipt, or
- * what says that all is done), so that nobody is told of a good end before the receipt was checked.
+ * Watches a stream of server-sent events go by: hashes what stands before the receipt, keeps the receipt, and holds the end back (the receipt, an
+ * error, or what says that all is done), so that nobody is told of a good end before the receipt was checked, nor twice of a bad one.
  */
 export interface StreamTail {
   /** What may be handed on now: all before the end, but for the beginning of a line that may be it. @throws stream-goes-on */
   feed(chunk: Buffer): Buffer;
   /** What was held back; called once, when the stream is over. */
   rest(): Buffer;
+  /** Whether the stream ended with an error of the miner's own. After `rest`. */
+  isError(): boolean;
   /** Base64url of the receipt; undefined when none came. After `rest`. */
   receipt(): string | undefined;
   /** SHA-256 of all bytes before the receipt. After `rest`. */
@@ -18,7 +20,9 @@ export interface StreamTail {
 }
 
 const RECEIPT_MARK = Buffer.from(`: ${RECEIPT_HEADER} `);
-const MARKS = [RECEIPT_MARK, Buffer.from('data: [DONE]')];
+/** How a miner begins the event of its own failure. */
+const ERROR_MARK = Buffer.from('data: {"error"');
+const MARKS = [RECEIPT_MARK, ERROR_MARK, Buffer.from('data: [DONE]')];
 const NEWLINE = 10;
 /** A receipt, and what ends a stream. */
 const HELD_BYTES_MAX = 32 << 10;
@@ -32,6 +36,7 @@ export function createStreamTail(): StreamTail {
   let carry: Buffer = NOTHING;
   let receipt: string | undefined;
   let isLineStart = true;
+  let isError = false;
   const hold = (data: Buffer) => {
     heldBytes += data.length;
     if (heldBytes > HELD_BYTES_MAX) throw goesOn();
@@ -58,6 +63,7 @@ export function createStreamTail(): StreamTail {
     rest() {
       const left = held.length > 0 ? Buffer.concat(held) : carry;
       const at = markIn(left, RECEIPT_MARK, isLineStart);
+      isError = markIn(left, ERROR_MARK, isLineStart) === 0;
       hash.update(at === -1 ? left : left.subarray(0, at));
       if (at !== -1) {
         const end = left.indexOf(NEWLINE, at);
@@ -65,6 +71,7 @@ export function createStreamTail(): StreamTail {
       }
       return left;
     },
+    isError: () => isError,
     receipt: () => receipt,
     hash: () => `0x${hash.digest('hex')}`,
   };
