@@ -8,7 +8,7 @@ import {IBackerListener} from "./IBackerIncome.sol";
 /// @notice A listener that is missing or fails stops nothing: income must never stand between a backer and its exit. Whoever sends too
 /// little gas to reach the listener is refused, so that a call cannot be made to fail on purpose.
 abstract contract BackerHooks {
-    uint256 private constant LISTENER_GAS = 600_000;
+    uint256 private constant LISTENER_GAS = 800_000;
 
     error TooLittleGas(uint256 got, uint256 needed);
 

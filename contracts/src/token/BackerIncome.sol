@@ -96,13 +96,19 @@ contract BackerIncome is IBackerIncome {
     function beforeSharesChange(uint64 operatorId, address backer, uint256 shares, uint32 generation) external {
         if (msg.sender != address(vault)) revert NotVault(msg.sender);
         // What waits was earned by the stake as it still is.
-        try registry.get("subnetEpochs") returns (address source) {
-            try IIncomeSource(source).release{gas: RELEASE_GAS}(operatorId) {} catch {}
-        } catch {}
+        _releaseFrom("subnetEpochs", operatorId);
+        _releaseFrom("computeRewards", operatorId);
         uint256 present = vault.pool(operatorId).generation;
         for (uint256 i; i < _tokens.length; ++i) {
             _settle(operatorId, _tokens[i], backer, shares, generation, present);
         }
+    }
+
+    /// @dev A source that is missing or fails stops nothing: its income waits on.
+    function _releaseFrom(bytes32 source, uint64 operatorId) private {
+        try registry.get(source) returns (address at) {
+            try IIncomeSource(at).release{gas: RELEASE_GAS}(operatorId) {} catch {}
+        } catch {}
     }
 
     /// @inheritdoc IBackerIncome

@@ -16,7 +16,7 @@ interface IIncomeSource {
 /// @title BackerIncome: an operator's income is shared with those who back it, in proportion to stake (decision 0021).
 /// @notice Of each income the operator keeps its take; the rest falls on own and backers' active stake alike, as they are when it
 /// is distributed. Backers pull theirs; the operator's part goes to its beneficiary. Before a backer's shares change the vault tells this
-/// contract, which first lets the source pay out what waits, so that nobody backs an operator for income that others' stake has earned.
+/// contract, which first lets the sources (the modules "subnetEpochs" and "computeRewards") pay out what waits, so that nobody backs an operator for income that others' stake has earned.
 /// For each token: paid + claimable + dust = received.
 interface IBackerIncome is IBackerListener {
     event IncomeDistributed(

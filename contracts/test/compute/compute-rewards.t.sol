@@ -210,6 +210,33 @@ contract ComputeRewardsTest is RewardsFixture {
         assertEq(rewards.grant(4), 100 * uint256(PRICE) / 200 * SHARE_BPS / 10_000);
     }
 
+    /// What has vested is distributed before anybody's stake changes: as its honest twin without the attack.
+    function test_attack_backingJustBeforeARelease() public {
+        (address backer, address latecomer) = (makeAddr("backer"), makeAddr("latecomer"));
+        backStake(1, backer, 1_000e18);
+        claimHour(2, 0, settleHour(2, goodStatement()));
+        countLease(rentAndClose(renter, 1, address(native), 3_600));
+        uint256 granted = rewards.grant(1);
+        vm.warp((block.timestamp / VEST + 2) * VEST);
+        assertEq(rewards.releasable(1), granted);
+        backStake(1, latecomer, 1_000_000e18);
+        assertEq(rewards.releasable(1), 0);
+        assertEq(income.claimableOf(1, address(native), latecomer), 0);
+        assertApproxEqAbs(income.claimableOf(1, address(native), backer), (granted - granted * TAKE_BPS / 10_000) / 2, 2);
+    }
+
+    function test_whoLeavesKeepsItsPartOfWhatHadVested() public {
+        address backer = makeAddr("backer");
+        uint256 shares = backStake(1, backer, 1_000e18);
+        claimHour(2, 0, settleHour(2, goodStatement()));
+        countLease(rentAndClose(renter, 1, address(native), 3_600));
+        uint256 granted = rewards.grant(1);
+        vm.warp((block.timestamp / VEST + 2) * VEST);
+        vm.prank(backer);
+        vault.requestBackerExit(1, shares);
+        assertApproxEqAbs(income.claimableOf(1, address(native), backer), (granted - granted * TAKE_BPS / 10_000) / 2, 2);
+    }
+
     function test_feesOfOneOperatorGrantNothingToAnother() public {
         bytes memory figures = settleHour(2, goodStatement());
         claimHour(2, 0, figures);
