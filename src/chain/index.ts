@@ -41,6 +41,7 @@ export {
   type WorkReceipt,
 } from './receipt-envelope.ts';
 export { nobleEngine, type Secp256k1Engine, secp256k1Engine } from './secp256k1.ts';
+export { fixSeed, provableSeed, readSeed } from './seed.ts';
 export { type ContractCall, createSender, type RawCall, type Receipt, type Sender, type SenderOptions, type WriteName } from './sender.ts';
 export { createSigner, developmentSigner, isSignedBy, recoverAddress, type Signer } from './signer.ts';
 export { type ChainSupervisor, type ChainSupervisorOptions, EMBEDDED_CHAIN_ID, startChainSupervisor } from './supervisor.ts';

@@ -5,5 +5,4 @@ export { type EvidencePlace, evidencePlaceText, inlineEvidence, openEvidence } f
 export type { DisputeEvidence, EvidencePiece, Judge, JuryDispute } from './judge.ts';
 export { type Juror, type JurorOptions, type JurorRecord, openJuror } from './juror.ts';
 export { type JurorVote, type JuryCase, type JuryPhase, readJurorVote, readJuryCase } from './jury-round.ts';
-export { fixSeed } from './jury-seed.ts';
 export { enrolJuror, type JurorStanding, leaveJury, readJurorStanding, type SeatRequest, unlockSeats } from './seats.ts';

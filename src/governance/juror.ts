@@ -1,11 +1,10 @@
-import type { ChainClient, Sender } from '../chain/index.ts';
+import { type ChainClient, fixSeed, type Sender } from '../chain/index.ts';
 import { toMillraceError } from '../errors.ts';
 import { type Logger, silentLogger } from '../log.ts';
 import type { Judge } from './judge.ts';
 import { createJurorNotes, isHarmless, type JurorNotes } from './juror-notes.ts';
 import { createJurorVotes, type JurorVotes } from './juror-votes.ts';
 import { type JurorVote, type JuryCase, readJurorVote, readJuryCase } from './jury-round.ts';
-import { fixSeed } from './jury-seed.ts';
 import { dueWork, isOver, type JuryWork, turnOf } from './jury-work.ts';
 import { readJurorStanding, unlockSeats } from './seats.ts';
 import { openVoteJournal, type VoteJournal } from './vote-journal.ts';

@@ -11,6 +11,7 @@ import {
   createSender,
   deployNetwork,
   developmentSigner,
+  fixSeed,
   nodeKeyConsent,
   type Sender,
   type Signer,
@@ -32,7 +33,7 @@ import { type JobSpec, runtimeOf, specHash } from '../../src/compute/spec/job-sp
 import { type Commitment, commitStates } from '../../src/compute/verify/commitment.ts';
 import { readState } from '../../src/compute/verify/run-segments.ts';
 import { createReplayGuard, openTransportIdentity, type PeerServer, startPeerServer } from '../../src/connect/index.ts';
-import { enrolJuror, fixSeed, type Juror, openJuror } from '../../src/governance/index.ts';
+import { enrolJuror, type Juror, openJuror } from '../../src/governance/index.ts';
 import { cidOfDigest, type Executor, StrictEngine } from '../../src/host/index.ts';
 import { createLogger, type Logger, silentLogger } from '../../src/log.ts';
 import { approveMeter, depositStake, depositToRails } from '../../src/token/index.ts';

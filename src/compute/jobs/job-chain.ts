@@ -1,7 +1,6 @@
 import { type Hex, keccak256 } from 'viem';
-import type { ChainClient, Sender } from '../../chain/index.ts';
+import { type ChainClient, fixSeed, type Sender } from '../../chain/index.ts';
 import { type MillraceError, toMillraceError } from '../../errors.ts';
-import { fixSeed } from '../../governance/index.ts';
 import type { Logger } from '../../log.ts';
 import type { JobRecord, JobRecords, JobStatus } from './job-records.ts';
 import { type JobResult, type JobTerms, NO_RESULT } from './job-terms.ts';

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
+import { fixSeed } from '../../chain/index.ts';
 import { systemClock } from '../../clock.ts';
 import { type MillraceError, toMillraceError } from '../../errors.ts';
-import { fixSeed } from '../../governance/index.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
 import { endOfInterval, intervalAt, passedIntervals, STRETCH, stretchOf } from './intervals.ts';
 import { findingDigest, type LeaseView, type MarketTimes, readLease, readMarketTimes } from './lease-chain.ts';

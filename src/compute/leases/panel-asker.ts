@@ -1,6 +1,5 @@
-import type { ChainClient, Sender } from '../../chain/index.ts';
+import { type ChainClient, fixSeed, type Sender } from '../../chain/index.ts';
 import type { MillraceError } from '../../errors.ts';
-import { fixSeed } from '../../governance/index.ts';
 import type { Logger } from '../../log.ts';
 import { STRETCH } from './intervals.ts';
 import type { LeaseView } from './lease-chain.ts';

@@ -1,5 +1,5 @@
-import { concat, type Hex, keccak256 } from 'viem';
-import { type ChainClient, type FixArguments, firstBlockAtOrAfter, fixArguments, type Sender } from '../../chain/index.ts';
+import type { Hex } from 'viem';
+import { type ChainClient, type FixArguments, fixSeed, provableSeed, readSeed, type Sender } from '../../chain/index.ts';
 
 /** The randomness of a time, and what fixes it in the same transaction that uses it; empty when it is fixed already. */
 export interface Seed extends FixArguments {
@@ -19,19 +19,8 @@ const FIXED: FixArguments = { header: '0x', parent: '0x', oldest: '0x' };
  * The randomness of a time, fixed on chain by us when nobody has done it; undefined while it cannot be fixed.
  * @throws header-unknown
  */
-export async function ensureSeed(options: SeedOptions): Promise<Hex | undefined> {
-  const { client, sender, time } = options;
-  if (!(await client.read('randomness', 'isFixed', [time]))) {
-    const proof = await provableNow(options);
-    if (proof === undefined) return undefined;
-    try {
-      await sender.send({ contract: 'randomness', functionName: 'fix', args: [time, proof.header, proof.parent, proof.oldest] });
-    } catch (error) {
-      // Somebody else may have fixed it between our look and our transaction.
-      if (!(await client.read('randomness', 'isFixed', [time]))) throw error;
-    }
-  }
-  return client.read('randomness', 'valueOf', [time]);
+export async function ensureSeed({ client, sender, time }: SeedOptions): Promise<Hex | undefined> {
+  return (await fixSeed(client, { sender, time })) ? client.read('randomness', 'valueOf', [time]) : undefined;
 }
 
 /**
@@ -42,23 +31,11 @@ export async function ensureSeed(options: SeedOptions): Promise<Hex | undefined>
 export async function seedForProof(options: SeedOptions): Promise<Seed | undefined> {
   const { client, time } = options;
   if (!(await client.read('randomness', 'isFixed', [time])) && client.manifest.randomness.source !== 'beacon') {
-    const proof = await provableNow(options);
+    const proof = await provableSeed(client, time);
     if (proof === undefined) return undefined;
-    if (proof.oldest === '0x') return { ...proof, value: await valueOfBlock(client, await firstBlockAtOrAfter(client, time)) };
+    const value = proof.oldest === '0x' ? await readSeed(client, time) : undefined;
+    if (value !== undefined) return { ...proof, value };
   }
   const value = await ensureSeed(options);
   return value === undefined ? undefined : { ...FIXED, value };
-}
-
-/** The proof of a time, once the next block can check it: the history knows a block's hash from the following one on. */
-async function provableNow({ client, time }: SeedOptions): Promise<FixArguments | undefined> {
-  const first = await firstBlockAtOrAfter(client, time);
-  const isLast = first !== undefined && first >= (await client.public.getBlockNumber({ cacheTime: 0 }));
-  return first === undefined || isLast ? undefined : fixArguments(client, time);
-}
-
-/** The entropy of a block by the rule of `Randomness`. */
-async function valueOfBlock(client: ChainClient, blockNumber: bigint | undefined): Promise<Hex> {
-  const { mixHash, miner } = await client.public.getBlock({ blockNumber });
-  return client.manifest.randomness.source === 'trusted-operator' ? keccak256(concat([mixHash, miner])) : mixHash;
 }
