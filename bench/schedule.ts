@@ -33,7 +33,7 @@ function deviceOf(index: number): DeviceView {
     busy: random(10) < 3 ? [{ slotId: BigInt(index), from: 0, until: 2000 }] : [],
     takes: ['wasm-strict', 'exact-output', 'none'],
     rank: random(1001),
-    stability: 900 + random(101),
+    uptime: 900 + random(101),
     recentGrants: random(4),
     noticeSeconds: Number.POSITIVE_INFINITY,
     ...(random(20) === 0 ? { ineligible: 'missed-heartbeats' } : {}),

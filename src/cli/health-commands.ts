@@ -11,8 +11,9 @@ export function registerHealthCommands(program: Command, run: Run): void {
     .action(run(async (context, ...given: never[]) => (await import('./health.ts')).devices(context, given[0], given[1] as never)));
   const node = program.commands.find((command) => command.name() === 'node') ?? program.command('node').description('nodes of operators');
   node
-    .command('health <operator>')
-    .description('what a node of the compute network says of the devices of its operator, beside what the chain says')
-    .addHelpText('after', '\nExample:\n  millrace node health 1')
+    .command('status <operator>')
+    .alias('health')
+    .description('what a node of the compute network says of the devices of its operator, beside what the chain says: rank, uptime, record')
+    .addHelpText('after', '\nExample:\n  millrace node status 1')
     .action(run(async (context, operator: never) => (await import('./health.ts')).nodeHealth(context, operator)));
 }

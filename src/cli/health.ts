@@ -55,7 +55,7 @@ function showAll({ hour, hourSeconds, finalThrough, devices: all }: HealthSnapsh
     String(device.operatorId),
     className(device.deviceClass as Hex),
     String(device.performance),
-    percent(device.upBps),
+    percent(device.uptimeBps),
     percent(device.stabilityBps),
     percent(device.recordBps),
     device.reason === 'none' ? 'earns' : device.reason,

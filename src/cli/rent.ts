@@ -47,13 +47,25 @@ export async function offers(context: CommandContext, options: { class?: string 
   context.output.result({ items: shown, unit: symbols, next: null }, () => {
     if (items.length === 0) return 'Nobody offers machines now. A node that computes offers one: millrace up --with compute';
     const rows = items.map((offer) => offerRow(session, offer, now));
-    const head = ['device', 'class', 'cores', 'memory', `${symbols.stable}/h`, `${symbols.native}/h`, 'interruptible', 'collateral', 'now'];
-    return `${table(head, rows)}\nThe supplier can see what runs on its machine. Interruptible: the share of the price, for a rental that it may end with a notice.`;
+    const head = [
+      'device',
+      'class',
+      'cores',
+      'memory',
+      `${symbols.stable}/h`,
+      `${symbols.native}/h`,
+      'interruptible',
+      'collateral',
+      'rank',
+      'up',
+      'now',
+    ];
+    return `${table(head, rows)}\nRank and up: what the posted hours of health say (millrace devices); - : nothing yet. The supplier can see what runs on its machine. Interruptible: the share of the price, for a rental that it may end with a notice.`;
   });
 }
 
 function offerRow(session: Session, offer: DeviceOffer, now: bigint): string[] {
-  const { document, prices, interruptibleBps, busy } = offer;
+  const { document, health, prices, interruptibleBps, busy } = offer;
   const isBusy = busy.some((slot) => slot.from <= now && now < slot.until);
   return [
     `${offer.deviceId} of operator ${offer.operatorId}`,
@@ -64,6 +76,8 @@ function offerRow(session: Session, offer: DeviceOffer, now: bigint): string[] {
     prices.native === 0n ? '-' : formatAmount(prices.native, decimalsOf(session, 'native')),
     interruptibleBps === 0 ? 'no' : `${interruptibleBps / 100} %`,
     formatAmount(offer.collateral, STAKE_DECIMALS),
+    health === undefined || health.rank === 0 ? '-' : String(health.rank),
+    health === undefined || health.hoursPosted === 0 ? '-' : `${health.uptimeBps / 100} %`,
     document === undefined ? 'does not answer' : isBusy ? 'taken' : 'free',
   ];
 }

@@ -17,6 +17,12 @@ export interface ChallengeSolution {
 
 /** Solves challenges on all cores of this machine. Several at once share them, as several devices that are one machine would. */
 export interface ChallengeEngine {
+  /**
+   * Starts the threads and has each of them work once, so that the first challenge finds them ready: starting one takes a good part of a deadline on a
+   * machine that has much else to do.
+   * @throws challenge-engine-failed
+   */
+  warm(): Promise<void>;
   /** @throws challenge-engine-failed, or the signal's reason */
   solve(task: ChallengeTask, signal?: AbortSignal): Promise<ChallengeSolution>;
   close(): Promise<void>;
@@ -27,10 +33,17 @@ const BENCHMARK_SIDE = 640;
 const BENCHMARK_ELEMENTS = 512 * CHUNK_ELEMENTS;
 const BENCHMARK_RUNS = 3;
 
-/** Starts the threads, one a core unless told otherwise; they sleep until there is work. */
+/** An engine of so many threads, one a core unless told otherwise; they start with the first work and sleep until there is more. */
 export function startChallengeEngine(threads = availableParallelism()): ChallengeEngine {
   const pool = new PiecePool(threads);
   return {
+    async warm() {
+      const side = ROWS_PER_PIECE * threads;
+      const b = new SharedArrayBuffer(side * side * 4);
+      for (const kind of ['fill', 'rows'] as const) {
+        await pool.run(rowPieces(kind, { seed: randomBytes(32), size: { side, elements: CHUNK_ELEMENTS }, b }));
+      }
+    },
     async solve({ seed, size }, signal) {
       const b = new SharedArrayBuffer(size.side * size.side * 4);
       await pool.run(rowPieces('fill', { seed, size, b }), signal);

@@ -12,6 +12,8 @@ export interface ClaimAgentOptions {
   operatorId: bigint;
   view: HealthView;
   log: Logger;
+  /** Between two looks, milliseconds; left out: fifteen seconds. */
+  lookEveryMs?: number;
 }
 
 const CLAIMS_MAX = 16;
@@ -34,9 +36,9 @@ export class ClaimAgent {
     this.#options = options;
   }
 
-  /** One look; at most four a minute. */
+  /** One look, not more often than was set. */
   async run(): Promise<void> {
-    if (performance.now() - this.#lookedAt < LOOK_EVERY_MS) return;
+    if (performance.now() - this.#lookedAt < (this.#options.lookEveryMs ?? LOOK_EVERY_MS)) return;
     this.#lookedAt = performance.now();
     for (const step of [() => this.#claim(), () => this.#countFees(), () => this.#grant()]) {
       await step().catch((error) => {

@@ -1,9 +1,9 @@
-import type { ChainClient } from '../../chain/index.ts';
 import { type PeerAddress, peerFetch } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { readAtMost } from '../../read-at-most.ts';
+import { type DeviceRank, readRanks, seatedDevices } from './device-rank.ts';
 import { decodeFigure, type Reason, type Statement } from './figures.ts';
-import type { HealthView, HourFigures, Occupant } from './health-view.ts';
+import type { HealthView, Occupant } from './health-view.ts';
 import { HEALTH_PATH } from './partner-calls.ts';
 
 /** One hour of a device, from what is on chain. */
@@ -19,31 +19,14 @@ export interface DeviceHour {
   upBps: number;
 }
 
-/** A device's health as every screen shows it: from the chain's records alone. */
-export interface DeviceHealth {
-  deviceId: bigint;
-  operatorId: bigint;
+/** A device's health as every screen shows it: from the chain's records alone. Its place comes from hours that are posted, whatever hours are shown. */
+export interface DeviceHealth extends DeviceRank {
   deviceClass: string;
   seat: number;
   rate: number;
   memoryMbs: number;
   /** Sits on its seat now. */
   seated: boolean;
-  /** Why it earns nothing now, or left; `none` where it earns. */
-  reason: Reason;
-  /** Of its last hour that is known. */
-  performance: bigint;
-  /** Stability after its last claimed hour, of 10,000. */
-  stabilityBps: number;
-  /** Share of the kept final hours since it was seated in which it had performance, of 10,000. */
-  recordBps: number;
-  /** Mean of the heartbeats answered in those hours, of 10,000. */
-  upBps: number;
-  /** Active stake of its operator, own and backers'. */
-  stake: bigint;
-  score: bigint;
-  /** 1 is best; devices of one score share a rank. 0: unranked, because it earns nothing. */
-  rank: number;
   /** Newest first. */
   hours: DeviceHour[];
 }
@@ -59,9 +42,6 @@ export interface HealthSnapshot {
   devices: DeviceHealth[];
 }
 
-const BPS = 10_000n;
-/** Stake counts up to so many times the bond of a proposer: beyond that more money lifts no rank. */
-const STAKE_BONDS_MAX = 10n;
 const HOURS_SHOWN = 24;
 const ASK_TIMEOUT_MS = 15_000;
 const ANSWER_BYTES_MAX = 64 << 20;
@@ -75,72 +55,32 @@ const ANSWER_BYTES_MAX = 64 << 20;
 export async function readDevices(view: HealthView, hoursShown = HOURS_SHOWN): Promise<HealthSnapshot> {
   await view.refresh();
   const hour = view.hourAt(await view.client.now());
-  const final = view.finalHours();
-  const latest = new Map<bigint, Occupant>();
-  for (let seat = 0; seat < view.seatsAt(hour + 1); seat += 1) {
-    for (const at of [hour, hour + 1]) {
-      const one = view.occupantAt(seat, at);
-      if (one !== undefined) latest.set(one.deviceId, one);
-    }
-  }
-  const devices = await Promise.all([...latest.values()].map((device) => describe(view, device, { hour, final, hoursShown })));
-  rank(devices);
-  devices.sort(
-    (one, other) =>
-      (one.rank || Number.MAX_SAFE_INTEGER) - (other.rank || Number.MAX_SAFE_INTEGER) || Number(one.deviceId - other.deviceId),
+  const ranks = await readRanks(view);
+  const devices = await Promise.all(
+    [...seatedDevices(view, hour).values()].map((device) =>
+      describe(view, device, { hour, hoursShown, rank: ranks.get(device.deviceId) as DeviceRank }),
+    ),
   );
-  const finalThrough = final.at(-1)?.hour ?? 0;
+  const place = ({ rank }: DeviceHealth) => rank || Number.MAX_SAFE_INTEGER;
+  devices.sort((one, other) => place(one) - place(other) || Number(one.deviceId - other.deviceId));
+  const finalThrough = view.finalHours().at(-1)?.hour ?? 0;
   return { hour, startsAt: view.startOf(hour), hourSeconds: view.rule.hourSeconds, finalThrough, devices };
-}
-
-/**
- * A device's place among the others: performance by stability by record, each point of which own and backers' stake lifts by up to the same
- * again. Integers only, so every screen ranks alike.
- */
-export function scoreOf(of: { performance: bigint; stabilityBps: number; recordBps: number; stake: bigint; bond: bigint }): bigint {
-  const most = of.bond * STAKE_BONDS_MAX;
-  const stakeBps = most === 0n ? 0n : ((of.stake < most ? of.stake : most) * BPS) / most;
-  return (of.performance * BigInt(of.stabilityBps) * BigInt(of.recordBps) * (BPS + stakeBps)) / (BPS * BPS * BPS);
 }
 
 async function describe(
   view: HealthView,
   device: Occupant,
-  { hour, final, hoursShown }: { hour: number; final: readonly HourFigures[]; hoursShown: number },
+  { hour, hoursShown, rank }: { hour: number; hoursShown: number; rank: DeviceRank },
 ): Promise<DeviceHealth> {
-  const { client, rule } = view;
-  const { deviceId, operatorId, seat, rate, memoryMbs, deviceClass } = device;
-  const [stake, stabilityBps] = await Promise.all([readStake(client, operatorId), readStability(client, deviceId)]);
+  const { deviceId, seat, rate, memoryMbs, deviceClass } = device;
   const hours: DeviceHour[] = [];
   for (let at = hour - 1; at >= Math.max(1, hour - hoursShown); at -= 1) {
-    const own = view.occupantAt(seat, at);
-    if (own?.deviceId === deviceId) hours.push(await describeHour(view, own, at));
+    const own = view.seatOfDevice(deviceId, at);
+    if (own !== undefined) hours.push(await describeHour(view, own, at));
   }
-  const served = final.filter((one) => view.occupantAt(seat, one.hour)?.deviceId === deviceId);
-  const good = served.filter((one) => decodeFigure(one.figures, seat).performance > 0n).length;
-  const recordBps = served.length === 0 ? 0 : Math.floor((10_000 * good) / served.length);
-  const known = hours.find(({ state }) => state !== 'reported') ?? hours[0];
   const seated = device.until === undefined || device.until > hour;
-  const performance = seated ? (known?.performance ?? 0n) : 0n;
-  const measured = hours.filter(({ statements }) => statements.length > 0);
-  return {
-    deviceId,
-    operatorId,
-    deviceClass,
-    seat,
-    rate,
-    memoryMbs,
-    seated,
-    reason: seated ? (known?.reason ?? 'too-few-statements') : (device.reason ?? 'left'),
-    performance,
-    stabilityBps,
-    recordBps,
-    upBps: measured.length === 0 ? 0 : Math.floor(measured.reduce((sum, { upBps }) => sum + upBps, 0) / measured.length),
-    stake,
-    score: scoreOf({ performance, stabilityBps, recordBps, stake, bond: rule.bond }),
-    rank: 0,
-    hours,
-  };
+  const reason = seated ? rank.reason : (device.reason ?? 'left');
+  return { ...rank, deviceClass, seat, rate, memoryMbs, seated, reason, hours };
 }
 
 async function describeHour(view: HealthView, device: Occupant, hour: number): Promise<DeviceHour> {
@@ -158,24 +98,6 @@ async function describeHour(view: HealthView, device: Occupant, hour: number): P
         ? { performance: 0n, reason: 'too-few-statements' as const }
         : view.compute(hour, device.seat, seed);
   return { hour, state, ...figure, statements, upBps };
-}
-
-function rank(devices: DeviceHealth[]): void {
-  const scores = devices.map(({ score }) => score).sort((one, other) => (one > other ? -1 : 1));
-  for (const device of devices) device.rank = device.score === 0n ? 0 : scores.indexOf(device.score) + 1;
-}
-
-async function readStake(client: ChainClient, operatorId: bigint): Promise<bigint> {
-  const [[own], pool] = await Promise.all([
-    client.read('stakeVault', 'ownStake', [operatorId]),
-    client.read('stakeVault', 'pool', [operatorId]),
-  ]);
-  return own + pool.activeAssets;
-}
-
-async function readStability(client: ChainClient, deviceId: bigint): Promise<number> {
-  const { streak } = await client.read('computeRewards', 'recordOf', [deviceId]);
-  return client.read('computeRewards', 'stabilityBps', [BigInt(Math.max(1, streak))]);
 }
 
 /** A snapshot as JSON; chain integers as decimal strings. */

@@ -1,40 +1,47 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { stringToHex } from 'viem';
-import { startTestLeases, type TestLeaseNode, type TestLeases, until } from '../leases/lease-fixture.ts';
-import { readDevices } from './device-health.ts';
+import { startTestLeases, type TestLeaseNode, type TestLeases } from '../leases/lease-fixture.ts';
+import { listDeviceOffers } from '../leases/market-offers.ts';
+import { healthToJson, readDevices } from './device-health.ts';
+import { stabilityBps } from './device-rank.ts';
 import { decodeFigure } from './figures.ts';
 import { startHealth } from './health-part.ts';
 import { HealthView } from './health-view.ts';
+import { beginHour, type DrivenHours, finishHour, jumpTo, measureHour, proposeHour, reportHour, waitUntil } from './hour-fixture.ts';
 
 /** So little that three nodes on a busy machine do it in time. */
-const DECLARED = { rate: 1, memoryMbs: 1 };
-const SETTINGS = { declared: DECLARED, beatMs: 400 };
-const WARP_SECONDS = 4;
-const WARP_EVERY_MS = 250;
+const SETTINGS = { declared: { rate: 1, memoryMbs: 1 }, beatMs: 400, lookEveryMs: 500 };
 
 let network: TestLeases;
 let view: HealthView;
-let pace: NodeJS.Timeout;
+let hours: DrivenHours;
 /** A final hour in which all had performance. */
 let good = 0;
 const nodes: TestLeaseNode[] = [];
+const gone = new Set<bigint>();
 
 before(async () => {
   network = await startTestLeases();
-  for (const index of [1, 2, 3]) nodes.push(await network.startNode(index));
+  nodes.push(...(await Promise.all([1, 2, 3].map((index) => network.startNode(index)))));
+  view = await HealthView.open(network.client);
+  const folderOf = (operatorId: bigint) => {
+    const node = nodes.find((one) => one.operatorId === operatorId && !gone.has(operatorId));
+    return node === undefined ? undefined : join(node.context.folder);
+  };
+  hours = { chain: network.chain, client: network.client, view, folderOf };
   for (const node of nodes) {
     await offerDevice(node);
     await node.start((context) => startHealth(context, SETTINGS));
   }
-  view = await HealthView.open(network.client);
-  pace = setInterval(() => network.chain.warp(WARP_SECONDS).catch(() => {}), WARP_EVERY_MS);
+  await waitUntil('all have seats', async () => {
+    await view.refresh();
+    return view.occupantsAt(view.hourAt(await network.client.now()) + 1).length === 3;
+  });
 });
 
-after(async () => {
-  clearInterval(pace);
-  await network.stop();
-});
+after(() => network.stop());
 
 async function offerDevice({ context }: TestLeaseNode): Promise<void> {
   const now = await network.client.now();
@@ -52,31 +59,21 @@ async function offerDevice({ context }: TestLeaseNode): Promise<void> {
   await context.sender.send({ contract: 'computeMarket', functionName: 'setOffer', args: [0n, offer] });
 }
 
-/** Waits until an hour is final and gives it. */
-async function finalAfter(hour: number) {
-  await until(`an hour after ${hour} is final`, async () => {
-    await view.refresh();
-    return (view.finalHours().at(-1)?.hour ?? 0) > hour;
-  });
-  return view.finalHours().find((one) => one.hour > hour) as ReturnType<HealthView['finalHours']>[number];
-}
-
 test('three nodes measure one another, and an hour becomes final with what each has earned', async () => {
-  await until('all have seats', async () => {
-    await view.refresh();
-    return view.occupantsAt(view.hourAt(await network.client.now()) + 1).length === 3;
-  });
   // A machine that has much else to do may miss a deadline of two seconds; one that has not is done with the first hour.
-  await until('an hour is final in which every device has performance', async () => {
-    const hour = await finalAfter(good);
-    good = hour.hour;
+  await waitUntil('an hour is measured in which every device has performance', async () => {
+    good = await beginHour(hours);
+    if (!(await measureHour(hours, good))) return false;
+    await reportHour(hours, good);
     const seed = (await view.seedOf(good)) ?? '0x';
-    const devices = view.occupantsAt(good);
-    for (const { seat } of devices) assert.deepEqual(decodeFigure(hour.figures, seat), view.compute(good, seat, seed));
-    return devices.length === 3 && devices.every(({ seat }) => decodeFigure(hour.figures, seat).performance > 0n);
+    return view.occupantsAt(good).every(({ seat }) => view.compute(good, seat, seed).performance > 0n);
   });
+  await proposeHour(hours, good);
+  const final = await finishHour(hours, good);
   const seed = (await view.seedOf(good)) ?? '0x';
+  assert.equal(view.occupantsAt(good).length, 3);
   for (const device of view.occupantsAt(good)) {
+    assert.deepEqual(decodeFigure(final.figures, device.seat), view.compute(good, device.seat, seed));
     const passed = view.pairsOf(good, device, seed).flatMap(({ said }) => (said?.verdict === 'passed' ? [said] : []));
     assert.ok(passed.length > 0);
     assert.ok(passed.every(({ latencyUs, upBps }) => latencyUs > 0 && upBps > 0 && upBps <= 10_000));
@@ -84,50 +81,64 @@ test('three nodes measure one another, and an hour becomes final with what each 
 });
 
 test('what two nodes answer and what the chain says to anybody is the same', async () => {
-  clearInterval(pace);
-  const shown = await Promise.all(
-    nodes.slice(0, 2).map(async ({ endpoint }) => {
-      const address = endpoint.replace('https:', 'http:');
-      return (await fetch(`${address}/v1/compute/health?hours=3`)).json() as Promise<{ hour: number; devices: unknown[] }>;
-    }),
+  const ask = async ({ endpoint }: TestLeaseNode) =>
+    (await fetch(`${endpoint.replace('https:', 'http:')}/v1/compute/health?hours=3`)).text();
+  await waitUntil('nothing happens between the looks', async () => {
+    const own = healthToJson(await readDevices(view, 3));
+    const [one, other] = [await ask(nodes[0] as TestLeaseNode), await ask(nodes[1] as TestLeaseNode)];
+    if (own !== healthToJson(await readDevices(view, 3))) return false;
+    return own === one && own === other;
+  });
+});
+
+test('who chooses a device sees the rank that everybody sees, from figures that were posted', async () => {
+  const { devices } = await readDevices(view, 3);
+  assert.deepEqual(
+    devices.map(({ rank }) => rank > 0),
+    [true, true, true],
   );
-  const own = JSON.parse(JSON.stringify(await readDevices(view, 3), (_, value) => (typeof value === 'bigint' ? String(value) : value)));
-  assert.deepEqual(shown[0], own);
-  assert.deepEqual(shown[1], own);
-  assert.equal(own.devices.length, 3);
-  pace = setInterval(() => network.chain.warp(WARP_SECONDS).catch(() => {}), WARP_EVERY_MS);
+  const offers = await listDeviceOffers(network.client);
+  for (const { deviceId, rank, score, performance, stabilityBps: stability } of devices) {
+    const offered = offers.find((one) => one.deviceId === deviceId)?.health;
+    assert.deepEqual([offered?.rank, offered?.score, offered?.performance], [rank, score, performance]);
+    assert.ok(offered !== undefined && offered.weight >= 1 && offered.weight <= 1000);
+    assert.equal(await network.client.read('computeRewards', 'stabilityBps', [1n]), stability, 'one posted hour in a row, by the contract');
+  }
+  const rule = await network.client.read('computeRewards', 'config');
+  for (const streak of [0, 2, 11, 12, 13, 40]) {
+    assert.equal(await network.client.read('computeRewards', 'stabilityBps', [BigInt(streak)]), stabilityBps(rule, streak));
+  }
 });
 
-test('a node that is gone is found unreachable by its partners, and its device has no performance', async () => {
-  const gone = nodes[2] as TestLeaseNode;
-  await gone.stopParts();
-  const hour = await finalAfter(view.hourAt(await network.client.now()));
-  const device = view.occupantsAt(hour.hour).find(({ operatorId }) => operatorId === gone.operatorId);
-  const seed = (await view.seedOf(hour.hour)) ?? '0x';
-  const pairs = view.pairsOf(hour.hour, device as NonNullable<typeof device>, seed);
-  for (const { said } of pairs) if (said !== undefined) assert.equal(said.verdict, 'unreachable');
-  assert.equal(view.compute(hour.hour, device?.seat ?? 0, seed).performance, 0n);
-});
+test('a node that is gone is found unreachable by its partners, and a proposal that says something else costs its proposer the bond', async () => {
+  const { operatorId, context, stopParts } = nodes[2] as TestLeaseNode;
+  await stopParts();
+  gone.add(operatorId);
+  const hour = await beginHour(hours);
+  const lost = view.occupantsAt(hour).find((one) => one.operatorId === operatorId) as ReturnType<HealthView['occupantsAt']>[number];
+  assert.ok(await measureHour(hours, hour));
+  await reportHour(hours, hour);
+  const seed = (await view.seedOf(hour)) ?? '0x';
+  const said = view.pairsOf(hour, lost, seed).flatMap((pair) => pair.said?.verdict ?? []);
+  assert.ok(said.length > 0 && said.every((verdict) => verdict === 'unreachable'), `${said}`);
+  assert.deepEqual(view.compute(hour, lost.seat, seed), { performance: 0n, reason: 'unreachable' });
 
-test('a proposal that says what nobody reported costs its proposer the bond', async () => {
-  const { context, operatorId } = nodes[2] as TestLeaseNode;
-  const rule = view.rule;
-  const before = await network.client.read('stakeVault', 'ownStake', [operatorId]);
-  clearInterval(pace);
-  // The liar comes first: the others' agents look a little later.
-  await until('a lie is proposed', async () => {
-    const hour = view.hourAt(await network.client.now());
-    const due = view.startOf(hour + 1) + BigInt(rule.reportSeconds);
-    await network.chain.warp(Number(due - (await network.client.now())) + 1);
-    const figures = stringToHex('', { size: 8 * view.seatsAt(hour) });
-    return context.sender.send({ contract: 'computeHealth', functionName: 'propose', args: [hour, operatorId, figures] }).then(
+  const [before] = await network.client.read('stakeVault', 'ownStake', [operatorId]);
+  // The others' agents may be quicker: then the lie is about the next hour.
+  let about = hour;
+  await waitUntil('a lie is proposed', async () => {
+    await jumpTo(hours, view.startOf(about + 1) + BigInt(view.rule.reportSeconds));
+    const figures = stringToHex('', { size: 8 * view.seatsAt(about) });
+    const lied = await context.sender.send({ contract: 'computeHealth', functionName: 'propose', args: [about, operatorId, figures] }).then(
       () => true,
       () => false,
     );
+    about += 1;
+    return lied;
   });
-  await until('it is disputed', async () => {
+  await waitUntil('it is disputed', async () => {
     const [own] = await network.client.read('stakeVault', 'ownStake', [operatorId]);
-    return own === before[0] - BigInt(rule.bond);
+    return own === before - BigInt(view.rule.bond);
   });
 });
 
@@ -135,7 +146,7 @@ test('what was final is claimed once the hour of its emission is over', async ()
   const due = view.startOf(1) + 3600n * ((view.startOf(good) - view.startOf(1)) / 3600n + 1n);
   await network.chain.warp(Math.max(1, Number(due - (await network.client.now())) + 1));
   const operatorId = (nodes[0] as TestLeaseNode).operatorId;
-  await until('an hour is claimed', async () => {
+  await waitUntil('an hour is claimed', async () => {
     const claimed = await network.client.events({ name: 'computeRewards', event: 'HourClaimed', args: { operatorId } });
     return claimed.some(({ args }) => args.hour === good && args.amount > 0n);
   });

@@ -24,6 +24,8 @@ export interface HealthSettings {
   declared?: Declared;
   /** Between two heartbeats, milliseconds; default: sixty an hour, at most one a second. */
   beatMs?: number;
+  /** Between two looks for offers that want a seat, and for rewards to claim, milliseconds; default: 10 and 15 seconds. */
+  lookEveryMs?: number;
 }
 
 const SNAPSHOT_KEPT_MS = 2000;
@@ -42,7 +44,7 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
   protocol.observe(await client.now());
   const engine = startChallengeEngine();
   const observations = new Observations(join(context.folder, 'observations'));
-  const challenges = new OwnChallenges(engine, view.rule, log);
+  const challenges = new OwnChallenges({ engine, rule: view.rule, log, look: () => look() });
   const wallMs = () => Date.now();
   const line = { busy: false };
   const shared = { ...context, ...settings, view, protocol, challenges, observations, line, wallMs };
@@ -54,19 +56,25 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
   const over = new AbortController();
   const startedAt = performance.now();
 
-  let refreshedAt = 0;
-  const onBlock = async ({ timestamp }: { timestamp: bigint }) => {
+  const onBlock = async (timestamp: bigint) => {
     protocol.observe(timestamp);
     await prober.onBlock(timestamp);
+  };
+  const look = once(async () => onBlock(await client.now()));
+  let refreshedAt = Number.NEGATIVE_INFINITY;
+  // Beside the blocks: a challenge that begins meanwhile must not wait for it.
+  const refresh = once(async () => {
     if (performance.now() - refreshedAt < REFRESH_MS) return;
     refreshedAt = performance.now();
     await view.refresh();
-  };
+  });
   // Agents wait for transactions; blocks go on being seen meanwhile, since the challenge does not wait.
   const agents = async () => {
     while (!over.signal.aborted) {
       try {
         const now = await client.now();
+        // What is proposed or disputed at a time must know all that was said until then.
+        await view.refresh();
         await seats.run(now, over.signal);
         await hours.run(now);
         await claims.run();
@@ -76,10 +84,12 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
       await pause(client.pollIntervalMs() * 5, over.signal);
     }
   };
-  const watching = client.watchBlocks(
-    (block) => onBlock(block).catch((error) => log.warn('health-block-failed', { message: String(error) })),
-    over.signal,
-  );
+  const failed = (error: unknown) => log.warn('health-block-failed', { message: String(error) });
+  const watching = client.watchBlocks(async ({ timestamp }) => {
+    await onBlock(timestamp).catch(failed);
+    void refresh().catch(failed);
+  }, over.signal);
+  engine.warm().catch((error) => log.warn('challenge-engine-cold', { message: String(error) }));
   prober.start();
   const working = agents();
   const show = createSnapshotKeeper(view);
@@ -119,6 +129,17 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
       await Promise.allSettled([watching, working]);
       observations.close();
     },
+  };
+}
+
+/** One run at a time: who asks while one runs gets that one. */
+function once(run: () => Promise<void>): () => Promise<void> {
+  let running: Promise<void> | undefined;
+  return () => {
+    running ??= run().finally(() => {
+      running = undefined;
+    });
+    return running;
   };
 }
 

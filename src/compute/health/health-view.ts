@@ -1,5 +1,5 @@
 import { type Hex, hexToBytes } from 'viem';
-import type { ChainClient } from '../../chain/index.ts';
+import { type ChainClient, firstBlockAtOrAfter } from '../../chain/index.ts';
 import { NOBODY, partnerOf } from './draw.ts';
 import { type Figure, figureOf, type PairStatement, REASONS, type Reason } from './figures.ts';
 import { PAGE_SEATS, statementIn } from './report-data.ts';
@@ -33,6 +33,14 @@ export interface HourFigures {
   ordinal: bigint | undefined;
 }
 
+/** How far back a view looks. */
+export interface HealthReach {
+  /** Hours whose reports and figures are read and kept; left out: 200. */
+  hours?: number;
+  /** Whether reports are read: by far the most of what is logged, and needed for nothing but to compute figures again. Left out: yes. */
+  reports?: boolean;
+}
+
 const HOURS_KEPT = 200;
 const ENDLESS = Number.POSITIVE_INFINITY;
 
@@ -44,12 +52,14 @@ export async function readHealthRule(client: ChainClient) {
 
 /**
  * What the chain has logged of health: seats, reports, proposals, final hours. `refresh` reads what is new; everything else answers from memory and
- * by the rules of the contract. Kept are the last 200 hours.
+ * by the rules of the contract. Seats are kept from the first one on, hours as far as the view reaches.
  */
 export class HealthView {
   readonly client: ChainClient;
   readonly rule: HealthRule;
+  readonly #reach: Required<HealthReach>;
   readonly #occupants = new Map<number, Occupant[]>();
+  readonly #byDevice = new Map<bigint, Occupant[]>();
   /** Hour from which on each seat is drawn over, by number of the seat. */
   readonly #seatFrom: number[] = [];
   readonly #reports = new Map<number, Map<string, Uint8Array>>();
@@ -58,14 +68,15 @@ export class HealthView {
   #read: bigint | undefined;
   #refreshing: Promise<void> = Promise.resolve();
 
-  private constructor(client: ChainClient, rule: HealthRule) {
+  private constructor(client: ChainClient, rule: HealthRule, { hours = HOURS_KEPT, reports = true }: HealthReach) {
     this.client = client;
     this.rule = rule;
+    this.#reach = { hours, reports };
   }
 
   /** @throws unknown-module, chain-unreachable */
-  static async open(client: ChainClient): Promise<HealthView> {
-    const view = new HealthView(client, await readHealthRule(client));
+  static async open(client: ChainClient, reach: HealthReach = {}): Promise<HealthView> {
+    const view = new HealthView(client, await readHealthRule(client), reach);
     await view.refresh();
     return view;
   }
@@ -81,13 +92,14 @@ export class HealthView {
     const fromBlock = this.#read === undefined ? undefined : this.#read + 1n;
     if (fromBlock !== undefined && fromBlock > head) return;
     const range = { name: 'computeHealth', fromBlock, toBlock: head } as const;
+    const ofHours = { ...range, fromBlock: fromBlock ?? (await this.#firstBlockOfHours()) };
     const [taken, left, reported, proposed, refuted, final] = await Promise.all([
       this.client.events({ ...range, event: 'SeatTaken' }),
       this.client.events({ ...range, event: 'SeatLeft' }),
-      this.client.events({ ...range, event: 'Reported' }),
-      this.client.events({ ...range, event: 'FiguresProposed' }),
-      this.client.events({ ...range, event: 'FiguresRefuted' }),
-      this.client.events({ ...range, event: 'HourFinal' }),
+      this.#reach.reports ? this.client.events({ ...ofHours, event: 'Reported' }) : [],
+      this.client.events({ ...ofHours, event: 'FiguresProposed' }),
+      this.client.events({ ...ofHours, event: 'FiguresRefuted' }),
+      this.client.events({ ...ofHours, event: 'HourFinal' }),
     ]);
     const order = (one: { blockNumber: bigint; logIndex: number }) => Number(one.blockNumber) * 1e5 + one.logIndex;
     for (const event of [...taken, ...left].sort((one, other) => order(one) - order(other))) {
@@ -106,6 +118,12 @@ export class HealthView {
     }
     this.#read = head;
     this.#forget();
+  }
+
+  /** All that is said of an hour is said after its end, so earlier blocks need not be looked at; undefined: from the contract's first block on. */
+  async #firstBlockOfHours(): Promise<bigint | undefined> {
+    const oldest = this.hourAt(await this.client.now()) - this.#reach.hours;
+    return oldest <= 1 ? undefined : firstBlockAtOrAfter(this.client, this.startOf(oldest));
   }
 
   hourAt(time: bigint): number {
@@ -133,8 +151,13 @@ export class HealthView {
   }
 
   /** All that a device has ever sat on, the last one last. */
-  seatsOfDevice(deviceId: bigint): Occupant[] {
-    return [...this.#occupants.values()].flat().filter((one) => one.deviceId === deviceId);
+  seatsOfDevice(deviceId: bigint): readonly Occupant[] {
+    return this.#byDevice.get(deviceId) ?? [];
+  }
+
+  /** The seat of a device in an hour. */
+  seatOfDevice(deviceId: bigint, hour: number): Occupant | undefined {
+    return this.seatsOfDevice(deviceId).findLast(({ from, until }) => from <= hour && hour < (until ?? ENDLESS));
   }
 
   /** The hour's randomness; undefined before the hour. @throws chain-unreachable */
@@ -223,15 +246,22 @@ export class HealthView {
     const { seat, deviceId, operatorId, fromHour, rate, memoryMbs, deviceClass } = args;
     this.#seatFrom[seat] ??= fromHour;
     const all = this.#occupants.get(seat) ?? [];
-    all.push({ seat, deviceId, operatorId, from: fromHour, until: undefined, rate, memoryMbs, deviceClass });
+    const occupant = { seat, deviceId, operatorId, from: fromHour, until: undefined, rate, memoryMbs, deviceClass };
+    all.push(occupant);
     this.#occupants.set(seat, all);
+    this.#byDevice.set(deviceId, [...this.seatsOfDevice(deviceId), occupant]);
   }
 
   #leave({ seat, untilHour, reason }: { seat: number; untilHour: number; reason: number }): void {
     const last = this.#occupants.get(seat)?.at(-1);
     if (last === undefined) return;
-    if (last.from === untilHour) this.#occupants.get(seat)?.pop();
-    else Object.assign(last, { until: untilHour, reason: REASONS[reason] });
+    if (last.from !== untilHour) {
+      Object.assign(last, { until: untilHour, reason: REASONS[reason] });
+      return;
+    }
+    this.#occupants.get(seat)?.pop();
+    const others = this.seatsOfDevice(last.deviceId).filter((one) => one !== last);
+    this.#byDevice.set(last.deviceId, others);
   }
 
   #keepReport({ operatorId, hour, page, data }: { operatorId: bigint; hour: number; page: number; data: Hex }): void {
@@ -247,7 +277,7 @@ export class HealthView {
 
   #forget(): void {
     for (const kept of [this.#reports, this.#hours, this.#seeds] as Map<number, unknown>[]) {
-      const oldest = Math.max(0, ...kept.keys()) - HOURS_KEPT;
+      const oldest = Math.max(0, ...kept.keys()) - this.#reach.hours;
       for (const hour of kept.keys()) if (hour < oldest) kept.delete(hour);
     }
   }

@@ -11,21 +11,26 @@ interface Work {
 }
 
 /** Verifiers may ask for openings until so many deadlines after the challenge's time. */
-const KEPT_DEADLINES = 6;
-const POLL_MS = 10;
+const KEPT_DEADLINES = 10;
+const POLL_MS = 50;
+
+/** What own challenges stand on. */
+export interface OwnChallengesOptions {
+  engine: ChallengeEngine;
+  rule: HealthRule;
+  log: Logger;
+  /** Looks at the chain for a challenge whose time has come, and begins it. */
+  look(): Promise<void>;
+}
 
 /** The challenges of this node's own devices: begun when their time comes, answered to whoever asks, forgotten soon after. */
 export class OwnChallenges {
-  readonly #engine: ChallengeEngine;
-  readonly #rule: HealthRule;
-  readonly #log: Logger;
+  readonly #options: OwnChallengesOptions;
   readonly #works = new Map<string, Work>();
   #busyMs = 0;
 
-  constructor(engine: ChallengeEngine, rule: HealthRule, log: Logger) {
-    this.#engine = engine;
-    this.#rule = rule;
-    this.#log = log;
+  constructor(options: OwnChallengesOptions) {
+    this.#options = options;
   }
 
   /** Time that this machine has spent on challenges, milliseconds. */
@@ -35,26 +40,35 @@ export class OwnChallenges {
 
   /** Begins the work of one device; once. */
   begin(challenge: ChallengeTime, device: Occupant): void {
+    const { engine, rule, log } = this.#options;
     const key = keyOf(challenge.hour, device.seat);
     if (this.#works.has(key)) return;
     const stop = new AbortController();
     const startedAt = performance.now();
-    const task = taskOf(this.#rule, device, deviceSeed(challenge.seed, device.deviceId));
-    const solution = this.#engine.solve(task, stop.signal);
+    const task = taskOf(rule, device, deviceSeed(challenge.seed, device.deviceId));
+    const solution = engine.solve(task, stop.signal);
     solution
-      .catch((error) => this.#log.warn('challenge-not-solved', { hour: challenge.hour, seat: device.seat, message: String(error) }))
+      .catch((error) => log.warn('challenge-not-solved', { hour: challenge.hour, seat: device.seat, message: String(error) }))
       .finally(() => {
         this.#busyMs += performance.now() - startedAt;
       });
     this.#works.set(key, { solution, stop });
-    const end = setTimeout(() => this.#end(key), KEPT_DEADLINES * this.#rule.deadlineMs);
+    const end = setTimeout(() => this.#end(key), KEPT_DEADLINES * rule.deadlineMs);
     end.unref();
   }
 
-  /** The commitment, as soon as it is there; waits for a challenge that this node has not seen yet. @throws no-challenge */
+  /**
+   * The commitment, as soon as it is there. A partner that asks has seen the challenge's block, so the chain is looked at for it without waiting for
+   * the next usual look, which on a chain elsewhere is seconds away: who asks early must not make who is asked late.
+   * @throws no-challenge
+   */
   async rootOf(hour: number, seat: number): Promise<Uint8Array> {
-    const until = performance.now() + this.#rule.deadlineMs;
-    while (!this.#works.has(keyOf(hour, seat)) && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    const { rule, look } = this.#options;
+    const until = performance.now() + rule.deadlineMs;
+    while (!this.#works.has(keyOf(hour, seat)) && performance.now() < until) {
+      await look();
+      if (!this.#works.has(keyOf(hour, seat))) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
     return (await this.#workOf(hour, seat).solution).root;
   }
 

@@ -34,6 +34,15 @@ interface Target {
   partner: Occupant;
 }
 
+/** What a partner committed to in time, or not. */
+interface Commitment {
+  target: Target;
+  node: PartnerNode;
+  root: Buffer;
+  elapsedMs: number;
+  signatures: readonly [request: string, answer: string];
+}
+
 const BEATS_PER_HOUR = 60;
 const BEAT_MS_MIN = 1000;
 const PING_TIMEOUT_MS = 4000;
@@ -46,6 +55,8 @@ const TRANSFER_SHARE = 0.7;
 /** Longer than a time-out took: this machine slept, and what seemed to fail says nothing of the partner. */
 const SLEPT_MS = 2000;
 const OPENING_TIMEOUT_MS = 15_000;
+/** As above, of a challenge with its opening. */
+const SLEPT_DEADLINES = 2;
 /** A partner that has another transfer, or does not know the pair yet, is asked again; one that refuses all hour long is not spoken of. */
 const NOT_NOW = new Set(['transfer-busy', 'partner-refused']);
 const ANSWER_BYTES_MAX = 1 << 16;
@@ -60,8 +71,8 @@ export class Prober {
   readonly #book: (operatorId: bigint) => Promise<PartnerNode>;
   readonly #challengeClock: ChallengeClock;
   readonly #over = new AbortController();
-  /** When a target's transfer is due, milliseconds from the hour's beginning, and how often it was tried. */
-  readonly #planned = new Map<string, { dueMs: number; attempts: number }>();
+  /** When a target's transfer is due, milliseconds from the hour's beginning, how often it failed, and how often it was begun. */
+  readonly #planned = new Map<string, { dueMs: number; attempts: number; calls: number }>();
   /** Since when each partner's oldest open heartbeat is open. */
   readonly #open = new Map<bigint, number[]>();
   readonly #running = new Set<Promise<unknown>>();
@@ -104,7 +115,7 @@ export class Prober {
       if (device.operatorId === this.#options.operatorId) this.#options.challenges.begin(challenge, device);
     }
     const startedAt = this.#clock.nowMs();
-    for (const target of await this.#targets(challenge.hour)) this.#keep(this.#challenge(target, challenge, startedAt));
+    this.#keep(this.#challenge(await this.#targets(challenge.hour), challenge, startedAt));
   }
 
   async #targets(hour: number): Promise<Target[]> {
@@ -129,21 +140,27 @@ export class Prober {
     this.#planTransfers(hour, targets, Number(now - view.startOf(hour)) * 1000);
   }
 
+  /** Begins the transfer that is due and was begun least often: a partner that says it is busy all hour long must not keep the others waiting. */
   #planTransfers(hour: number, targets: readonly Target[], sinceMs: number): void {
+    const { line, view } = this.#options;
+    const due: { target: Target; plan: { dueMs: number; calls: number } }[] = [];
     for (const target of targets) {
       const key = keyOf(target);
       let plan = this.#planned.get(key);
       if (plan === undefined) {
-        const dueMs = randomInt(Math.floor(this.#options.view.rule.hourSeconds * 1000 * TRANSFER_SHARE));
-        plan = { dueMs: this.#isTransferred(target) ? Number.POSITIVE_INFINITY : dueMs, attempts: 0 };
+        const dueMs = randomInt(Math.floor(view.rule.hourSeconds * 1000 * TRANSFER_SHARE));
+        plan = { dueMs: this.#isTransferred(target) ? Number.POSITIVE_INFINITY : dueMs, attempts: 0, calls: 0 };
         this.#planned.set(key, plan);
       }
-      const { line } = this.#options;
-      if (line.busy || sinceMs < plan.dueMs || this.#isStalled(target.partner.operatorId)) continue;
-      plan.dueMs = Number.POSITIVE_INFINITY;
+      if (sinceMs >= plan.dueMs && !this.#isStalled(target.partner.operatorId)) due.push({ target, plan });
+    }
+    const next = due.sort((one, other) => one.plan.calls - other.plan.calls)[0];
+    if (next !== undefined && !line.busy) {
+      next.plan.dueMs = Number.POSITIVE_INFINITY;
+      next.plan.calls += 1;
       line.busy = true;
       this.#keep(
-        this.#transfer(target).finally(() => {
+        this.#transfer(next.target).finally(() => {
           line.busy = false;
         }),
       );
@@ -237,33 +254,62 @@ export class Prober {
     return Math.floor(bytes / Math.max(1, this.#clock.nowMs() - startedAt));
   }
 
-  /** Asks for the commitment at once, and for leaves drawn after it. */
-  async #challenge(target: Target, { seed }: ChallengeTime, startedAt: number): Promise<void> {
-    const { view, log } = this.#options;
-    const { deadlineMs } = view.rule;
+  /**
+   * Asks all for their commitments at once; only when each has answered, or is late, are leaves drawn and checked: checking keeps this node from
+   * reading answers, and none must seem late for that.
+   */
+  async #challenge(targets: readonly Target[], challenge: ChallengeTime, startedAt: number): Promise<void> {
+    const commitments = await Promise.all(targets.map((target) => this.#askCommitment(target, startedAt)));
+    for (const commitment of commitments) if (commitment !== undefined) await this.#checkCommitment(commitment, challenge, startedAt);
+  }
+
+  async #askCommitment(target: Target, startedAt: number): Promise<Commitment | undefined> {
+    const { deadlineMs } = this.#options.view.rule;
     const { hour, partner } = target;
-    const body = { hour, seat: partner.seat };
-    const elapsed = () => Math.round(this.#clock.nowMs() - startedAt);
     try {
       const node = await this.#book(partner.operatorId);
+      const body = { hour, seat: partner.seat };
       const asked = { path: '/challenge', body, timeoutMs: deadlineMs, signal: this.#over.signal };
-      const commitment = await askPartner(this.#options, node, asked);
-      const elapsedMs = elapsed();
-      const signatures = [commitment.requestSignature, commitment.answerSignature] as const;
-      const root = Buffer.from(String(commitment.value.root), 'base64');
-      const task = taskOf(view.rule, partner, deviceSeed(seed, partner.deviceId));
+      const { value, requestSignature, answerSignature } = await askPartner(this.#options, node, asked);
+      const root = Buffer.from(String(value.root), 'base64');
+      return { target, node, root, elapsedMs: this.#elapsedMs(startedAt), signatures: [requestSignature, answerSignature] };
+    } catch (error) {
+      this.#miss(target, error, startedAt);
+      return undefined;
+    }
+  }
+
+  async #checkCommitment(commitment: Commitment, { seed }: ChallengeTime, startedAt: number): Promise<void> {
+    const { rule } = this.#options.view;
+    const { target, node, root, elapsedMs, signatures } = commitment;
+    const { hour, partner } = target;
+    try {
+      const task = taskOf(rule, partner, deviceSeed(seed, partner.deviceId));
       const leaves = drawLeaves(task);
-      const opening = { path: '/opening', body: { ...body, leaves }, timeoutMs: OPENING_TIMEOUT_MS, signal: this.#over.signal };
+      const body = { hour, seat: partner.seat, leaves };
+      const opening = { path: '/opening', body, timeoutMs: OPENING_TIMEOUT_MS, signal: this.#over.signal };
       const opened = await askPartner(this.#options, node, opening).then(({ value }) => readLeaves(value.leaves));
       const isRight = root.length === 32 && checkLeaves(task, root, leaves, opened);
-      const verdict = elapsedMs > deadlineMs ? 'missed' : isRight ? 'passed' : 'wrong';
+      const verdict = elapsedMs > rule.deadlineMs ? 'missed' : isRight ? 'passed' : 'wrong';
       this.#record([target], { challenge: { verdict, elapsedMs }, signatures });
     } catch (error) {
-      const elapsedMs = elapsed();
-      if (this.#over.signal.aborted || elapsedMs > 2 * (deadlineMs + OPENING_TIMEOUT_MS)) return;
-      log.debug('challenge-missed', { operatorId: partner.operatorId, seat: partner.seat, message: String(error) });
-      this.#record([target], { challenge: { verdict: 'missed', elapsedMs } });
+      this.#miss(target, error, startedAt);
     }
+  }
+
+  #miss(target: Target, error: unknown, startedAt: number): void {
+    const elapsedMs = this.#elapsedMs(startedAt);
+    if (this.#over.signal.aborted || elapsedMs > SLEPT_DEADLINES * (this.#options.view.rule.deadlineMs + OPENING_TIMEOUT_MS)) return;
+    this.#options.log.debug('challenge-missed', {
+      operatorId: target.partner.operatorId,
+      seat: target.partner.seat,
+      message: String(error),
+    });
+    this.#record([target], { challenge: { verdict: 'missed', elapsedMs } });
+  }
+
+  #elapsedMs(startedAt: number): number {
+    return Math.round(this.#clock.nowMs() - startedAt);
   }
 
   #record(targets: readonly Target[], measured: Pick<Observation, 'ping' | 'transfer' | 'challenge' | 'signatures'>): void {

@@ -16,6 +16,8 @@ export interface SeatKeeperOptions {
   log: Logger;
   /** What the operator declares by hand of all its devices together, instead of a share of what is measured. */
   declared?: Declared;
+  /** Between two looks, milliseconds; left out: ten seconds. */
+  lookEveryMs?: number;
 }
 
 /** Of what was measured: other work runs when the challenge comes. */
@@ -47,9 +49,9 @@ export class SeatKeeper {
     this.#paused = paused;
   }
 
-  /** One look, at most six a minute. @throws chain-unreachable, challenge-engine-failed, insufficient-unlocked */
+  /** One look, not more often than was set. @throws chain-unreachable, challenge-engine-failed, insufficient-unlocked */
   async run(now: bigint, signal: AbortSignal): Promise<void> {
-    if (performance.now() - this.#lookedAt < LOOK_EVERY_MS) return;
+    if (performance.now() - this.#lookedAt < (this.#options.lookEveryMs ?? LOOK_EVERY_MS)) return;
     this.#lookedAt = performance.now();
     await this.#readOffers();
     const wanting: bigint[] = [];
@@ -107,25 +109,30 @@ export class SeatKeeper {
     }
   }
 
-  /** Takes the seat again with less, for devices that missed the last final hours' challenges. */
+  /** Takes the seat again with less, for devices that missed the challenges of the last hours that are reported: nobody waits for them to be final. */
   async #lower(now: bigint): Promise<void> {
     const { sender, view, log } = this.#options;
-    const hour = view.hourAt(now);
-    const last = view.finalHours().slice(-MISSED_MAX);
-    if (last.length < MISSED_MAX || this.#paused) return;
+    const last = view.hourAt(now - BigInt(view.rule.reportSeconds)) - 1;
+    const first = last - MISSED_MAX + 1;
+    if (first < 1 || this.#paused) return;
     for (const deviceId of this.#devices) {
       const seat = view.seatsOfDevice(deviceId).at(-1);
-      if (seat === undefined || seat.until !== undefined || seat.from > (last[0]?.hour ?? hour)) continue;
-      const seed = await Promise.all(last.map((one) => view.seedOf(one.hour)));
-      const reasons = last.map((one, index) =>
-        seed[index] === undefined ? 'none' : view.compute(one.hour, seat.seat, seed[index]).reason,
-      );
-      if (!reasons.every((reason) => reason === 'challenge-missed')) continue;
+      if (seat === undefined || seat.until !== undefined || seat.from > first) continue;
+      if (!(await this.#missed(seat.seat, first, last))) continue;
       const [rate, memoryMbs] = [Math.max(1, Math.floor(seat.rate * LESS)), Math.max(1, Math.floor(seat.memoryMbs * LESS))];
       await this.#leave(deviceId);
       await sender.send({ contract: 'computeHealth', functionName: 'enrol', args: [deviceId, rate, memoryMbs] });
       log.warn('device-declared-with-less', { deviceId, rate, memoryMbs });
     }
+  }
+
+  async #missed(seat: number, first: number, last: number): Promise<boolean> {
+    const { view } = this.#options;
+    for (let hour = first; hour <= last; hour += 1) {
+      const seed = await view.seedOf(hour);
+      if (seed === undefined || view.compute(hour, seat, seed).reason !== 'challenge-missed') return false;
+    }
+    return true;
   }
 
   async #leave(deviceId: bigint): Promise<void> {

@@ -2,6 +2,7 @@ import { hexToString } from 'viem';
 import type { ChainClient } from '../../chain/index.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
+import { type DeviceRank, readBestRanks, weighHealth } from '../health/device-rank.ts';
 import { chooseDevices } from '../schedule/choose.ts';
 import { createDeviceIndex } from '../schedule/device-index.ts';
 import type { DeviceView, DeviceWish } from '../schedule/device-view.ts';
@@ -17,6 +18,8 @@ export interface JobCandidate {
   region: string;
   offer: JobOffer;
   isBusy: boolean;
+  /** The best of its devices by the posted figures of health; undefined where none has a seat. */
+  health: DeviceRank | undefined;
 }
 
 /** What a renter wants of a provider. */
@@ -33,7 +36,6 @@ export interface ProviderWish {
 
 const ASKED_AT_ONCE = 16;
 const CLASS = 'job';
-const RANK_MIDDLE = 500;
 
 /** One operator as it is reached. */
 export async function jobPeerOf(client: ChainClient, operatorId: bigint): Promise<JobPeer & { region: string }> {
@@ -46,7 +48,7 @@ export async function surveyProviders(
   client: ChainClient,
   { log, signal }: { log: Logger; signal?: AbortSignal },
 ): Promise<JobCandidate[]> {
-  const count = await client.read('operators', 'operatorCount');
+  const [count, health] = await Promise.all([client.read('operators', 'operatorCount'), readBestRanks(client)]);
   const found: JobCandidate[] = [];
   const ids = Array.from({ length: Number(count) }, (_, index) => BigInt(index + 1));
   const ask = async (operatorId: bigint) => {
@@ -54,7 +56,7 @@ export async function surveyProviders(
       const { region, ...peer } = await jobPeerOf(client, operatorId);
       if (peer.endpoint === '') return;
       const { offer, isBusy } = await fetchOffer(client, peer, { signal });
-      found.push({ peer, region, offer, isBusy });
+      found.push({ peer, region, offer, isBusy, health: health.get(operatorId) });
     } catch (error) {
       signal?.throwIfAborted();
       const { code, message } = toMillraceError(error);
@@ -102,7 +104,7 @@ export function chooseProvider(candidates: readonly JobCandidate[], wish: Provid
 }
 
 /** A provider of jobs as the scheduler sees devices: one a provider; its price is that of this job. */
-function viewOf({ offer, region, isBusy }: JobCandidate, { spec, now, token }: ProviderWish, price: bigint): DeviceView {
+function viewOf({ offer, region, isBusy, health }: JobCandidate, { spec, now, token }: ProviderWish, price: bigint): DeviceView {
   const hindrance = isBusy ? 'it takes no new jobs now' : whyNot(spec, offer);
   return {
     deviceId: offer.operatorId,
@@ -118,9 +120,8 @@ function viewOf({ offer, region, isBusy }: JobCandidate, { spec, now, token }: P
     until: offer.expiry,
     busy: [],
     takes: offer.classes,
+    ...weighHealth(health),
     ...(hindrance === undefined ? {} : { ineligible: hindrance }),
-    rank: RANK_MIDDLE,
-    stability: RANK_MIDDLE,
     recentGrants: 0,
     noticeSeconds: Number.POSITIVE_INFINITY,
   };

@@ -3,6 +3,7 @@ import type { ChainClient } from '../../chain/index.ts';
 import { type PeerAddress, peerFetch } from '../../connect/index.ts';
 import type { Logger } from '../../log.ts';
 import { readAtMost } from '../../read-at-most.ts';
+import { type DeviceRank, readRanksOf, weighHealth } from '../health/device-rank.ts';
 import type { BusyTime, DeviceView } from '../schedule/device-view.ts';
 import { classBytes, type DeviceDocument, hashDocument } from './device-offers.ts';
 import { readPeer } from './lease-chain.ts';
@@ -24,6 +25,8 @@ export interface DeviceOffer {
   /** What the machine says of it, with the hash that is on chain; undefined when it does not answer. */
   document: DeviceDocument | undefined;
   busy: readonly BusyTime[];
+  /** Its place by the posted figures of health; undefined for a device without a seat. */
+  health: DeviceRank | undefined;
   endpoint: string;
   region: string;
 }
@@ -42,13 +45,17 @@ const AT_ONCE = 16;
  */
 export async function listDeviceOffers(client: ChainClient, options: { deviceClass?: string; log?: Logger } = {}): Promise<DeviceOffer[]> {
   const args = options.deviceClass === undefined ? {} : { deviceClass: classBytes(options.deviceClass) };
-  const [events, now] = await Promise.all([client.events({ name: 'computeMarket', event: 'OfferSet', args }), client.now()]);
+  const [events, now, ranks] = await Promise.all([
+    client.events({ name: 'computeMarket', event: 'OfferSet', args }),
+    client.now(),
+    readRanksOf(client),
+  ]);
   const numbers = [...new Set(events.map(({ args: { deviceId } }) => deviceId))];
   const documents = new Map<bigint, Promise<DeviceDocument[]>>();
   const found: DeviceOffer[] = [];
   for (let at = 0; at < numbers.length; at += AT_ONCE) {
     const some = numbers.slice(at, at + AT_ONCE).map((deviceId) => describe(client, deviceId, now, documents));
-    found.push(...(await Promise.all(some)).filter((offer) => offer !== undefined));
+    for (const offer of await Promise.all(some)) if (offer !== undefined) found.push({ ...offer, health: ranks.get(offer.deviceId) });
   }
   return found.filter(({ deviceClass }) => options.deviceClass === undefined || deviceClass === options.deviceClass);
 }
@@ -58,7 +65,7 @@ async function describe(
   deviceId: bigint,
   now: bigint,
   documents: Map<bigint, Promise<DeviceDocument[]>>,
-): Promise<DeviceOffer | undefined> {
+): Promise<Omit<DeviceOffer, 'health'> | undefined> {
   const offer = await client.read('computeMarket', 'offerOf', [deviceId]);
   if (offer.until <= now) return undefined;
   const operator = await client.read('operators', 'operator', [offer.operatorId]);
@@ -130,7 +137,7 @@ function textOf(bytes: `0x${string}`): string {
 
 /** An offer as the scheduler weighs it, for a firm lease or an interruptible one. A machine that did not describe itself is not chosen. */
 export function viewOf(offer: DeviceOffer, terms: { isInterruptible: boolean; noticeSeconds: number }): DeviceView {
-  const { document, interruptibleBps, prices } = offer;
+  const { document, health, interruptibleBps, prices } = offer;
   const share = BigInt(terms.isInterruptible ? interruptibleBps : 10_000);
   const priceOf = (price: bigint) => (price * share + 9_999n) / 10_000n;
   return {
@@ -147,9 +154,8 @@ export function viewOf(offer: DeviceOffer, terms: { isInterruptible: boolean; no
     until: Number(offer.until),
     busy: offer.busy,
     takes: ['none'],
+    ...weighHealth(health),
     ...(document === undefined ? { ineligible: 'its machine does not answer' } : {}),
-    rank: 500,
-    stability: 500,
     recentGrants: offer.busy.length,
     noticeSeconds: terms.isInterruptible ? terms.noticeSeconds : Number.POSITIVE_INFINITY,
   };

@@ -23,7 +23,7 @@ const DEVICE: DeviceView = {
   busy: [],
   takes: ['wasm-strict', 'exact-output', 'none'],
   rank: 500,
-  stability: 900,
+  uptime: 900,
   recentGrants: 0,
   noticeSeconds: Number.POSITIVE_INFINITY,
 };
@@ -99,7 +99,7 @@ test('a device that would do is chosen with its hint, its score and the parts of
     ...WISH,
     ...needing({ gpus: 2, gpuModels: [{ vendor: 'nvidia' }] }),
   });
-  const parts = { price: 500, rank: 500, stability: 900, locality: 0, fairness: 1000 };
+  const parts = { price: 500, rank: 500, uptime: 900, locality: 0, fairness: 1000 };
   assert.deepEqual(chosen, { deviceId: 1n, hint: 9n, operatorId: 1n, score: 400 * 500 + 250 * 500 + 200 * 900 + 50 * 1000, parts });
 });
 
@@ -137,7 +137,7 @@ const anyDevice = fc
     prices: fc.record({ stable: fc.bigInt(0n, 3000n), native: fc.bigInt(0n, 30n) }),
     busy: fc.constantFrom([], [{ slotId: 1n, from: 150, until: 160 }], [{ slotId: 2n, from: 10, until: 90 }]),
     rank: fc.nat(1000),
-    stability: fc.nat(1000),
+    uptime: fc.nat(1000),
     recentGrants: fc.nat(5),
   })
   .map((changes) => ({ ...DEVICE, ...changes }));

@@ -1,7 +1,7 @@
 import type { DeviceView } from './device-view.ts';
 
 /** Shares of the score, in thousandths of it; together 1000. */
-export const WEIGHTS = { price: 400, rank: 250, stability: 200, locality: 100, fairness: 50 } as const;
+export const WEIGHTS = { price: 400, rank: 250, uptime: 200, locality: 100, fairness: 50 } as const;
 /** Each part of a score goes from 0 to this, so a score goes from 0 to 1,000,000. */
 export const PART_MAX = 1000;
 
@@ -10,7 +10,7 @@ export interface ScoreParts {
   /** m / (m + price), m being the median of the class in this token: half of it at the median, whatever the renter could pay. */
   price: number;
   rank: number;
-  stability: number;
+  uptime: number;
   /** Share of the input's bytes that the operator stores. */
   locality: number;
   /** 1 / (1 + recent reservations a device), so that the best do not get everything. */
@@ -71,7 +71,7 @@ function standingParts(device: DeviceView, token: 'stable' | 'native', median: b
   return {
     price: price === 0n || median === 0n ? 0 : Number((whole * median) / (median + price)),
     rank: part(device.rank),
-    stability: part(device.stability),
+    uptime: part(device.uptime),
     locality: 0,
     fairness: Math.floor(PART_MAX / (1 + Math.max(0, device.recentGrants))),
   };

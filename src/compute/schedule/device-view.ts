@@ -41,10 +41,10 @@ export interface DeviceView {
   takes: readonly DeterminismClass[];
   /** Reason code of health, stake or record for which it gets no work; left out: eligible. */
   ineligible?: string;
-  /** From performance, stake and record, 0 to 1000. */
+  /** From the performance, stability and record that health has posted, and from stake (`DeviceRank.weight`), 0 to 1000. */
   rank: number;
-  /** Time that it was up, of the time that it was on offer, in thousandths. */
-  stability: number;
+  /** Of the posted hours those in which its partners reached it, in thousandths. */
+  uptime: number;
   /** Reservations that its operator got of late, for each device that it has on offer. */
   recentGrants: number;
   /** Notice before it is taken back, seconds; Infinity: never taken back. */
