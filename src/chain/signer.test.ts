@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { inspect } from 'node:util';
 import fc from 'fast-check';
 import { type Hex, hashTypedData, keccak256, parseTransaction, recoverTransactionAddress, verifyTypedData } from 'viem';
-import { privateKeyToAccount } from 'viem/accounts';
+import { mnemonicToAccount, privateKeyToAccount } from 'viem/accounts';
 import { nativeEngine, nobleEngine, type Secp256k1Engine } from './secp256k1.ts';
 import { createSigner, developmentSigner, isSignedBy, recoverAddress } from './signer.ts';
 import { type TypedDataShape, typedDataDigest } from './typed-data.ts';
@@ -45,6 +45,13 @@ function testEngine(engine: Secp256k1Engine): void {
 testEngine(nobleEngine);
 if (nativeEngine) testEngine(nativeEngine);
 else test('the native engine signs as viem does', { skip: 'no prebuilt secp256k1 addon for this platform' }, () => {});
+
+test('development accounts are those that every Ethereum tool derives from the public mnemonic', () => {
+  const mnemonic = 'test test test test test test test test test test test junk';
+  for (const addressIndex of [0, 1, 7, 39, 2 ** 31 - 1]) {
+    assert.equal(developmentSigner(addressIndex, 'dev').address, mnemonicToAccount(mnemonic, { addressIndex }).address);
+  }
+});
 
 test('a signer signs messages, typed data and transactions that viem verifies', async () => {
   const signer = developmentSigner(0, 'dev');

@@ -1,8 +1,8 @@
-import { pbkdf2Sync } from 'node:crypto';
+import { createHmac, pbkdf2Sync } from 'node:crypto';
 import { keccak_256 } from '@noble/hashes/sha3.js';
 import type { Address, Hex, LocalAccount, TypedDataDefinition } from 'viem';
 import { bytesToHex, hashMessage, hashTypedData, hexToBytes, keccak256, serializeTransaction } from 'viem';
-import { HDKey, toAccount } from 'viem/accounts';
+import { toAccount } from 'viem/accounts';
 import { MillraceError } from '../errors.ts';
 import { type Secp256k1Engine, secp256k1Engine } from './secp256k1.ts';
 
@@ -67,17 +67,50 @@ export function developmentSigner(index: number, profile: string): Signer {
       hint: 'Create a key with "millrace wallet create".',
     });
   }
-  const key = developmentAccounts().deriveChild(index).privateKey;
-  if (!key) throw badPrivateKey();
-  return createSigner(key);
+  return createSigner(childKey(developmentAccounts(), index).key);
 }
 
-let accounts: HDKey | undefined;
+/** A private key with the code that its children are made with (BIP-32). */
+interface ExtendedKey {
+  key: Buffer;
+  chainCode: Buffer;
+}
 
-/** The node of BIP-44 below which the development accounts lie. BIP-39 by the native PBKDF2: 2,048 rounds in JavaScript take 25 ms a key. */
-function developmentAccounts(): HDKey {
-  accounts ??= HDKey.fromMasterSeed(pbkdf2Sync(DEVELOPMENT_MNEMONIC, 'mnemonic', 2048, 64, 'sha512')).derive("m/44'/60'/0'/0");
+const ORDER = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141n;
+const HARDENED = 0x8000_0000;
+
+let accounts: ExtendedKey | undefined;
+
+/**
+ * The key m/44'/60'/0'/0, below which the development accounts lie. By the native PBKDF2 and the engine of signatures: a command of a dev
+ * network derives an account when it starts, and viem's wallets in JavaScript take 70 ms for that.
+ */
+function developmentAccounts(): ExtendedKey {
+  if (accounts === undefined) {
+    const seed = pbkdf2Sync(DEVELOPMENT_MNEMONIC, 'mnemonic', 2048, 64, 'sha512');
+    accounts = [44 + HARDENED, 60 + HARDENED, HARDENED, 0].reduce(childKey, extendedKey('Bitcoin seed', seed));
+  }
   return accounts;
+}
+
+function childKey({ key, chainCode }: ExtendedKey, index: number): ExtendedKey {
+  const data = Buffer.alloc(37);
+  data.set(index >= HARDENED ? key : compressed(secp256k1Engine.publicKey(key)), index >= HARDENED ? 1 : 0);
+  data.writeUInt32BE(index, 33);
+  const child = extendedKey(chainCode, data);
+  // That the sum is no private key has a chance of 2^-127: BIP-32 goes on with the next index, createSigner would refuse it.
+  const sum = (BigInt(`0x${child.key.toString('hex')}`) + BigInt(`0x${key.toString('hex')}`)) % ORDER;
+  return { ...child, key: Buffer.from(sum.toString(16).padStart(64, '0'), 'hex') };
+}
+
+function extendedKey(secret: string | Buffer, data: Buffer): ExtendedKey {
+  const bytes = createHmac('sha512', secret).update(data).digest();
+  return { key: bytes.subarray(0, 32), chainCode: bytes.subarray(32) };
+}
+
+/** A public key of 65 bytes as 33: whether y is odd, and x. */
+function compressed(publicKey: Uint8Array): Buffer {
+  return Buffer.from([2 + ((publicKey[64] as number) & 1), ...publicKey.subarray(1, 33)]);
 }
 
 /**
