@@ -1,6 +1,7 @@
 import { systemClock } from '../../clock.ts';
 import { type MillraceError, toMillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
+import { IntervalProbes } from './interval-probes.ts';
 import { intervalAt, passedIntervals, WORD } from './intervals.ts';
 import type { LeaseView, MarketTimes } from './lease-chain.ts';
 import type { LeaseRecord, LeaseRecords, SignedStatement } from './lease-record.ts';
@@ -9,39 +10,8 @@ import type { Rental } from './rental.ts';
 import type { StatementCourier } from './statement-courier.ts';
 import type { WorkspaceCommand } from './workspace.ts';
 
-/** A lease at its supplier: serves it to the second, measures itself, and brings both sides' words to the chain. */
-export interface HostedLease {
-  readonly record: LeaseRecord;
-  view(): LeaseView;
-  /** What runs; undefined before the lease and after it. */
-  rental(): Rental | undefined;
-  /** Tells it what the chain says now. */
-  update(view: LeaseView): void;
-  /** Does what is due; short, and never two at once. */
-  tick(now: bigint): Promise<void>;
-  /** Takes the renter's signed word. */
-  take(word: number, statement: SignedStatement): void;
-  /** Runs a command in the rental by itself, also after a restart; replaces the one before. */
-  setMain(command: WorkspaceCommand): Promise<void>;
-  /** Notes what runs already in a sandbox that it will take over. */
-  keepMain(command: WorkspaceCommand): void;
-  /** Whether nothing is left to do. */
-  isDone(): boolean;
-  /** Stops what runs; the lease goes on at the next start. */
-  stop(): Promise<void>;
-}
-
-const PROBES_PER_INTERVAL = 3;
-/** So many intervals without a word of the renter, and probers are asked. */
-const SILENT_INTERVALS = 2;
-/** Another one closed it. */
-const CLOSED = 'lease-is-closed';
-/** The chain's latest block is a little behind. */
-const TOO_EARLY = 'lease-not-over';
-const CLOSE_PAUSE_MS = 5_000;
-
-/** Serves one lease. */
-export function hostLease(options: {
+/** What serving one lease stands on. */
+export interface HostedLeaseOptions {
   view: LeaseView;
   times: MarketTimes;
   records: LeaseRecords;
@@ -53,119 +23,155 @@ export function hostLease(options: {
   /** Takes the sandbox at the lease's end for the lease that follows; false when none does, and the sandbox is to end. */
   handOver: (rental: Rental) => boolean;
   log: Logger;
-}): HostedLease {
-  const { times, records, courier, asker, log } = options;
-  const { meterSeconds, speakSeconds } = times;
-  const record = records.open(options.view.leaseId);
-  const tally = new Map<number, { up: number; down: number }>();
-  let view = options.view;
-  let rental: Rental | undefined;
-  let ending: Promise<void> | undefined;
-  let noted = 0;
-  let probedAtMs = Number.NEGATIVE_INFINITY;
-  let isProbing = false;
-  let isDone = false;
-  let closeTriedMs = Number.NEGATIVE_INFINITY;
+}
 
-  const probe = (now: bigint): void => {
-    const interval = intervalAt(view, meterSeconds, now);
-    const dueMs = probedAtMs + (meterSeconds * 1000) / PROBES_PER_INTERVAL;
-    if (interval === undefined || rental === undefined || isProbing || systemClock.nowMs() < dueMs) return;
-    [isProbing, probedAtMs] = [true, systemClock.nowMs()];
-    void rental.probe().then((isUp) => {
-      const count = tally.get(interval) ?? { up: 0, down: 0 };
-      tally.set(interval, isUp ? { ...count, up: count.up + 1 } : { ...count, down: count.down + 1 });
-      isProbing = false;
-    });
-  };
+const PROBES_PER_INTERVAL = 3;
+/** So many intervals without a word of the renter, and probers are asked. */
+const SILENT_INTERVALS = 2;
+/** Another one closed it. */
+const CLOSED = 'lease-is-closed';
+/** The chain's latest block is a little behind. */
+const TOO_EARLY = 'lease-not-over';
+const CLOSE_PAUSE_MS = 5_000;
+
+/** A lease at its supplier: serves it to the second, measures itself, and brings both sides' words to the chain. */
+export class HostedLease {
+  readonly record: LeaseRecord;
+  readonly #options: HostedLeaseOptions;
+  readonly #probes: IntervalProbes;
+  #view: LeaseView;
+  #rental: Rental | undefined;
+  #ending: Promise<void> | undefined;
+  #isDone = false;
+  #closeDueMs = Number.NEGATIVE_INFINITY;
+
+  constructor(options: HostedLeaseOptions) {
+    this.#options = options;
+    this.#view = options.view;
+    this.record = options.records.open(options.view.leaseId);
+    const { meterSeconds } = options.times;
+    this.#probes = new IntervalProbes({ pauseMs: () => (meterSeconds * 1000) / PROBES_PER_INTERVAL });
+  }
+
+  view(): LeaseView {
+    return this.#view;
+  }
+
+  /** What runs; undefined before the lease and after it. */
+  rental(): Rental | undefined {
+    return this.#rental;
+  }
+
+  /** Whether nothing is left to do. */
+  isDone(): boolean {
+    return this.#isDone;
+  }
+
+  /** Tells it what the chain says now. */
+  update(view: LeaseView): void {
+    this.#view = view;
+  }
+
+  /** Does what is due; short, and never two at once. */
+  async tick(now: bigint): Promise<void> {
+    if (this.#isDone || now < this.#view.from) return;
+    this.#beginOrEnd(now);
+    this.#measure(now);
+    try {
+      await this.#speak(now);
+      await this.#askIfSilent(now);
+      await this.#options.asker.fixSeeds(now);
+      await this.#ending;
+      if (now >= this.#view.until) await this.#finish(now);
+    } catch (error) {
+      const { code, message } = toMillraceError(error);
+      this.#options.log.warn('lease-duty-failed', { leaseId: this.#view.leaseId, code, message });
+    }
+  }
+
+  /** Takes the renter's signed word. */
+  take(word: number, statement: SignedStatement): void {
+    this.record.theirs.set(word, statement);
+    this.#options.records.save(this.record);
+  }
+
+  /** Runs a command in the rental by itself, also after a restart; replaces the one before. */
+  async setMain(command: WorkspaceCommand): Promise<void> {
+    this.keepMain(command);
+    await this.#rental?.setMain(command);
+  }
+
+  /** Notes what runs already in a sandbox that it will take over. */
+  keepMain(command: WorkspaceCommand): void {
+    this.record.main = command;
+    this.#options.records.save(this.record);
+  }
+
+  /** Stops what runs; the lease goes on at the next start. */
+  async stop(): Promise<void> {
+    await this.#rental?.close();
+    await this.#ending;
+  }
+
+  #beginOrEnd(now: bigint): void {
+    const { open, handOver, log } = this.#options;
+    const { leaseId, until } = this.#view;
+    if (now < until && this.#rental === undefined && this.#ending === undefined) {
+      this.#rental = open(this.record);
+      if (this.#rental !== undefined) log.info('lease-begun', { leaseId, until });
+    }
+    if (now >= until && this.#rental !== undefined) {
+      const over = this.#rental;
+      this.#rental = undefined;
+      log.info('lease-over', { leaseId });
+      this.#ending = handOver(over) ? Promise.resolve() : over.close();
+    }
+  }
+
   /** Of an interval in which this process was not there to look, it says that it was down. */
-  const noteIntervals = (now: bigint): void => {
-    const passed = passedIntervals(view, meterSeconds, now);
-    const before = noted;
-    for (; noted < passed; noted += 1) {
-      const { up, down } = tally.get(noted) ?? { up: 0, down: 0 };
-      record.own.note(noted, up > down);
-      tally.delete(noted);
+  #measure(now: bigint): void {
+    const { records, times } = this.#options;
+    const rental = this.#rental;
+    const interval = intervalAt(this.#view, times.meterSeconds, now);
+    if (interval !== undefined && rental !== undefined) this.#probes.look(interval, () => rental.probe());
+    const passed = passedIntervals(this.#view, times.meterSeconds, now);
+    const hasNoted = this.#probes.note(this.record.own, passed, (found) => found !== undefined && found.up > found.down);
+    if (hasNoted) records.save(this.record);
+  }
+
+  async #speak(now: bigint): Promise<void> {
+    const { courier } = this.#options;
+    for (const word of this.record.own.words()) {
+      await courier.deliver(this.#view, 'node', [[word, await courier.sign(this.record, 'node', word)]], now);
     }
-    if (noted > before) records.save(record);
-  };
-  const speak = async (now: bigint): Promise<void> => {
-    for (const word of record.own.words()) {
-      await courier.deliver(view, 'node', [[word, await courier.sign(record, 'node', word)]], now);
-    }
-    await courier.deliver(view, 'renter', record.theirs, now);
-  };
-  const askIfSilent = async (now: bigint): Promise<void> => {
-    const passed = passedIntervals(view, meterSeconds, now);
-    const running = intervalAt(view, meterSeconds, now);
+    await courier.deliver(this.#view, 'renter', this.record.theirs, now);
+  }
+
+  async #askIfSilent(now: bigint): Promise<void> {
+    const { asker, times } = this.#options;
+    const passed = passedIntervals(this.#view, times.meterSeconds, now);
+    const running = intervalAt(this.#view, times.meterSeconds, now);
     if (running === undefined || passed < SILENT_INTERVALS) return;
     const isSilent = Array.from({ length: SILENT_INTERVALS }, (_, back) => passed - 1 - back).every((interval) => {
-      const said = record.theirs.get(Math.floor(interval / WORD));
+      const said = this.record.theirs.get(Math.floor(interval / WORD));
       return said === undefined || ((said.spoken >> BigInt(interval % WORD)) & 1n) === 0n;
     });
-    if (isSilent) await asker.ask(view, running);
-  };
-  const finish = async (now: bigint): Promise<void> => {
-    if (now < view.until + (view.until === view.from ? 0n : BigInt(speakSeconds)) || systemClock.nowMs() < closeTriedMs) return;
-    closeTriedMs = systemClock.nowMs() + CLOSE_PAUSE_MS;
-    const refused = view.closed ? CLOSED : await options.close(view.leaseId).catch((error: MillraceError) => refusalOf(error));
+    if (isSilent) await asker.ask(this.#view, running);
+  }
+
+  async #finish(now: bigint): Promise<void> {
+    const { asker, close, log, records, times } = this.#options;
+    const { leaseId, from, until, closed } = this.#view;
+    const closable = until === from ? until : until + BigInt(times.speakSeconds);
+    if (now < closable || systemClock.nowMs() < this.#closeDueMs) return;
+    this.#closeDueMs = systemClock.nowMs() + CLOSE_PAUSE_MS;
+    const refused = closed ? CLOSED : await close(leaseId).catch((error: MillraceError) => refusalOf(error));
     if (refused === TOO_EARLY) return;
-    await asker.settle(view);
-    records.remove(view.leaseId);
-    isDone = true;
-    log.info('lease-closed', { leaseId: view.leaseId });
-  };
-  return {
-    record,
-    view: () => view,
-    rental: () => rental,
-    update(next) {
-      view = next;
-    },
-    async tick(now) {
-      if (isDone || now < view.from) return;
-      if (now < view.until && rental === undefined && ending === undefined) {
-        rental = options.open(record);
-        if (rental !== undefined) log.info('lease-begun', { leaseId: view.leaseId, until: view.until });
-      }
-      if (now >= view.until && rental !== undefined) {
-        const over = rental;
-        rental = undefined;
-        log.info('lease-over', { leaseId: view.leaseId });
-        ending = options.handOver(over) ? Promise.resolve() : over.close();
-      }
-      probe(now);
-      noteIntervals(now);
-      try {
-        await speak(now);
-        await askIfSilent(now);
-        await asker.fixSeeds(now);
-        await ending;
-        if (now >= view.until) await finish(now);
-      } catch (error) {
-        const { code, message } = toMillraceError(error);
-        log.warn('lease-duty-failed', { leaseId: view.leaseId, code, message });
-      }
-    },
-    take(word, statement) {
-      record.theirs.set(word, statement);
-      records.save(record);
-    },
-    async setMain(command) {
-      record.main = command;
-      records.save(record);
-      await rental?.setMain(command);
-    },
-    keepMain(command) {
-      record.main = command;
-      records.save(record);
-    },
-    isDone: () => isDone,
-    async stop() {
-      await rental?.close();
-      await ending;
-    },
-  };
+    await asker.settle(this.#view);
+    records.remove(leaseId);
+    this.#isDone = true;
+    log.info('lease-closed', { leaseId });
+  }
 }
 
 function refusalOf(error: MillraceError): string {

@@ -44,6 +44,8 @@ export interface Statement {
   up: bigint;
 }
 
+const OVERLAP_BLOCKS = 12n;
+
 /** A lease. @throws unknown-lease, chain-unreachable */
 export async function readLease(client: ChainClient, leaseId: bigint): Promise<LeaseView> {
   return { leaseId, ...(await client.read('computeMarket', 'lease', [leaseId])) };
@@ -72,6 +74,12 @@ export async function listLeases(
 ): Promise<bigint[]> {
   const events = await client.events({ name: 'computeMarket', event: 'LeaseOpened', args: { ...of }, fromBlock });
   return events.map(({ args }) => args.leaseId);
+}
+
+/** From which block events are read again when those up to `seen` were read: some of the last may have been reorganised. */
+export function blockToReadFrom(seen: bigint | undefined): bigint | undefined {
+  if (seen === undefined) return undefined;
+  return seen > OVERLAP_BLOCKS ? seen - OVERLAP_BLOCKS : 0n;
 }
 
 /** Where an operator's node answers, and with which TLS key. @throws unknown-operator, chain-unreachable */

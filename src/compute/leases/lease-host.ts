@@ -1,19 +1,19 @@
 import { join } from 'node:path';
-import { type ChainClient, isSignedBy } from '../../chain/index.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Executor } from '../../host/index.ts';
 import type { Reservation } from '../capacity.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
 import { describeDevice, keepOffers, type LeasedDevice } from './device-offers.ts';
-import { type HostedLease, hostLease } from './hosted-lease.ts';
-import { intervalCount, WORD } from './intervals.ts';
-import { type LeaseView, listLeases, meterDigest, readLease, readMarketTimes } from './lease-chain.ts';
-import { openLeaseRecords, type SignedStatement } from './lease-record.ts';
+import { startDuties } from './duties.ts';
+import { HostedLease } from './hosted-lease.ts';
+import { blockToReadFrom, type LeaseView, listLeases, type MarketTimes, readLease, readMarketTimes } from './lease-chain.ts';
+import { type LeaseRecord, type LeaseRecords, openLeaseRecords, type SignedStatement } from './lease-record.ts';
 import { leaseRoutes } from './lease-routes.ts';
-import { createPanelAsker } from './panel-asker.ts';
+import { checkRenterWord } from './meter-word.ts';
+import { createPanelAsker, type PanelAsker } from './panel-asker.ts';
 import { ProtocolClock } from './protocol-clock.ts';
 import { openRental, type Rental } from './rental.ts';
-import { createStatementCourier } from './statement-courier.ts';
+import { createStatementCourier, type StatementCourier } from './statement-courier.ts';
 
 /** How a machine is leased out. */
 export interface LeaseHostOptions {
@@ -21,8 +21,6 @@ export interface LeaseHostOptions {
 }
 
 const TICK_MS = 200;
-/** Events of so many blocks back are looked at again: some may have been reorganised. */
-const OVERLAP_BLOCKS = 12n;
 const PREFIX = '/v1/compute/leases';
 
 /**
@@ -32,124 +30,197 @@ const PREFIX = '/v1/compute/leases';
  * @throws bad-device, chain-unreachable
  */
 export async function startLeaseHost(context: ComputeContext, options: LeaseHostOptions): Promise<ComputePart> {
-  const { client, sender, signer, operatorId, folder, log } = context;
-  const [executor, times] = await Promise.all([chooseExecutor(context.executors), readMarketTimes(client)]);
-  const clock = new ProtocolClock();
-  const records = openLeaseRecords(join(folder, 'leases'));
-  const courier = createStatementCourier({ client, sender, signer, times });
-  const asker = createPanelAsker({ client, sender, log });
-  const { held, devices } = setAside(context, executor === undefined ? [] : options.devices);
-  const leases = new Map<bigint, HostedLease>();
-  const devicesById = new Map<bigint, LeasedDevice>();
-  /** Sandboxes between a lease and the one that follows it. */
-  const handed = new Map<string, Rental>();
-  const stop = new AbortController();
-  let isDraining = false;
-  let offersDue = true;
-  let seenBlock: bigint | undefined;
+  const [executor, times] = await Promise.all([chooseExecutor(context.executors), readMarketTimes(context.client)]);
+  return new LeaseHost(context, { wanted: options.devices, executor, times });
+}
 
-  const takeOn = async (leaseId: bigint): Promise<void> => {
-    if (leases.has(leaseId)) return;
+class LeaseHost implements ComputePart {
+  readonly #context: ComputeContext;
+  readonly #executor: Executor | undefined;
+  readonly #times: MarketTimes;
+  readonly #wanted: readonly LeasedDevice[];
+  /** Those of them for which there is room, and what is set aside for them. */
+  readonly #devices: readonly LeasedDevice[];
+  readonly #held: readonly Reservation[];
+  readonly #clock = new ProtocolClock();
+  readonly #records: LeaseRecords;
+  readonly #courier: StatementCourier;
+  readonly #asker: PanelAsker;
+  readonly #leases = new Map<bigint, HostedLease>();
+  readonly #devicesById = new Map<bigint, LeasedDevice>();
+  /** Sandboxes between a lease and the one that follows it. */
+  readonly #handed = new Map<string, Rental>();
+  readonly #routes: ReturnType<typeof leaseRoutes>;
+  readonly #stop = new AbortController();
+  readonly #watching: Promise<void>;
+  readonly #stopDuties: () => Promise<void>;
+  #isDraining = false;
+  #offersDue = true;
+  #seenBlock: bigint | undefined;
+
+  constructor(
+    context: ComputeContext,
+    { wanted, executor, times }: { wanted: readonly LeasedDevice[]; executor: Executor | undefined; times: MarketTimes },
+  ) {
+    const { client, sender, signer, folder, log } = context;
+    [this.#context, this.#executor, this.#times, this.#wanted] = [context, executor, times, wanted];
+    this.#records = openLeaseRecords(join(folder, 'leases'));
+    this.#courier = createStatementCourier({ client, sender, signer, times });
+    this.#asker = createPanelAsker({ client, sender, log });
+    const room = setAside(context, executor === undefined ? [] : wanted);
+    [this.#devices, this.#held] = [room.devices, room.held];
+    this.#routes = leaseRoutes({
+      find: (leaseId) => this.#leases.get(leaseId) ?? unknownLease(leaseId),
+      isNodeKey: async (address) => (await client.read('operators', 'operatorOfNodeKey', [address])) !== 0n,
+      exchange: (lease, word, statement) => this.#exchange(lease, word, statement),
+      devices: () => this.#devices.map((device) => this.#shown(device)),
+    });
+    this.#watching = client.watchBlocks(
+      ({ number, timestamp }) => this.#look(number, timestamp).catch((error) => this.#warn(error)),
+      this.#stop.signal,
+    );
+    this.#stopDuties = startDuties({
+      items: () => this.#leases.values(),
+      duty: (lease) => this.#tick(lease),
+      everyMs: TICK_MS,
+    });
+  }
+
+  fetch(request: Request): Promise<Response> | undefined {
+    return new URL(request.url).pathname.startsWith(PREFIX) ? Promise.resolve(this.#routes.fetch(request)) : undefined;
+  }
+
+  metrics(): string {
+    return metricsOf(this.#leases);
+  }
+
+  async status(): Promise<Record<string, unknown>> {
+    const names = (devices: readonly LeasedDevice[]) => devices.map(({ name }) => name);
+    return {
+      engine: this.#executor?.engine ?? null,
+      devices: names(this.#devices),
+      devicesWithoutRoom: names(this.#wanted.filter((each) => !this.#devices.includes(each))),
+      leases: [...this.#leases.values()].map((lease) => leaseStatus(lease)),
+      isDraining: this.#isDraining,
+    };
+  }
+
+  drain(): void {
+    [this.#isDraining, this.#offersDue] = [true, true];
+  }
+
+  resume(): void {
+    [this.#isDraining, this.#offersDue] = [false, true];
+  }
+
+  async leave(): Promise<Record<string, unknown>> {
+    this.drain();
+    await this.#offer();
+    for (const lease of this.#leases.values()) {
+      const { leaseId, interruptible, closed } = lease.view();
+      if (!interruptible || closed) continue;
+      const call = { contract: 'computeMarket', functionName: 'end', args: [leaseId] } as const;
+      await this.#context.sender.send(call).catch((error: MillraceError) => {
+        if (error.code !== 'lease-is-over') throw error;
+      });
+    }
+    return { leases: [...this.#leases.values()].map((lease) => leaseStatus(lease)) };
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await Promise.allSettled([this.#watching, this.#stopDuties()]);
+    await Promise.all([...this.#leases.values()].map((lease) => lease.stop()));
+    await Promise.all([...this.#handed.values()].map((rental) => rental.close()));
+    for (const each of this.#held) each.release();
+  }
+
+  async #look(number: bigint, timestamp: bigint): Promise<void> {
+    const { client, operatorId } = this.#context;
+    this.#clock.observe(timestamp);
+    await this.#offer();
+    for (const leaseId of await listLeases(client, { operatorId }, blockToReadFrom(this.#seenBlock))) await this.#takeOn(leaseId);
+    this.#seenBlock = number;
+    for (const lease of this.#leases.values()) lease.update(await readLease(client, lease.view().leaseId));
+  }
+
+  async #offer(): Promise<void> {
+    const { client, sender, operatorId, folder } = this.#context;
+    if (!this.#offersDue || this.#executor === undefined) return;
+    this.#offersDue = false;
+    const { engine } = this.#executor;
+    const wanted = { devices: this.#devices, engine, isDraining: this.#isDraining };
+    const found = await keepOffers({ client, sender, operatorId, folder, ...wanted });
+    for (const device of this.#devices) this.#devicesById.set(found.get(device.name) as bigint, device);
+  }
+
+  async #takeOn(leaseId: bigint): Promise<void> {
+    if (this.#leases.has(leaseId)) return;
+    const { client, sender, log } = this.#context;
     const view = await readLease(client, leaseId);
-    const device = devicesById.get(view.deviceId);
+    const device = this.#devicesById.get(view.deviceId);
     if (view.closed) return;
-    if (device === undefined || executor === undefined) {
+    if (device === undefined || this.#executor === undefined) {
       log.error('lease-without-device', { leaseId, deviceId: view.deviceId });
       return;
     }
-    const close = async (id: bigint) => {
-      await sender.send({ contract: 'computeMarket', functionName: 'close', args: [id] });
-      return undefined;
-    };
-    const open = (record: HostedLease['record']) => {
-      if (predecessorOf(leases, leases.get(leaseId)?.view() ?? view)?.rental() !== undefined) return undefined;
-      const known = handed.get(keyOf(view));
-      handed.delete(keyOf(view));
-      const place = join(folder, 'rentals', String(leaseId));
-      return known ?? openRental({ executor, image: device.image, resources: device.resources, folder: place, main: record.main, log });
-    };
-    const handOver = (rental: Rental): boolean => {
-      const current = leases.get(leaseId) as HostedLease;
-      const next = successorOf(leases, current.view());
-      if (next === undefined) return false;
-      handed.set(keyOf(view), rental);
-      if (current.record.main !== undefined) next.keepMain(current.record.main);
-      return true;
-    };
-    leases.set(leaseId, hostLease({ view, times, records, courier, asker, close, open, handOver, log }));
-  };
-  const offer = async (): Promise<void> => {
-    if (!offersDue || executor === undefined) return;
-    offersDue = false;
-    const { engine } = executor;
-    const found = await keepOffers({ client, sender, operatorId, folder, devices, engine, isDraining });
-    for (const device of devices) devicesById.set(found.get(device.name) as bigint, device);
-  };
-  const look = async (number: bigint, timestamp: bigint): Promise<void> => {
-    clock.observe(timestamp);
-    await offer();
-    const from = seenBlock === undefined ? undefined : seenBlock > OVERLAP_BLOCKS ? seenBlock - OVERLAP_BLOCKS : 0n;
-    for (const leaseId of await listLeases(client, { operatorId }, from)) await takeOn(leaseId);
-    seenBlock = number;
-    for (const lease of leases.values()) lease.update(await readLease(client, lease.view().leaseId));
-  };
-  const failed = (error: unknown) => {
+    const lease: HostedLease = new HostedLease({
+      view,
+      times: this.#times,
+      records: this.#records,
+      courier: this.#courier,
+      asker: this.#asker,
+      close: async (id) => {
+        await sender.send({ contract: 'computeMarket', functionName: 'close', args: [id] });
+        return undefined;
+      },
+      open: (record) => this.#openSandbox(lease, device, record),
+      handOver: (rental) => this.#handOver(lease, rental),
+      log,
+    });
+    this.#leases.set(leaseId, lease);
+  }
+
+  /** That of the lease before it goes on; a new one where there is none. */
+  #openSandbox(lease: HostedLease, { image, resources }: LeasedDevice, { main }: LeaseRecord): Rental | undefined {
+    const { folder, log } = this.#context;
+    const view = lease.view();
+    if (predecessorOf(this.#leases, view)?.rental() !== undefined) return undefined;
+    const known = this.#handed.get(keyOf(view));
+    this.#handed.delete(keyOf(view));
+    const place = join(folder, 'rentals', String(view.leaseId));
+    return known ?? openRental({ executor: this.#executor as Executor, image, resources, folder: place, main, log });
+  }
+
+  #handOver(lease: HostedLease, rental: Rental): boolean {
+    const next = successorOf(this.#leases, lease.view());
+    if (next === undefined) return false;
+    this.#handed.set(keyOf(lease.view()), rental);
+    if (lease.record.main !== undefined) next.keepMain(lease.record.main);
+    return true;
+  }
+
+  async #tick(lease: HostedLease): Promise<void> {
+    await lease.tick(this.#clock.now());
+    if (lease.isDone()) this.#leases.delete(lease.view().leaseId);
+  }
+
+  async #exchange(lease: HostedLease, word: number, statement: SignedStatement): Promise<SignedStatement> {
+    checkRenterWord(this.#context.client, lease, { word, statement, meterSeconds: this.#times.meterSeconds });
+    lease.take(word, statement);
+    return await this.#courier.sign(lease.record, 'node', word);
+  }
+
+  #shown(device: LeasedDevice): Record<string, unknown> {
+    const known = [...this.#devicesById].find(([, each]) => each === device);
+    return { ...describeDevice(device, this.#executor?.engine ?? 'none'), deviceId: known === undefined ? null : String(known[0]) };
+  }
+
+  #warn(error: unknown): void {
     const { code, message } = toMillraceError(error);
-    offersDue = true;
-    if (!stop.signal.aborted) log.warn('lease-host-failed', { code, message });
-  };
-  const watching = client.watchBlocks(({ number, timestamp }) => look(number, timestamp).catch(failed), stop.signal);
-  const ticking = tickAll(leases, clock, stop.signal);
-  const routes = leaseRoutes({
-    find: (leaseId) => leases.get(leaseId) ?? unknownLease(leaseId),
-    isNodeKey: async (address) => (await client.read('operators', 'operatorOfNodeKey', [address])) !== 0n,
-    exchange: async (lease, word, statement) => {
-      checkWord(client, lease, { word, statement, meterSeconds: times.meterSeconds });
-      lease.take(word, statement);
-      return await courier.sign(lease.record, 'node', word);
-    },
-    devices: () =>
-      devices.map((device) => ({ ...describeDevice(device, executor?.engine ?? 'none'), deviceId: idOf(device, devicesById) })),
-  });
-  const status = () => ({
-    engine: executor?.engine ?? null,
-    devices: devices.map(({ name }) => name),
-    devicesWithoutRoom:
-      executor === undefined
-        ? options.devices.map(({ name }) => name)
-        : options.devices.filter((each) => !devices.includes(each)).map(({ name }) => name),
-    leases: [...leases.values()].map((lease) => leaseStatus(lease)),
-    isDraining,
-  });
-  return {
-    fetch: (request) => (new URL(request.url).pathname.startsWith(PREFIX) ? Promise.resolve(routes.fetch(request)) : undefined),
-    metrics: () => metricsOf(leases),
-    status: async () => status(),
-    drain() {
-      [isDraining, offersDue] = [true, true];
-    },
-    resume() {
-      [isDraining, offersDue] = [false, true];
-    },
-    async leave() {
-      [isDraining, offersDue] = [true, true];
-      await offer();
-      for (const lease of leases.values()) {
-        const { leaseId, interruptible, closed } = lease.view();
-        if (!interruptible || closed) continue;
-        await sender.send({ contract: 'computeMarket', functionName: 'end', args: [leaseId] }).catch((error: MillraceError) => {
-          if (error.code !== 'lease-is-over') throw error;
-        });
-      }
-      return { leases: [...leases.values()].map((lease) => leaseStatus(lease)) };
-    },
-    async stop() {
-      stop.abort();
-      await Promise.allSettled([watching, ticking]);
-      await Promise.all([...[...leases.values()].map((lease) => lease.stop()), ...[...handed.values()].map((rental) => rental.close())]);
-      for (const each of held) each.release();
-    },
-  };
+    this.#offersDue = true;
+    if (!this.#stop.signal.aborted) this.#context.log.warn('lease-host-failed', { code, message });
+  }
 }
 
 const keyOf = ({ deviceId, renter }: LeaseView) => `${deviceId} ${renter}`;
@@ -161,27 +232,6 @@ function predecessorOf(leases: Map<bigint, HostedLease>, view: LeaseView): Hoste
 
 function successorOf(leases: Map<bigint, HostedLease>, view: LeaseView): HostedLease | undefined {
   return [...leases.values()].find((each) => keyOf(each.view()) === keyOf(view) && each.view().from === view.until);
-}
-
-/** Each lease ticks by itself, so that one that waits for the chain keeps no other from ending at its second. */
-async function tickAll(leases: Map<bigint, HostedLease>, clock: ProtocolClock, signal: AbortSignal): Promise<void> {
-  const busy = new Set<bigint>();
-  const pending = new Set<Promise<void>>();
-  const timer = setInterval(() => {
-    for (const [leaseId, lease] of leases) {
-      if (busy.has(leaseId)) continue;
-      busy.add(leaseId);
-      const tick = lease.tick(clock.now()).finally(() => {
-        busy.delete(leaseId);
-        pending.delete(tick);
-        if (lease.isDone()) leases.delete(leaseId);
-      });
-      pending.add(tick);
-    }
-  }, TICK_MS);
-  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
-  clearInterval(timer);
-  await Promise.allSettled(pending);
 }
 
 /** The first engine that holds strangers to every limit; WebAssembly alone is no place for a rental. */
@@ -209,23 +259,6 @@ function setAside({ capacity, log }: ComputeContext, wanted: readonly LeasedDevi
   return { held, devices };
 }
 
-/** A renter's word counts when its agent signed it, it is about intervals that the lease has, and it takes nothing back. */
-function checkWord(
-  client: ChainClient,
-  lease: HostedLease,
-  { word, statement, meterSeconds }: { word: number; statement: SignedStatement; meterSeconds: number },
-): void {
-  const { leaseId, agent, ...view } = lease.view();
-  const words = Math.ceil(intervalCount(view, meterSeconds) / WORD);
-  if (!Number.isInteger(word) || word < 0 || word >= words) throw badWord(leaseId, `the lease has no word ${word}`);
-  const digest = meterDigest(client, { leaseId, side: 'renter', word, spoken: statement.spoken, up: statement.up });
-  if (!isSignedBy(agent, digest, statement.signature)) throw badWord(leaseId, 'it is not signed by the renter’s agent');
-  const before = lease.record.theirs.get(word);
-  const isMore =
-    before === undefined || ((before.spoken & ~statement.spoken) === 0n && ((before.up ^ statement.up) & before.spoken) === 0n);
-  if (!isMore) throw badWord(leaseId, 'it takes back what was said before');
-}
-
 function leaseStatus(lease: HostedLease): Record<string, unknown> {
   const { leaseId, renter, deviceId, from, until, interruptible } = lease.view();
   const { spoken, up } = lease.record.own.counts();
@@ -239,24 +272,11 @@ function metricsOf(leases: Map<bigint, HostedLease>): string {
   return `millrace_compute_leases_count ${leases.size}\nmillrace_compute_leases_running_count ${running.length}\nmillrace_compute_lease_restarts_count ${restarts}\n`;
 }
 
-function idOf(device: LeasedDevice, byId: Map<bigint, LeasedDevice>): string | null {
-  const found = [...byId].find(([, each]) => each === device);
-  return found === undefined ? null : String(found[0]);
-}
-
 function unknownLease(leaseId: bigint): never {
   throw new MillraceError('lease-unknown', {
     actor: 'caller',
     message: `This machine serves no lease ${leaseId}`,
     values: { leaseId },
     hint: 'It may be over, or so new that the machine has not seen it yet.',
-  });
-}
-
-function badWord(leaseId: bigint, reason: string): MillraceError {
-  return new MillraceError('bad-meter-word', {
-    actor: 'caller',
-    message: `The renter’s word on lease ${leaseId} cannot be taken: ${reason}`,
-    values: { leaseId, reason },
   });
 }

@@ -29,95 +29,120 @@ const DAY_SECONDS = 86_400;
 /** More than any lease; timers of Node hold 24 days. */
 const LONGEST_SECONDS = 20 * DAY_SECONDS;
 
-/**
- * Starts the sandbox of a rental. A sandbox that ends, by the renter's own doing or for want of memory, is made anew; the more often, the later.
- * What was in it is lost then: its files lie in the sandbox.
- */
-export function openRental(options: {
+/** Whose sandbox it is, what it may take, and what runs in it by itself. */
+export interface RentalOptions {
   executor: Executor;
   image?: string;
   resources: Resources;
   folder: string;
   main: WorkspaceCommand | undefined;
   log: Logger;
-}): Rental {
-  const { executor, image, resources, folder, log } = options;
-  mkdirSync(folder, { recursive: true, mode: 0o711 });
-  const { cpus, memoryBytes, diskBytes, processes } = resources;
-  const limits = { cpus, memoryBytes, diskBytes, processes, wallSeconds: LONGEST_SECONDS };
-  const output = new OutputLog();
-  let main = options.main;
-  let mainRun: WorkspaceRun | undefined;
-  let isClosing = false;
-  let restarts = 0;
-  let quickEnds = 0;
-  let lastFault: string | undefined;
-  let opening: Promise<Workspace> | undefined;
-  let current: Workspace | undefined;
+}
 
-  const startMain = async (workspace: Workspace): Promise<void> => {
-    if (main === undefined) return;
-    const run = await workspace.run(main);
-    mainRun = run;
-    run.stdin.end();
-    for (const stream of [run.stdout, run.stderr]) stream.on('data', (bytes: Buffer) => output.write(bytes));
-    void run.ended.then((code) => output.write(Buffer.from(`\n[ended with exit code ${code ?? 'none: the sandbox ended'}]\n`)));
-  };
-  const open = async (): Promise<Workspace> => {
-    const pauseMs = RESTART_PAUSE_MS[Math.min(quickEnds, RESTART_PAUSE_MS.length - 1)] as number;
-    if (pauseMs > 0) await systemClock.sleep(pauseMs);
-    const startedMs = systemClock.nowMs();
-    const workspace = await openWorkspace({ executor, image, limits, folder: join(folder, 'pipes') });
-    current = workspace;
-    void workspace.ended.then((end) => {
-      if (current === workspace) [current, opening] = [undefined, undefined];
-      if (isClosing) return;
-      restarts += 1;
-      quickEnds = systemClock.nowMs() - startedMs < ANSWER_PATIENCE_MS ? quickEnds + 1 : 0;
-      lastFault = end instanceof Error ? end.code : end.reason;
-      log.warn('rental-sandbox-ended', { reason: lastFault, restarts });
-      void ensure().catch(() => {});
-    });
-    await startMain(workspace).catch((error: MillraceError) => log.warn('rental-command-failed', { reason: error.code }));
-    return workspace;
-  };
-  const ensure = (): Promise<Workspace> => {
-    opening ??= open().catch((error: unknown) => {
-      opening = undefined;
-      quickEnds += 1;
-      lastFault = toMillraceError(error).code;
+/**
+ * Starts the sandbox of a rental. A sandbox that ends, by the renter's own doing or for want of memory, is made anew; the more often, the later.
+ * What was in it is lost then: its files lie in the sandbox.
+ */
+export function openRental(options: RentalOptions): Rental {
+  return new SandboxRental(options);
+}
+
+class SandboxRental implements Rental {
+  readonly output = new OutputLog();
+  readonly #options: RentalOptions;
+  #main: WorkspaceCommand | undefined;
+  #mainRun: WorkspaceRun | undefined;
+  #opening: Promise<Workspace> | undefined;
+  #current: Workspace | undefined;
+  #restarts = 0;
+  /** Sandboxes in a row that ended soon after they began. */
+  #quickEnds = 0;
+  #lastFault: string | undefined;
+  #isClosing = false;
+
+  constructor(options: RentalOptions) {
+    this.#options = options;
+    this.#main = options.main;
+    mkdirSync(options.folder, { recursive: true, mode: 0o711 });
+    void this.#ensure().catch(({ code, message }: MillraceError) => options.log.warn('rental-sandbox-failed', { reason: code, message }));
+  }
+
+  async run(command: WorkspaceCommand): Promise<WorkspaceRun> {
+    return (await this.#ensure()).run(command);
+  }
+
+  async probe(): Promise<boolean> {
+    try {
+      const workspace = await this.#ensure();
+      if (await workspace.answers(ANSWER_PATIENCE_MS)) return true;
+      await workspace.close();
+    } catch {
+      // Why it does not start is in its status.
+    }
+    return false;
+  }
+
+  async setMain(command: WorkspaceCommand | undefined): Promise<void> {
+    this.#main = command;
+    await this.#mainRun?.signal('KILL');
+    if (this.#current !== undefined) await this.#startMain(this.#current);
+  }
+
+  status(): { isUp: boolean; restarts: number; lastFault: string | undefined } {
+    return { isUp: this.#current !== undefined, restarts: this.#restarts, lastFault: this.#lastFault };
+  }
+
+  async close(): Promise<void> {
+    this.#isClosing = true;
+    await this.#opening?.then(
+      (workspace) => workspace.close(),
+      () => {},
+    );
+    rmSync(this.#options.folder, { recursive: true, force: true });
+  }
+
+  /** The sandbox that runs, or that is being made. */
+  #ensure(): Promise<Workspace> {
+    this.#opening ??= this.#open().catch((error: unknown) => {
+      this.#opening = undefined;
+      this.#quickEnds += 1;
+      this.#lastFault = toMillraceError(error).code;
       throw error;
     });
-    return opening;
-  };
-  void ensure().catch((error: MillraceError) => log.warn('rental-sandbox-failed', { reason: error.code, message: error.message }));
+    return this.#opening;
+  }
 
-  return {
-    output,
-    run: async (command) => (await ensure()).run(command),
-    async probe() {
-      try {
-        const workspace = await ensure();
-        if (await workspace.answers(ANSWER_PATIENCE_MS)) return true;
-        await workspace.close();
-      } catch {
-        // Why it does not start is in its status.
-      }
-      return false;
-    },
-    async setMain(command) {
-      main = command;
-      await mainRun?.signal('KILL');
-      if (current !== undefined) await startMain(current);
-    },
-    status: () => ({ isUp: current !== undefined, restarts, lastFault }),
-    async close() {
-      isClosing = true;
-      await opening?.then(
-        (workspace) => workspace.close(),
-        () => {},
-      );
-      rmSync(folder, { recursive: true, force: true });
-    },
-  };
+  async #open(): Promise<Workspace> {
+    const { executor, image, resources, folder, log } = this.#options;
+    const pauseMs = RESTART_PAUSE_MS[Math.min(this.#quickEnds, RESTART_PAUSE_MS.length - 1)] as number;
+    if (pauseMs > 0) await systemClock.sleep(pauseMs);
+    const startedMs = systemClock.nowMs();
+    const { cpus, memoryBytes, diskBytes, processes } = resources;
+    const limits = { cpus, memoryBytes, diskBytes, processes, wallSeconds: LONGEST_SECONDS };
+    const workspace = await openWorkspace({ executor, image, limits, folder: join(folder, 'pipes') });
+    this.#current = workspace;
+    void workspace.ended.then((end) => this.#beginAnew(workspace, { end, startedMs }));
+    await this.#startMain(workspace).catch((error: MillraceError) => log.warn('rental-command-failed', { reason: error.code }));
+    return workspace;
+  }
+
+  /** A sandbox that ended is followed by another one, unless the rental is over. */
+  #beginAnew(workspace: Workspace, { end, startedMs }: { end: Awaited<Workspace['ended']>; startedMs: number }): void {
+    if (this.#current === workspace) [this.#current, this.#opening] = [undefined, undefined];
+    if (this.#isClosing) return;
+    this.#restarts += 1;
+    this.#quickEnds = systemClock.nowMs() - startedMs < ANSWER_PATIENCE_MS ? this.#quickEnds + 1 : 0;
+    this.#lastFault = end instanceof Error ? end.code : end.reason;
+    this.#options.log.warn('rental-sandbox-ended', { reason: this.#lastFault, restarts: this.#restarts });
+    void this.#ensure().catch(() => {});
+  }
+
+  async #startMain(workspace: Workspace): Promise<void> {
+    if (this.#main === undefined) return;
+    const run = await workspace.run(this.#main);
+    this.#mainRun = run;
+    run.stdin.end();
+    for (const stream of [run.stdout, run.stderr]) stream.on('data', (bytes: Buffer) => this.output.write(bytes));
+    void run.ended.then((code) => this.output.write(Buffer.from(`\n[ended with exit code ${code ?? 'none: the sandbox ended'}]\n`)));
+  }
 }
