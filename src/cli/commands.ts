@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { registerBackingCommands } from './backing-commands.ts';
 import { registerClusterCommands } from './cluster-commands.ts';
 import { registerComputeCommands } from './compute-commands.ts';
 import type { Run } from './context.ts';
@@ -22,6 +23,7 @@ export function registerCommands(program: Command, run: Run): void {
   registerGatewayCommands(program, run);
   registerDealCommands(program, run);
   registerProviderCommands(program, run);
+  registerBackingCommands(program, run);
   registerWalletCommands(program, run);
   registerFounderCommands(program, run);
   registerInferenceCommands(program, run);

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Address, Hex } from 'viem';
+import { type Address, type Hex, isAddressEqual } from 'viem';
 import { type ChainClient, createKeystore, keystoreAddress, nodeKeyConsent, openKeystore, type Signer } from '../chain/index.ts';
 import { openTransportIdentity } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
@@ -140,7 +140,7 @@ export async function providerUnstake(context: CommandContext, amountText: strin
 export async function providerWithdraw(context: CommandContext, options: OperatorChoice): Promise<void> {
   await asOwner(context, options, async ({ client, sender, operatorId }) => {
     const now = await client.now();
-    const exits = await pendingExits(client, { operatorId });
+    const exits = (await pendingExits(client, { operatorId })).filter(({ who }) => isAddressEqual(who, sender.address));
     const waiting = exits.filter((exit) => exit.withdrawableFrom > now);
     let unstaked = 0n;
     for (const { exitId } of exits.filter((exit) => exit.withdrawableFrom <= now)) unstaked += await finishExit({ sender, exitId });
@@ -248,7 +248,8 @@ async function asOwner(context: CommandContext, options: OperatorChoice, act: (o
   }
 }
 
-function operatorNumber(text: string): bigint {
+/** The number of an operator. @throws bad-option */
+export function operatorNumber(text: string): bigint {
   if (/^[1-9]\d{0,17}$/.test(text)) return BigInt(text);
   throw new MillraceError('bad-option', {
     actor: 'caller',
@@ -262,6 +263,7 @@ function badRotation(message: string): MillraceError {
   return new MillraceError('bad-option', { actor: 'caller', message, hint: 'See `millrace provider rotate --help`.' });
 }
 
-function chainTime(seconds: bigint): string {
+/** A moment of protocol time for people, UTC. */
+export function chainTime(seconds: bigint): string {
   return `${new Date(Number(seconds) * 1000).toISOString().slice(0, 19)}Z`;
 }

@@ -1,3 +1,4 @@
+export { type BackerPosition, backerPositions, fetchBackerIncome, type TokenAmount } from './backing.ts';
 export { type ChannelState, depositCollector, readChannel } from './channels.ts';
 export { allowTokens, eventArgs, type Sending, type TokenChoice, tokenAddress, tokenBalance } from './contract-call.ts';
 export { type ExitTicket, finishExit, pendingExits, requestBackerExit, requestExit, type StakeExit } from './exits.ts';

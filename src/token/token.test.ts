@@ -19,18 +19,22 @@ import {
 import { silentLogger } from '../log.ts';
 import {
   approveMeter,
+  backerPositions,
   backingOf,
   backOperator,
   claim,
   claimable,
   depositStake,
   depositToRails,
+  distributeIncome,
+  fetchBackerIncome,
   finishExit,
   meterAllowance,
   pendingExits,
   railOf,
   railsBalance,
   railsBooks,
+  readIncome,
   reduceRail,
   requestBackerExit,
   requestExit,
@@ -119,6 +123,17 @@ test('stake comes in, votes, and leaves after the delay', async () => {
   });
   assert.deepEqual(await backingOf(client, { operatorId, backer: backer.address }), { shares: 60n * ONE, amount: 60n * ONE });
 
+  await distributeIncome(client, { sender: owner, operatorId, token: 'network', amount: 16n * ONE });
+  const { backer: amount, takeBps } = await readIncome(client, { operatorId, token: 'network', backer: backer.address });
+  // By shares, rounded down twice.
+  const exact = (16n * ONE * BigInt(10_000 - takeBps) * 60n) / (10_000n * 160n);
+  assert.ok(amount <= exact && exact - amount <= 2n, `${amount} of ${exact}`);
+  const income = [{ token: tokenAddress(client, 'network'), amount }];
+  const position = { operatorId, shares: 60n * ONE, amount: 60n * ONE, ownStake: 100n * ONE, takeBps };
+  assert.deepEqual(await backerPositions(client, { backer: backer.address }), [{ ...position, income }]);
+  assert.deepEqual(await fetchBackerIncome(client, { sender: backer, operatorId }), income);
+  assert.deepEqual(await backerPositions(client, { backer: backer.address }), [{ ...position, income: [] }]);
+
   const own = await requestExit({ sender: owner, operatorId, amount: 40n * ONE });
   const backers = await requestBackerExit({ sender: backer, operatorId, shares: 60n * ONE });
   const pending = await pendingExits(client, { operatorId });
@@ -135,7 +150,7 @@ test('stake comes in, votes, and leaves after the delay', async () => {
   assert.equal(await finishExit({ sender: backer, exitId: own.exitId }), 40n * ONE);
   assert.equal(await finishExit({ sender: backer, exitId: backers.exitId }), 60n * ONE);
   assert.deepEqual(await pendingExits(client), []);
-  assert.equal(await tokenBalance(client, { token: 'network', account: backer.address }), 1_000n * ONE);
+  assert.equal(await tokenBalance(client, { token: 'network', account: backer.address }), 1_000n * ONE + amount);
   assert.deepEqual(await vaultBooks(client), { held: 60n * ONE, owed: 60n * ONE });
 });
 

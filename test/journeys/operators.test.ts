@@ -114,12 +114,19 @@ test('owner and beneficiary change after a delay, and a change can be cancelled'
 test('stake is added, leaves after the delay, and earnings go to the beneficiary alone', async () => {
   assert.equal((await owner.json('provider', 'stake', '200')).stake, (1700n * COIN).toString());
   await owner.json('provider', 'unstake', '200');
+  assert.equal((await network.json('back', '2', '60')).amount, (60n * COIN).toString());
+  assert.equal(await owner.codeOf('backing', 'leave', '1'), 'not-backed');
+  const leaving = await network.json('backing', 'leave', '2', '--amount', '20');
+  const [backed] = (await network.json('backing')).items;
+  assert.deepEqual([backed.operatorId, backed.amount, leaving.amount], ['2', (40n * COIN).toString(), (20n * COIN).toString()]);
+  assert.equal((await network.json('backing', 'withdraw')).waiting.length, 1);
   assert.equal(await owner.codeOf('provider', 'unstake', '99999'), 'insufficient-unlocked');
   const early = await owner.json('provider', 'withdraw');
   assert.deepEqual([early.unstaked, early.earned, early.waiting.length], ['0', '0', 1]);
   assert.equal((await network.json('dev', 'warp', '61m')).misses, 0);
   for (const { dealId } of (await network.json('deals')).items) await network.json('deal', 'settle', dealId);
   assert.equal((await owner.json('provider', 'withdraw')).unstaked, (200n * COIN).toString());
+  assert.equal((await network.json('backing', 'withdraw')).stake, leaving.amount);
   const { earned } = await heir.json('provider', 'withdraw', '--operator', '2');
   assert.ok(BigInt(earned) >= 10n * (COIN / 2n), earned);
   assert.equal((await heir.json('wallet', 'show')).tokens, earned);
