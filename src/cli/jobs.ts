@@ -3,7 +3,7 @@ import { MillraceError } from '../errors.ts';
 import { formatAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
-import { unitOf } from './run-job.ts';
+import { endText, unitOf } from './run-job.ts';
 import { openSession, type Session } from './session.ts';
 
 const PHASES = Object.fromEntries(Object.entries(PHASE).map(([name, phase]) => [phase, name]));
@@ -56,7 +56,7 @@ export async function jobShow(context: CommandContext, id: string): Promise<void
   };
   context.output.result(value, () =>
     [
-      ...Object.entries(view).map(([name, one]) => `${name.padEnd(11)}${one ?? '-'}`),
+      ...Object.entries(shownOf(view)).map(([name, one]) => `${name.padEnd(11)}${one ?? '-'}`),
       `program    ${spec.program.kind} ${spec.program.source} ${spec.argv.join(' ')}`.slice(0, 200),
       `class      ${spec.determinism}, ${spec.segments} segments`,
       '',
@@ -77,6 +77,11 @@ export async function jobShow(context: CommandContext, id: string): Promise<void
   );
 }
 
+/** A job's line in words. */
+function shownOf({ end, endReason, ...view }: Awaited<ReturnType<typeof viewOf>>): Record<string, string | undefined> {
+  return { ...view, end: end === undefined ? undefined : endText({ end, endReason }) };
+}
+
 async function viewOf({ client, manifest }: Session, journal: RunJournal) {
   const live = journal.attempts.findLast(({ failure }) => failure === undefined);
   const phase = live === undefined ? undefined : (await phaseOf(client, live.jobId)).phase;
@@ -94,6 +99,7 @@ async function viewOf({ client, manifest }: Session, journal: RunJournal) {
     jobId: live?.jobId,
     operatorId: live?.terms.operatorId.toString(),
     end: journal.end,
+    endReason: journal.endReason,
     evidence: receipt?.receipt.evidence,
     cid: receipt?.receipt.outputs.outputCid,
     cost: journal.cost === undefined ? undefined : `${formatAmount(BigInt(journal.cost), decimals)} ${unit}`,

@@ -137,6 +137,7 @@ function viewOf(
       : `${receipt.receipt.outputs.receiptHash}, ${signature === null ? 'on chain; its provider has not signed it' : `on chain and signed by operator ${result.operatorId}`}`;
   const lines = [
     ...(printed === '' ? [] : [printed.trimEnd(), '']),
+    ...(result.end === 'exit 0' ? [] : [`Ended     ${endText(result)}`]),
     `Output    ${outputCid}  (${files})`,
     `Receipt   ${proof}`,
     `Evidence  ${result.evidence}${result.isSettled ? '' : ' so far'}${manifest.notSecure ? `  (profile ${manifest.profile}: NOT SECURE)` : ''}`,
@@ -178,12 +179,30 @@ function badRun(): MillraceError {
   });
 }
 
+/** Ends of a job that are no exit code, for people; what they have in common is that nothing came of the work, which was done and is paid. */
+const END_TEXTS: Record<string, { text: string; hint: string }> = {
+  trap: { text: 'it trapped, or its module cannot be run', hint: 'Correct the module; more memory may help too.' },
+  fuel: { text: 'limit reached: the instructions that its time stands for', hint: 'Give it more time.' },
+  depth: { text: 'limit reached: calls within calls', hint: 'Let the module call less deep.' },
+  output: { text: 'limit reached: its output is longer than allowed', hint: 'Give it more output.' },
+  stopped: { text: 'limit reached, or ended by a signal', hint: 'Give it more of what it ran out of.' },
+  unfit: { text: 'its program cannot be run', hint: 'Correct the image or module, or what it is given.' },
+};
+
+/** How a job ended, in words. */
+export function endText({ end, endReason }: { end: string; endReason?: string | undefined }): string {
+  const known = END_TEXTS[end];
+  if (known === undefined) return end;
+  return `${end} (${known.text}${endReason === undefined ? '' : `; its provider says: ${endReason}`}), no output`;
+}
+
 /** The job ran as it should, and its own program failed. */
-function jobItself({ end, jobId }: RunResult): MillraceError {
+function jobItself(result: RunResult): MillraceError {
+  const { end, endReason, jobId } = result;
   return new MillraceError('job-ended', {
     actor: 'caller',
-    message: `The job's own program ended with ${end}`,
-    values: { end, jobId },
-    hint: 'What it printed is above; its outputs are there as it left them.',
+    message: `The job's own program ended with ${endText(result)}`,
+    values: { end, endReason, jobId },
+    hint: END_TEXTS[end]?.hint ?? 'What it printed is above; its outputs are there as it left them.',
   });
 }

@@ -30,11 +30,20 @@ export {
   type StrictChange,
   StrictEngine,
   type StrictLimits,
+  type StrictOutput,
   type StrictProgram,
   type StrictRun,
 } from './strict-engine.ts';
 export { STRICT_RUNTIME } from './strict-module.ts';
-export { decodeStrictState, encodeStrictState, hashWholeState, STATE_PAGE_BYTES, STRICT_ENDS, type StrictState } from './strict-state.ts';
+export {
+  decodeStrictState,
+  encodeStrictState,
+  hashWholeState,
+  STATE_PAGE_BYTES,
+  STRICT_ENDS,
+  type StrictEnd,
+  type StrictState,
+} from './strict-state.ts';
 export { openSwarmExecutor, type SwarmOptions } from './swarm.ts';
 export { readTarEntries } from './tar-entries.ts';
 export { WasmExecutor } from './wasm-executor.ts';

@@ -14,7 +14,7 @@ export interface StrictLimits {
   fuelPerSegment: bigint;
   /** Seconds that this machine waits for one segment. Not part of the result: another machine may be faster. */
   wallSeconds: number;
-  /** Its output; a longer one counts as none. */
+  /** Its output; a longer one counts as none, and the job has reached its limit. */
   outputBytes: number;
 }
 
@@ -39,6 +39,13 @@ export interface StrictChange {
   fuelUsed: bigint;
 }
 
+/** What a strict job gives in the end: nothing where it is longer than its limit, where it ended early, or where its module points beyond its memory. */
+export interface StrictOutput {
+  bytes: Uint8Array;
+  /** It is nothing because it is longer than the limit. */
+  isTooLong: boolean;
+}
+
 /** A strict job on its way, in a worker of its own. */
 export interface StrictRun {
   /** The state that it stands at. */
@@ -49,7 +56,7 @@ export interface StrictRun {
    */
   step(index: number): Promise<StrictChange>;
   /** The output of the state that it stands at; ends the run. */
-  output(): Promise<Uint8Array>;
+  output(): Promise<StrictOutput>;
   /** Ends the worker, in the middle of any loop. */
   close(): Promise<void>;
 }
@@ -69,7 +76,7 @@ export type StrictQuestion =
   | { kind: 'output'; bytesMax: number };
 
 /** What it answers. */
-export type StrictAnswer = { kind: 'state'; change: StrictChange } | { kind: 'output'; bytes: Uint8Array };
+export type StrictAnswer = { kind: 'state'; change: StrictChange } | ({ kind: 'output' } & StrictOutput);
 
 const MEMORY_BYTES_MAX = 2 ** 30;
 const FUEL_MAX = 2n ** 62n;
@@ -125,7 +132,8 @@ export class StrictEngine {
         },
         output: async () => {
           const answer = await worker.ask({ kind: 'output', bytesMax: limits.outputBytes }).finally(() => worker.close());
-          return answer.kind === 'output' ? answer.bytes : new Uint8Array();
+          if (answer.kind !== 'output') throw sandboxFailed('strict', 'its worker answered something else');
+          return { bytes: answer.bytes, isTooLong: answer.isTooLong };
         },
         close: async () => await worker.close(),
       };

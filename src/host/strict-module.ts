@@ -13,7 +13,7 @@ export interface StrictModule {
 /**
  * What of the rules is part of every result: a module run by other rules is another job. Goes into the specification of a job, so into its hash.
  */
-export const STRICT_RUNTIME = 'millrace-strict-1';
+export const STRICT_RUNTIME = 'millrace-strict-2';
 
 const MODULE_BYTES_MAX = 16 << 20;
 const HEADER = [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0];

@@ -1,5 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import type { StrictAnswer, StrictQuestion, StrictTask } from './strict-engine.ts';
+import type { StrictAnswer, StrictOutput, StrictQuestion, StrictTask } from './strict-engine.ts';
 import { VALUE_TYPES } from './strict-instructions.ts';
 import {
   decodeStrictState,
@@ -142,19 +142,21 @@ function tell(fuelUsed: bigint): StrictAnswer {
   return { kind: 'state', change: { end, globals: stateGlobals, stateHash, fuelUsed, pages } };
 }
 
-function readOutput(bytesMax: number): Uint8Array {
-  if (end !== 'running') return new Uint8Array();
+function readOutput(bytesMax: number): StrictOutput {
+  const nothing = { bytes: new Uint8Array(), isTooLong: false };
+  if (end !== 'running') return nothing;
   const place = BigInt.asUintN(64, call(() => exports.output()).result ?? 0n);
   const [pointer, length] = [Number(place >> 32n), Number(place & 0xffffffffn)];
-  return length > bytesMax || pointer + length > memory.length
-    ? new Uint8Array()
-    : Uint8Array.from(memory.subarray(pointer, pointer + length));
+  if (pointer + length > memory.length) return nothing;
+  return length > bytesMax
+    ? { ...nothing, isTooLong: true }
+    : { ...nothing, bytes: Uint8Array.from(memory.subarray(pointer, pointer + length)) };
 }
 
 function answer(question: StrictQuestion): StrictAnswer {
   if (question.kind === 'begin') return tell(begin(question.input, question.segments));
   if (question.kind === 'segment') return tell(end === 'running' ? call(() => exports.segment(question.index)).fuelUsed : 0n);
-  if (question.kind === 'output') return { kind: 'output', bytes: readOutput(question.bytesMax) };
+  if (question.kind === 'output') return { kind: 'output', ...readOutput(question.bytesMax) };
   restore(question.state);
   return tell(0n);
 }

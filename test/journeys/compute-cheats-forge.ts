@@ -36,7 +36,7 @@ export async function forgeRun(
       await run.close();
       run = await engine.start(program, { state: await store.read(index + 1) });
     }
-    const artefacts = [keepOutput(await run.output(), folders.artefacts)];
+    const artefacts = [keepOutput((await run.output()).bytes, folders.artefacts)];
     const { stateHashes } = store;
     return { stateHashes, outputDigest: await digestRun(spec, { end: 'exit 0', artefacts, folder: folders.artefacts }) };
   } finally {

@@ -11,7 +11,7 @@ export type SegmentFinding =
   | {
       kind: 'wrong';
       segment: number;
-      /** What the segment ends in here; zero where its program cannot be run at all. */
+      /** What the segment ends in here. */
       stateHash: Hex;
       start: LeafProof;
       end: LeafProof;
@@ -30,14 +30,10 @@ export interface SegmentInspection {
   signal: AbortSignal;
 }
 
-/** Faults of a program that are the same on every machine: a result that was committed to for it cannot be right. */
-const HOPELESS: readonly string[] = ['bad-image', 'bad-work'];
-const NOTHING: Hex = `0x${'00'.repeat(32)}`;
-
 /**
  * Runs a segment of a job again and compares it with what was committed to: the state it ends in, the chain of states, at segment 0 the first state,
  * at the last one the digest of the output.
- * @throws what is no fault of the provider: strict-time-over, job-ended, sandbox-failed, and the signal's reason
+ * @throws what is no fault of the provider: engine-missing, strict-time-over, replay-undecided, sandbox-failed, and the signal's reason
  */
 export async function inspectSegment(options: SegmentInspection): Promise<SegmentFinding> {
   const { job, work, source, segment, signal } = options;
@@ -69,15 +65,11 @@ export async function inspectSegment(options: SegmentInspection): Promise<Segmen
     isChainBroken,
   });
   if (isChainBroken(job, start.leaf, end.leaf)) return wrong(end.leaf.stateHash, true);
-  try {
-    const replay = await replaySegment(work, options.engines, { index: segment, state: isFingerprint ? end.state : start.state, signal });
-    const isOutputRight = replay.outputDigest === undefined || replay.outputDigest === job.result.outputDigest;
-    const isRight = replay.startHash === start.leaf.stateHash && replay.endHash === end.leaf.stateHash && isOutputRight;
-    return isRight ? { kind: 'right' } : wrong(replay.endHash);
-  } catch (error) {
-    if (HOPELESS.includes(toMillraceError(error).code)) return wrong(NOTHING);
-    throw error;
-  }
+  const given = { index: segment, state: isFingerprint ? end.state : start.state, committed: end.leaf.stateHash };
+  const replay = await replaySegment(work, options.engines, { ...given, signal });
+  const isOutputRight = replay.outputDigest === undefined || replay.outputDigest === job.result.outputDigest;
+  const isRight = replay.startHash === start.leaf.stateHash && replay.endHash === end.leaf.stateHash && isOutputRight;
+  return isRight ? { kind: 'right' } : wrong(replay.endHash);
 }
 
 /** Whether the specification's chain of states cannot have these two leaves. */

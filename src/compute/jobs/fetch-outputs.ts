@@ -5,7 +5,7 @@ import type { Hex } from 'viem';
 import { MillraceError } from '../../errors.ts';
 import { type Artefact, cidOfDigest } from '../../host/index.ts';
 import type { JobSpec } from '../spec/job-spec.ts';
-import { digestRun, type JobEnd } from '../verify/canonical-output.ts';
+import { digestRun, JOB_END, type JobEnd } from '../verify/canonical-output.ts';
 import { fetchFile, type JobCaller, type JobPeer } from './job-api.ts';
 
 /** What a provider says it has, and what it is held to. */
@@ -20,7 +20,6 @@ export interface ClaimedOutputs {
 
 const ARTEFACTS_MAX = 10_000;
 const PATH = /^(?!.*(?:^|\/)\.{0,2}(?:\/|$))[^\p{Cc}\\]{1,1024}$/u;
-const END = /^(exit \d{1,3}|trap|fuel|depth)$/;
 
 /**
  * Fetches a job's outputs into a folder, each under its CID, and checks them: every file against its CID, all together against the digest that the
@@ -36,7 +35,7 @@ export async function fetchOutputs(
   const { jobId, spec, artefacts, end, outputDigest } = claimed;
   const total = artefacts.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   const isPlain = artefacts.length <= ARTEFACTS_MAX && artefacts.every(({ path }) => PATH.test(path));
-  if (!isPlain || !END.test(end)) throw differs(jobId, 'its list of outputs is malformed');
+  if (!isPlain || !JOB_END.test(end)) throw differs(jobId, 'its list of outputs is malformed');
   if (!(total <= spec.limits.diskBytes + spec.limits.outputBytes))
     throw differs(jobId, `its outputs have ${total} bytes, more than it may write`);
   await mkdir(folder, { recursive: true, mode: 0o700 });

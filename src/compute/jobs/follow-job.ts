@@ -23,7 +23,10 @@ export type FollowEvent =
 /** How a job ended, or stands when its outputs were enough. */
 export interface JobEnding {
   jobId: Hex;
+  /** `exit 0`, `exit 1`, …, or an end without outputs: `trap`, `fuel`, `depth`, `output`, `stopped`, `unfit`. */
   end: string;
+  /** Which limit or fault it was, in the provider's words; undefined where there is nothing to say. */
+  endReason: string | undefined;
   artefacts: Artefact[];
   outputCid: string;
   /** Where the outputs lie: under their CIDs, or at their paths where a folder was asked for. */
@@ -60,6 +63,7 @@ export interface FollowOptions {
 /** A provider settles itself; the renter does it when it has not for so long. */
 const SETTLE_PATIENCE_MS = 10_000;
 const OUTPUT_PATIENCE_MS = 60_000;
+const REASON_LENGTH_MAX = 300;
 
 /**
  * Follows one job from its order to its end. What the provider says is shown; what counts is what the chain says. A job without a result is settled
@@ -120,7 +124,7 @@ async function takeOutputs(options: FollowOptions, progress: JobProgress | undef
     const { outputDigest } = await resultOnChain(caller.client, jobId);
     await fetchOutputs(caller, peer, { jobId, spec: journal.spec, end, artefacts, outputDigest }, { folder, signal });
     if (options.outputFolder !== undefined) await placeOutputs(artefacts, { from: folder, to: options.outputFolder });
-    Object.assign(journal, { artefacts, end });
+    Object.assign(journal, { artefacts, end, endReason: progress.reason?.slice(0, REASON_LENGTH_MAX) });
     journals.save(journal);
     options.emit({ kind: 'outputs', jobId, outputCid: outputCidOf(journal.spec, artefacts), files: artefacts.length });
   } catch (error) {
@@ -156,6 +160,7 @@ async function endingOf(options: FollowOptions, { isSettled }: { isSettled: bool
   return {
     jobId,
     end: end ?? '',
+    endReason: journal.endReason,
     artefacts,
     outputCid: outputCidOf(spec, artefacts),
     outputFolder: options.outputFolder ?? join(options.keptFolder, `${journal.runId}-outputs`),

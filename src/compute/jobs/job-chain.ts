@@ -11,6 +11,8 @@ export interface JobChainOptions {
   sender: Sender;
   operatorId: bigint;
   records: JobRecords;
+  /** Whether all contents of a job are here: only then is it opened. */
+  isReady(jobId: Hex): boolean;
   log: Logger;
 }
 
@@ -39,7 +41,7 @@ export async function tendJobsOnChain(options: JobChainOptions): Promise<void> {
   await inBatches(
     options,
     'open',
-    due(({ record, phase }) => record.status === 'agreed' && phase === PHASE.none),
+    due(({ record, phase }) => record.status === 'agreed' && phase === PHASE.none && options.isReady(record.jobId)),
   );
   await inBatches(
     options,
@@ -70,7 +72,7 @@ function learn({ records, log }: JobChainOptions, record: JobRecord, seen: { pha
   };
   if (record.status === 'agreed' && phase === PHASE.running) become('open', { dueAt: Number(until) });
   else if (record.status === 'agreed' && phase === PHASE.none && now >= BigInt(record.terms.openUntil)) {
-    become('failed', { reason: 'its signatures were over before it was on the chain' });
+    become('failed', { reason: record.reason ?? 'its signatures were over before all its contents were here and it was on the chain' });
   } else if (record.status === 'done' && phase > PHASE.running && phase < PHASE.settled) become('committed');
   else if (phase === PHASE.settled || (record.status === 'failed' && phase === PHASE.none && now >= BigInt(record.terms.openUntil))) {
     become('settled');

@@ -3,6 +3,7 @@ import type { ChainClient, Signer } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { meterAllowance, railsBalance, tokenAddress } from '../../token/index.ts';
 import { decodeJobSpec, type JobSpec, specHash } from '../spec/job-spec.ts';
+import { workSeconds } from '../verify/work.ts';
 import { isFileName, sourcesOf } from './job-contents.ts';
 import { type JobOffer, type PriceToken, priceOf, whyNot } from './job-offer.ts';
 import type { JobRecord, JobRecords } from './job-records.ts';
@@ -117,12 +118,12 @@ function checkWork({ client, operatorId, offer }: JobDeskOptions, { terms, spec,
   if (strange !== undefined) throw refused(`${strange.slice(0, 80)} is handed over, but is no file of the job`);
 }
 
-function checkTimes(terms: JobTerms, { limits }: JobSpec, { now, spareSeconds }: { now: number; spareSeconds: number }): void {
+function checkTimes(terms: JobTerms, spec: JobSpec, { now, spareSeconds }: { now: number; spareSeconds: number }): void {
   const left = terms.openUntil - now;
   if (left < OPEN_SECONDS_MIN || left > OPEN_SECONDS_MAX) {
     throw refused(`its signatures are good for ${left} s, ${OPEN_SECONDS_MIN} to ${OPEN_SECONDS_MAX} are taken`);
   }
-  const due = limits.wallSeconds + spareSeconds;
+  const due = workSeconds(spec) + spareSeconds;
   if (terms.runSeconds < due) throw refused(`it must be done in ${terms.runSeconds} s, ${due} are needed for its time limit`);
 }
 

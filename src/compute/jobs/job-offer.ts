@@ -9,6 +9,8 @@ import {
   PROGRAM_KINDS,
   type ProgramKind,
 } from '../spec/job-spec.ts';
+import { STATES_BYTES_MAX } from '../verify/run-segments.ts';
+import { statesBytesMax, workSeconds } from '../verify/work.ts';
 import type { JobDomain } from './job-terms.ts';
 
 /** Which of the network's tokens a price is in. */
@@ -109,7 +111,11 @@ export function whyNot(spec: JobSpec, offer: JobOffer): string | undefined {
   if (limits.milliCpus > offer.cpus * 1000) return `it has ${offer.cpus} processors`;
   if (limits.memoryBytes > offer.memoryBytes) return `it has ${offer.memoryBytes} bytes of memory`;
   if (limits.diskBytes > offer.diskBytes) return `it has ${offer.diskBytes} bytes of disk`;
-  if (limits.wallSeconds > offer.wallSecondsMax) return `its longest jobs take ${offer.wallSecondsMax} s`;
+  const seconds = workSeconds(spec);
+  if (seconds > offer.wallSecondsMax) return `its longest jobs take ${offer.wallSecondsMax} s; this one may take ${seconds} s`;
+  if (determinism === 'wasm-strict' && statesBytesMax(spec) > STATES_BYTES_MAX) {
+    return `states of ${statesBytesMax(spec)} bytes are more than the ${STATES_BYTES_MAX} that are kept; fewer segments or less memory are taken`;
+  }
   return undefined;
 }
 

@@ -9,6 +9,7 @@ import type { ComputeContext, ComputePart } from '../part.ts';
 import type { DeterminismClass, ProgramKind } from '../spec/job-spec.ts';
 import { readState } from '../verify/run-segments.ts';
 import { tendJobsOnChain } from './job-chain.ts';
+import { createJobGathering } from './job-gathering.ts';
 import { type JobOffer, type SignedOffer, signOffer } from './job-offer.ts';
 import { JOB_STATUSES, type JobRecord, type JobRecords, openJobRecords } from './job-records.ts';
 import { answerJobs } from './job-routes.ts';
@@ -58,6 +59,7 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
   const stopping = new AbortController();
   let [isDraining, wake] = [false, () => {}];
   const nudge = () => wake();
+  const gathering = createJobGathering({ ...options, records, onChange: nudge });
   const runs = createJobRuns({ ...options, records, executors, strict, onChange: nudge });
   const capable = whatRuns(policy, { executors: executors.map(({ engine }) => engine), isStrict: strict !== undefined });
   // What devices are promised when this part starts, jobs do not get.
@@ -93,7 +95,8 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
   const stateOf = (jobId: Hex, leaf: number) => readState(records.spec(jobId), records.folders(jobId).run, leaf);
   const deliverer = openDeliverer({ ...options, commitmentOf: (jobId) => commitmentOf(records, jobId), stateOf });
   const look = async () => {
-    await tendJobsOnChain({ ...options, records });
+    gathering.look();
+    await tendJobsOnChain({ ...options, records, isReady: gathering.isReady });
     await cases.tend();
     await deliverer.tend();
     const now = Number(await client.now());
@@ -137,7 +140,7 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
       isDraining = true;
       stopping.abort();
       wake();
-      await runs.stop();
+      await Promise.all([runs.stop(), gathering.stop()]);
       await looping;
     },
   };

@@ -34,7 +34,7 @@ export type JobOutputs = {
   outputDigest: Hex;
   /** Of the one output file, else of the list of all. */
   outputCid: string;
-  /** `exit 0`, `exit 1`, `trap`, … */
+  /** `exit 0`, `exit 1`, `trap`, `stopped`, … (`JobEnd`) */
   end: string;
   /** `right`, `canary`, … as the chain settled it. */
   outcome: string;

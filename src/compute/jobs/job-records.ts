@@ -34,7 +34,7 @@ export interface JobRecord {
   /** How the job ended on chain, as `IComputeJobs.Outcome` counts, and what it paid. */
   outcome?: number;
   paid?: string;
-  /** Why it failed. */
+  /** Why it failed; of a run that was stopped or could not begin, which limit or fault. */
   reason?: string;
 }
 

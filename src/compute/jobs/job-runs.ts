@@ -134,9 +134,9 @@ async function runJob(
         progress.segments = index;
       },
     });
-    const { commitment, outputDigest, end, artefacts } = done;
+    const { commitment, outputDigest, end, artefacts, reason } = done;
     keepStateHashes(folders, commitment);
-    Object.assign(record, { status: 'done', result: { root: commitment.root, outputDigest }, end, artefacts, reason: undefined });
+    Object.assign(record, { status: 'done', result: { root: commitment.root, outputDigest }, end, artefacts, reason });
     records.save(record);
     log.info('job-done', { jobId: record.jobId, end, segments: spec.segments });
   } catch (error) {

@@ -1,16 +1,21 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import type { Hex } from 'viem';
+import { buildModule } from '../../../tools/examples.ts';
 import { createSigner } from '../../chain/index.ts';
 import { railsBalance } from '../../token/index.ts';
 import { startTestLeases, type TestLeaseNode, type TestLeases, until } from '../leases/lease-fixture.ts';
-import { encodeJobSpec } from '../spec/job-spec.ts';
+import { encodeJobSpec, type JobSpec, runtimeOf } from '../spec/job-spec.ts';
 import { type JobRequest, parseJob } from '../spec/parse-job.ts';
 import { surveyProviders } from './choose-provider.ts';
 import { fetchFile, fetchProgress, fetchState, fetchWork, sendContent, sendOrder } from './job-api.ts';
 import { PHASE, phaseOf } from './job-chain.ts';
+import { sourcesOf } from './job-contents.ts';
 import { orderToJson } from './job-desk.ts';
 import { type JobPolicy, type JobProvider, startJobProvider } from './job-provider.ts';
 import { type JobTerms, jobDomainOf, jobIdOf, termsToJson } from './job-terms.ts';
@@ -70,13 +75,13 @@ function runOptions(more: Partial<RunJobOptions> = {}): RunJobOptions {
 }
 
 /** Terms for the provider by its present offer, signed by the renter. */
-async function order(change: Partial<JobTerms> = {}) {
+async function order(change: Partial<JobTerms> = {}, spec: JobSpec = request.spec) {
   const { client, renter } = network;
   const [candidate] = await surveyProviders(client, { log: network.log });
   assert.ok(candidate !== undefined);
   const { offer, peer } = candidate;
   const wish = {
-    spec: request.spec,
+    spec,
     offer,
     renter: renter.signer.address,
     token: 'stable' as const,
@@ -88,9 +93,32 @@ async function order(change: Partial<JobTerms> = {}) {
   const jobId = jobIdOf(jobDomainOf(client), terms);
   const signature = await renter.signer.signDigest(jobId);
   const key = await boxKeyOf(renter.signer);
-  const order = { signature, renterBox: key.publicKey, handed: Object.keys(files) };
-  const bytes = orderToJson({ ...order, terms: termsToJson(terms), spec: encodeJobSpec(request.spec) });
-  return { jobId, terms, bytes, peer, boxKey: offer.boxKey, caller: { client, signer: renter.signer, key } };
+  const order = { signature, renterBox: key.publicKey, handed: sourcesOf(spec).filter((source) => source in files) };
+  const bytes = orderToJson({ ...order, terms: termsToJson(terms), spec: encodeJobSpec(spec) });
+  const caller = { client, signer: renter.signer, key };
+  const send = (source: string, path: string) =>
+    sendContent(caller, peer, {
+      jobId,
+      source,
+      boxKey: offer.boxKey,
+      bytes: (async function* () {
+        yield readFileSync(path);
+      })(),
+    });
+  const handOver = async () => {
+    for (const [source, path] of Object.entries(files)) await send(source, path);
+  };
+  return { jobId, terms, bytes, peer, boxKey: offer.boxKey, caller, send, handOver };
+}
+
+const isOpen = async (jobId: Hex) => (await phaseOf(network.client, jobId)).phase >= PHASE.running;
+
+async function settlementOf(jobId: Hex) {
+  const { client } = network;
+  await until('it is settled', async () => (await phaseOf(client, jobId)).phase === PHASE.settled);
+  const [settled, ...more] = await client.events({ name: 'computeJobs', event: 'JobSettled', args: { jobId } });
+  assert.ok(settled !== undefined && more.length === 0);
+  return settled.args;
 }
 
 test('jobs run from choice to receipt, two at a time: outputs checked, each paid once, class lowered and said so', async () => {
@@ -137,26 +165,17 @@ test('an order that says anything else than the offer is refused with the reason
   await fundJob(client, renter.sender, unfunded.terms);
   const signature = await sendOrder(unfunded.peer, unfunded.bytes, unfunded);
   assert.equal(await sendOrder(unfunded.peer, unfunded.bytes, unfunded), signature, 'the same order twice is one job');
-  await until('it is open', async () => (await phaseOf(client, unfunded.jobId)).phase === PHASE.running);
+  await unfunded.handOver();
+  await until('it is open', () => isOpen(unfunded.jobId));
 });
 
 test('a job goes on after its provider was stopped at each step; strangers see nothing of it, wrong contents are not taken', async () => {
   const { client, renter } = network;
-  const { jobId, terms, bytes, peer, boxKey, caller } = await order();
+  const { jobId, terms, bytes, peer, boxKey, caller, send } = await order();
   await fundJob(client, renter.sender, terms);
   await sendOrder(peer, bytes, { boxKey });
-  await until('the job is open', async () => (await phaseOf(client, jobId)).phase === PHASE.running);
   await node.stopParts();
   provider = await start();
-  const send = (source: string, path: string) =>
-    sendContent(caller, peer, {
-      jobId,
-      source,
-      boxKey,
-      bytes: (async function* () {
-        yield readFileSync(path);
-      })(),
-    });
   const [program, text] = Object.keys(files) as [string, string];
   await assert.rejects(send(text, MODULE), { code: 'content-differs' });
   await assert.rejects(send(`sha256:${'00'.repeat(32)}`, TEXT), { code: 'content-unwanted' });
@@ -192,21 +211,79 @@ test('a job goes on after its provider was stopped at each step; strangers see n
       code: 'job-part-missing',
     },
   );
-  await until('it is settled', async () => (await phaseOf(client, jobId)).phase === PHASE.settled);
-  assert.equal((await client.events({ name: 'computeJobs', event: 'JobSettled', args: { jobId } })).length, 1);
+  await settlementOf(jobId);
 });
 
 test('a job without a result in time is settled as late: the renter has its price back, the provider loses stake', async () => {
   const { client, renter } = network;
-  const { jobId, terms, bytes, peer, boxKey } = await order();
+  // Something else takes the whole machine.
+  const { total } = node.context.capacity;
+  const taken = node.context.capacity.reserve('something else', total);
+  assert.ok(taken !== undefined);
+  const { jobId, terms, bytes, peer, boxKey, handOver } = await order();
   await fundJob(client, renter.sender, terms);
   await sendOrder(peer, bytes, { boxKey });
-  await until('the job is open', async () => (await phaseOf(client, jobId)).phase === PHASE.running);
-  // Its contents never come.
+  await handOver();
+  await until('the job is open', () => isOpen(jobId));
   await network.chain.warp(terms.runSeconds + 1);
-  await until('it is settled', async () => (await phaseOf(client, jobId)).phase === PHASE.settled);
-  const [late] = await client.events({ name: 'computeJobs', event: 'JobSettled', args: { jobId } });
-  assert.equal(late?.args.paid, 0n);
-  assert.ok((late?.args.returned ?? 0n) >= (terms.price * 99n) / 100n);
-  assert.equal(late?.args.slashed, terms.collateral / 10n);
+  const late = await settlementOf(jobId);
+  taken.release();
+  assert.equal(late.paid, 0n);
+  assert.ok(late.returned >= (terms.price * 99n) / 100n);
+  assert.equal(late.slashed, terms.collateral / 10n);
+});
+
+test('a renter that hands nothing over cannot make its provider late, and neither can what nobody has', async () => {
+  const { client, renter } = network;
+  const silent = await order();
+  await fundJob(client, renter.sender, silent.terms);
+  await sendOrder(silent.peer, silent.bytes, silent);
+  const nowhere = { ...request.spec, inputs: [{ path: 'text', cid: `bafy${'a'.repeat(55)}` }] };
+  const missing = await order({}, nowhere);
+  await sendOrder(missing.peer, missing.bytes, missing);
+  await missing.send(request.spec.program.source, MODULE);
+  await until('it was looked for', () => provider.jobs().some((one) => one.jobId === missing.jobId && one.reason !== undefined));
+  await network.chain.warp(silent.terms.openUntil - Number(await client.now()) + 1);
+  for (const { jobId } of [silent, missing]) {
+    await until('both are given up', () => provider.jobs().some((one) => one.jobId === jobId && one.status === 'settled'));
+    assert.equal((await phaseOf(client, jobId)).phase, PHASE.none, 'it was never opened, so nothing is due');
+  }
+});
+
+test('jobs that are made to reach a limit are paid like any other, and their renter learns which it was', async () => {
+  await node.stopParts();
+  provider = await start({ takesCommands: true });
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-jobs-test-'));
+  const endless = await buildModule(
+    'endless',
+    `(module (memory 1) (func (export "allocate") (param i32) (result i32) (i32.const 0)) (func (export "begin") (param i32 i32 i32))
+      (func (export "segment") (param i32) (loop $on (br $on))) (func (export "output") (result i64) (i64.const 4)))`,
+  );
+  const limits = { ...request.spec.limits, memoryBytes: 16 << 20, wallSeconds: 10, outputBytes: 100 };
+  const made = async (name: string, spec: Pick<JobSpec, 'program' | 'argv' | 'determinism'>, program?: Uint8Array) => {
+    const path = join(folder, name);
+    if (program !== undefined) writeFileSync(path, program);
+    const full = { ...request.spec, ...spec, limits, inputs: [], segments: 1, runtime: runtimeOf(spec.program.kind, spec.determinism) };
+    const result = await runJob(runOptions({ name, spec: full, files: program === undefined ? {} : { [spec.program.source]: path } }));
+    const { outcome, paid, slashed } = await settlementOf(result.jobId);
+    assert.deepEqual([outcome, slashed, paid > 0n, result.artefacts.every(({ sizeBytes }) => sizeBytes === 0)], [1, 0n, true, true], name);
+    assert.equal(result.receipt?.receipt.outputs.end, result.end);
+    assert.ok(result.receipt?.signature !== undefined);
+    return result;
+  };
+  const moduleOf = (program: Uint8Array) => ({
+    kind: 'module' as const,
+    source: `sha256:${createHash('sha256').update(program).digest('hex')}`,
+  });
+  const fuel = await made('fuel', { program: moduleOf(endless), argv: ['module'], determinism: 'wasm-strict' }, endless);
+  assert.equal(fuel.end, 'fuel');
+  const garbage = Buffer.from('no module at all');
+  const unfit = await made('garbage', { program: moduleOf(garbage), argv: ['module'], determinism: 'wasm-strict' }, garbage);
+  assert.equal(unfit.end, 'trap');
+  const flood = { program: { kind: 'command' as const, source: '' }, argv: ['yes'], determinism: 'none' as const };
+  const stopped = await made('flood', flood);
+  assert.equal(stopped.end, 'stopped');
+  assert.match(stopped.endReason ?? '', /^output-exceeded/);
+  assert.equal((await made('honest twin', { ...flood, argv: ['true'] })).end, 'exit 0');
+  rmSync(folder, { recursive: true, force: true });
 });

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { createReadStream, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ChainClient, Signer } from '../../chain/index.ts';
 import { systemClock } from '../../clock.ts';
@@ -164,6 +164,7 @@ async function beginAttempt(run: Run): Promise<RunAttempt> {
     lowerable,
     auditors,
     samples,
+    handedBytes: Object.values(journal.files).reduce((sum, path) => sum + statSync(path).size, 0),
   });
   await options.sending((sender) => fundJob(client, sender, terms));
   const jobId = jobIdOf(jobDomainOf(client), terms);

@@ -32,6 +32,8 @@ export interface RunJournal {
   /** Outputs that came and were checked. */
   artefacts?: Artefact[];
   end?: string;
+  /** Which limit or fault, as the provider says. */
+  endReason?: string;
   outputFolder?: string;
   /** The receipt as JSON, and what it did cost in all, base units. */
   receipt?: string;

@@ -4,6 +4,7 @@ import { MillraceError } from '../../errors.ts';
 import { approveMeter, depositToRails, meterAllowance, railsBalance, tokenAddress, tokenBalance } from '../../token/index.ts';
 import { greater, lesser } from '../../units.ts';
 import { type JobSpec, specHash } from '../spec/job-spec.ts';
+import { workSeconds } from '../verify/work.ts';
 import { costOf, randomWord } from './job-desk.ts';
 import type { JobOffer, PriceToken } from './job-offer.ts';
 import { DETERMINISM_NUMBER, type JobTerms } from './job-terms.ts';
@@ -20,12 +21,17 @@ export interface TermsWish {
   /** Auditors, and segments that each replays; operators on probation are replayed whole. */
   auditors: number;
   samples: number;
+  /** Bytes that are handed over. */
+  handedBytes?: number;
   /** Hides whether it is a canary; a random word where it is none. */
   flagSeal?: Hex;
 }
 
-/** How long a signed order may be brought to the chain, seconds of chain time. */
-const OPEN_SECONDS = 120n;
+/** How long a signed order may be brought to the chain, seconds of chain time: its provider first brings all contents to itself. */
+const OPEN_SECONDS = 300;
+const OPEN_SECONDS_MAX = 3_000;
+/** How fast contents are handed over at least, bytes a second. */
+const HANDED_BYTES_PER_SECOND = 1 << 20;
 /** What auditors get for a replayed segment, beside what the provider gets for having run it: they must fetch its state too. */
 const AUDIT_MARGIN_PERCENT = 150n;
 const PERCENT = 100n;
@@ -42,12 +48,13 @@ export async function composeTerms(client: ChainClient, wish: TermsWish): Promis
     client.read('computeJobs', 'probationOf', [offer.operatorId]),
   ]);
   const { wallSeconds } = spec.limits;
+  const work = workSeconds(spec);
   const isAudited = spec.determinism !== 'none';
   const auditors = isAudited ? wish.auditors : 0;
   const samples = probation > 0n ? spec.segments : Math.min(wish.samples, spec.segments);
   const feeMin = wish.token === 'stable' ? rules.stableSegmentFeeMin : rules.nativeSegmentFeeMin;
   const perSegment = greater(feeMin, (price * AUDIT_MARGIN_PERCENT) / PERCENT / BigInt(spec.segments));
-  const auditWork = Math.ceil((wallSeconds * samples) / spec.segments) + AUDIT_SPARE_SECONDS;
+  const auditWork = Math.ceil((work * samples) / spec.segments) + AUDIT_SPARE_SECONDS;
   const classMin = rules.collateralMin[DETERMINISM_NUMBER[spec.determinism]] ?? 0n;
   return {
     renter: wish.renter,
@@ -62,8 +69,8 @@ export async function composeTerms(client: ChainClient, wish: TermsWish): Promis
     segments: spec.segments,
     samples,
     auditors,
-    openUntil: Number(now + OPEN_SECONDS),
-    runSeconds: within(wallSeconds + offer.spareSeconds, 1, rules.runSecondsMax),
+    openUntil: Number(now) + within(OPEN_SECONDS + (wish.handedBytes ?? 0) / HANDED_BYTES_PER_SECOND, OPEN_SECONDS, OPEN_SECONDS_MAX),
+    runSeconds: within(work + offer.spareSeconds, 1, rules.runSecondsMax),
     auditSeconds: within(auditWork, rules.auditSecondsMin, rules.auditSecondsMax),
     challengeSeconds: within(2 * wallSeconds, rules.challengeSecondsMin, rules.challengeSecondsMax),
     flagSeal: wish.flagSeal ?? randomWord(),
@@ -97,7 +104,7 @@ export async function unfundJob(client: ChainClient, sender: Sender, { token }: 
 }
 
 function within(seconds: number, least: number, greatest: number): number {
-  return Number(lesser(greater(BigInt(seconds), BigInt(least)), BigInt(greatest)));
+  return Number(lesser(greater(BigInt(Math.ceil(seconds)), BigInt(least)), BigInt(greatest)));
 }
 
 function noFunds(account: string, values: { token: string; needed: bigint; wallet: bigint; deposited: bigint }): MillraceError {

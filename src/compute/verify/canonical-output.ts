@@ -5,8 +5,15 @@ import type { Hex } from 'viem';
 import type { Artefact } from '../../host/index.ts';
 import { type Canonicaliser, canonicalJson, type JobSpec } from '../spec/job-spec.ts';
 
-/** How a job ended, as far as every machine comes to the same: exit code, or why a strict module stopped. */
-export type JobEnd = `exit ${number}` | 'trap' | 'fuel' | 'depth';
+/**
+ * How a job ended, as far as every machine comes to the same: its exit code; of a strict module why it stopped (`trap`, `fuel`, `depth`), or that its
+ * output is longer than its limit (`output`); of a whole job `stopped`, where a limit or a signal ended it or it left what is no output, and `unfit`,
+ * where its program cannot be run at all. All but an exit code are ends without outputs.
+ */
+export type JobEnd = `exit ${number}` | 'trap' | 'fuel' | 'depth' | 'output' | 'stopped' | 'unfit';
+
+/** What a {@link JobEnd} looks like; ends come from strangers. */
+export const JOB_END = /^(exit \d{1,3}|trap|fuel|depth|output|stopped|unfit)$/;
 
 /** Larger outputs are compared as they are. */
 const TEXT_BYTES_MAX = 64 << 20;

@@ -5,9 +5,9 @@ import type { Hex } from 'viem';
 import type { StrictEngine } from '../../host/index.ts';
 import { digestRun } from './canonical-output.ts';
 import { badSegments } from './commitment.ts';
-import { keepOutput } from './run-segments.ts';
+import { concludeStrict, startStrict, TRAPPED_HASH } from './run-segments.ts';
 import { replayWhole } from './whole-run.ts';
-import { type JobEngines, type JobWork, type Replay, strictProgram } from './work.ts';
+import type { JobEngines, JobWork, Replay } from './work.ts';
 
 /** What is replayed. */
 export interface ReplayOptions {
@@ -18,6 +18,8 @@ export interface ReplayOptions {
    * the provider's fingerprint, which is its state 1.
    */
   state?: Uint8Array;
+  /** The hash of the state after it, as its provider has committed to it: a whole job that says it was stopped is compared with a margin. */
+  committed?: Hex;
   /** For what the replay needs on disk; removed afterwards. Default: the temporary folder. */
   folder?: string;
   signal?: AbortSignal;
@@ -26,7 +28,7 @@ export interface ReplayOptions {
 /**
  * Runs one segment again. Its caller compares: a start hash that differs from the committed one means a wrong hand-over (or, at segment 0, a wrong
  * commitment); an end hash or output digest that differs means a wrong segment.
- * @throws bad-segments, bad-state, bad-work, bad-image, job-ended, strict-time-over
+ * @throws bad-segments, bad-state, engine-missing, replay-undecided, strict-time-over
  */
 export async function replaySegment(work: JobWork, engines: JobEngines, options: ReplayOptions): Promise<Replay> {
   const { index, state } = options;
@@ -35,7 +37,12 @@ export async function replaySegment(work: JobWork, engines: JobEngines, options:
   const folder = await mkdtemp(join(options.folder ?? tmpdir(), 'millrace-replay-'));
   try {
     if (determinism !== 'wasm-strict')
-      return await replayWhole(work, engines.executor, { folder, fingerprint: state, signal: options.signal });
+      return await replayWhole(work, engines.executor, {
+        folder,
+        fingerprint: state,
+        committed: options.committed,
+        signal: options.signal,
+      });
     if (index > 0 && state === undefined) throw badSegments(`segment ${index} needs state ${index}`);
     return await replayStrict(work, engines.strict, { index, state: index === 0 ? undefined : state, folder });
   } finally {
@@ -48,15 +55,14 @@ async function replayStrict(
   engine: StrictEngine,
   { index, state, folder }: { index: number; state: Uint8Array | undefined; folder: string },
 ): Promise<Replay> {
-  const run = await engine.start(await strictProgram(work), state === undefined ? undefined : { state });
+  const run = await startStrict(work, engine, state === undefined ? undefined : { state });
   try {
-    const startHash = run.change.stateHash as Hex;
-    const { stateHash, end } = await run.step(index);
-    if (index < work.spec.segments - 1) return { startHash, endHash: stateHash as Hex, outputDigest: undefined };
-    const artefacts = [keepOutput(await run.output(), folder)];
-    const outputDigest = await digestRun(work.spec, { end: end === 'running' ? 'exit 0' : end, artefacts, folder });
-    return { startHash, endHash: stateHash as Hex, outputDigest };
+    const startHash = (run?.change.stateHash as Hex | undefined) ?? TRAPPED_HASH;
+    const endHash = ((await run?.step(index))?.stateHash as Hex | undefined) ?? TRAPPED_HASH;
+    if (index < work.spec.segments - 1) return { startHash, endHash, outputDigest: undefined };
+    const outputDigest = await digestRun(work.spec, { ...(await concludeStrict(run, folder)), folder });
+    return { startHash, endHash, outputDigest };
   } finally {
-    await run.close();
+    await run?.close();
   }
 }

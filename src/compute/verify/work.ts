@@ -29,6 +29,8 @@ export interface SegmentRun {
   commitment: Commitment;
   outputDigest: Hex;
   end: JobEnd;
+  /** Which limit ended it, in the words of this machine; no part of the result. */
+  reason?: string;
   /** The outputs: files under their CIDs in the folder that was given. */
   artefacts: Artefact[];
   /** Bytes that its states take on disk. */
@@ -44,15 +46,25 @@ export interface Replay {
   outputDigest: Hex | undefined;
 }
 
-/** Instructions a second that a job's time is counted with. */
-const FUEL_PER_SECOND = 1_000_000_000n;
+/**
+ * Instructions that a second of a strict job stands for: few, so that nobody can write a job whose fuel lasts longer than its provider has time. The
+ * slowest that was found, scattered stores, take 5 ns each over 64 MiB and 15 ns over 1 GiB; an addition takes 0.3 ns (2 cores under a load of 8).
+ */
+const FUEL_PER_SECOND = 100_000_000n;
+/** What a machine may take for a strict job, in times of its seconds. */
+const STRICT_WORK_TIMES = 2;
+/** How long one segment is waited for, likewise. It decides nothing: a strict job's time limit is its fuel. */
+const STRICT_PATIENCE_TIMES = 4;
+const PATIENCE_SECONDS_MAX = 86_400;
+/** Faults of a program or of its inputs: the same on every machine. */
+const UNFIT: readonly string[] = ['bad-image', 'bad-job', 'bad-work'];
 const WASM_PAGE_BYTES = 65_536;
 const STRICT_MEMORY_BYTES_MAX = 2 ** 30;
 const INPUT_FILES_MAX = 10_000;
 const DEPTH_MAX = 32;
 
 /**
- * A strict job as its engine takes it. Memory: the limit rounded down to 64 KiB, at most 1 GiB. Fuel of a segment: the job's seconds times 10⁹
+ * A strict job as its engine takes it. Memory: the limit rounded down to 64 KiB, at most 1 GiB. Fuel of a segment: the job's seconds times 10⁸
  * instructions, shared equally among its segments. Input: `argv`, the seed as eight bytes (little end first), the files sorted by path.
  * @throws bad-work
  */
@@ -70,10 +82,20 @@ export async function strictProgram({ spec, programPath, inputFolder }: JobWork)
     limits: {
       memoryBytes,
       fuelPerSegment: (BigInt(spec.limits.wallSeconds) * FUEL_PER_SECOND + segments - 1n) / segments,
-      wallSeconds: spec.limits.wallSeconds,
+      wallSeconds: Math.min(STRICT_PATIENCE_TIMES * spec.limits.wallSeconds, PATIENCE_SECONDS_MAX),
       outputBytes: spec.limits.outputBytes,
     },
   };
+}
+
+/** Seconds that a machine may take for the work of a job, whatever its author made of it; a provider that runs it has so long, and some to spare. */
+export function workSeconds({ determinism, limits }: JobSpec): number {
+  return determinism === 'wasm-strict' ? STRICT_WORK_TIMES * limits.wallSeconds : limits.wallSeconds;
+}
+
+/** Bytes that the states of a strict job take at most. */
+export function statesBytesMax(spec: JobSpec): number {
+  return (spec.segments + 1) * strictMemoryBytes(spec);
 }
 
 /** The memory of a strict job, in bytes. */
@@ -101,6 +123,11 @@ async function readFiles(folder: string, bytesMax: number): Promise<{ path: stri
   };
   await walk('', 1);
   return files.sort((one, other) => (one.path < other.path ? -1 : 1));
+}
+
+/** Whether no engine can run a program, whatever the machine: then that is the result of its job. */
+export function isUnfit(error: unknown): boolean {
+  return error instanceof MillraceError && UNFIT.includes(error.code);
 }
 
 /** A job that cannot be run or replayed as it stands. */
