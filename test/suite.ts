@@ -28,7 +28,7 @@ const SLOWEST = 25;
 export function findTestFiles(...folders: string[]): string[] {
   return folders
     .flatMap((folder) => readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(root, folder, name)))
-    .filter((path) => path.endsWith('.test.ts'))
+    .filter((path) => path.endsWith('.test.ts') && !path.includes('node_modules'))
     .sort()
     .sort((one, other) => Number(isJourney(other)) - Number(isJourney(one)));
 }

@@ -40,9 +40,10 @@ printf 'Millrace and its parts\n' >&2
 app=$work/root/opt/millrace
 mkdir -p "$app" "$work/root/var/lib/millrace"
 # What the last commit has, without what only developers need.
-git -C "$root" archive HEAD -- src profiles models examples docs tools/node.sh millrace package.json package-lock.json .npmrc LICENSE README.md |
+git -C "$root" archive HEAD -- src profiles models examples docs tools/node.sh tools/bundle.ts millrace package.json package-lock.json .npmrc LICENSE README.md |
   tar -C "$app" -xf -
 (cd "$app" && npm ci --omit=dev --no-audit --no-fund >"$out/npm.log" 2>&1) || fail 'npm ci failed' "Read $out/npm.log."
+sh "$app/tools/node.sh" --version >/dev/null || fail 'Node does not start' "Run $app/tools/node.sh --version." # makes the bundles of libraries
 git -C "$root" rev-parse HEAD >"$app/.revision"
 
 printf 'archive\n' >&2
