@@ -1,15 +1,20 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { readAtMost } from './read-at-most.ts';
+import { readAtMost, readRequest } from './read-at-most.ts';
 
 test('a body is read whole up to its limit and refused above it, however it is cut', async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 12 }), fc.nat(300), async (pieces, bytesMax) => {
       const whole = Buffer.concat(pieces);
-      const reading = readAtMost(new Response(ReadableStream.from(pieces)).body, bytesMax);
-      if (whole.length <= bytesMax) assert.deepEqual(await reading, whole);
-      else await assert.rejects(reading, { code: 'answer-too-long', actor: 'peer' });
+      const body = () => new Response(ReadableStream.from(pieces)).body;
+      if (whole.length <= bytesMax) {
+        assert.deepEqual(await readAtMost(body(), bytesMax), whole);
+        assert.deepEqual(await readRequest({ body: body() }, bytesMax), whole);
+      } else {
+        await assert.rejects(readAtMost(body(), bytesMax), { code: 'answer-too-long', actor: 'peer' });
+        await assert.rejects(readRequest({ body: body() }, bytesMax), { code: 'body-too-big', actor: 'caller' });
+      }
     }),
   );
 });

@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream';
 import { hashTypedData } from 'viem';
 import { MillraceError } from '../errors.ts';
+import { readAtMost } from '../read-at-most.ts';
 
 type Hex = `0x${string}`;
 
@@ -157,16 +158,9 @@ export function acknowledgementFrom(value: unknown): { bytesCarried: bigint; amo
   };
 }
 
-/** The JSON that a stream carries, of bounded size; whoever calls bounds the time. @throws relay-answer-bad */
+/** The JSON that a stream carries, of bounded size; whoever calls bounds the time. @throws relay-answer-bad, answer-too-long */
 export async function readRelayJson(body: Duplex | ReadableStream<Uint8Array> | null): Promise<unknown> {
-  const chunks: Uint8Array[] = [];
-  let sizeBytes = 0;
-  for await (const chunk of (body ?? []) as AsyncIterable<Uint8Array>) {
-    sizeBytes += chunk.length;
-    if (sizeBytes > BODY_BYTES_MAX) throw bad('body', `more than ${BODY_BYTES_MAX} bytes`);
-    chunks.push(chunk);
-  }
-  const text = Buffer.concat(chunks).toString('utf8');
+  const text = (await readAtMost(body, BODY_BYTES_MAX)).toString('utf8');
   try {
     return JSON.parse(text);
   } catch {

@@ -3,6 +3,7 @@ import type { Address, Hex } from 'viem';
 import { recoverAddress } from '../../chain/index.ts';
 import { contentDigest, createReplayGuard, verifyRequest } from '../../connect/index.ts';
 import { httpStatusOf, MillraceError, toMillraceError } from '../../errors.ts';
+import { readRequest } from '../../read-at-most.ts';
 import type { ClusterHost } from './cluster-host.ts';
 
 const BODY_BYTES_MAX = 1 << 20;
@@ -83,7 +84,7 @@ interface Call {
 
 async function authorise(request: Request, guard: ReturnType<typeof createReplayGuard>): Promise<{ agent: Address; body: unknown }> {
   const headers = Object.fromEntries(request.headers);
-  const bytes = await readBody(request);
+  const bytes = await readRequest(request, BODY_BYTES_MAX);
   const required = bytes.length === 0 ? [] : ['content-digest'];
   const recover = (digest: Hex, signature: Hex) => recoverAddress(digest, signature);
   const { address } = verifyRequest({ method: request.method, url: request.url, headers }, { recover, guard }, { required });
@@ -93,17 +94,6 @@ async function authorise(request: Request, guard: ReturnType<typeof createReplay
   } catch {
     throw badCall('the body is no JSON');
   }
-}
-
-async function readBody(request: Request): Promise<Uint8Array> {
-  const pieces: Uint8Array[] = [];
-  let length = 0;
-  for await (const piece of request.body ?? []) {
-    length += piece.length;
-    if (length > BODY_BYTES_MAX) throw badCall(`the body has more than ${BODY_BYTES_MAX} bytes`);
-    pieces.push(piece);
-  }
-  return Buffer.concat(pieces);
 }
 
 function recordOf(value: unknown): Record<string, unknown> {

@@ -4,7 +4,7 @@ import type { Address, Hex } from 'viem';
 import { recoverAddress } from '../../chain/index.ts';
 import { contentDigest, createReplayGuard, verifyRequest } from '../../connect/index.ts';
 import { httpStatusOf, MillraceError, toMillraceError } from '../../errors.ts';
-import { readAtMost } from '../../read-at-most.ts';
+import { readRequest } from '../../read-at-most.ts';
 import type { HostedLease } from './hosted-lease.ts';
 import type { SignedStatement } from './lease-record.ts';
 import type { Rental } from './rental.ts';
@@ -28,7 +28,13 @@ export const COMMAND_BYTES_MAX = 64 << 10;
 const BODY_BYTES_MAX = 64 << 10;
 const WORDS_MAX = 4_096;
 const PROBES_PER_SECOND = 5;
-const STATUSES: Record<string, number> = { 'lease-unknown': 404, 'not-the-renter': 403, 'lease-not-running': 409, 'probes-too-many': 429 };
+const STATUSES: Record<string, number> = {
+  'body-too-big': 413,
+  'lease-unknown': 404,
+  'not-the-renter': 403,
+  'lease-not-running': 409,
+  'probes-too-many': 429,
+};
 
 /**
  * What a node answers under `/v1/compute/leases`: `GET devices`, and under a lease's number `GET` its state, `GET probe`, `POST exec`,
@@ -72,7 +78,7 @@ export function leaseRoutes(desk: LeaseDesk): Hono {
     return new Response(Readable.toWeb(frames) as unknown as ReadableStream, { headers: { 'content-type': 'application/octet-stream' } });
   });
   app.post('/:lease{[0-9]{1,20}}/runs/:run{[0-9a-f]{16}}/signal', async (context) => {
-    const body = await readAtMost(context.req.raw.body, BODY_BYTES_MAX);
+    const body = await readRequest(context.req.raw, BODY_BYTES_MAX);
     const hosted = open(context.req.raw, context.req.param('lease'), body);
     const run = runs.get(context.req.param('run'));
     if (run?.leaseId !== hosted.view().leaseId) throw badCall('no such command runs');
@@ -80,7 +86,7 @@ export function leaseRoutes(desk: LeaseDesk): Hono {
     return context.json({});
   });
   app.put('/:lease{[0-9]{1,20}}/main', async (context) => {
-    const body = await readAtMost(context.req.raw.body, COMMAND_BYTES_MAX);
+    const body = await readRequest(context.req.raw, COMMAND_BYTES_MAX);
     const hosted = open(context.req.raw, context.req.param('lease'), body);
     runningOf(hosted);
     await hosted.setMain(commandOf(fieldsOf(body)));
@@ -92,7 +98,7 @@ export function leaseRoutes(desk: LeaseDesk): Hono {
     return new Response(Readable.toWeb(Readable.from(pieces, { objectMode: false })) as unknown as ReadableStream);
   });
   app.post('/:lease{[0-9]{1,20}}/meter', async (context) => {
-    const body = fieldsOf(await readAtMost(context.req.raw.body, BODY_BYTES_MAX));
+    const body = fieldsOf(await readRequest(context.req.raw, BODY_BYTES_MAX));
     const hosted = desk.find(leaseIdOf(context.req.param('lease')));
     const { spoken, up, signature } = await desk.exchange(hosted, Number(body.word), {
       spoken: bitsOf(body.spoken),

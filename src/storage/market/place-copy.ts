@@ -4,6 +4,7 @@ import { bytesToBigInt, keccak256, toHex } from 'viem';
 import type { ChainClient, Signer } from '../../chain/index.ts';
 import { peerFetch } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
+import { readAtMost } from '../../read-at-most.ts';
 import { BLOCK_BYTES_MAX, isBlockOf } from '../content/block.ts';
 import type { BuiltContent } from '../content/content.ts';
 import { readDeal } from './chain-view.ts';
@@ -182,8 +183,8 @@ async function readBack(options: PlacementOptions): Promise<void> {
     const deadline = AbortSignal.timeout(options.stallMs);
     const signal = options.signal === undefined ? deadline : AbortSignal.any([options.signal, deadline]);
     const response = await peerFetch(options.peer, `/ipfs/${cid}?format=raw`, { headers: { accept: 'application/vnd.ipld.raw' }, signal });
-    const block = await readBlock(response);
-    if (block !== undefined && isBlockOf(cid, block)) continue;
+    const block = await readAtMost(response.body, BLOCK_BYTES_MAX);
+    if (response.ok && isBlockOf(cid, block)) continue;
     throw new MillraceError('not-retrievable', {
       actor: 'peer',
       message: `Operator ${options.peer.operatorId} does not give back block ${cid} (HTTP ${response.status})`,
@@ -191,17 +192,6 @@ async function readBack(options: PlacementOptions): Promise<void> {
       hint: 'Another provider is taken for this copy.',
     });
   }
-}
-
-async function readBlock(response: Response): Promise<Uint8Array | undefined> {
-  const chunks: Uint8Array[] = [];
-  let sizeBytes = 0;
-  for await (const chunk of response.body ?? []) {
-    sizeBytes += chunk.length;
-    if (sizeBytes > BLOCK_BYTES_MAX) return undefined;
-    chunks.push(chunk);
-  }
-  return response.ok ? Buffer.concat(chunks) : undefined;
 }
 
 async function waitUntilActive(options: PlacementOptions, attempt: Attempt): Promise<void> {

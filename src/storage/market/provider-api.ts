@@ -2,6 +2,7 @@ import type { Hex } from 'viem';
 import type { Signer } from '../../chain/index.ts';
 import { type PeerAddress, type PeerRequest, peerFetch, signRequest } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
+import { readAtMost } from '../../read-at-most.ts';
 import { askFromJson, requireAsk, type SignedAsk } from './ask.ts';
 import type { DealStatus } from './deal-records.ts';
 import { readFields } from './fields.ts';
@@ -165,15 +166,9 @@ function postJson(body: string): PeerRequest {
 }
 
 async function readAnswer(response: Response, peer: ProviderPeer): Promise<unknown> {
-  const chunks: Uint8Array[] = [];
-  let sizeBytes = 0;
-  for await (const chunk of response.body ?? []) {
-    sizeBytes += chunk.length;
-    if (sizeBytes > ANSWER_BYTES_MAX) throw badAnswer(peer, `more than ${ANSWER_BYTES_MAX} bytes`);
-    chunks.push(chunk);
-  }
+  const body = await readAtMost(response.body, ANSWER_BYTES_MAX);
   try {
-    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+    return JSON.parse(body.toString('utf8'));
   } catch (cause) {
     throw badAnswer(peer, 'no JSON', cause);
   }

@@ -2,6 +2,7 @@ import type { CID } from 'multiformats/cid';
 import type { Hex } from 'viem';
 import type { ChainClient } from '../../chain/index.ts';
 import { type PeerAddress, peerFetch } from '../../connect/index.ts';
+import { readAtMost } from '../../read-at-most.ts';
 import { createVoucherCodec, readChannel, type VoucherCodec } from '../../token/index.ts';
 import { holdersOf, inBatches, listOperators, type OperatorView, storageDomainOf } from '../market/chain-view.ts';
 import { readFields } from '../market/fields.ts';
@@ -17,7 +18,7 @@ const REPORTS_LOOKED_AT = 32;
 /** Records believed of one router: one that answers with a hundred friends does not fill the list. */
 const RECORDS_PER_ROUTER = 10;
 
-/** JSON of bounded size from a peer. @throws peer-unreachable, peer-timeout, peer-answer-bad */
+/** JSON of bounded size from a peer; undefined when it refuses. @throws peer-unreachable, peer-timeout, answer-too-long, and what is no JSON */
 export async function askPeer(
   peer: PeerAddress,
   path: string,
@@ -31,15 +32,8 @@ export async function askPeer(
     idleTimeoutMs: TIMEOUT_MS,
     signal: init.signal,
   });
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of response.body ?? []) {
-    size += chunk.length;
-    if (size > ANSWER_BYTES_MAX) return undefined;
-    chunks.push(chunk);
-  }
-  if (!response.ok) return undefined;
-  return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+  const body = await readAtMost(response.body, ANSWER_BYTES_MAX);
+  return response.ok ? JSON.parse(body.toString('utf8')) : undefined;
 }
 
 /** A holder's announcement as its own endpoint gives it; undefined when it has none. */
