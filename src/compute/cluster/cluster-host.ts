@@ -19,7 +19,8 @@ import {
   type SignedMemberList,
   signMeshKey,
 } from './member-list.ts';
-import { type MemberStatus, type Membership, openMembership } from './membership.ts';
+import type { MemberStatus } from './member-status.ts';
+import { type Membership, openMembership } from './membership.ts';
 
 /** What a node that takes part in clusters needs. */
 export interface ClusterHostOptions {

@@ -2,11 +2,15 @@ import type { Hex } from 'viem';
 import type { Signer } from '../../chain/index.ts';
 import { contentDigest, type PeerAddress, peerFetch, signRequest } from '../../connect/index.ts';
 import { type Actor, MillraceError } from '../../errors.ts';
+import { readAtMost } from '../../read-at-most.ts';
 import type { ClusterSpec } from './cluster-spec.ts';
 import { type MeshKey, parseMeshKey, parseSignedList, type SignedMemberList } from './member-list.ts';
-import type { MemberStatus } from './membership.ts';
+import { badAnswer, type MemberStatus, parseExecResult, parseLogPiece, parseMemberStatus } from './member-status.ts';
 
-/** A node as a renter's agent speaks with it about one cluster. Every call throws `peer-unreachable`, `peer-timeout`, or the node's own error. */
+/**
+ * A node as a renter's agent speaks with it about one cluster. Every call throws `peer-unreachable`, `peer-timeout`,
+ * `answer-too-long`, `bad-cluster-answer`, or the node's own error.
+ */
 export interface ClusterNode {
   join(request: { leaseId: string; seat: number; spec: ClusterSpec }): Promise<MeshKey>;
   setMembers(signed: SignedMemberList): Promise<void>;
@@ -30,13 +34,14 @@ export function openClusterNode(peer: PeerAddress, cluster: Hex, signer: Pick<Si
   const call = async (method: string, path: string, timeoutMs: number, body?: unknown): Promise<unknown> => {
     const target = `/v1/compute/clusters/${cluster}${path}`;
     const url = new URL(target, peer.endpoint).href;
-    const text = body === undefined ? undefined : JSON.stringify(body);
-    const digest: Record<string, string> = text === undefined ? {} : { 'content-digest': contentDigest(text) };
+    const sent = body === undefined ? undefined : JSON.stringify(body);
+    const digest: Record<string, string> = sent === undefined ? {} : { 'content-digest': contentDigest(sent) };
     const signature = await signRequest({ method, url, headers: digest }, signer, { covered: Object.keys(digest) });
     const signal = AbortSignal.timeout(timeoutMs);
     const headers = { ...digest, ...signature };
-    const response = await peerFetch(peer, target, { method, headers, body: text, signal, headersTimeoutMs: timeoutMs });
-    const answer = JSON.parse(await readText(response));
+    const response = await peerFetch(peer, target, { method, headers, body: sent, signal, headersTimeoutMs: timeoutMs });
+    const text = (await readAtMost(response.body, ANSWER_BYTES_MAX)).toString('utf8');
+    const answer = parseJson(text || 'null');
     if (!response.ok) throw errorOf(answer, response.status);
     return answer;
   };
@@ -47,22 +52,19 @@ export function openClusterNode(peer: PeerAddress, cluster: Hex, signer: Pick<Si
       const answer = await call('GET', '/members', CALL_TIMEOUT_MS);
       return answer === null || Object.keys(answer as object).length === 0 ? undefined : parseSignedList(answer);
     },
-    status: async () => (await call('GET', '/status', STATUS_TIMEOUT_MS)) as MemberStatus,
-    log: async (rank, from) => (await call('GET', `/logs?rank=${rank}&from=${from}`, CALL_TIMEOUT_MS)) as { text: string; next: number },
-    exec: async (rank, argv) => (await call('POST', '/exec', CALL_TIMEOUT_MS, { rank, argv })) as { exitCode: number; output: string },
+    status: async () => parseMemberStatus(await call('GET', '/status', STATUS_TIMEOUT_MS)),
+    log: async (rank, from) => parseLogPiece(await call('GET', `/logs?rank=${rank}&from=${from}`, CALL_TIMEOUT_MS)),
+    exec: async (rank, argv) => parseExecResult(await call('POST', '/exec', CALL_TIMEOUT_MS, { rank, argv })),
     leave: async () => void (await call('DELETE', '', CALL_TIMEOUT_MS)),
   };
 }
 
-async function readText(response: Response): Promise<string> {
-  const pieces: Uint8Array[] = [];
-  let length = 0;
-  for await (const piece of response.body ?? []) {
-    length += piece.length;
-    if (length > ANSWER_BYTES_MAX) throw errorOf({ message: `more than ${ANSWER_BYTES_MAX} bytes` }, response.status);
-    pieces.push(piece);
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw badAnswer('it is no JSON');
   }
-  return Buffer.concat(pieces).toString('utf8') || 'null';
 }
 
 /** A node's own error, told on under its code; nothing but short texts is believed. */

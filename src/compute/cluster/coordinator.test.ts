@@ -18,7 +18,8 @@ import type { ClusterNode } from './cluster-node.ts';
 import { parseClusterSpec } from './cluster-spec.ts';
 import { Coordinator, createClusterRecord, readClusterRecord } from './coordinator.ts';
 import { isListSignedBy, type MeshKey, type SignedMemberList, signMeshKey, supersedes } from './member-list.ts';
-import type { MemberStatus } from './membership.ts';
+import type { MemberStatus } from './member-status.ts';
+import type { ProcessState } from './replacement.ts';
 import { QUICK_PATIENCE } from './replacement.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'millrace-coordinator-'));
@@ -75,6 +76,8 @@ interface Machine {
   operatorId: bigint;
   signer: Signer;
   isAlive: boolean;
+  /** Says that every rank of the cluster has completed. */
+  isLying: boolean;
   part: { key: MeshKey; signed: SignedMemberList | undefined; sinceMs: number } | undefined;
 }
 
@@ -93,6 +96,7 @@ class World {
       operatorId: BigInt(index + 1),
       signer: createSigner(`0x${(index + 100).toString(16).padStart(64, '0')}`),
       isAlive: true,
+      isLying: false,
       part: undefined,
     }));
   }
@@ -192,11 +196,16 @@ class World {
     const ageMs = this.clock.nowMs() - sinceMs;
     const isWhole = living.length === members.length;
     const state = ageMs < 3_000 ? 'running' : !isWhole ? 'failed' : ageMs >= DONE_AFTER_MS ? 'completed' : 'running';
+    const isLying = own !== undefined && this.machineOf((this.leases[Number(own.leaseId) - 1] as LeaseTerms).operatorId).isLying;
+    const honest = (own?.ranks ?? []).map(
+      (rank): ProcessState => (state === 'running' ? { rank, state } : { rank, state: 'ended', reason: state }),
+    );
+    const lies = members.flatMap(({ ranks }) => ranks).map((rank): ProcessState => ({ rank, state: 'ended', reason: 'completed' }));
     return {
       seat: key.seat,
       version: signed?.list.version ?? 0,
       wireguard: 'userspace',
-      processes: (own?.ranks ?? []).map((rank) => (state === 'running' ? { rank, state } : { rank, state: 'ended', reason: state })),
+      processes: isLying ? lies : honest,
       heardMs: Object.fromEntries(
         members.filter((each) => each.seat !== key.seat).map((each) => [each.seat, living.includes(each) ? 400 : 60_000]),
       ),
@@ -263,6 +272,16 @@ test('nothing goes wrong: three machines, one list, all leases ended when the pr
   assert.equal(run.coordinator.record.phase, 'finished');
   assert.deepEqual([world.leases.length, run.coordinator.record.signed?.list.version], [MACHINES, 1]);
   assert.ok(world.leases.every(({ isEnded }) => isEnded));
+  checkLaws(world);
+});
+
+test('a machine that says of all ranks that they have completed ends nothing: of ranks of others it has nothing to say', async () => {
+  const world = new World();
+  world.machineOf(2n).isLying = true;
+  const run = startCoordinator(world, join(folder, 'liar'));
+  await world.clock.passUntil(() => run.isOver);
+  assert.equal(run.coordinator.record.phase, 'finished');
+  assert.ok(world.clock.nowMs() >= DONE_AFTER_MS, `finished after ${world.clock.nowMs()} ms`);
   checkLaws(world);
 });
 

@@ -19,7 +19,7 @@ import {
   signMemberList,
   supersedes,
 } from './member-list.ts';
-import type { MemberStatus } from './membership.ts';
+import type { MemberStatus } from './member-status.ts';
 import { decide, hasFailed, type MemberView, type Patience, rankTakeover } from './replacement.ts';
 
 /** A lease of the cluster, and the seat that its machine is given. */
@@ -344,7 +344,8 @@ export class Coordinator {
       silentMs: this.#silentMs(member),
       unheardMs: heard.length === 0 ? undefined : Math.min(...heard),
       version: status?.version ?? 0,
-      processes: status?.processes ?? [],
+      // Of ranks that are not its own a machine has nothing to say.
+      processes: status?.processes.filter(({ rank }) => member.ranks.includes(rank)) ?? [],
       isLeaving: status?.isLeaving ?? false,
     };
   }

@@ -44,7 +44,8 @@ export interface ClusterDomain {
 }
 
 /** Most machines that one cluster ever has, lost ones included. */
-const SEATS_MAX = 60_000;
+/** Greatest number of a seat: addresses in the mesh come from it. */
+export const SEATS_MAX = 60_000;
 const ENDPOINT = /^(?:[A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:]{2,39}\]):(\d{1,5})$/;
 const shapes = new Map<string, { list: TypedDataShape; key: TypedDataShape }>();
 

@@ -15,10 +15,10 @@ import {
   type WireguardLink,
 } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
-import type { Checkpoint } from './checkpoints.ts';
 import { compareAge } from './checkpoints.ts';
 import type { ClusterSpec } from './cluster-spec.ts';
 import { MESH_PREFIX, type MemberList, meshAddress, type SignedMemberList, supersedes } from './member-list.ts';
+import type { MemberStatus } from './member-status.ts';
 import { type MeshChild, startMeshChild } from './mesh-child.ts';
 import { createProcessLog, type ProcessLog } from './process-log.ts';
 import { CHECKPOINT_FOLDER, CLUSTER_FOLDER, hostsFile, mpiHostfile, rankEnvironment } from './rank-environment.ts';
@@ -37,22 +37,6 @@ export interface MembershipOptions {
   listenPort?: number;
   log: Logger;
   clock?: Clock;
-}
-
-/** What a machine says of its part. */
-export interface MemberStatus {
-  seat: number;
-  /** Of the list by which it runs; 0 before the first. */
-  version: number;
-  wireguard: 'kernel' | 'userspace';
-  processes: ProcessState[];
-  /** Milliseconds since each peer was heard through the mesh, by seat. */
-  heardMs: Record<number, number>;
-  newest: Checkpoint | undefined;
-  /** It cannot go on. */
-  isLeaving: boolean;
-  /** The latest that went wrong, for people. */
-  trouble: string | undefined;
 }
 
 /** A running part in a cluster: a network, a process in it that speaks with the peers, and the programs of its ranks. */
