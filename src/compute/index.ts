@@ -32,7 +32,7 @@ export { boxKeyOf } from './jobs/sealed-box.ts';
 export { type CopyCount, packArchive, unpackArchive } from './leases/archive.ts';
 export { defaultDevices } from './leases/default-device.ts';
 export type { LeasedDevice } from './leases/device-offers.ts';
-export { type LeaseHostOptions, startLeaseHost } from './leases/lease-host.ts';
+export { type LeaseHost, type LeaseHostOptions, startLeaseHost } from './leases/lease-host.ts';
 export { startLeaseProber } from './leases/lease-prober.ts';
 export { type DeviceOffer, listDeviceOffers } from './leases/market-offers.ts';
 export { openRentalClient, type RentalClient } from './leases/rental-client.ts';
@@ -52,4 +52,5 @@ export {
   type SimulationSettings,
   simulateJobs,
 } from './verify/simulation.ts';
+export { enginesForStrangers } from './verify/engines.ts';
 export { measureStakes, type StakeRow } from './verify/simulation-stakes.ts';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { ComputeContext, ComputePart } from '../compute/index.ts';
+import type { ComputeContext, ComputePart, LeaseHost } from '../compute/index.ts';
 import { toMillraceError } from '../errors.ts';
 import type { Executor } from '../host/index.ts';
 import { type ComputeSettings, computeSettings, jobPolicyOf, leaseTermsOf, resourcesOf, wholeOf } from './compute-settings.ts';
@@ -33,27 +33,35 @@ export async function startComputeRole(context: ComputeStart): Promise<Role> {
     fetchContent: contentPort(context.client),
   };
   const parts = new Map<string, ComputePart>();
+  // Those of clusters among them: whoever speaks with Docker rules the machine, so nothing else is run by it.
+  const engines = [...executors];
   const stopAll = async () => {
     for (const part of [...parts.values()].reverse()) await part.stop();
-    for (const executor of executors) await executor.close();
+    for (const engine of engines) await engine.close();
   };
-  const begin = async (name: string, start: (own: ComputeContext) => Promise<ComputePart>) => {
-    parts.set(name, await start({ ...shared, folder: join(context.folder, name) }));
+  const begin = async <Part extends ComputePart>(name: string, start: (own: ComputeContext) => Promise<Part>): Promise<Part> => {
+    const part = await start({ ...shared, folder: join(context.folder, name) });
+    parts.set(name, part);
+    return part;
   };
   const terms = leaseTermsOf(settings);
   const { clusterHost: publicHost } = computeSettings(settings);
+  let leases: LeaseHost | undefined;
   try {
     if (terms !== undefined) {
       const attributes = compute.keptAttributes(dataFolder);
       const devices = compute.defaultDevices(shared.capacity.total, terms).map((device) => ({ ...device, attributes }));
-      await begin('leases', (own) => compute.startLeaseHost(own, { devices }));
+      leases = await begin('leases', (own) => compute.startLeaseHost(own, { devices }));
       await begin('health', (own) => compute.startHealth(own));
       await begin('prober', (own) => compute.startLeaseProber(own));
     }
     await begin('jobs', (own) => compute.startJobProvider({ ...own, policy: jobPolicyOf(settings) }));
     if (publicHost !== '') {
-      const cluster = { publicHost, imageFolder: join(dataFolder, 'images') };
-      await begin('cluster', (own) => compute.startClusterPart(own, cluster)).catch((error) => {
+      const cluster = { publicHost, imageFolder: join(dataFolder, 'images'), leases };
+      const { openDockerExecutor } = await import('../host/index.ts');
+      const docker = await openDockerExecutor();
+      engines.push(docker);
+      await begin('cluster', (own) => compute.startClusterPart({ ...own, executors: [docker] }, cluster)).catch((error) => {
         const { code, message, hint } = toMillraceError(error);
         log.warn('clusters-not-served', { code, reason: message, fix: hint });
       });

@@ -21,6 +21,7 @@ import { ClusterHost } from './cluster-host.ts';
 import { type ClusterNode, openClusterNode } from './cluster-node.ts';
 import { clusterRoutes } from './cluster-routes.ts';
 import { parseClusterSpec } from './cluster-spec.ts';
+import { roomOfCapacity } from './lease-room.ts';
 import { type MeshKey, type SignedMemberList, signMemberList } from './member-list.ts';
 
 const { kind, missing } = await inspectWireguard();
@@ -105,7 +106,7 @@ const hostOptions = (index: 0 | 1) => ({
   provideImage: async () => {},
   folder: join(folder, `node-${index}`, 'clusters'),
   publicHost: '127.0.0.1',
-  capacity: createCapacity({ cpus: 4, memoryBytes: 2 ** 30, diskBytes: 2 ** 30, processes: 100 }),
+  room: roomOfCapacity(createCapacity({ cpus: 4, memoryBytes: 2 ** 30, diskBytes: 2 ** 30, processes: 100 })),
   log: silentLogger,
 });
 

@@ -7,9 +7,10 @@ import { writeFileDurably } from '../../durable-file.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Executor, WireguardKeys } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
-import type { Capacity, Reservation } from '../capacity.ts';
+import type { Resources } from '../capacity.ts';
 import type { ClusterChain, LeaseTerms } from './cluster-chain.ts';
 import { type ClusterSpec, parseClusterSpec } from './cluster-spec.ts';
+import type { FoundRoom, LeaseRoom } from './lease-room.ts';
 import {
   badList,
   isKeySignedBy,
@@ -35,8 +36,8 @@ export interface ClusterHostOptions {
   folder: string;
   /** Under which peers reach this machine's UDP ports. */
   publicHost: string;
-  /** What the machine gives to all its work: each cluster's processes and checkpoints are set aside there. */
-  capacity: Capacity;
+  /** Where its processes and checkpoints have room. */
+  room: LeaseRoom;
   log: Logger;
 }
 
@@ -62,7 +63,7 @@ interface PartRecord {
 interface Part {
   record: PartRecord;
   membership: Membership;
-  reservation: Reservation;
+  room: FoundRoom;
 }
 
 const WATCH_MS = 2_000;
@@ -164,19 +165,19 @@ export class ClusterHost {
     const kept = [...this.#parts.values()].map(({ record }) => record);
     await Promise.all([...this.#parts.values()].map(({ membership }) => membership.close()));
     for (const record of kept) this.#keep(record);
-    for (const { reservation } of this.#parts.values()) reservation.release();
+    for (const { room } of this.#parts.values()) await room.release();
     this.#parts.clear();
   }
 
   async #open(agent: Address, { cluster, leaseId, seat }: JoinRequest, spec: ClusterSpec): Promise<MeshKey> {
     const { executor, log } = this.#options;
-    const reservation = this.#setAside(cluster, spec);
+    const room = await this.#options.room.find({ leaseId, cluster, wanted: neededBy(spec) });
     const folder = this.#folderOf(cluster);
     const membership = await this.#options
       .provideImage(spec.image)
       .then(() => openMembership({ cluster, seat, spec, folder, executor, log }))
-      .catch((error: unknown) => {
-        reservation.release();
+      .catch(async (error: unknown) => {
+        await room.release();
         throw error;
       });
     const endpoint = `${this.#options.publicHost}:${membership.listenPort}`;
@@ -184,7 +185,7 @@ export class ClusterHost {
     const key = await signMeshKey(unsigned, this.#options.chain.domain, this.#options.signer);
     const record = { cluster, agent, leaseId, seat, spec, keys: membership.keys, listenPort: membership.listenPort, key };
     this.#keep(record);
-    this.#parts.set(cluster, { record, membership, reservation });
+    await this.#begin({ record, membership, room });
     log.info('cluster-joined', { cluster, leaseId, seat, endpoint });
     return key;
   }
@@ -193,10 +194,16 @@ export class ClusterHost {
     const record = JSON.parse(readFileSync(join(this.#options.folder, name, 'record.json'), 'utf8')) as PartRecord;
     await this.#checkLease(record.agent, record.leaseId);
     const { executor, log } = this.#options;
-    const { cluster, seat, spec, keys, listenPort } = record;
-    const reservation = this.#setAside(cluster, spec);
+    const { cluster, leaseId, seat, spec, keys, listenPort } = record;
+    const room = await this.#options.room.find({ leaseId, cluster, wanted: neededBy(spec) });
     const membership = await openMembership({ cluster, seat, spec, keys, listenPort, folder: this.#folderOf(cluster), executor, log });
-    this.#parts.set(cluster, { record, membership, reservation });
+    await this.#begin({ record, membership, room });
+  }
+
+  async #begin(part: Part): Promise<void> {
+    const { cluster } = part.record;
+    this.#parts.set(cluster, part);
+    await part.room.begin({ isUp: () => !part.membership.status().isLeaving, end: () => this.#end(cluster) });
   }
 
   async #checkLease(agent: Address, leaseId: string): Promise<LeaseTerms> {
@@ -206,22 +213,6 @@ export class ClusterHost {
     if (!isSame(lease.agent, agent)) throw refused(`the agent of lease ${leaseId} is ${lease.agent}, the request is signed by ${agent}`);
     if (now >= lease.until) throw refused(`lease ${leaseId} was over at ${lease.until}, it is ${now}`);
     return lease;
-  }
-
-  /** The ranks that a machine is given are known by its first list only; the most that they can be by the specification. */
-  #setAside(cluster: Hex, { limits, checkpointBytesMax, processes, machines }: ClusterSpec): Reservation {
-    const ranks = Math.ceil(processes / machines);
-    const wanted = {
-      cpus: limits.cpus * ranks,
-      // Checkpoints, artefacts and temporary files lie in memory, and count as memory of their processes too.
-      memoryBytes: limits.memoryBytes * ranks + checkpointBytesMax,
-      diskBytes: 0,
-      processes: limits.processes * ranks,
-    };
-    const reservation = this.#options.capacity.reserve(`cluster ${cluster}`, wanted);
-    if (reservation !== undefined) return reservation;
-    const free = this.#options.capacity.free();
-    throw refused(`it wants ${JSON.stringify(wanted)}, free are ${JSON.stringify(free)}`);
   }
 
   async #verify(record: PartRecord, signed: SignedMemberList): Promise<void> {
@@ -262,7 +253,7 @@ export class ClusterHost {
     const part = this.#parts.get(cluster);
     this.#parts.delete(cluster);
     await part?.membership.close();
-    part?.reservation.release();
+    await part?.room.release();
   }
 
   #keep(record: PartRecord): void {
@@ -272,6 +263,18 @@ export class ClusterHost {
   #folderOf(cluster: string): string {
     return join(this.#options.folder, cluster.slice(2));
   }
+}
+
+/** The ranks that a machine is given are known by its first list only: the most that they can be by the specification. */
+function neededBy({ limits, checkpointBytesMax, processes, machines }: ClusterSpec): Resources {
+  const ranks = Math.ceil(processes / machines);
+  return {
+    cpus: limits.cpus * ranks,
+    // Checkpoints, artefacts and temporary files lie in memory, and count as memory of their processes too.
+    memoryBytes: limits.memoryBytes * ranks + checkpointBytesMax,
+    diskBytes: 0,
+    processes: limits.processes * ranks,
+  };
 }
 
 const isSame = (one: string, other: string) => one.toLowerCase() === other.toLowerCase();

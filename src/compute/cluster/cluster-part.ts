@@ -1,9 +1,11 @@
 import { join } from 'node:path';
 import { MillraceError } from '../../errors.ts';
 import { inspectWireguard } from '../../host/index.ts';
+import type { LeaseHost } from '../leases/lease-host.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
 import { ClusterHost } from './cluster-host.ts';
 import { clusterRoutes } from './cluster-routes.ts';
+import { roomOfCapacity, roomOfLeases } from './lease-room.ts';
 import { readClusterChain } from './market-on-chain.ts';
 
 /** What taking part in clusters needs beside what every part of a compute node has. */
@@ -12,6 +14,8 @@ export interface ClusterPartOptions {
   publicHost: string;
   /** Folder with the archives of images, `<64 hex digits>.tar`, from which an image is imported when a cluster wants it. */
   imageFolder: string;
+  /** The part that leases the machine's devices out: a cluster has what its lease was paid for. Left out, it has room of the machine. */
+  leases?: LeaseHost;
 }
 
 const PREFIX = '/v1/compute/clusters/';
@@ -23,9 +27,10 @@ const PREFIX = '/v1/compute/clusters/';
 export async function startClusterPart(context: ComputeContext, options: ClusterPartOptions): Promise<ComputePart> {
   const { client, signer, operatorId, log } = context;
   const executor = context.executors.find(({ openNetwork }) => openNetwork !== undefined);
-  const { kind, missing } = await inspectWireguard();
-  if (executor === undefined || kind === undefined) {
-    const lacks = [...missing, ...(executor === undefined ? [{ what: 'an engine with networks of rentals', fix: 'Start Docker.' }] : [])];
+  const [{ kind, missing }, report] = await Promise.all([inspectWireguard(), executor?.inspect()]);
+  if (executor === undefined || report?.takesForeign !== true || kind === undefined) {
+    const engineLacks = report?.missing ?? [{ what: 'an engine with networks of rentals', fix: 'Start Docker.' }];
+    const lacks = [...missing, ...engineLacks];
     throw new MillraceError('wireguard-missing', {
       actor: 'host',
       message: `This machine cannot take part in clusters: it lacks ${lacks.map(({ what }) => what).join(', ')}`,
@@ -40,7 +45,7 @@ export async function startClusterPart(context: ComputeContext, options: Cluster
     executor,
     folder: context.folder,
     publicHost: options.publicHost,
-    capacity: context.capacity,
+    room: options.leases === undefined ? roomOfCapacity(context.capacity) : roomOfLeases(options.leases),
     provideImage: (digest) => importFrom(options.imageFolder, digest, executor),
     log,
   });

@@ -42,6 +42,8 @@ export class HostedLease {
   #view: LeaseView;
   #rental: Rental | undefined;
   #ending: Promise<void> | undefined;
+  /** What runs is not its own sandbox. */
+  #isLent = false;
   #isDone = false;
   #closeDueMs = Number.NEGATIVE_INFINITY;
 
@@ -107,9 +109,21 @@ export class HostedLease {
     this.#options.records.save(this.record);
   }
 
+  /** From now on `other` stands in the place of its sandbox, which ends; it is measured as the lease's own, and closed with the lease. */
+  async lend(other: Rental): Promise<void> {
+    const before = this.#isLent ? undefined : this.#rental;
+    [this.#rental, this.#isLent] = [other, true];
+    await before?.close();
+  }
+
+  /** What it was lent for is over: as long as the lease runs it has a sandbox again. */
+  takeBack(): void {
+    if (this.#isLent) [this.#rental, this.#isLent] = [undefined, false];
+  }
+
   /** Stops what runs; the lease goes on at the next start. */
   async stop(): Promise<void> {
-    await this.#rental?.close();
+    if (!this.#isLent) await this.#rental?.close();
     await this.#ending;
   }
 
@@ -124,7 +138,7 @@ export class HostedLease {
       const over = this.#rental;
       this.#rental = undefined;
       log.info('lease-over', { leaseId });
-      this.#ending = handOver(over) ? Promise.resolve() : over.close();
+      this.#ending = !this.#isLent && handOver(over) ? Promise.resolve() : over.close();
     }
   }
 

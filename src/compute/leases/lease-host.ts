@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Executor } from '../../host/index.ts';
-import type { Reservation } from '../capacity.ts';
+import type { Reservation, Resources } from '../capacity.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
 import { describeDevice, keepOffers, type LeasedDevice } from './device-offers.ts';
 import { startDuties } from './duties.ts';
@@ -14,6 +14,14 @@ import { createPanelAsker, type PanelAsker } from './panel-asker.ts';
 import { ProtocolClock } from './protocol-clock.ts';
 import { openRental, type Rental } from './rental.ts';
 import { createStatementCourier, type StatementCourier } from './statement-courier.ts';
+
+/** The part of a node that leases its devices out. */
+export interface LeaseHost extends ComputePart {
+  /** A lease that it serves. @throws lease-unknown */
+  find(leaseId: bigint): HostedLease;
+  /** What the device of a lease has, and its renter has paid for. @throws lease-unknown */
+  resourcesOf(leaseId: bigint): Resources;
+}
 
 /** How a machine is leased out. */
 export interface LeaseHostOptions {
@@ -29,12 +37,12 @@ const PREFIX = '/v1/compute/leases';
  * sandboxes, and the intervals in between are said to be down. Devices' resources are set aside for as long as the part runs.
  * @throws bad-device, chain-unreachable
  */
-export async function startLeaseHost(context: ComputeContext, options: LeaseHostOptions): Promise<ComputePart> {
+export async function startLeaseHost(context: ComputeContext, options: LeaseHostOptions): Promise<LeaseHost> {
   const [executor, times] = await Promise.all([chooseExecutor(context.executors), readMarketTimes(context.client)]);
-  return new LeaseHost(context, { wanted: options.devices, executor, times });
+  return new OpenLeaseHost(context, { wanted: options.devices, executor, times });
 }
 
-class LeaseHost implements ComputePart {
+class OpenLeaseHost implements LeaseHost {
   readonly #context: ComputeContext;
   readonly #executor: Executor | undefined;
   readonly #times: MarketTimes;
@@ -70,7 +78,7 @@ class LeaseHost implements ComputePart {
     const room = setAside(context, executor === undefined ? [] : wanted);
     [this.#devices, this.#held] = [room.devices, room.held];
     this.#routes = leaseRoutes({
-      find: (leaseId) => this.#leases.get(leaseId) ?? unknownLease(leaseId),
+      find: (leaseId) => this.find(leaseId),
       isNodeKey: async (address) => (await client.read('operators', 'operatorOfNodeKey', [address])) !== 0n,
       exchange: (lease, word, statement) => this.#exchange(lease, word, statement),
       devices: () => this.#devices.map((device) => this.#shown(device)),
@@ -84,6 +92,14 @@ class LeaseHost implements ComputePart {
       duty: (lease) => this.#tick(lease),
       everyMs: TICK_MS,
     });
+  }
+
+  find(leaseId: bigint): HostedLease {
+    return this.#leases.get(leaseId) ?? unknownLease(leaseId);
+  }
+
+  resourcesOf(leaseId: bigint): Resources {
+    return this.#devicesById.get(this.find(leaseId).view().deviceId)?.resources ?? unknownLease(leaseId);
   }
 
   fetch(request: Request): Promise<Response> | undefined {
