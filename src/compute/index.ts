@@ -52,5 +52,4 @@ export {
   type SimulationSettings,
   simulateJobs,
 } from './verify/simulation.ts';
-export { enginesForStrangers } from './verify/engines.ts';
 export { measureStakes, type StakeRow } from './verify/simulation-stakes.ts';
