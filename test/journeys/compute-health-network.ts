@@ -1,7 +1,7 @@
 /** A chain and nodes in network namespaces of their own, for the journey of health. */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -19,6 +19,7 @@ import {
   type Sender,
   startChainSupervisor,
 } from '../../src/chain/index.ts';
+import type { Declared } from '../../src/compute/health/figures.ts';
 import type { HealthSettings } from '../../src/compute/health/health-part.ts';
 import { openTransportIdentity } from '../../src/connect/index.ts';
 import { silentLogger } from '../../src/log.ts';
@@ -29,28 +30,42 @@ const SUBNET = '10.78.9';
 const BRIDGE = 'mrhealth';
 const PORT = 9000;
 const TOKEN = 10n ** 18n;
-const PATIENCE_MS = 300_000;
+const CPU_GROUPS = '/sys/fs/cgroup';
+const CPU_PERIOD_US = 100_000;
+
+/** How a node is started. */
+export interface HealthNodeWish {
+  health: HealthSettings;
+  /** Devices that its operator has on offer; left out: one. */
+  devices?: number;
+  /** How wrong its clock is. */
+  skewMs?: number;
+  /** The most of a core that it gets, whatever else the machine has to do; left out: what there is. */
+  cores?: number;
+}
 
 /** A node: a process in its own network. */
 export interface HealthNode {
   operatorId: bigint;
   address: string;
+  /** Where its part of health keeps its data. */
+  folder: string;
   /** Its link, on this machine's side. */
   link: string;
   process: ChildProcess;
+  /** Kills it and starts it anew, with more devices or other settings. */
+  restart(wanted: HealthNodeWish): Promise<void>;
   /** What its part says of itself. */
   status(): Promise<{ partnersClocks: Record<string, number>; clockAheadMs: number; challengeShare: number }>;
 }
 
-/** The network of the journey. Chain time runs as fast as `pace` says. */
+/** The network of the journey. */
 export interface HealthNetwork {
   folder: string;
   manifestPath: string;
   chain: ChainSupervisor;
   client: ChainClient;
-  addNode(wanted: { health: HealthSettings; devices?: number; skewMs?: number }): Promise<HealthNode>;
-  /** Chain seconds that pass every quarter of a second; 0: time stands nearly still. */
-  pace(seconds: number): void;
+  addNode(wanted: HealthNodeWish): Promise<HealthNode>;
   stop(): Promise<void>;
 }
 
@@ -59,16 +74,8 @@ export function missingForHealth(): string | undefined {
   if (process.getuid?.() !== 0) return 'network namespaces are made by root only';
   if (spawnSync('tc', ['-V']).status !== 0 || spawnSync('ip', ['-V']).status !== 0)
     return 'tc or ip is not installed (apt-get install iproute2)';
-  return spawnSync('unshare', ['--net', 'true']).status === 0 ? undefined : 'this machine gives no network namespaces';
-}
-
-/** Waits until something is so; fails after minutes, which are for a machine that has much else to do. */
-export async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + PATIENCE_MS;
-  while (!(await isSo())) {
-    if (performance.now() > deadline) throw new TypeError(`Waited for ${PATIENCE_MS / 1000} s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
+  if (spawnSync('unshare', ['--net', 'true']).status !== 0) return 'this machine gives no network namespaces';
+  return cpuFolder() === undefined ? 'this machine has no cgroups that limit processors' : undefined;
 }
 
 /** Starts the chain on a bridge that all nodes reach. */
@@ -95,7 +102,6 @@ export async function startHealthNetwork(): Promise<HealthNetwork> {
   const client = await connectChain({ rpcUrl: chain.rpcUrl, manifest: await deployNetwork(deploy) });
   const faucet = createSender({ client, signer, journalFolder: join(folder, 'keys'), log: silentLogger });
   const nodes: HealthNode[] = [];
-  let timer: NodeJS.Timeout | undefined;
   return {
     folder,
     manifestPath,
@@ -106,16 +112,8 @@ export async function startHealthNetwork(): Promise<HealthNetwork> {
       nodes.push(node);
       return node;
     },
-    pace(seconds) {
-      clearInterval(timer);
-      if (seconds > 0) timer = setInterval(() => chain.warp(seconds).catch(() => {}), 250);
-    },
     async stop() {
-      clearInterval(timer);
-      for (const node of nodes) {
-        node.process.kill('SIGCONT');
-        node.process.kill('SIGKILL');
-      }
+      for (const node of nodes) await end(node.process);
       faucet.close();
       await chain.stop();
       removeNetworks();
@@ -134,17 +132,13 @@ interface Shared {
 
 async function startNode(
   { folder, manifestPath, chain, client, faucet }: Shared,
-  { index, health, devices = 1, skewMs = 0 }: { index: number; health: HealthSettings; devices?: number; skewMs?: number },
+  wish: HealthNodeWish & { index: number },
 ): Promise<HealthNode> {
+  const { index } = wish;
   const address = `${SUBNET}.${index}`;
   const name = `${BRIDGE}-${index}`;
   const link = `mrh${index}`;
-  ip('netns', 'add', name);
-  ip('link', 'add', link, 'type', 'veth', 'peer', 'name', 'up0', 'netns', name);
-  ip('link', 'set', link, 'master', BRIDGE, 'up');
-  ip('-n', name, 'link', 'set', 'lo', 'up');
-  ip('-n', name, 'address', 'add', `${address}/24`, 'dev', 'up0');
-  ip('-n', name, 'link', 'set', 'up0', 'up');
+  addNetwork({ name, link, address });
   const own = join(folder, `node-${index}`);
   const { transportKey } = await openTransportIdentity(own);
   const key = `0x${String(index).repeat(64)}` as const;
@@ -158,24 +152,63 @@ async function startNode(
   await faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [owner.address, 1_000n * TOKEN] });
   await faucet.send({ to: nodeKey.address, value: 10n ** 20n });
   await depositStake(client, { sender: owner, operatorId, amount: 1_000n * TOKEN });
-  for (let device = 0; device < devices; device += 1) await offerDevice(client, owner, operatorId);
-  owner.close();
   const keyPath = join(own, 'key');
   writeFileSync(keyPath, key, { mode: 0o600 });
-  const { hostname, port } = new URL(chain.rpcUrl);
-  const given: HealthNodeSettings = {
-    chain: { host: hostname, port: Number(port) },
+  const given = {
+    rpcUrl: chain.rpcUrl,
     manifestPath,
     keyPath,
     operatorId: String(operatorId),
     folder: own,
     host: address,
     port: PORT,
-    health,
   };
-  const child = await spawnNode(name, given, skewMs);
+  let offered = 0;
+  const start = async ({ health, devices = 1, skewMs = 0, cores }: HealthNodeWish) => {
+    for (; offered < devices; offered += 1) await offerDevice(client, owner, operatorId);
+    return spawnNode(name, JSON.stringify({ ...given, health } satisfies HealthNodeSettings), { skewMs, cores });
+  };
   const status = async () => (await fetch(`http://${address}:${PORT}/status`)).json() as Promise<never>;
-  return { operatorId, address, link, process: child, status };
+  const node: HealthNode = {
+    operatorId,
+    address,
+    folder: join(own, 'health'),
+    link,
+    process: (await start(wish)).child,
+    status,
+    async restart(wanted) {
+      await end(node.process);
+      node.process = (await start(wanted)).child;
+    },
+  };
+  return node;
+}
+
+function addNetwork({ name, link, address }: { name: string; link: string; address: string }): void {
+  ip('netns', 'add', name);
+  ip('link', 'add', link, 'type', 'veth', 'peer', 'name', 'up0', 'netns', name);
+  ip('link', 'set', link, 'master', BRIDGE, 'up');
+  ip('-n', name, 'link', 'set', 'lo', 'up');
+  ip('-n', name, 'address', 'add', `${address}/24`, 'dev', 'up0');
+  ip('-n', name, 'link', 'set', 'up0', 'up');
+}
+
+/** Stopped or not, it ends. */
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const over = once(child, 'exit');
+  child.kill('SIGKILL');
+  await over;
+}
+
+/** What a machine with so much of a core is able to do, as a node of it would measure. */
+export async function benchmarkOf(cores: number): Promise<Declared> {
+  const name = `${BRIDGE}-benchmark`;
+  ip('netns', 'add', name);
+  const { child, line } = await spawnNode(name, 'benchmark', { cores, skewMs: 0 });
+  await end(child);
+  ip('netns', 'delete', name);
+  return JSON.parse(line) as Declared;
 }
 
 async function offerDevice(client: ChainClient, owner: Sender, operatorId: bigint): Promise<void> {
@@ -194,25 +227,55 @@ async function offerDevice(client: ChainClient, owner: Sender, operatorId: bigin
   await owner.send({ contract: 'computeMarket', functionName: 'setOffer', args: [0n, offer] });
 }
 
-/** Its clock is wrong by `skewMs` from the first instruction on: every `Date` of the process is. */
-async function spawnNode(name: string, given: HealthNodeSettings, skewMs: number): Promise<ChildProcess> {
+/** Its clock is wrong by `skewMs` from the first instruction on: every `Date` of the process is. Gives the first line that it prints. */
+async function spawnNode(
+  name: string,
+  argument: string,
+  { skewMs, cores }: { skewMs: number; cores: number | undefined },
+): Promise<{ child: ChildProcess; line: string }> {
   const entry = new URL('./compute-health-node.ts', import.meta.url).pathname;
   const preload = `const now=Date.now;globalThis.Date=class extends Date{constructor(...a){a.length===0?super(now()+${skewMs}):super(...a)}static now(){return now()+${skewMs}}}`;
   const options = skewMs === 0 ? [] : ['--import', `data:text/javascript,${encodeURIComponent(preload)}`];
   // Not `ip netns exec`, which has the program run under another parent: signals are for the node itself.
-  const command = [`--net=/run/netns/${name}`, '--', process.execPath, ...options, entry, JSON.stringify(given)];
-  const child = spawn('nsenter', command, { stdio: ['ignore', 'pipe', 'inherit'] });
+  const command = ['nsenter', `--net=/run/netns/${name}`, '--', process.execPath, ...options, entry, argument];
+  const group = cores === undefined ? '/dev/null' : join(limitCores(name, cores), 'cgroup.procs');
+  const child = spawn('sh', ['-c', 'echo $$ > "$0"; exec "$@"', group, ...command], { stdio: ['pipe', 'pipe', 'inherit'] });
   const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream });
   const started = await Promise.race([once(lines, 'line'), once(child, 'exit').then(() => undefined)]);
   if (started === undefined) throw new TypeError(`The node in ${name} did not start`);
-  return child;
+  return { child, line: String(started[0]) };
+}
+
+/** Where groups of processes with a limit of processor time are made: cgroups of version 1 or 2. */
+function cpuFolder(): string | undefined {
+  return [join(CPU_GROUPS, 'cpu'), CPU_GROUPS].find((folder) =>
+    existsSync(join(folder, folder === CPU_GROUPS ? 'cgroup.subtree_control' : 'cpu.cfs_quota_us')),
+  );
+}
+
+/** A group that gets so much of a core and no more; and first, so that it gets it on a machine that has much else to do. */
+function limitCores(name: string, cores: number): string {
+  const base = cpuFolder() as string;
+  const folder = join(base, name);
+  const quotaUs = Math.round(cores * CPU_PERIOD_US);
+  if (base === CPU_GROUPS) writeFileSync(join(base, 'cgroup.subtree_control'), '+cpu');
+  mkdirSync(folder, { recursive: true });
+  const limits =
+    base === CPU_GROUPS
+      ? { 'cpu.max': `${quotaUs} ${CPU_PERIOD_US}`, 'cpu.weight': '10000' }
+      : { 'cpu.cfs_period_us': String(CPU_PERIOD_US), 'cpu.cfs_quota_us': String(quotaUs), 'cpu.shares': '262144' };
+  for (const [file, value] of Object.entries(limits)) writeFileSync(join(folder, file), value);
+  return folder;
 }
 
 function removeNetworks(): void {
   const listed = spawnSync('ip', ['netns', 'list'], { encoding: 'utf8' }).stdout ?? '';
   for (const line of listed.split('\n')) {
     const [name] = line.split(' ');
-    if (name?.startsWith(`${BRIDGE}-`)) spawnSync('ip', ['netns', 'delete', name]);
+    if (!name?.startsWith(`${BRIDGE}-`)) continue;
+    spawnSync('ip', ['netns', 'delete', name]);
+    const group = join(cpuFolder() ?? CPU_GROUPS, name);
+    if (existsSync(group)) rmdirSync(group);
   }
   spawnSync('ip', ['link', 'delete', BRIDGE], { stdio: 'ignore' });
 }

@@ -1,18 +1,18 @@
 /**
- * A node of the journey of health, in a process and a network of its own: prints one line of JSON when it serves. The chain is reached through a
- * forwarder on its own loopback, so that it looks at it as often as at one of its own machine.
+ * A node of the journey of health, in a process and a network of its own: prints one line of JSON when it serves. Told `benchmark` it prints what its
+ * machine is able to do, and ends. The chain is on another machine for it: it looks at it more seldom than at its own.
  */
 import { readFileSync } from 'node:fs';
-import net, { type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { connectChain, createSender, createSigner, parseManifest } from '../../src/chain/index.ts';
+import { benchmark, startChallengeEngine } from '../../src/compute/health/challenge-engine.ts';
 import { type HealthSettings, startHealth } from '../../src/compute/health/health-part.ts';
 import { openTransportIdentity, startPeerServer } from '../../src/connect/index.ts';
 import { createLogger } from '../../src/log.ts';
 
 /** What the journey tells its node; the key by a file, as a secret. */
 export interface HealthNodeSettings {
-  chain: { host: string; port: number };
+  rpcUrl: string;
   manifestPath: string;
   keyPath: string;
   operatorId: string;
@@ -22,21 +22,18 @@ export interface HealthNodeSettings {
   health: HealthSettings;
 }
 
+if (process.argv[2] === 'benchmark') {
+  process.stdout.write(`${JSON.stringify(await benchmark(startChallengeEngine()))}\n`);
+  process.exit(0);
+}
+// It ends with the journey, however that ends.
+process.stdin.once('end', () => process.exit(0)).resume();
 const settings = JSON.parse(process.argv[2] ?? '{}') as HealthNodeSettings;
-const forwarder = net.createServer((socket) => {
-  const onward = net.connect(settings.chain);
-  socket.pipe(onward).pipe(socket);
-  for (const end of [socket, onward]) {
-    end.on('error', () => {
-      socket.destroy();
-      onward.destroy();
-    });
-  }
-});
-await new Promise<void>((resolve) => forwarder.listen(0, '127.0.0.1', resolve));
-const rpcUrl = `http://127.0.0.1:${(forwarder.address() as AddressInfo).port}`;
 const log = createLogger({ role: `node-${settings.operatorId}`, level: 'debug', file: join(settings.folder, 'node.log') });
-const client = await connectChain({ rpcUrl, manifest: parseManifest(JSON.parse(readFileSync(settings.manifestPath, 'utf8'))) });
+const client = await connectChain({
+  rpcUrl: settings.rpcUrl,
+  manifest: parseManifest(JSON.parse(readFileSync(settings.manifestPath, 'utf8'))),
+});
 const signer = createSigner(readFileSync(settings.keyPath, 'utf8').trim() as `0x${string}`);
 const sender = createSender({ client, signer, journalFolder: join(settings.folder, 'keys'), log });
 const operatorId = BigInt(settings.operatorId);

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { stringToHex } from 'viem';
 import { startTestLeases, type TestLeaseNode, type TestLeases } from '../leases/lease-fixture.ts';
@@ -28,7 +27,7 @@ before(async () => {
   view = await HealthView.open(network.client);
   const folderOf = (operatorId: bigint) => {
     const node = nodes.find((one) => one.operatorId === operatorId && !gone.has(operatorId));
-    return node === undefined ? undefined : join(node.context.folder);
+    return node?.context.folder;
   };
   hours = { chain: network.chain, client: network.client, view, folderOf };
   for (const node of nodes) {

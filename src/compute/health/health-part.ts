@@ -30,6 +30,7 @@ export interface HealthSettings {
 
 const SNAPSHOT_KEPT_MS = 2000;
 const REFRESH_MS = 1000;
+const SLOT_LOOK_MS = 250;
 const HOURS_MAX = 48;
 
 /**
@@ -41,7 +42,6 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
   const { client, operatorId, log } = context;
   const view = await HealthView.open(client);
   const protocol = new ProtocolClock();
-  protocol.observe(await client.now());
   const engine = startChallengeEngine();
   const observations = new Observations(join(context.folder, 'observations'));
   const challenges = new OwnChallenges({ engine, rule: view.rule, log, look: () => look() });
@@ -56,8 +56,11 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
   const over = new AbortController();
   const startedAt = performance.now();
 
+  let seen = await client.now();
+  protocol.observe(seen);
   const onBlock = async (timestamp: bigint) => {
     protocol.observe(timestamp);
+    if (timestamp > seen) seen = timestamp;
     await prober.onBlock(timestamp);
   };
   const look = once(async () => onBlock(await client.now()));
@@ -84,11 +87,20 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
       await pause(client.pollIntervalMs() * 5, over.signal);
     }
   };
+  // A slot may have the challenge from its first block on: who looks late gives those whom it measures so much longer.
+  const watchSlots = async () => {
+    const slotOf = (time: bigint) => (time - view.rule.startTime) / BigInt(view.rule.slotSeconds);
+    while (!over.signal.aborted) {
+      if (client.pollIntervalMs() > SLOT_LOOK_MS && slotOf(protocol.now()) > slotOf(seen)) await look().catch(failed);
+      await pause(SLOT_LOOK_MS, over.signal);
+    }
+  };
   const failed = (error: unknown) => log.warn('health-block-failed', { message: String(error) });
   const watching = client.watchBlocks(async ({ timestamp }) => {
     await onBlock(timestamp).catch(failed);
     void refresh().catch(failed);
   }, over.signal);
+  const slots = watchSlots();
   engine.warm().catch((error) => log.warn('challenge-engine-cold', { message: String(error) }));
   prober.start();
   const working = agents();
@@ -126,7 +138,7 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
       challenges.stop();
       await prober.stop();
       await engine.close();
-      await Promise.allSettled([watching, working]);
+      await Promise.allSettled([watching, working, slots]);
       observations.close();
     },
   };

@@ -56,27 +56,37 @@ export async function beginHour(hours: DrivenHours): Promise<number> {
 }
 
 /**
- * Has the nodes measure the hour that runs: jumps from slot to slot until one has the challenge, then waits until all have their verdicts, then to
- * where all transfers are due, and waits for those. While something is measured time passes as a clock does. Nothing here waits for a number of
- * seconds, so it holds on a machine that has much else to do.
+ * Has the nodes measure the hour that runs: jumps from slot to slot until one has the challenge, waits until all have their verdicts, and where all
+ * transfers are due for those. While something is measured time passes as a clock does. Nothing here waits for a number of seconds, so it holds
+ * on a machine that has much else to do.
  * @returns whether all was measured before the hour was over
  */
 export async function measureHour(hours: DrivenHours, hour: number): Promise<boolean> {
   const { client, view } = hours;
   const clock = new ChallengeClock(view);
-  const { slotSeconds, hourSeconds } = view.rule;
+  const due = view.startOf(hour) + (BigInt(view.rule.hourSeconds) * TRANSFERS_DUE.parts) / TRANSFERS_DUE.of;
   const isOver = async () => view.hourAt(await client.now()) > hour;
-  for (let slot = 0; (await clock.at(await client.now())) === undefined && !(await isOver()); ) {
-    const elapsed = (await client.now()) - view.startOf(hour);
-    slot = Math.max(slot + 1, Math.ceil(Number(elapsed) / slotSeconds));
-    await jumpTo(hours, view.startOf(hour) + BigInt(slot * slotSeconds));
+  const isFound = async () => (await clock.at(await client.now())) !== undefined;
+  const are = async (what: 'challenge' | 'transfer') => (await unmeasured(hours, hour, what)) === 0;
+  while (!(await isFound()) && !(await isOver())) {
+    if ((await client.now()) >= due) {
+      await waitUntil(`transfers of hour ${hour}`, async () => (await are('transfer')) || (await isFound()) || (await isOver()));
+    }
+    if (!(await isFound())) await jumpTo(hours, nextSlot(view, hour, await client.now()));
   }
-  const left = (isDone: Parameters<typeof unmeasured>[2]) => unmeasured(hours, hour, isDone);
-  await waitUntil(`the challenge of hour ${hour} is answered`, async () => (await left('challenge')) === 0 || (await isOver()));
-  const due = view.startOf(hour) + (BigInt(hourSeconds) * TRANSFERS_DUE.parts) / TRANSFERS_DUE.of;
+  // Who has not begun it by the end of its slot will not: it slept.
+  const answeredBy = ((await clock.at(await client.now()))?.time ?? 0n) + 2n * BigInt(view.rule.slotSeconds);
+  const isLate = async () => (await client.now()) >= answeredBy;
+  await waitUntil(`the challenge of hour ${hour} is answered`, async () => (await are('challenge')) || (await isLate()));
+  const isAnswered = await are('challenge');
   if (!(await isOver())) await jumpTo(hours, due);
-  await waitUntil(`all transfers of hour ${hour} are made`, async () => (await left('transfer')) === 0 || (await isOver()));
-  return !(await isOver());
+  await waitUntil(`all transfers of hour ${hour} are made`, async () => (await are('transfer')) || (await isOver()));
+  return isAnswered && !(await isOver());
+}
+
+function nextSlot(view: HealthView, hour: number, now: bigint): bigint {
+  const slotSeconds = BigInt(view.rule.slotSeconds);
+  return view.startOf(hour) + ((now - view.startOf(hour)) / slotSeconds + 1n) * slotSeconds;
 }
 
 /** Ends an hour and waits until every node that measured has reported it. */

@@ -103,9 +103,10 @@ export class Prober {
     await Promise.allSettled(this.#running);
   }
 
-  /** A new block was seen: begins the hour's challenge if its time has come just now. */
+  /** A new block was seen: begins the hour's challenge if its time has come just now. Time is counted from here, not from when its seed is read. */
   async onBlock(timestamp: bigint): Promise<void> {
     const { view } = this.#options;
+    const startedAt = this.#clock.nowMs();
     const challenge = await this.#challengeClock.at(timestamp);
     if (challenge === undefined || challenge.hour === this.#challenged) return;
     this.#challenged = challenge.hour;
@@ -114,7 +115,6 @@ export class Prober {
     for (const device of view.occupantsAt(challenge.hour)) {
       if (device.operatorId === this.#options.operatorId) this.#options.challenges.begin(challenge, device);
     }
-    const startedAt = this.#clock.nowMs();
     this.#keep(this.#challenge(await this.#targets(challenge.hour), challenge, startedAt));
   }
 

@@ -7,10 +7,13 @@ import { abis, type ChainClient, firstBlockAtOrAfter, fixArguments, type Sender 
  * @throws chain-unreachable, block-unknown
  */
 export async function readSeed(client: ChainClient, time: bigint): Promise<Hex | undefined> {
-  if (await client.read('randomness', 'isFixed', [time])) return client.read('randomness', 'valueOf', [time]);
   const { source } = client.manifest.randomness;
+  const [isFixed, number] = await Promise.all([
+    client.read('randomness', 'isFixed', [time]),
+    source === 'beacon' ? undefined : firstBlockAtOrAfter(client, time),
+  ]);
+  if (isFixed) return client.read('randomness', 'valueOf', [time]);
   if (source === 'beacon') return readBeacon(client, time);
-  const number = await firstBlockAtOrAfter(client, time);
   if (number === undefined) return undefined;
   const { mixHash, miner } = await client.public.getBlock({ blockNumber: number });
   return source === 'trusted-operator' ? keccak256(encodePacked(['bytes32', 'address'], [mixHash, miner])) : mixHash;
