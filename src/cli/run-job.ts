@@ -4,6 +4,7 @@ import type { ChainClient, Manifest, Sender } from '../chain/index.ts';
 import type { RunEvent, RunResult } from '../compute/index.ts';
 import { boxKeyOf, fetchFile, jobPeerOf, PHASE, runJob } from '../compute/index.ts';
 import { MillraceError } from '../errors.ts';
+import { contentPort } from '../node/index.ts';
 import { formatAmount, parseAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { commandJob, type JobFlags, readJobDocument, type WantedJob } from './job-document.ts';
@@ -64,6 +65,7 @@ export async function runCommand(context: CommandContext, words: string[], optio
     auditors: wholeNumber('--auditors', options.auditors, 1, 16),
     samples: request.auditedSegments ?? SAMPLES,
     files,
+    fetchContent: contentPort(client),
     untilOutput: !options.wait,
     onEvent: (event: RunEvent) => show(context, progress, event),
     log,
@@ -99,6 +101,10 @@ function show(context: CommandContext, progress: Progress, event: RunEvent): voi
   else if (event.kind === 'chosen') output.note(`Operator ${event.operatorId} runs it: job ${event.jobId}`);
   else if (event.kind === 'provider-failed') output.note(`Operator ${event.operatorId} failed (${event.code}): ${event.message}`);
   else if (event.kind === 'outputs') output.note(`Output ${event.outputCid}, ${event.files} files, as the provider has committed to.`);
+  else if (event.kind === 'outputs-demanded')
+    output.note(`Its outputs did not come: they are demanded on chain (demand ${event.demandId}).`);
+  else if (event.kind === 'outputs-not-demanded')
+    output.note(`Its outputs did not come, and are not to be had on chain now (${event.code}): ${event.message}`);
   else if (event.kind === 'progress') progress.update(event.segments, event.of, PHASE_NAMES[event.phase] ?? '');
 }
 

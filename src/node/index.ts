@@ -2,6 +2,7 @@
 import { fileURLToPath } from 'node:url';
 
 export { COMPUTE_DEFAULTS, type ComputeSettings } from './compute-settings.ts';
+export { contentPort } from './content-port.ts';
 export { askControl, startControlServer } from './control.ts';
 export { INFERENCE_DEFAULTS, type InferenceSettings } from './inference-settings.ts';
 export { type LedgerRow, readLedger } from './ledger.ts';

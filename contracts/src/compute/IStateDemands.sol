@@ -6,8 +6,8 @@ import {Segments} from "./Segments.sol";
 
 /// @title StateDemands: a state that was not handed out is demanded in public; a committee takes delivery (decision 0030).
 /// @notice Who needs the state of a leaf demands it with a bond and the committee's fee, in the stake token. An auditor of the job that has
-/// opened no case yet pays the fee alone: else an operator could live on the bonds of the auditors that it keeps waiting. A committee is drawn
-/// from the auditors' seats by randomness later than the demand. The operator hands leaf, proof and state to its members, each of which
+/// opened no case yet pays the fee alone, and so does the renter once: else an operator could live on the bonds of those that it keeps waiting.
+/// A committee is drawn from the auditors' seats by randomness later than the demand. The operator hands leaf, proof and state to its members, each of which
 /// checks them and signs; the signatures of more than half of the members decide, not the word of who demanded. A state of at most
 /// `stateBytesMax` can be delivered on the chain itself, which no committee can deny.
 /// Delivered in time: the bond is the operator's, the signers share the fee, the job's window is open for another `challengeSeconds`.

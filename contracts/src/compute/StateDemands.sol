@@ -34,6 +34,7 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
     /// @inheritdoc IStateDemands
     uint64 public demandCount;
     mapping(uint64 demandId => Demand) private _demands;
+    mapping(bytes32 jobId => bool) private _renterHasDemanded;
 
     constructor(Config memory c, ComputeJobs jobs_) EIP712("Millrace State Demands", "1") {
         if (c.bond == 0) revert BadConfig("bond", 0, 1);
@@ -67,9 +68,17 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
         d.seedTime = uint48((block.timestamp + _config.drawDelay + quantum - 1) / quantum * quantum);
         (d.jobId, d.from, d.operatorId, d.leaf, d.openedAt) = (jobId, msg.sender, terms.operatorId, leaf, uint48(block.timestamp));
         bool isAuditor = jobs.openCase(jobId, msg.sender, true);
-        (d.bond, d.fee) = (isAuditor ? 0 : _config.bond, _config.fee * _config.members);
+        bool isFree = isAuditor || _isRentersFirst(jobId, terms.renter);
+        (d.bond, d.fee) = (isFree ? 0 : _config.bond, _config.fee * _config.members);
         emit StateDemanded(demandId, jobId, msg.sender, terms.operatorId, leaf, d.seedTime);
         rails.transferFrom(token, msg.sender, address(this), d.bond + d.fee);
+    }
+
+    /// With a bond, operators could live on renters that they make demand what was paid for.
+    function _isRentersFirst(bytes32 jobId, address renter) private returns (bool) {
+        if (msg.sender != renter || _renterHasDemanded[jobId]) return false;
+        _renterHasDemanded[jobId] = true;
+        return true;
     }
 
     /// @inheritdoc IStateDemands

@@ -180,6 +180,40 @@ contract JobStatesAttack is JobsFixture {
         assertEq(bondsOf(auditor), 1_000e18 - FEES - BOND);
     }
 
+    /// Nor by keeping its renter waiting for the output: the renter's first demand has no bond, and who still delivers nothing is guilty.
+    function test_a_renter_gets_what_it_paid_for_without_a_bond_once() public {
+        IComputeJobs.JobTerms memory t = wholeTerms();
+        JobWork.Work memory w = honestWork(t);
+        bytes32 jobId = toWindow(t, w);
+        fundAccuser(renter);
+        uint64 demandId = demand(t, w, renter, 4);
+        assertEq(demands.demandOf(demandId).bond, 0);
+        drawMembers(demandId);
+        confirm(demandId, t, w, 4, 3);
+        assertEq(bondsOf(renter), 1_000e18 - FEES);
+        assertEq(bondsOf(beneficiaryOf(provider)), 0);
+        demandId = demand(t, w, renter, 4);
+        assertEq(demands.demandOf(demandId).bond, BOND); // again: as anybody
+        demands.deliver(demandId, t, resultOf(w), w.leaves[4], w.proofOf(4), JobWork.fileOf(w.states[4]));
+        settleJob(t, w);
+        assertOutcome(jobId, IComputeJobs.Outcome.Right);
+    }
+
+    function test_an_operator_that_keeps_the_output_from_its_renter_is_guilty() public {
+        IComputeJobs.JobTerms memory t = wholeTerms();
+        JobWork.Work memory w = honestWork(t);
+        bytes32 jobId = toWindow(t, w);
+        fundAccuser(renter);
+        uint64 demandId = demand(t, w, renter, 4);
+        drawMembers(demandId);
+        vm.warp(block.timestamp + 200);
+        demands.expire(demandId);
+        jobs.settle(one(t), one(resultOf(w)));
+        assertOutcome(jobId, IComputeJobs.Outcome.Guilty);
+        assertEq(bondsOf(renter), 1_000e18);
+        assertEq(collateralOf(provider), 0);
+    }
+
     function test_a_silent_minority_of_the_committee_convicts_nobody_and_earns_nothing() public {
         IComputeJobs.JobTerms memory t = wholeTerms();
         JobWork.Work memory w = honestWork(t);

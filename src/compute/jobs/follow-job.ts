@@ -5,12 +5,14 @@ import { systemClock } from '../../clock.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Artefact } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
+import type { FetchContent } from '../part.ts';
 import { fetchOutputs, placeOutputs } from './fetch-outputs.ts';
 import { fetchProgress, fetchReceipt, type JobCaller, type JobPeer, type JobProgress } from './job-api.ts';
 import { PHASE, phaseOf } from './job-chain.ts';
 import { costOf } from './job-desk.ts';
 import { jobReceiptCodec, makeJobReceipt, OUTCOMES, outputCidOf, type SignedJobReceipt } from './job-receipt.ts';
 import { type JobResult, NO_RESULT } from './job-terms.ts';
+import { tendOutputDemand } from './output-demand.ts';
 import type { RunAttempt, RunJournal, RunJournals } from './run-journal.ts';
 
 /** Where a job stands, as it is shown. */
@@ -18,7 +20,9 @@ export type FollowEvent =
   | { kind: 'handing-over'; jobId: Hex; source: string }
   | { kind: 'progress'; jobId: Hex; phase: number; segments: number; of: number; until: bigint }
   | { kind: 'provider-silent'; jobId: Hex; code: string }
-  | { kind: 'outputs'; jobId: Hex; outputCid: string; files: number };
+  | { kind: 'outputs'; jobId: Hex; outputCid: string; files: number }
+  | { kind: 'outputs-demanded'; jobId: Hex; demandId: bigint }
+  | { kind: 'outputs-not-demanded'; jobId: Hex; code: string; message: string };
 
 /** How a job ended, or stands when its outputs were enough. */
 export interface JobEnding {
@@ -55,6 +59,8 @@ export interface FollowOptions {
   keptFolder: string;
   outputFolder: string | undefined;
   untilOutput: boolean;
+  /** How a module comes that does not lie here, to read outputs out of a demanded state. */
+  fetchContent: FetchContent | undefined;
   log: Logger;
   signal: AbortSignal | undefined;
   emit(event: FollowEvent): void;
@@ -74,6 +80,7 @@ const REASON_LENGTH_MAX = 300;
 export async function followAttempt(options: FollowOptions): Promise<JobEnding> {
   const { client } = options.caller;
   const { jobId, terms } = options.attempt;
+  const said = new Set<string>();
   let windowOverMs: number | undefined;
   let settledMs: number | undefined;
   for (;;) {
@@ -87,6 +94,10 @@ export async function followAttempt(options: FollowOptions): Promise<JobEnding> 
     if (phase >= PHASE.committed) {
       await takeOutputs(options, progress);
       if (options.untilOutput && options.journal.artefacts !== undefined) return await endingOf(options, { isSettled: false });
+    }
+    if (phase === PHASE.window || (phase === PHASE.settled && options.attempt.demandId !== undefined)) {
+      const isConvicted = await demandOutputs(options, { phase, until, now, said });
+      if (isConvicted && phase === PHASE.window) await settle(options, await resultOnChain(client, jobId));
     }
     if (phase === PHASE.window && now >= until) {
       windowOverMs ??= systemClock.nowMs();
@@ -115,22 +126,58 @@ async function askProgress({ caller, peer, attempt, signal, emit }: FollowOption
 
 /** Fetches and checks outputs once they are to be had; what fails is tried again at the next look. */
 async function takeOutputs(options: FollowOptions, progress: JobProgress | undefined): Promise<void> {
-  const { journal, journals, attempt, caller, peer, log, signal } = options;
+  const { journal, attempt, caller, peer, log, signal } = options;
   if (journal.artefacts !== undefined || progress?.end === undefined) return;
   const { jobId } = attempt;
   const { end, artefacts } = progress;
-  const folder = join(options.keptFolder, `${journal.runId}-outputs`);
+  const folder = outputsFolderOf(options);
   try {
     const { outputDigest } = await resultOnChain(caller.client, jobId);
     await fetchOutputs(caller, peer, { jobId, spec: journal.spec, end, artefacts, outputDigest }, { folder, signal });
-    if (options.outputFolder !== undefined) await placeOutputs(artefacts, { from: folder, to: options.outputFolder });
-    Object.assign(journal, { artefacts, end, endReason: progress.reason?.slice(0, REASON_LENGTH_MAX) });
-    journals.save(journal);
-    options.emit({ kind: 'outputs', jobId, outputCid: outputCidOf(journal.spec, artefacts), files: artefacts.length });
+    await keepOutputs(options, { artefacts, end, endReason: progress.reason?.slice(0, REASON_LENGTH_MAX) });
   } catch (error) {
     signal?.throwIfAborted();
     if (error instanceof MillraceError && error.actor !== 'peer') throw error;
     log.warn('outputs-not-fetched', { jobId, reason: toMillraceError(error).message });
+  }
+}
+
+/** Outputs that were checked: to where the renter wants them, and into the journal. */
+async function keepOutputs(options: FollowOptions, got: Pick<RunJournal, 'artefacts' | 'end' | 'endReason'>): Promise<void> {
+  const { journal, journals, attempt, outputFolder } = options;
+  const { artefacts = [] } = got;
+  if (outputFolder !== undefined) await placeOutputs(artefacts, { from: outputsFolderOf(options), to: outputFolder });
+  Object.assign(journal, got);
+  journals.save(journal);
+  options.emit({ kind: 'outputs', jobId: attempt.jobId, outputCid: outputCidOf(journal.spec, artefacts), files: artefacts.length });
+}
+
+function outputsFolderOf({ keptFolder, journal }: FollowOptions): string {
+  return join(keptFolder, `${journal.runId}-outputs`);
+}
+
+/**
+ * Demands on chain what the provider keeps back, and follows the demand to its end.
+ * @returns whether the provider was convicted of it
+ */
+async function demandOutputs(
+  options: FollowOptions,
+  { said, ...seen }: { phase: number; until: bigint; now: bigint; said: Set<string> },
+): Promise<boolean> {
+  const { jobId } = options.attempt;
+  try {
+    const news = await tendOutputDemand({ ...options, outputsFolder: outputsFolderOf(options) }, seen);
+    if (news.kind === 'demanded') options.emit({ kind: 'outputs-demanded', jobId, demandId: news.demandId });
+    else if (news.kind === 'delivered') await keepOutputs(options, { artefacts: news.artefacts, end: news.end });
+    return news.kind === 'convicted';
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    const { code, message } = toMillraceError(error);
+    if (said.has(code)) return false;
+    said.add(code);
+    options.log.warn('outputs-not-demanded', { jobId, code, reason: message });
+    options.emit({ kind: 'outputs-not-demanded', jobId, code, message });
+    return false;
   }
 }
 
@@ -163,7 +210,7 @@ async function endingOf(options: FollowOptions, { isSettled }: { isSettled: bool
     endReason: journal.endReason,
     artefacts,
     outputCid: outputCidOf(spec, artefacts),
-    outputFolder: options.outputFolder ?? join(options.keptFolder, `${journal.runId}-outputs`),
+    outputFolder: options.outputFolder ?? outputsFolderOf(options),
     evidence: receipt?.receipt.evidence ?? 'reputation only',
     isSettled,
     receipt,
@@ -224,6 +271,6 @@ function withheld(jobId: Hex): MillraceError {
     actor: 'peer',
     message: `Job ${jobId} was settled, but its provider does not hand its outputs out`,
     values: { jobId },
-    hint: 'Run the same command again later. The last state of a strict job can be demanded on chain while its window is open.',
+    hint: 'Run the same command again later. Outputs are demanded on chain where a job is audited as wasm-strict or exact-output.',
   });
 }

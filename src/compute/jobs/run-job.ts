@@ -6,6 +6,7 @@ import { systemClock } from '../../clock.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import { type FolderLock, lockFolder } from '../../lock.ts';
 import { type Logger, silentLogger } from '../../log.ts';
+import type { FetchContent } from '../part.ts';
 import { encodeJobSpec, type JobSpec, specHash } from '../spec/job-spec.ts';
 import type { DeviceNeeds } from '../spec/needs.ts';
 import { chooseProvider, jobPeerOf, surveyProviders } from './choose-provider.ts';
@@ -49,6 +50,8 @@ export interface RunJobOptions {
   outputFolder?: string;
   /** Ends with the outputs instead of the settlement: what was not audited yet is `reputation only`. */
   untilOutput?: boolean;
+  /** How a module comes that does not lie here, to read withheld outputs out of a demanded state. */
+  fetchContent?: FetchContent;
   /** Providers tried one after another. */
   attemptsMax?: number;
   onEvent?: (event: RunEvent) => void;
@@ -113,8 +116,8 @@ export async function runJob(options: RunJobOptions): Promise<RunResult> {
   throw notDone(journal);
 }
 
-function followOptions({ sending, outputFolder, untilOutput, signal, folder }: RunJobOptions) {
-  return { sending, outputFolder, untilOutput: untilOutput === true, signal, keptFolder: join(folder, 'jobs') };
+function followOptions({ sending, outputFolder, untilOutput, fetchContent, signal, folder }: RunJobOptions) {
+  return { sending, outputFolder, untilOutput: untilOutput === true, fetchContent, signal, keptFolder: join(folder, 'jobs') };
 }
 
 /** A run of the same work by the same account that was not finished. */

@@ -15,6 +15,8 @@ export interface RunAttempt {
   signature: Hex;
   /** Key of the provider to which contents are sealed. */
   boxKey: Hex;
+  /** The demand for its outputs, once it is on chain. */
+  demandId?: string;
   /** Why it ended without a result. */
   failure?: string;
 }

@@ -15,26 +15,44 @@ export type JobEnd = `exit ${number}` | 'trap' | 'fuel' | 'depth' | 'output' | '
 /** What a {@link JobEnd} looks like; ends come from strangers. */
 export const JOB_END = /^(exit \d{1,3}|trap|fuel|depth|output|stopped|unfit)$/;
 
+/** Outputs that a state of a whole job holds, together. */
+const STATE_OUTPUTS_BYTES_MAX = 16 << 20;
 /** Larger outputs are compared as they are. */
 const TEXT_BYTES_MAX = 64 << 20;
 
 /**
  * What is compared of a run, equal for runs that the specification calls equal: the canonical JSON of `{end, outputs: [{path, sha256,
  * sizeBytes}]}`, sorted by path, each file as the specification's canonicaliser leaves it. Files that `spec.outputs` does not name do not
- * count, where it names any. Its SHA-256 is the output digest of a job, and the state hash of a whole one.
+ * count, where it names any. Its SHA-256 is the output digest of a job.
  * @param run.folder where the files lie, each under its CID.
  */
 export async function describeRun(
   spec: Pick<JobSpec, 'canonicaliser' | 'outputs'>,
-  { end, artefacts, folder }: { end: JobEnd; artefacts: readonly Artefact[]; folder: string },
+  run: { end: JobEnd; artefacts: readonly Artefact[]; folder: string },
 ): Promise<Uint8Array> {
+  return (await readOutputs(spec, run)).description;
+}
+
+/**
+ * What is compared of a run ({@link describeRun}), and the outputs as they are compared, in its order; undefined where together they have more than
+ * 16 MiB.
+ */
+export async function readOutputs(
+  spec: Pick<JobSpec, 'canonicaliser' | 'outputs'>,
+  { end, artefacts, folder }: { end: JobEnd; artefacts: readonly Artefact[]; folder: string },
+): Promise<{ description: Uint8Array; contents: Uint8Array[] | undefined }> {
   const counted = artefacts.filter(({ path }) => spec.outputs.length === 0 || spec.outputs.includes(path));
   const outputs: { path: string; sha256: string; sizeBytes: number }[] = [];
+  const contents: Uint8Array[] = [];
+  let total = 0;
   for (const { path, cid } of [...counted].sort((one, other) => (one.path < other.path ? -1 : 1))) {
     const bytes = canonicalise(spec.canonicaliser, await readFile(join(folder, cid)));
     outputs.push({ path, sha256: createHash('sha256').update(bytes).digest('hex'), sizeBytes: bytes.length });
+    total += bytes.length;
+    if (total <= STATE_OUTPUTS_BYTES_MAX) contents.push(bytes);
   }
-  return Buffer.from(canonicalJson({ end, outputs }));
+  const description = Buffer.from(canonicalJson({ end, outputs }));
+  return { description, contents: total <= STATE_OUTPUTS_BYTES_MAX ? contents : undefined };
 }
 
 /** SHA-256 of what is compared of a run ({@link describeRun}). */

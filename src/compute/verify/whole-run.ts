@@ -9,6 +9,7 @@ import { hostLimits, type JobSpec, specHash } from '../spec/job-spec.ts';
 import { describeRun, type JobEnd } from './canonical-output.ts';
 import { badSegments, commitStates } from './commitment.ts';
 import { fingerprintDistancePpm, fingerprintOf, type OutputFile } from './fingerprint.ts';
+import { packWholeState } from './whole-state.ts';
 import { badWork, isUnfit, type JobWork, type Replay, type SegmentRun } from './work.ts';
 
 /** What a whole run leaves on disk, so that it is run once. */
@@ -26,7 +27,7 @@ interface WholeRun extends WholeResult {
 
 const RESULT = 'result.json';
 const REASON_LENGTH_MAX = 300;
-/** State 1: a fingerprint, or what is compared of the outputs. */
+/** State 1: a fingerprint, or what is compared of the outputs, with them. */
 const STATE = 'state-1';
 const STATE_0 = 'millrace whole job state 0\0';
 /** How much longer a replay waits than the job's time limit: the time of two machines is not the same. */
@@ -87,10 +88,13 @@ export async function replayWhole(
   const { spec } = work;
   const startHash = sha256(firstState(spec));
   const artefactFolder = join(options.folder, 'artefacts');
-  const stopped = sha256(await describeRun(spec, { end: 'stopped', artefacts: [], folder: artefactFolder }));
+  const stop: WholeResult = { end: 'stopped', artefacts: [] };
+  const stopped = sha256(await lastState(spec, stop, artefactFolder));
   const isSaidStopped = options.committed === stopped;
   const run = await runAgain(work, executor, { artefactFolder, isSaidStopped, signal: options.signal });
-  if (isSaidStopped && (run.end === 'stopped' || isNearLimit(run, spec))) return { startHash, endHash: stopped, outputDigest: stopped };
+  if (isSaidStopped && (run.end === 'stopped' || isNearLimit(run, spec))) {
+    return { startHash, endHash: stopped, outputDigest: sha256(await describeRun(spec, { ...stop, folder: artefactFolder })) };
+  }
   const own = await lastState(spec, run, artefactFolder);
   const outputDigest = sha256(await describeRun(spec, { ...run, folder: artefactFolder }));
   if (spec.determinism !== 'fingerprint' || !isExit(run.end)) return { startHash, endHash: sha256(own), outputDigest };
@@ -170,7 +174,9 @@ function isExit(end: JobEnd): boolean {
 
 async function lastState(spec: JobSpec, result: WholeResult, folder: string): Promise<Uint8Array> {
   if (spec.determinism === 'fingerprint' && isExit(result.end)) return fingerprintOf(await readCounted(spec, result.artefacts, folder));
-  return await describeRun(spec, { ...result, folder });
+  return spec.determinism === 'exact-output'
+    ? await packWholeState(spec, { ...result, folder })
+    : await describeRun(spec, { ...result, folder });
 }
 
 async function readCounted(spec: JobSpec, artefacts: readonly Artefact[], folder: string): Promise<OutputFile[]> {
