@@ -8,9 +8,9 @@ import { join } from 'node:path';
 import type { Hex } from 'viem';
 import { type JobSpec, runtimeOf } from '../src/compute/spec/job-spec.ts';
 import { commitStates, isLeafOf, proveLeaf } from '../src/compute/verify/commitment.ts';
+import type { JobEngines } from '../src/compute/verify/engines.ts';
 import { replaySegment } from '../src/compute/verify/replay-segment.ts';
 import { readState, runSegments } from '../src/compute/verify/run-segments.ts';
-import type { JobEngines } from '../src/compute/verify/work.ts';
 import { encodeStrictInput, StrictEngine } from '../src/host/index.ts';
 import { makeStrict } from '../src/host/strict-module.ts';
 import { buildModule } from '../tools/examples.ts';
@@ -145,7 +145,7 @@ async function showStates(engine: StrictEngine): Promise<void> {
 }
 
 async function showRun(strict: StrictEngine): Promise<void> {
-  const engines = { strict } as JobEngines;
+  const engines: JobEngines = { strict, executors: [] };
   const inputFolder = join(folder, 'input');
   mkdirSync(inputFolder);
   writeFileSync(join(inputFolder, 'text'), text);

@@ -45,6 +45,7 @@ export { deploymentHash } from './spec/deployment-spec.ts';
 export { type JobSpec, sortSpec, specHash } from './spec/job-spec.ts';
 export { type ParsedSpec, parseSpec } from './spec/parse-deployment.ts';
 export { type JobRequest, parseJob } from './spec/parse-job.ts';
+export { enginesForStrangers } from './verify/engines.ts';
 export {
   type GroupOutcome,
   SIMULATION_DEFAULTS,

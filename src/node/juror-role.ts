@@ -108,21 +108,21 @@ async function openReceiptBench({ client, dataFolder, log }: JurorStart): Promis
   return { judges: [judge], close: () => engines.close() };
 }
 
-/** Whether a segment of a job was computed as its specification says. A machine that does not calculate as all do judges none. */
+/** Whether a segment of a job was computed as its specification says. A machine that does not calculate as all do judges none; of a job whose
+ * engine it lacks it judges nothing. */
 async function openJobBench(context: JurorStart): Promise<Bench> {
   const { client, signer, folder, log } = context;
   if (client.manifest.modules.jobDisputes === undefined) return NO_BENCH;
-  const { segmentJudge } = await import('../compute/index.ts');
+  const { enginesForStrangers, segmentJudge } = await import('../compute/index.ts');
   const { StrictEngine } = await import('../host/index.ts');
   try {
     const strict = await StrictEngine.open();
-    const executors = await openComputeEngines(context);
-    const [executor] = executors;
-    if (executor === undefined) return NO_BENCH;
+    const opened = await openComputeEngines(context);
+    const executors = await enginesForStrangers(opened, log);
     const ports = { client, signer, folder: join(folder, 'segments'), fetchContent: contentPort(client), log };
     return {
-      judges: [segmentJudge({ ...ports, engines: { strict, executor } })],
-      close: async () => void (await Promise.all(executors.map((each) => each.close()))),
+      judges: [segmentJudge({ ...ports, engines: { strict, executors } })],
+      close: async () => void (await Promise.all(opened.map((each) => each.close()))),
     };
   } catch (error) {
     log.error('segments-not-judged', { reason: toMillraceError(error).message.slice(0, 300) });

@@ -1,5 +1,5 @@
-import { createHash, randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -27,25 +27,27 @@ import { PHASE } from '../../src/compute/jobs/job-chain.ts';
 import { keepContent, prepareContents } from '../../src/compute/jobs/job-contents.ts';
 import { type JobRecords, openJobRecords } from '../../src/compute/jobs/job-records.ts';
 import { answerJobs } from '../../src/compute/jobs/job-routes.ts';
-import { type JobResult, type JobTerms, jobDomainOf, jobIdOf } from '../../src/compute/jobs/job-terms.ts';
+import { DETERMINISM_NUMBER, type JobResult, type JobTerms, jobDomainOf, jobIdOf } from '../../src/compute/jobs/job-terms.ts';
+import type { OutputDemandOptions } from '../../src/compute/jobs/output-demand.ts';
+import { openRunJournals } from '../../src/compute/jobs/run-journal.ts';
 import { type BoxKeyPair, boxKeyOf } from '../../src/compute/jobs/sealed-box.ts';
-import { type JobSpec, runtimeOf, specHash } from '../../src/compute/spec/job-spec.ts';
+import { type JobSpec, specHash } from '../../src/compute/spec/job-spec.ts';
 import { type Commitment, commitStates } from '../../src/compute/verify/commitment.ts';
 import { readState } from '../../src/compute/verify/run-segments.ts';
 import { createReplayGuard, openTransportIdentity, type PeerServer, startPeerServer } from '../../src/connect/index.ts';
 import { enrolJuror, type Juror, openJuror } from '../../src/governance/index.ts';
-import { cidOfDigest, type Executor, StrictEngine } from '../../src/host/index.ts';
+import { type Executor, StrictEngine, WasmExecutor } from '../../src/host/index.ts';
 import { createLogger, type Logger, silentLogger } from '../../src/log.ts';
 import { approveMeter, depositStake, depositToRails } from '../../src/token/index.ts';
-import { forgeRun } from './compute-cheats-forge.ts';
+import { claimStop, forgeRun } from './compute-cheats-forge.ts';
 import { type Play, playAuditor } from './compute-cheats-players.ts';
+import { MODULE, type WantedJob, wholeSpec, wordCountSpec } from './compute-cheats-specs.ts';
 
 /** One token in base units. */
 export const TOKEN = 10n ** 18n;
 const STABLE = 10n ** 6n;
 /** Chain time between two looks of all agents: less than the shortest time in which something is due. */
 const ROUND_SECONDS = 4;
-const MODULE = readFileSync(join(import.meta.dirname, '../../examples/word-count/word-count.wasm'));
 
 /** How a provider cheats, or not. */
 export interface Cheat {
@@ -61,6 +63,10 @@ export interface Cheat {
   canaryLeaf?: number;
   /** Another digest than that of its output. */
   isOutputWrong?: boolean;
+  /** Says of a whole job that it was stopped, without a look at it. */
+  claimsStop?: boolean;
+  /** Hands neither outputs nor progress to its renter. */
+  keepsOutputs?: boolean;
 }
 
 /** A job of a test, from its opening on. */
@@ -68,6 +74,7 @@ export interface CheatJob {
   jobId: Hex;
   terms: JobTerms;
   result: JobResult;
+  spec: JobSpec;
   commitment: Commitment;
   salt: Hex;
 }
@@ -89,6 +96,8 @@ export interface Watcher extends CheatOperator {
   play: Play;
   /** Whether it takes delivery of states; one that does not is a member of committees all the same. */
   servesCommittees: boolean;
+  /** Engines for whole jobs. */
+  executors: readonly Executor[];
   /** What the contracts refused of what it tried. */
   refusals: string[];
   auditor: Auditor;
@@ -106,6 +115,7 @@ export class CheatNetwork {
   readonly faucet: Sender;
   readonly renter: { signer: Signer; sender: Sender };
   readonly strict: StrictEngine;
+  readonly wasm: WasmExecutor;
   readonly log: Logger;
   readonly watchers: Watcher[] = [];
   readonly #operators: CheatOperator[] = [];
@@ -125,6 +135,7 @@ export class CheatNetwork {
     Object.assign(this, parts);
     ({ folder: this.folder, chain: this.chain, client: this.client, faucet: this.faucet } = parts);
     ({ renter: this.renter, strict: this.strict, log: this.log } = parts);
+    this.wasm = new WasmExecutor({ imageFolder: join(parts.folder, 'modules') });
   }
 
   static async start(options: { verbose?: boolean } = {}): Promise<CheatNetwork> {
@@ -154,6 +165,7 @@ export class CheatNetwork {
     const amount = 1_000n * STABLE;
     await faucet.send({ contract: 'stableToken', functionName: 'mint', args: [sender.address, amount] });
     await depositToRails(client, { sender, token: 'stable', amount });
+    await faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [sender.address, 100n * TOKEN] });
     await approveMeter(client, { sender, meter: 'computeJobs', token: 'stable', allowance: amount });
   }
 
@@ -203,16 +215,16 @@ export class CheatNetwork {
     const { operatorId, sender, signer } = watcher;
     await sender.send({ contract: 'auditors', functionName: 'enrol', args: [operatorId, 1] });
     await enrolJuror({ sender, operatorId }, 1);
-    const engines = { strict, executor: undefined as unknown as Executor };
     const fetchContent = () => Promise.reject(new RangeError('all contents are handed over'));
     watcher.reopen = () => {
+      const engines = { strict, executors: watcher.executors };
       const base = { client, signer, sender, operatorId, folder: watcher.folder, log: this.log };
       watcher.auditor = openAuditor({ ...base, engines, fetchContent });
       watcher.committee = openCommittee(base);
       const judge = segmentJudge({ client, signer, engines, fetchContent, folder: join(watcher.folder, 'judged'), log: this.log });
       watcher.juror = openJuror({ client, sender, operatorId, folder: join(watcher.folder, 'juror'), judges: [judge], log: this.log });
     };
-    Object.assign(watcher, { play: 'honest', servesCommittees: true, refusals: [] });
+    Object.assign(watcher, { play: 'honest', servesCommittees: true, refusals: [], executors: [this.wasm] });
     watcher.reopen();
     watcher.fetch = (request) => watcher.committee.fetch(request) ?? new Response(null, { status: 404 });
     this.watchers.push(watcher);
@@ -262,6 +274,28 @@ export class CheatNetwork {
     return { terms, jobId, salt };
   }
 
+  /** The renter's side of a job whose outputs it waits for. */
+  async renterOf({ jobId, terms, spec }: CheatJob): Promise<OutputDemandOptions & { outputsFolder: string }> {
+    const { client, renter, folder } = this;
+    const journals = openRunJournals(join(folder, 'runs'));
+    const files = { [spec.program.source]: join(folder, `${jobId}.wasm`) };
+    writeFileSync(files[spec.program.source] as string, MODULE);
+    const attempt = { jobId, terms, signature: zeroHash, boxKey: zeroHash };
+    const journal = {
+      runId: jobId.slice(2, 22),
+      name: 'kept',
+      account: renter.signer.address,
+      spec,
+      files,
+      attempts: [attempt],
+      startedAt: '',
+    };
+    const caller = { client, signer: renter.signer, key: await boxKeyOf(renter.signer) };
+    const sending: OutputDemandOptions['sending'] = (use) => use(renter.sender);
+    const outputsFolder = join(folder, 'outputs', jobId);
+    return { caller, sending, attempt, journal, journals, outputsFolder, fetchContent: undefined, signal: undefined };
+  }
+
   track(job: CheatJob, provider: CheatProvider): void {
     this.#jobs.push({ job, provider });
   }
@@ -298,7 +332,8 @@ export class CheatNetwork {
   async rest(): Promise<void> {
     this.#jobs.length = 0;
     for (const watcher of this.watchers) {
-      Object.assign(watcher, { play: 'honest', servesCommittees: true, refusals: [] });
+      Object.assign(watcher, { play: 'honest', servesCommittees: true, refusals: [], executors: [this.wasm] });
+      watcher.reopen();
       const { operatorId, sender } = watcher;
       const [auditor, juror] = await Promise.all([
         this.client.read('auditors', 'auditor', [operatorId]),
@@ -363,6 +398,7 @@ export class CheatProvider {
   readonly deliverer;
   readonly #commitments = new Map<Hex, Commitment>();
   readonly #neverDelivers = new Set<Hex>();
+  readonly #keeps = new Set<Hex>();
   readonly #withheld = new Map<Hex, { leaves: readonly number[]; isSilent: boolean }>();
 
   constructor(network: CheatNetwork, operator: CheatOperator, key: BoxKeyPair) {
@@ -385,6 +421,8 @@ export class CheatProvider {
   }
 
   #intercept(request: Request): Response | undefined {
+    const [, kept] = /jobs\/(0x[0-9a-f]{64})(?:\/artefacts\/.*)?$/.exec(new URL(request.url).pathname) ?? [];
+    if (this.#keeps.has(kept as Hex)) return new Response(null, { status: 503 });
     const [, jobId, index] = /jobs\/(0x[0-9a-f]{64})\/states\/(\d+)$/.exec(new URL(request.url).pathname) ?? [];
     const withheld = this.#withheld.get(jobId as Hex);
     return withheld?.leaves.includes(Number(index)) ? new Response(null, { status: 503 }) : undefined;
@@ -403,18 +441,25 @@ export class CheatProvider {
     }
   }
 
+  /** Keeps states from everybody from now on, committees too. */
+  withhold(jobId: Hex, leaves: readonly number[]): void {
+    this.#withheld.set(jobId, { leaves, isSilent: true });
+    this.#neverDelivers.add(jobId);
+  }
+
   /** Agrees a job, runs it as the cheat says, and commits. */
-  async commitJob(cheat: Cheat = {}, wanted: Partial<JobTerms> & { text?: string } = {}): Promise<CheatJob> {
+  async commitJob(cheat: Cheat = {}, wanted: WantedJob = {}): Promise<CheatJob> {
     const { network, operator } = this;
-    const { text = 'the mill and the race and the mill\n', ...changes } = wanted;
-    const spec = wordCountSpec(text, changes.segments ?? 4);
+    const { text = 'the mill and the race and the mill\n', whole, ...changes } = wanted;
+    const spec = whole === undefined ? wordCountSpec(text, changes.segments ?? 4) : wholeSpec(text, whole);
+    if (whole !== undefined) Object.assign(changes, { determinism: DETERMINISM_NUMBER[spec.determinism] });
     const { terms, jobId, salt } = await network.agree(this, spec, changes);
     const handed = [spec.program.source, spec.inputs[0]?.cid as string];
     const signatures = { renter: zeroHash, operator: zeroHash };
     this.records.add({ jobId, terms, signatures, status: 'committed', renterBox: zeroHash, handed }, spec);
     const folders = this.records.folders(jobId);
     for (const [source, bytes] of [
-      [handed[0], MODULE],
+      [handed[0], whole ?? MODULE],
       [handed[1], Buffer.from(text)],
     ] as [string, Uint8Array][]) {
       await keepContent(
@@ -425,7 +470,10 @@ export class CheatProvider {
       );
     }
     const ready = await prepareContents({ spec, handed, folders }, { fetchContent: async () => 0, signal: new AbortController().signal });
-    const forged = await forgeRun(network.strict, { spec, ...ready }, { folders, wrong: cheat.wrong ?? [] });
+    const forged =
+      whole === undefined
+        ? await forgeRun(network.strict, { spec, ...ready }, { folders, wrong: cheat.wrong ?? [] })
+        : await claimStop(network.wasm, { spec, ...ready }, { folders, isClaimed: cheat.claimsStop === true });
     const commitment =
       cheat.canaryLeaf === undefined
         ? commitStates(terms.specHash, forged.stateHashes)
@@ -434,33 +482,15 @@ export class CheatProvider {
     const result = { root: commitment.root, outputDigest };
     writeFileSync(folders.stateHashes, Buffer.from(commitment.leaves.map(({ stateHash }) => stateHash.slice(2)).join(''), 'hex'));
     const record = this.records.find(jobId);
-    if (record !== undefined) this.records.save({ ...record, result });
+    const { end, artefacts } = forged;
+    if (record !== undefined) this.records.save({ ...record, result, end, artefacts });
     this.#commitments.set(jobId, commitment);
+    if (cheat.keepsOutputs === true) this.#keeps.add(jobId);
     if (cheat.withholds !== undefined) this.#withheld.set(jobId, { leaves: cheat.withholds, isSilent: cheat.isSilent === true });
     if (cheat.isSilent === true && cheat.deliversOnChain !== true) this.#neverDelivers.add(jobId);
     await operator.sender.send({ contract: 'computeJobs', functionName: 'commitResults', args: [[terms], [result]] });
-    const job = { jobId, terms, result, commitment, salt };
+    const job = { jobId, terms, result, spec, commitment, salt };
     network.track(job, this);
     return job;
   }
-}
-
-/** A word count over a text that the renter hands over. */
-export function wordCountSpec(text: string, segments: number): JobSpec {
-  const digest = createHash('sha256').update(text).digest();
-  return {
-    format: 'millrace-job/1',
-    runtime: runtimeOf('module', 'wasm-strict'),
-    program: { kind: 'module', source: `sha256:${createHash('sha256').update(MODULE).digest('hex')}` },
-    argv: ['module'],
-    env: {},
-    inputs: [{ path: 'text', cid: cidOfDigest(digest) }],
-    outputs: [],
-    seed: '1',
-    limits: { memoryBytes: 4 << 20, milliCpus: 1000, processes: 1, diskBytes: 1 << 20, wallSeconds: 10, outputBytes: 65_536 },
-    determinism: 'wasm-strict',
-    segments,
-    canonicaliser: 'bytes',
-    thresholdPpm: 0,
-  };
 }

@@ -4,11 +4,16 @@
  * and a withheld state. `npm run journeys -- --full`: all.
  */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import { openCanary } from '../../src/compute/audit/canary.ts';
 import { challengeRoot, openCaseAgent } from '../../src/compute/audit/case-agent.ts';
+import { PHASE } from '../../src/compute/jobs/job-chain.ts';
+import { tendOutputDemand } from '../../src/compute/jobs/output-demand.ts';
 import { commitStates } from '../../src/compute/verify/commitment.ts';
 import { drawSegments } from '../../src/compute/verify/draw-segments.ts';
+import { buildModule } from '../../tools/examples.ts';
 import { campaign } from '../campaign.ts';
 import { type CheatJob, CheatNetwork, type CheatProvider, TOKEN, type Watcher } from './compute-cheats-network.ts';
 import { randomWord } from './compute-cheats-players.ts';
@@ -262,5 +267,94 @@ campaign(
     assert.equal(lost, job.terms.collateral);
     const gained = (await money()) - cash;
     assert.ok(gained * 2n <= lost, `${gained} of ${lost} came back; ${TOKEN} is one token`);
+  },
+);
+
+/** A module of the class `exact-output` that writes a file, or first takes all the memory that it gets. */
+const writer = (isHog: boolean) =>
+  buildModule(
+    'writer',
+    `(module (import "wasi_snapshot_preview1" "path_open" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+      (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+      (memory (export "memory") 1) (data (i32.const 8) "\\10\\00\\00\\00\\04\\00\\00\\00mill")
+      (func (export "_start")
+        ${isHog ? '(loop $on (br_if $on (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) unreachable' : ''}
+        (drop (call $open (i32.const 3) (i32.const 0) (i32.const 16) (i32.const 4) (i32.const 1) (i64.const 64) (i64.const 64) (i32.const 0) (i32.const 64)))
+        (drop (call $write (i32.load (i32.const 64)) (i32.const 8) (i32.const 1) (i32.const 0)))))`,
+  );
+
+campaign('a whole job that is stopped by its limits is paid, auditors agree; who only says so of one that ends is convicted', async () => {
+  const ended = await provider.commitJob({}, { whole: await writer(false), segments: 1, samples: 1, auditors: 1 });
+  const stopped = await provider.commitJob({}, { whole: await writer(true), segments: 1, samples: 1, auditors: 1 });
+  const claimed = await provider.commitJob({ claimsStop: true }, { whole: await writer(false), segments: 1, samples: 1, auditors: 1 });
+  await network.work(() => network.isSettled(ended, stopped, claimed));
+  assert.deepEqual(await outcomes(ended, stopped, claimed), [OUTCOME.right, OUTCOME.right, OUTCOME.guilty]);
+  for (const honest of [ended, stopped]) {
+    const { paid, slashed, evidence } = await settlementOf(honest);
+    assert.ok(paid > 0n && slashed === 0n && evidence === REPLAYED);
+    assert.deepEqual(await punishedIn(honest), []);
+  }
+});
+
+campaign('an auditor that lacks the engine of a job says nothing of it, rather than what is wrong', async () => {
+  for (const watcher of network.watchers) watcher.executors = [];
+  for (const watcher of network.watchers) watcher.reopen();
+  const whole = await provider.commitJob({}, { whole: await writer(false), segments: 1, samples: 1, auditors: 2 });
+  const strict = await provider.commitJob({}, { auditors: 1 });
+  await network.work(() => network.isSettled(whole, strict));
+  assert.deepEqual(await outcomes(whole, strict), [OUTCOME.right, OUTCOME.right], 'nobody accused an honest provider');
+  const { evidence } = await settlementOf(whole);
+  assert.equal(evidence, 0, 'nobody has replayed it: reputation only');
+  assert.deepEqual(
+    (await punishedIn(whole)).map(({ lied }) => lied),
+    [false, false],
+    'their silence costs them',
+  );
+  assert.deepEqual(await punishedIn(strict), []);
+});
+
+campaign(
+  'outputs that are kept from their renter are demanded on chain: they come from the committee, or the price comes back',
+  async () => {
+    const cheat = { keepsOutputs: true };
+    const strict = await provider.commitJob(cheat, { segments: 2, auditors: 1 });
+    const whole = await provider.commitJob(cheat, { whole: await writer(false), segments: 1, samples: 1, auditors: 1 });
+    const gone = await provider.commitJob(cheat, { segments: 2, auditors: 1 });
+    const renters = await Promise.all([strict, whole, gone].map((job) => network.renterOf(job)));
+    const isInWindow = async () => (await network.client.read('computeJobs', 'phaseOf', [gone.jobId]))[0] >= PHASE.window;
+    await network.work(isInWindow, { also: async () => {} });
+    provider.withhold(gone.jobId, [2]);
+    const news = new Map(renters.map((renter) => [renter, [] as string[]]));
+    const also = async () => {
+      for (const renter of renters) {
+        const [phase, until] = await network.client.read('computeJobs', 'phaseOf', [renter.attempt.jobId]);
+        const seen = { phase, until: BigInt(until), now: await network.client.now() };
+        const found = await tendOutputDemand(renter, seen);
+        if (found.kind !== 'none') news.get(renter)?.push(found.kind);
+        if (found.kind === 'delivered') Object.assign(renter.journal, found);
+        if (found.kind === 'convicted') {
+          const { terms, result } = gone;
+          await network.renter.sender.send({ contract: 'computeJobs', functionName: 'settle', args: [[terms], [result]] }).catch(() => {});
+        }
+      }
+    };
+    await network.work(async () => (await network.isSettled(strict, whole, gone)) && renters[1]?.journal.artefacts !== undefined, { also });
+    assert.deepEqual(await outcomes(strict, whole, gone), [OUTCOME.right, OUTCOME.right, OUTCOME.guilty]);
+    assert.deepEqual(
+      renters.map((renter) => news.get(renter)?.slice(0, 2)),
+      [
+        ['demanded', 'delivered'],
+        ['demanded', 'delivered'],
+        ['demanded', 'convicted'],
+      ],
+    );
+    const textOf = (at: number) => {
+      const { journal, outputsFolder } = renters[at] as (typeof renters)[0];
+      return readFileSync(join(outputsFolder, journal.artefacts?.[0]?.cid as string), 'utf8');
+    };
+    assert.match(textOf(0), /^lines 1\nwords 8\n/);
+    assert.equal(textOf(1), 'mill');
+    const { returned, paid, slashed } = await settlementOf(gone);
+    assert.ok(paid === 0n && returned >= (gone.terms.price * 99n) / 100n && slashed === gone.terms.collateral);
   },
 );

@@ -11,6 +11,8 @@ export interface AuditRecord {
   jobId: Hex;
   /** Place among the job's auditors. */
   index: number;
+  /** This machine lacks the engine of the job. */
+  isRefused?: boolean;
   /** What was found, with what opens its seal; on the disk before the seal is sent. */
   found?: { finding: SegmentFinding; salt: Hex };
   /** The case or demand that follows from it, once it is on chain. */

@@ -1,6 +1,7 @@
-import { MillraceError, toMillraceError } from '../../errors.ts';
-import { type Executor, StrictEngine } from '../../host/index.ts';
+import { toMillraceError } from '../../errors.ts';
+import { StrictEngine } from '../../host/index.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
+import { enginesForStrangers } from '../verify/engines.ts';
 import { openAuditor } from './auditor.ts';
 import { openCommittee } from './committee.ts';
 
@@ -14,12 +15,13 @@ const POLL_MS = 1_000;
 
 /**
  * Starts an operator's duties as auditor: audits that it is drawn for, and committees that take delivery of demanded states. Its seats are taken
- * elsewhere (`Auditors.enrol`); without one it is drawn for nothing.
+ * elsewhere (`Auditors.enrol`); without one it is drawn for nothing. Seats are for jobs of all kinds: of a job whose engine this machine lacks it says
+ * nothing, which costs the penalty of silence, and never what it has not seen.
  * @throws strict-engine-unfit, audit-journal-broken
  */
 export async function startAuditPart(options: AuditPartOptions): Promise<ComputePart> {
   const { executors, log } = options;
-  const engines = { strict: await StrictEngine.open(), executor: executors[0] ?? noExecutor() };
+  const engines = { strict: await StrictEngine.open(), executors: await enginesForStrangers(executors, log) };
   const auditor = openAuditor({ ...options, engines });
   const committee = openCommittee(options);
   const stopping = new AbortController();
@@ -62,17 +64,4 @@ function metricsOf(counts: Record<string, number>): string {
   return Object.entries(counts)
     .map(([name, count]) => `millrace_compute_audits_${name}_count ${count}\n`)
     .join('');
-}
-
-/** A machine without an executor audits strict jobs alone; of others it finds nothing, which costs the penalty of silence. */
-function noExecutor(): Executor {
-  const refuse = () =>
-    Promise.reject(
-      new MillraceError('no-executor', {
-        actor: 'host',
-        message: 'No engine runs jobs on this machine',
-        hint: 'apt-get install bubblewrap, then start the node again.',
-      }),
-    );
-  return { engine: 'bubblewrap', inspect: refuse, importImage: refuse, run: refuse, close: async () => {} };
 }

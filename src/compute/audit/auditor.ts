@@ -8,7 +8,7 @@ import type { Logger } from '../../log.ts';
 import { eventArgs } from '../../token/index.ts';
 import { PHASE, phaseOf } from '../jobs/job-chain.ts';
 import type { FetchContent } from '../part.ts';
-import type { JobEngines } from '../verify/work.ts';
+import type { JobEngines } from '../verify/engines.ts';
 import { type AuditRecord, openAuditJournal } from './audit-journal.ts';
 import { allowBond } from './bonds.ts';
 import { numbersOf, segmentsOf, summaryOf } from './finding.ts';
@@ -67,6 +67,7 @@ const HARMLESS: ReadonlySet<string> = new Set([
   'move-still-open',
   'no-jury',
 ]);
+const ENGINE_MISSING = 'engine-missing';
 const AUDITS_AT_ONCE = 2;
 /** A state that is not handed over is asked for again until this part of the time to seal is left. */
 const PATIENCE_PARTS = 3n;
@@ -136,7 +137,7 @@ class OpenAuditor implements Auditor {
     const { jobId } = record;
     const [{ phase, until }, now] = await Promise.all([phaseOf(client, jobId), client.now()]);
     if (phase === PHASE.settled || phase === PHASE.none) return this.#forget(jobId);
-    if (phase === PHASE.sealing && now < until) {
+    if (phase === PHASE.sealing && now < until && record.isRefused !== true) {
       if (record.found === undefined) this.#begin(record, until);
       else await this.#seal(record);
     }
@@ -148,7 +149,10 @@ class OpenAuditor implements Auditor {
   #begin(record: AuditRecord, until: bigint): void {
     this.#inBackground(record.jobId, async (signal) => {
       const job = await readCommittedJob(this.#options.client, record.jobId);
-      const finding = await this.#audit(job, signal);
+      const finding = await this.#audit(job, signal).catch((error) => {
+        if (toMillraceError(error).code === ENGINE_MISSING) this.#refuse(record, error);
+        throw error;
+      });
       const left = until - (await this.#options.client.now());
       if (finding.kind === 'withheld' && left > BigInt(job.terms.auditSeconds) / PATIENCE_PARTS) return;
       record.found = { finding, salt: bytesToHex(randomBytes(32)) };
@@ -156,6 +160,17 @@ class OpenAuditor implements Auditor {
       this.#journal.save(record);
       this.#counts[finding.kind] += 1;
       this.#options.log.info('audit-done', { jobId: record.jobId, ...summaryOf(finding) });
+    });
+  }
+
+  /** Who has not the engine of a job says nothing of it: it could only be wrong. */
+  #refuse(record: AuditRecord, error: unknown): void {
+    record.isRefused = true;
+    this.#journal.save(record);
+    this.#options.log.error('audit-refused', {
+      jobId: record.jobId,
+      reason: toMillraceError(error).message,
+      effect: 'the penalty of silence',
     });
   }
 

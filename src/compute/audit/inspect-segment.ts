@@ -1,8 +1,9 @@
 import type { Hex } from 'viem';
 import { toMillraceError } from '../../errors.ts';
 import { chainHashOf, type LeafProof } from '../verify/commitment.ts';
+import type { JobEngines } from '../verify/engines.ts';
 import { replaySegment } from '../verify/replay-segment.ts';
-import type { JobEngines, JobWork } from '../verify/work.ts';
+import type { JobWork } from '../verify/work.ts';
 import { type CommittedJob, type StateSource, takeLeaf, takeState } from './job-case.ts';
 
 /** What somebody found who ran a segment again. */

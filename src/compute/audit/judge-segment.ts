@@ -4,7 +4,7 @@ import { type DisputeEvidence, type Judge, type JuryDispute, openEvidence } from
 import { type Logger, silentLogger } from '../../log.ts';
 import { unpackState } from '../jobs/job-api.ts';
 import type { FetchContent } from '../part.ts';
-import type { JobEngines } from '../verify/work.ts';
+import type { JobEngines } from '../verify/engines.ts';
 import { summaryOf } from './finding.ts';
 import { inspectSegment } from './inspect-segment.ts';
 import { bringWork, type CommittedJob, callerOf, providerStates, readCommittedJob, type StateSource, withinTime } from './job-case.ts';

@@ -26,6 +26,8 @@ export interface JobDeskOptions {
   records: JobRecords;
   /** The present offer. */
   offer(): JobOffer;
+  /** Throws where no engine here runs a job. */
+  requireEngine(spec: JobSpec): void;
   /** Jobs that may wait or run at one time. */
   jobsMax: number;
 }
@@ -100,7 +102,7 @@ export async function takeJob(options: JobDeskOptions, order: JobOrder): Promise
 }
 
 /** Whether the terms say what the specification says, and the offer takes both. */
-function checkWork({ client, operatorId, offer }: JobDeskOptions, { terms, spec, handed }: JobOrder): void {
+function checkWork({ client, operatorId, offer, requireEngine }: JobDeskOptions, { terms, spec, handed }: JobOrder): void {
   const now = offer();
   const { determinism, segments } = spec;
   if (terms.operatorId !== operatorId) throw refused(`it is for operator ${terms.operatorId}`);
@@ -108,6 +110,7 @@ function checkWork({ client, operatorId, offer }: JobDeskOptions, { terms, spec,
   if (terms.determinism !== DETERMINISM_NUMBER[determinism] || terms.segments !== segments) throw refused('class or segments differ');
   const hindrance = whyNot(spec, now);
   if (hindrance !== undefined) throw refused(hindrance, 'Take another provider, or lower the limits of the job.');
+  requireEngine(spec);
   const token = tokenOf(client, terms.token);
   const price = token === undefined ? undefined : priceOf(spec, now.prices[token]);
   if (price === undefined) throw refused(`it is paid in ${terms.token}, which is not taken here`);

@@ -6,7 +6,8 @@ import { StrictEngine } from '../../host/index.ts';
 import { openCaseAgent } from '../audit/case-agent.ts';
 import { openDeliverer } from '../audit/deliverer.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
-import type { DeterminismClass, ProgramKind } from '../spec/job-spec.ts';
+import type { DeterminismClass, JobSpec, ProgramKind } from '../spec/job-spec.ts';
+import { enginesForStrangers, executorFor, strictEngineOf } from '../verify/engines.ts';
 import { readState } from '../verify/run-segments.ts';
 import { tendJobsOnChain } from './job-chain.ts';
 import { createJobGathering } from './job-gathering.ts';
@@ -55,7 +56,7 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
   const { client, signer, operatorId, log, policy } = options;
   const records = openJobRecords(join(options.folder, 'jobs'));
   const [key, strict] = await Promise.all([boxKeyOf(signer), openStrict(options)]);
-  const executors = await takingStrangers(options);
+  const executors = await enginesForStrangers(options.executors, log);
   const stopping = new AbortController();
   let [isDraining, wake] = [false, () => {}];
   const nudge = () => wake();
@@ -88,7 +89,9 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
     }
     return signed;
   };
-  const desk = { client, signer, operatorId, records, jobsMax: policy.jobsMax, offer: () => offerUntil(0) };
+  const requireEngine = (spec: JobSpec) =>
+    void (spec.determinism === 'wasm-strict' ? strictEngineOf({ strict }, spec) : executorFor({ executors }, spec));
+  const desk = { requireEngine, client, signer, operatorId, records, jobsMax: policy.jobsMax, offer: () => offerUntil(0) };
   const isTaking = () => !isDraining && capable.programs.length > 0;
   const routes = { client, desk, runs, key, guard: createReplayGuard(), signedOffer, isTaking, nudge };
   const cases = openCaseAgent({ ...options, commitmentOf: (jobId) => commitmentOf(records, jobId) });
@@ -154,16 +157,6 @@ async function openStrict({ log }: JobProviderOptions): Promise<StrictEngine | u
     log.error('strict-engine-unfit', { reason: toMillraceError(error).message, effect: 'strict jobs are not on offer' });
     return undefined;
   }
-}
-
-/** Engines that hold strangers' jobs to every limit; what hinders the others is logged with its remedy. */
-async function takingStrangers({ executors, log }: JobProviderOptions): Promise<JobProviderOptions['executors']> {
-  const reports = await Promise.all(executors.map(async (executor) => ({ executor, report: await executor.inspect() })));
-  for (const { report } of reports.filter((one) => !one.report.takesForeign)) {
-    const [first] = report.missing;
-    log.warn('engine-takes-no-jobs', { engine: report.engine, missing: first?.what, fix: first?.fix });
-  }
-  return reports.filter(({ report }) => report.takesForeign).map(({ executor }) => executor);
 }
 
 function whatRuns(

@@ -6,6 +6,7 @@ import type { Logger } from '../../log.ts';
 import type { Capacity, Resources } from '../capacity.ts';
 import type { FetchContent } from '../part.ts';
 import type { JobSpec } from '../spec/job-spec.ts';
+import { executorFor, type JobEngines } from '../verify/engines.ts';
 import { runSegments } from '../verify/run-segments.ts';
 import { missingContents, prepareContents } from './job-contents.ts';
 import type { JobFolders, JobRecord, JobRecords } from './job-records.ts';
@@ -155,8 +156,9 @@ function fail({ records, log, onChange }: JobRunsOptions, record: JobRecord, err
 }
 
 /** The engines for a job; what it prints is kept beside its outputs. */
-function enginesFor({ executors, strict }: JobRunsOptions, spec: JobSpec, folders: JobFolders) {
-  const executor = executorFor(executors, spec);
+function enginesFor({ executors, strict }: JobRunsOptions, spec: JobSpec, folders: JobFolders): JobEngines {
+  if (spec.determinism === 'wasm-strict') return { executors, strict };
+  const executor = executorFor({ executors }, spec);
   rmSync(folders.log, { force: true });
   let written = 0;
   const keep = (bytes: Uint8Array) => {
@@ -170,29 +172,7 @@ function enginesFor({ executors, strict }: JobRunsOptions, spec: JobSpec, folder
     run: (job: Job, given?: RunOptions) => executor.run(job, { ...given, onLog: ({ bytes }) => keep(bytes) }),
     close: async () => {},
   };
-  return { executor: logged, strict: strict ?? strictMissing() };
-}
-
-/** The engine that takes a program: modules whose class is not strict run in memory, all else in the default one. */
-function executorFor(executors: readonly Executor[], { program }: JobSpec): Executor {
-  const wanted = program.kind === 'module' ? 'wasm' : undefined;
-  const executor = executors.find(({ engine }) => (wanted === undefined ? engine !== 'wasm' : engine === wanted)) ?? executors[0];
-  if (executor !== undefined) return executor;
-  throw new MillraceError('no-executor', {
-    actor: 'host',
-    message: 'No engine runs jobs on this machine',
-    hint: 'apt-get install bubblewrap, then start the node again.',
-  });
-}
-
-/** Jobs of this class are not on offer where the engine is missing; it is never reached. */
-function strictMissing(): StrictEngine {
-  return {
-    start: () =>
-      Promise.reject(
-        new MillraceError('strict-engine-missing', { actor: 'host', message: 'This machine runs no strict jobs', hint: 'See its log.' }),
-      ),
-  } as unknown as StrictEngine;
+  return { executors: [logged], strict };
 }
 
 function tooLate(dueAt: number): MillraceError {

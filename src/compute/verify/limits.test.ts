@@ -9,15 +9,16 @@ import type { Hex } from 'viem';
 import { buildModule } from '../../../tools/examples.ts';
 import { type Executor, type JobReason, StrictEngine, WasmExecutor } from '../../host/index.ts';
 import { type JobSpec, runtimeOf } from '../spec/job-spec.ts';
-import { describeRun } from './canonical-output.ts';
+import type { JobEngines } from './engines.ts';
 import { replaySegment } from './replay-segment.ts';
 import { readState, runSegments, TRAPPED_HASH } from './run-segments.ts';
-import type { JobEngines, JobWork } from './work.ts';
+import { packWholeState } from './whole-state.ts';
+import type { JobWork } from './work.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'millrace-limits-test-'));
 const strict = await StrictEngine.open();
 const wasm = new WasmExecutor({ imageFolder: join(folder, 'modules') });
-const engines: JobEngines = { strict, executor: wasm };
+const engines: JobEngines = { strict, executors: [wasm] };
 after(async () => {
   await wasm.close();
   rmSync(folder, { recursive: true, force: true });
@@ -159,12 +160,12 @@ test('who says stopped of a job that ends far from its limits is found out; near
   const work = workOf(new Uint8Array(), 'exact-output');
   const hashOf = async (end: 'stopped' | 'exit 0') =>
     `0x${createHash('sha256')
-      .update(await describeRun(work.spec, { end, artefacts: [], folder }))
+      .update(await packWholeState(work.spec, { end, artefacts: [], folder }))
       .digest('hex')}` as Hex;
   const [stopped, done] = [await hashOf('stopped'), await hashOf('exit 0')];
   const endOf = async (committed: Hex, ...ends: Parameters<typeof scripted>[0]) => {
     const executor = scripted(ends);
-    const { endHash } = await replaySegment(work, { strict, executor }, { index: 0, committed, folder });
+    const { endHash } = await replaySegment(work, { strict, executors: [executor] }, { index: 0, committed, folder });
     return { endHash, runs: executor.seen };
   };
   const completed = { reason: 'completed' } as const;
@@ -184,8 +185,8 @@ test('who says stopped of a job that ends far from its limits is found out; near
 test('a signal that no limit explains is believed when it comes twice', async () => {
   const work = workOf(new Uint8Array(), 'exact-output');
   const once = scripted([{ reason: 'signalled' }, { reason: 'completed' }]);
-  assert.equal((await run(work, { strict, executor: once })).end, 'exit 0');
+  assert.equal((await run(work, { strict, executors: [once] })).end, 'exit 0');
   const twice = scripted([{ reason: 'signalled' }]);
   const again = workOf(new Uint8Array(), 'exact-output');
-  assert.deepEqual([(await run(again, { strict, executor: twice })).end, twice.seen.length], ['stopped', 2]);
+  assert.deepEqual([(await run(again, { strict, executors: [twice] })).end, twice.seen.length], ['stopped', 2]);
 });

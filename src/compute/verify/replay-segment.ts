@@ -5,9 +5,10 @@ import type { Hex } from 'viem';
 import type { StrictEngine } from '../../host/index.ts';
 import { digestRun } from './canonical-output.ts';
 import { badSegments } from './commitment.ts';
+import { executorFor, type JobEngines, strictEngineOf } from './engines.ts';
 import { concludeStrict, startStrict, TRAPPED_HASH } from './run-segments.ts';
 import { replayWhole } from './whole-run.ts';
-import type { JobEngines, JobWork, Replay } from './work.ts';
+import type { JobWork, Replay } from './work.ts';
 
 /** What is replayed. */
 export interface ReplayOptions {
@@ -37,14 +38,14 @@ export async function replaySegment(work: JobWork, engines: JobEngines, options:
   const folder = await mkdtemp(join(options.folder ?? tmpdir(), 'millrace-replay-'));
   try {
     if (determinism !== 'wasm-strict')
-      return await replayWhole(work, engines.executor, {
+      return await replayWhole(work, executorFor(engines, work.spec), {
         folder,
         fingerprint: state,
         committed: options.committed,
         signal: options.signal,
       });
     if (index > 0 && state === undefined) throw badSegments(`segment ${index} needs state ${index}`);
-    return await replayStrict(work, engines.strict, { index, state: index === 0 ? undefined : state, folder });
+    return await replayStrict(work, strictEngineOf(engines, work.spec), { index, state: index === 0 ? undefined : state, folder });
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

@@ -15,9 +15,10 @@ import {
 import { type JobSpec, specHash } from '../spec/job-spec.ts';
 import { digestRun, type JobEnd } from './canonical-output.ts';
 import { commitStates } from './commitment.ts';
+import { executorFor, type JobEngines, strictEngineOf } from './engines.ts';
 import { StateStore } from './state-store.ts';
 import { readWholeState, runWhole } from './whole-run.ts';
-import { isUnfit, type JobEngines, type JobWork, type SegmentRun, strictMemoryBytes, strictProgram } from './work.ts';
+import { isUnfit, type JobWork, type SegmentRun, strictMemoryBytes, strictProgram } from './work.ts';
 
 /** Where a run keeps what it must not lose, and how it is watched. */
 export interface RunSegmentsOptions {
@@ -49,8 +50,8 @@ export const TRAPPED_HASH: Hex = hashWholeState({ ...TRAPPED, pageCount: 0, page
  */
 export async function runSegments(work: JobWork, engines: JobEngines, options: RunSegmentsOptions): Promise<SegmentRun> {
   return work.spec.determinism === 'wasm-strict'
-    ? await runStrict(work, engines.strict, options)
-    : await runWhole(work, engines.executor, options);
+    ? await runStrict(work, strictEngineOf(engines, work.spec), options)
+    : await runWhole(work, executorFor(engines, work.spec), options);
 }
 
 /**

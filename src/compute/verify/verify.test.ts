@@ -10,11 +10,12 @@ import { type Executor, type Job, StrictEngine, WasmExecutor } from '../../host/
 import { wasmModule } from '../../host/wasm-programs.cases.ts';
 import { type JobSpec, runtimeOf } from '../spec/job-spec.ts';
 import { canonicalise } from './canonical-output.ts';
+import type { JobEngines } from './engines.ts';
 import { replaySegment } from './replay-segment.ts';
 import { readState, runSegments } from './run-segments.ts';
 import { simulationRandom } from './simulation-random.ts';
 import { stateHashOf } from './state-hash.ts';
-import { type JobEngines, type JobWork, strictMemoryBytes } from './work.ts';
+import { type JobWork, strictMemoryBytes } from './work.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'millrace-verify-test-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -22,7 +23,7 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 const MODULE = join(import.meta.dirname, '../../../examples/word-count/word-count.wasm');
 const TEXT = 'The mill grinds.\nThe mill-race leads water to the mill; water, 2 wheels and a Mühle.\n';
 const strict = await StrictEngine.open();
-const engines = { strict, executor: undefined as unknown as Executor };
+const engines: JobEngines = { strict, executors: [] };
 
 const SPEC: JobSpec = {
   format: 'millrace-job/1',
@@ -171,7 +172,7 @@ test('a run ends when it is told to, and when its states grow beyond their limit
 /** An engine that writes what it is told to, as a container would. */
 function writer(outputs: () => Record<string, Uint8Array>): Executor {
   return {
-    engine: 'bubblewrap',
+    engine: 'wasm',
     inspect: () => Promise.reject(new RangeError('not asked')),
     importImage: async () => `sha256:${'0'.repeat(64)}`,
     async run(job: Job) {
@@ -196,7 +197,7 @@ test('a whole job is compared as its specification says: lines in any order are 
   ];
   const write = (text: string) => ({
     strict,
-    executor: writer(() => ({ out: Buffer.from(text), log: Buffer.from(String(Math.random())) })),
+    executors: [writer(() => ({ out: Buffer.from(text), log: Buffer.from(String(Math.random())) }))],
   });
   const run = await runSegments(work, write('b\na  \n'), place);
   const replay = async (engine: JobEngines) => await replaySegment(work, engine, { index: 0 });
@@ -214,11 +215,11 @@ test('a real engine runs a whole job again to the same digest, and a job that fa
   const programPath = join(folder, 'trap.wasm');
   writeFileSync(programPath, wasmModule([0x00]));
   const work = { ...workOf('real', { determinism: 'exact-output', segments: 1 }), programPath };
-  const stopped = await runSegments(work, { strict, executor }, placeOf('real-stopped'));
+  const stopped = await runSegments(work, { strict, executors: [executor] }, placeOf('real-stopped'));
   assert.equal(stopped.end, 'stopped', 'a trap is a result, without outputs');
   writeFileSync(programPath, wasmModule([]));
-  const good = await runSegments(work, { strict, executor }, placeOf('real'));
-  assert.equal((await replaySegment(work, { strict, executor }, { index: 0 })).outputDigest, good.outputDigest);
+  const good = await runSegments(work, { strict, executors: [executor] }, placeOf('real'));
+  assert.equal((await replaySegment(work, { strict, executors: [executor] }, { index: 0 })).outputDigest, good.outputDigest);
   await executor.close();
 });
 

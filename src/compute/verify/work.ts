@@ -2,7 +2,7 @@ import { lstat, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Hex } from 'viem';
 import { MillraceError } from '../../errors.ts';
-import { type Artefact, type Executor, encodeStrictInput, type StrictEngine, type StrictProgram } from '../../host/index.ts';
+import { type Artefact, encodeStrictInput, type StrictProgram } from '../../host/index.ts';
 import type { JobSpec } from '../spec/job-spec.ts';
 import type { JobEnd } from './canonical-output.ts';
 import type { Commitment } from './commitment.ts';
@@ -14,14 +14,6 @@ export interface JobWork {
   programPath: string | undefined;
   /** Where the inputs lie, each at its path; undefined for none. */
   inputFolder: string | undefined;
-}
-
-/** What runs jobs here. */
-export interface JobEngines {
-  /** For `wasm-strict`. */
-  strict: StrictEngine;
-  /** For the other classes: the engine that takes the job's program. */
-  executor: Executor;
 }
 
 /** A job that was run, ready to be committed to. */
