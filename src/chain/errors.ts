@@ -66,7 +66,7 @@ export function errorCodeOf(name: string): string {
 
 /** Every custom error of every contract with its code, for `docs/errors.md`. */
 export function contractErrors(): ContractErrorEntry[] {
-  return [...entriesBySelector.values()];
+  return [...entriesBySelector().values()];
 }
 
 /**
@@ -74,7 +74,7 @@ export function contractErrors(): ContractErrorEntry[] {
  * Data that no known error fits becomes `transaction-reverted` with its selector.
  */
 export function revertError(data: Hex, context: { doing: string; cause?: unknown; values?: Record<string, ErrorValue> }): MillraceError {
-  const entry = entriesBySelector.get(data.slice(0, 10));
+  const entry = entriesBySelector().get(data.slice(0, 10));
   const args = entry === undefined ? undefined : decodeArguments(entry, data);
   if (entry === undefined || args === undefined) {
     return new MillraceError('transaction-reverted', {
@@ -166,17 +166,18 @@ function firstLine(message: string): string {
   return (message.split('\n')[0] as string).slice(0, 300);
 }
 
-const entriesBySelector = new Map<string, ContractErrorEntry>();
-for (const item of [...errorsAbi, ...FOREIGN_ERRORS] as readonly { name: string; inputs: readonly AbiInput[] }[]) {
-  const signature = `${item.name}(${item.inputs.map((input) => typeOf(input)).join(',')})`;
-  const code = errorCodeOf(item.name);
-  entriesBySelector.set(toFunctionSelector(signature), {
-    name: item.name,
-    code,
-    actor: ACTORS[code] ?? 'caller',
-    hint: HINTS[code],
-    inputs: item.inputs,
-  });
+let entries: Map<string, ContractErrorEntry> | undefined;
+
+/** Made on first use: most processes meet no such error, and the selectors of all of them take 30 ms. */
+function entriesBySelector(): Map<string, ContractErrorEntry> {
+  const items = [...errorsAbi, ...FOREIGN_ERRORS] as readonly { name: string; inputs: readonly AbiInput[] }[];
+  entries ??= new Map(items.map((item) => [toFunctionSelector(`${item.name}(${item.inputs.map(typeOf).join(',')})`), entryOf(item)]));
+  return entries;
+}
+
+function entryOf({ name, inputs }: { name: string; inputs: readonly AbiInput[] }): ContractErrorEntry {
+  const code = errorCodeOf(name);
+  return { name, code, actor: ACTORS[code] ?? 'caller', hint: HINTS[code], inputs };
 }
 
 function typeOf(input: AbiInput): string {
