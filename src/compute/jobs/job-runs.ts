@@ -5,9 +5,11 @@ import type { Executor, Job, RunOptions, StrictEngine } from '../../host/index.t
 import type { Logger } from '../../log.ts';
 import type { Capacity, Resources } from '../capacity.ts';
 import type { FetchContent } from '../part.ts';
+import { workWithTurn } from '../schedule/machine-turn.ts';
 import type { JobSpec } from '../spec/job-spec.ts';
 import { executorFor, type JobEngines } from '../verify/engines.ts';
 import { runSegments } from '../verify/run-segments.ts';
+import { workSeconds } from '../verify/work.ts';
 import { missingContents, prepareContents } from './job-contents.ts';
 import type { JobFolders, JobRecord, JobRecords } from './job-records.ts';
 import { keepStateHashes } from './job-states.ts';
@@ -40,22 +42,34 @@ export interface JobRuns {
 const STRICT_MEMORY_TIMES = 2;
 const RETRY_MS = [1_000, 5_000, 15_000];
 
+interface JobRun {
+  promise: Promise<void>;
+  ending: AbortController;
+  segments: number;
+  dueAt: number;
+  resources: Resources;
+  /** Protocol time at which its time limit ends it, about. */
+  endsBy: number;
+}
+
 /**
- * Runs jobs as far as there is room, in the order in which they are due: none is passed by a later one, so none starves. A run that was ended by a
- * kill goes on at its last state, or begins again where it has none.
+ * Runs jobs as far as there is room, in the order in which they are due; a later one passes only where it does not delay an earlier one, so none
+ * starves. A run that was ended by a kill goes on at its last state, or begins again where it has none.
  */
 export function createJobRuns(options: JobRunsOptions): JobRuns {
   const { records, capacity, log } = options;
-  const underWay = new Map<Hex, { promise: Promise<void>; ending: AbortController; segments: number; dueAt: number }>();
+  const underWay = new Map<Hex, JobRun>();
   const notBefore = new Map<Hex, { atMs: number; attempts: number }>();
   const stopping = new AbortController();
 
-  const start = (record: JobRecord) => {
+  const start = (record: JobRecord, now: number) => {
     const spec = records.spec(record.jobId);
-    const reservation = capacity.reserve(`job ${record.jobId}`, resourcesOf(spec));
-    if (reservation === undefined) return false;
+    const resources = resourcesOf(spec);
+    const reservation = capacity.reserve(`job ${record.jobId}`, resources);
+    if (reservation === undefined) return; // no processes are left, which alone are not planned
     const ending = new AbortController();
-    const run = { ending, segments: 0, dueAt: record.dueAt ?? Number.POSITIVE_INFINITY, promise: Promise.resolve() };
+    const dueAt = record.dueAt ?? Number.POSITIVE_INFINITY;
+    const run: JobRun = { ending, segments: 0, dueAt, resources, endsBy: now + workSeconds(spec), promise: Promise.resolve() };
     underWay.set(record.jobId, run);
     run.promise = runJob(options, { record, spec, signal: AbortSignal.any([stopping.signal, ending.signal]), progress: run })
       .catch((error) => pause(record, error))
@@ -64,7 +78,6 @@ export function createJobRuns(options: JobRunsOptions): JobRuns {
         reservation.release();
         options.onChange();
       });
-    return true;
   };
   const pause = (record: JobRecord, error: unknown) => {
     if (stopping.signal.aborted) return;
@@ -83,15 +96,16 @@ export function createJobRuns(options: JobRunsOptions): JobRuns {
         .all()
         .filter(({ jobId, status }) => (status === 'open' || status === 'running') && !underWay.has(jobId))
         .sort((one, other) => (one.dueAt ?? 0) - (other.dueAt ?? 0));
-      for (const record of waiting) {
-        if (now >= (record.dueAt ?? Number.POSITIVE_INFINITY)) {
-          fail(options, record, tooLate(record.dueAt as number));
-          continue;
-        }
-        if (missingContents(record.handed, records.folders(record.jobId)).length > 0) continue;
-        if (performance.now() < (notBefore.get(record.jobId)?.atMs ?? 0)) continue;
-        if (!start(record)) return;
-      }
+      const isLate = ({ dueAt }: JobRecord) => now >= (dueAt ?? Number.POSITIVE_INFINITY);
+      for (const record of waiting.filter(isLate)) fail(options, record, tooLate(record.dueAt as number));
+      const ready = waiting
+        .filter((record) => !isLate(record))
+        .filter(({ jobId, handed }) => missingContents(handed, records.folders(jobId)).length === 0)
+        .filter(({ jobId }) => performance.now() >= (notBefore.get(jobId)?.atMs ?? 0))
+        .map((work) => ({ work, spec: records.spec(work.jobId) }))
+        .map(({ work, spec }) => ({ work, resources: resourcesOf(spec), wallSeconds: workSeconds(spec) }));
+      const machine = { total: capacity.total, free: capacity.free(), running: [...underWay.values()] };
+      for (const record of workWithTurn(ready, machine, now)) start(record, now);
     },
     segmentsOf: (jobId) => underWay.get(jobId)?.segments,
     running: () => underWay.size,
