@@ -405,9 +405,13 @@ function registerWalletCommands(program: Command, run: Run): void {
     .description('move tokens into the rails account from which deals are paid')
     .action(run(async (context, amount: never) => (await import('./wallet.ts')).walletDeposit(context, amount)));
   wallet
-    .command('withdraw <amount>')
-    .description('move tokens out of the rails account')
-    .action(run(async (context, amount: never) => (await import('./wallet.ts')).walletWithdraw(context, amount)));
+    .command('withdraw [amount]')
+    .description('bring money from the rails into the wallet: an amount, or all that nothing uses, refunds too, in every token')
+    .option('--token <token>', 'of this token only: network, stable, compute, …')
+    .addHelpText('after', '\nExamples:\n  millrace wallet withdraw\n  millrace wallet withdraw 2.5 --token stable --json')
+    .action(
+      run(async (context, amount: never, options: never) => (await import('./rails-money.ts')).walletWithdraw(context, amount, options)),
+    );
   wallet
     .command('send <address> <amount>')
     .description('send tokens of the network to an account')

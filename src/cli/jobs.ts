@@ -3,6 +3,7 @@ import { MillraceError } from '../errors.ts';
 import { formatAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
+import { type RailsMoney, railsMoneyOf, railsMoneyText } from './rails-money.ts';
 import { endText, unitOf } from './run-job.ts';
 import { openSession, type Session } from './session.ts';
 
@@ -13,7 +14,8 @@ export async function jobs(context: CommandContext): Promise<void> {
   const session = await openSession(context);
   const journals = openRunJournals(`${session.folder.client}/jobs`).all();
   const items = await Promise.all(journals.map((journal) => viewOf(session, journal)));
-  context.output.result({ items, next: null }, () => {
+  const atRails = await moneyOfRenter(session, journals);
+  context.output.result({ items, atRails, next: null }, () => {
     if (items.length === 0) return 'No jobs yet. Try: millrace run examples/word-count.yaml';
     const rows = items.map((one) => [
       one.runId.slice(0, 8),
@@ -24,8 +26,15 @@ export async function jobs(context: CommandContext): Promise<void> {
       one.cost ?? '',
       one.cid ?? '',
     ]);
-    return table(['run', 'name', 'status', 'operator', 'evidence', 'cost', 'output'], rows);
+    const unused = railsMoneyText(atRails);
+    return `${table(['run', 'name', 'status', 'operator', 'evidence', 'cost', 'output'], rows)}${unused === '' ? '' : `\n${unused}`}`;
   });
+}
+
+/** What the account that ordered the latest of these jobs has at the rails: what was not needed, and what came back. */
+async function moneyOfRenter(session: Session, journals: readonly RunJournal[]): Promise<RailsMoney[]> {
+  const account = journals.at(-1)?.account;
+  return account === undefined ? [] : await railsMoneyOf(session, account);
 }
 
 /** One job: its work, tries, receipt and what the chain says. */

@@ -7,6 +7,7 @@ import { depositToRails } from '../token/index.ts';
 import { formatAmount, parseAmount } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
+import { railsMoneyOf } from './rails-money.ts';
 import { askNewPassword, askPassword, openWallet } from './secrets.ts';
 import { openSender } from './sending.ts';
 import { folderOf, openSession } from './session.ts';
@@ -30,23 +31,31 @@ export async function walletShow(context: CommandContext): Promise<void> {
   const signer = await openWallet(context, session);
   const { client } = session;
   const token = client.address('networkToken');
-  const [wei, tokens, deposited, claimable, sharingKey] = await Promise.all([
+  const [wei, tokens, deposited, claimable, sharingKey, atRails] = await Promise.all([
     client.public.getBalance({ address: signer.address }),
     client.read('networkToken', 'balanceOf', [signer.address]),
     client.read('rails', 'balanceOf', [token, signer.address]),
     client.read('stakeVault', 'claimableOf', [signer.address]),
     shareKeyOfWallet(signer).then((pair) => formatShareKey(pair.publicKey)),
+    railsMoneyOf(session, signer.address),
   ]);
   const { symbol } = session.manifest.tokens.network ?? { symbol: 'tokens' };
-  context.output.result({ address: signer.address, sharingKey, wei, tokens, deposited, claimable, unit: symbol, decimals: DECIMALS }, () =>
-    [
-      `address      ${signer.address}`,
-      `sharing key  ${sharingKey}`,
-      `gas          ${formatAmount(wei, DECIMALS)} ETH`,
-      `tokens       ${formatAmount(tokens, DECIMALS)} ${symbol}`,
-      `deposited    ${formatAmount(deposited, DECIMALS)} ${symbol} (pays for deals)`,
-      `claimable    ${formatAmount(claimable, DECIMALS)} ${symbol} (from slashes)`,
-    ].join('\n'),
+  context.output.result(
+    { address: signer.address, sharingKey, wei, tokens, deposited, claimable, atRails, unit: symbol, decimals: DECIMALS },
+    () =>
+      [
+        `address      ${signer.address}`,
+        `sharing key  ${sharingKey}`,
+        `gas          ${formatAmount(wei, DECIMALS)} ETH`,
+        `tokens       ${formatAmount(tokens, DECIMALS)} ${symbol}`,
+        ...atRails
+          .filter(({ token, amount }) => token === 'network' || amount > 0n)
+          .map(
+            ({ amount, decimals, unit }) =>
+              `at the rails ${formatAmount(amount, decimals)} ${unit} (pays for deals and jobs; unused: millrace wallet withdraw)`,
+          ),
+        `claimable    ${formatAmount(claimable, DECIMALS)} ${symbol} (from slashes)`,
+      ].join('\n'),
   );
 }
 
@@ -93,15 +102,6 @@ export async function walletDeposit(context: CommandContext, amountText: string)
       });
     }
     return depositToRails(client, { sender, token, amount });
-  });
-}
-
-/** Moves tokens out of that account, and collects what slashes credited. */
-export async function walletWithdraw(context: CommandContext, amountText: string): Promise<void> {
-  await move(context, amountText, async (amount, { client, sender, token }) => {
-    const claimable = await client.read('stakeVault', 'claimableOf', [sender.address]);
-    if (claimable > 0n) await sender.send({ contract: 'stakeVault', functionName: 'claim', args: [sender.address] });
-    return sender.send({ contract: 'rails', functionName: 'withdraw', args: [token, amount, sender.address] });
   });
 }
 

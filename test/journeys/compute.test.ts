@@ -102,6 +102,23 @@ test('a word count over a CID from the storage network ends with output, receipt
   assert.equal(before - (await stableOf(client, renter)), BigInt(result.cost), 'the renter paid what the command says');
 });
 
+test('what lies unused at the rails is listed, and one command brings all of it into the wallet, once', async () => {
+  const client = await chain();
+  const account = (await network.json('wallet', 'show')).address;
+  const wallet = () => tokenBalance(client, { token: 'network', account });
+  const before = await wallet();
+  await network.json('wallet', 'deposit', '5');
+  const unused = (items: { token: string; amount: string }[]) => items.find(({ token }) => token === 'network')?.amount;
+  const listed = unused((await network.json('jobs')).atRails);
+  assert.equal(listed, String(await railsBalance(client, { token: 'network', account })));
+  assert.ok(BigInt(listed) >= 5n * 10n ** 18n);
+  const { items } = await network.json('wallet', 'withdraw');
+  assert.equal(unused(items), listed);
+  assert.equal(await wallet(), before + BigInt(listed) - 5n * 10n ** 18n);
+  for (const token of ['network', 'stable', 'compute'] as const) assert.equal(await railsBalance(client, { token, account }), 0n);
+  assert.deepEqual((await network.json('wallet', 'withdraw')).items, []);
+});
+
 campaign('a job whose provider is killed goes on when its node is back, and is paid once', async () => {
   const client = await chain();
   const known = await openedCount(client);
@@ -146,6 +163,11 @@ campaign('a job whose provider is gone is refunded and runs at another one', asy
     const fees = (late as NonNullable<typeof late>).args;
     const { price } = (await client.events({ name: 'computeJobs', event: 'JobOpened', args: { jobId } }))[0]?.args.terms ?? { price: 0n };
     const lost = before - (await stableOf(client, renter)) - BigInt(result.cost);
+    const refund = await railsBalance(client, { token: 'stable', account: renter });
+    const { items } = await network.json('wallet', 'withdraw');
+    assert.ok(
+      refund > 0n && items.some(({ token, amount }: { token: string; amount: string }) => token === 'stable' && amount === String(refund)),
+    );
     assert.ok(lost <= price / 100n + 2n, `the reservation's fees alone are lost: ${lost} of ${price}, returned ${fees.returned}`);
   } finally {
     process.kill(pid, 'SIGCONT');

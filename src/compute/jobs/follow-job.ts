@@ -262,7 +262,7 @@ function failed({ attempt }: FollowOptions, what: string, progress: JobProgress 
     actor: 'peer',
     message: `Job ${jobId} of operator ${terms.operatorId} ended without a result that stands (${what})${said}`,
     values: { jobId, operatorId: terms.operatorId, outcome: what },
-    hint: 'Its price is back in your account at the rails.',
+    hint: 'Its price is back in your account at the rails: `millrace wallet withdraw` takes it out.',
   });
 }
 

@@ -259,6 +259,6 @@ function notDone({ runId, attempts }: RunJournal): MillraceError {
     actor: 'peer',
     message: `${attempts.length} providers were tried, none gave a result that stands${last === undefined ? '' : `; the last: ${last}`}`,
     values: { runId, attempts: attempts.map(({ terms, failure }) => `${terms.operatorId}: ${failure ?? 'unfinished'}`) },
-    hint: 'The money is back in your account at the rails (`millrace wallet show`); the same command tries again.',
+    hint: 'The money is back in your account at the rails (`millrace wallet withdraw` takes it out); the same command tries again.',
   });
 }
