@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.26;
 
+import {IPanelSeats} from "../token/IPanelSeats.sol";
+
 /// @title LeaseProbers: drawn operators who reach for a rental where its renter is silent, and say what they found (decision 0035).
 /// @notice A seat is locked stake, so that many seats cost much; nobody is slashed for an opinion. Whoever wants a lease's record (a supplier
 /// whose renter says nothing, a renter that is denied) asks for a stretch of 128 of its intervals and pays a fee for each prober. The panel is
@@ -10,7 +12,7 @@ pragma solidity ^0.8.26;
 /// the rest of the fee goes back. A prober that spoke of less than half of what it could have missed; after `missesMax` misses in a row
 /// anybody may take its seat away. EIP-712 domain "Millrace Lease Probers" / "1":
 /// `Finding(uint64 leaseId,uint32 stretch,uint128 spoken,uint128 up)`, by the node key.
-interface ILeaseProbers {
+interface ILeaseProbers is IPanelSeats {
     struct Config {
         uint128 seatStake;
         uint128 fee; // for each prober and stretch, base units of the stable token
@@ -20,14 +22,6 @@ interface ILeaseProbers {
         uint8 drawn;
         uint8 threshold; // more than half of `drawn`
         uint8 missesMax;
-    }
-
-    struct Seat {
-        uint64 operatorId;
-        uint64 enrolledAt;
-        uint64 leftAt; // 0: in office
-        bool unlocked;
-        uint8 missed; // stretches in a row
     }
 
     /// Intervals of a stretch, bit i for the i-th of it.
@@ -53,9 +47,6 @@ interface ILeaseProbers {
         bytes signature; // by its node key
     }
 
-    event Enrolled(uint64 indexed seatId, uint64 indexed operatorId);
-    event Left(uint64 indexed seatId, uint64 indexed operatorId, uint64 unlocksAt);
-    event SeatUnlocked(uint64 indexed seatId, uint64 indexed operatorId);
     event PanelAsked(uint64 indexed leaseId, uint32 indexed stretch, address indexed payer, uint64 seedTime, uint128 fee);
     event PanelDrawn(uint64 indexed leaseId, uint32 indexed stretch, uint64[] operators);
     /// @param spoken of which this is the prober's first word
@@ -66,14 +57,6 @@ interface ILeaseProbers {
     event ProberMissed(uint64 indexed leaseId, uint32 indexed stretch, uint64 indexed operatorId, uint8 missed);
     event PanelSettled(uint64 indexed leaseId, uint32 indexed stretch, uint256 returned);
 
-    error BadConfig(string field, uint256 got, uint256 limit);
-    error NoOperator(address caller);
-    error AlreadyEnrolled(uint64 operatorId, uint64 seatId);
-    error NotEnrolled(uint64 operatorId);
-    error UnknownSeat(uint64 seatId);
-    error StillLocked(uint64 seatId, uint64 unlocksAt, uint256 timestamp);
-    error NotMissed(uint64 seatId, uint8 missed, uint8 missesMax);
-    error TooFewSeats(uint256 got, uint256 needed);
     error AlreadyAsked(uint64 leaseId, uint32 stretch);
     error NotAsked(uint64 leaseId, uint32 stretch);
     error StretchNotOpen(uint64 leaseId, uint32 stretch, uint256 from, uint256 until);
@@ -82,15 +65,6 @@ interface ILeaseProbers {
     error NotOnPanel(uint64 leaseId, uint32 stretch, uint8 index);
     error BadSignature(address expectedSigner);
     error NothingToSay(uint64 leaseId, uint32 stretch, uint64 operatorId);
-
-    /// @notice Node key: takes a seat; locks `seatStake`.
-    function enrol(uint64 operatorId) external returns (uint64 seatId);
-    /// @notice Node key or owner.
-    function leave(uint64 operatorId) external;
-    /// @notice Anyone, `leaveSeconds` after the seat was left.
-    function unlock(uint64 seatId) external;
-    /// @notice Anyone: a seat that missed `missesMax` stretches in a row has left.
-    function removeIdle(uint64 seatId) external;
 
     /// @notice Anybody, from `leadSeconds` before a stretch of a lease until its end, once: pays for a panel.
     /// @return seedTime the panel speaks of intervals that begin from here on
@@ -107,10 +81,6 @@ interface ILeaseProbers {
     function panel(uint64 leaseId, uint32 stretch) external view returns (Panel memory);
     function seedTimeOf(uint64 leaseId, uint32 stretch) external view returns (uint64);
     function findingOf(uint64 leaseId, uint32 stretch, uint8 index) external view returns (Bits memory);
-    function seat(uint64 seatId) external view returns (Seat memory);
-    function seatCount() external view returns (uint64);
-    /// @return 0: none
-    function seatOf(uint64 operatorId) external view returns (uint64);
     function findingDigest(uint64 leaseId, uint32 stretch, uint128 spoken, uint128 up) external view returns (bytes32);
     function config() external view returns (Config memory);
 }

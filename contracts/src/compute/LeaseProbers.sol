@@ -238,13 +238,6 @@ contract LeaseProbers is ProberSeats, EIP712 {
         return stretch % 2 * STRETCH;
     }
 
-    function _operatorsOf(uint64[] memory seats) private view returns (uint64[] memory operatorIds) {
-        operatorIds = new uint64[](seats.length);
-        for (uint256 i; i < seats.length; ++i) {
-            operatorIds[i] = _seats[seats[i]].operatorId;
-        }
-    }
-
     function _asked(uint64 leaseId, uint32 stretch) private view returns (Panel storage p) {
         p = _panels[leaseId][stretch];
         if (p.payer == address(0)) revert NotAsked(leaseId, stretch);

@@ -3,20 +3,18 @@ pragma solidity ^0.8.26;
 
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
-import {Checkpoints} from "@openzeppelin/contracts/utils/structs/Checkpoints.sol";
 import {IOperators} from "../chain/IOperators.sol";
 import {IRandomness} from "../chain/IRandomness.sol";
-import {IModule} from "../chain/IRegistry.sol";
 import {Shuffle} from "../chain/Shuffle.sol";
 import {IRails} from "../token/IRails.sol";
 import {IStakeVault} from "../token/IStakeVault.sol";
+import {PanelSeats} from "../token/PanelSeats.sol";
 import {ICheckers} from "./ICheckers.sol";
 import {IStorageMarket} from "./IStorageMarket.sol";
 
 /// @title Checkers: see ICheckers for the rules. No owner, no parameter that can change.
 /// @notice Money: the fees of open requests are this contract's account at Rails. Seats lock stake and are never slashed.
-contract Checkers is ICheckers, IModule, EIP712 {
-    using Checkpoints for Checkpoints.Trace208;
+contract Checkers is ICheckers, PanelSeats, EIP712 {
     using Shuffle for Shuffle.Order;
 
     /// Seats looked at in one draw: those that have left or belong to the provider are passed over.
@@ -25,19 +23,11 @@ contract Checkers is ICheckers, IModule, EIP712 {
     bytes32 private constant RETRIEVABLE_TYPEHASH = keccak256("Retrievable(uint64 dealId,bytes32 contentHash)");
 
     IStorageMarket public immutable market;
-    IOperators public immutable operators;
-    IStakeVault public immutable stakeVault;
     IRails public immutable rails;
     IRandomness public immutable randomness;
     address public immutable token;
 
     Config private _config; // written once, in the constructor
-    /// @inheritdoc ICheckers
-    uint64 public seatCount;
-    mapping(uint64 seatId => Seat) private _seats;
-    /// @inheritdoc ICheckers
-    mapping(uint64 operatorId => uint64) public seatOf;
-    Checkpoints.Trace208 private _counts; // seats ever taken, by time
     mapping(uint64 dealId => Request) private _requests;
 
     constructor(
@@ -47,66 +37,13 @@ contract Checkers is ICheckers, IModule, EIP712 {
         IStakeVault stakeVault_,
         IRails rails_,
         IRandomness randomness_
-    ) EIP712("Millrace Checkers", "1") {
-        if (c.seatStake == 0) revert BadConfig("seatStake", 0, 1);
-        if (c.leaveSeconds == 0) revert BadConfig("leaveSeconds", 0, 1);
-        if (c.drawn == 0 || c.drawn > DRAWN_MAX) revert BadConfig("drawn", c.drawn, DRAWN_MAX);
-        if (c.threshold > c.drawn || 2 * uint256(c.threshold) <= c.drawn) revert BadConfig("threshold", c.threshold, c.drawn);
-        if (c.missesMax == 0) revert BadConfig("missesMax", 0, 1);
+    ) PanelSeats(c.seatStake, c.leaveSeconds, c.missesMax, operators_, stakeVault_) EIP712("Millrace Checkers", "1") {
+        _checkPanel(c.drawn, c.threshold, DRAWN_MAX);
         _config = c;
         market = market_;
-        operators = operators_;
-        stakeVault = stakeVault_;
         rails = rails_;
         randomness = randomness_;
         token = stakeVault_.stakeToken();
-    }
-
-    // ------------------------------------------------------------------------------------------------------------------- seats
-
-    /// @inheritdoc ICheckers
-    function enrol(uint64 operatorId) external returns (uint64 seatId) {
-        if (operators.nodeKeyOf(operatorId) != msg.sender) revert NoOperator(msg.sender);
-        if (seatOf[operatorId] != 0) revert AlreadyEnrolled(operatorId, seatOf[operatorId]);
-        seatId = ++seatCount;
-        seatOf[operatorId] = seatId;
-        (_seats[seatId].operatorId, _seats[seatId].enrolledAt) = (operatorId, uint64(block.timestamp));
-        _counts.push(uint48(block.timestamp), seatId);
-        emit Enrolled(seatId, operatorId);
-        stakeVault.lock(operatorId, _config.seatStake);
-    }
-
-    /// @inheritdoc ICheckers
-    function leave(uint64 operatorId) external {
-        if (operators.nodeKeyOf(operatorId) != msg.sender && operators.ownerOf(operatorId) != msg.sender) revert NoOperator(msg.sender);
-        uint64 seatId = seatOf[operatorId];
-        if (seatId == 0) revert NotEnrolled(operatorId);
-        _vacate(seatId, _seats[seatId]);
-    }
-
-    /// @inheritdoc ICheckers
-    function removeIdle(uint64 seatId) external {
-        Seat storage s = _knownSeat(seatId);
-        if (s.leftAt != 0) revert NotEnrolled(s.operatorId);
-        if (s.missed < _config.missesMax) revert NotMissed(seatId, s.missed, _config.missesMax);
-        _vacate(seatId, s);
-    }
-
-    /// @inheritdoc ICheckers
-    function unlock(uint64 seatId) external {
-        Seat storage s = _knownSeat(seatId);
-        if (s.leftAt == 0 || s.unlocked) revert NotEnrolled(s.operatorId);
-        uint64 unlocksAt = s.leftAt + _config.leaveSeconds;
-        if (block.timestamp < unlocksAt) revert StillLocked(seatId, unlocksAt, block.timestamp);
-        s.unlocked = true;
-        emit SeatUnlocked(seatId, s.operatorId);
-        stakeVault.unlock(s.operatorId, _config.seatStake);
-    }
-
-    function _vacate(uint64 seatId, Seat storage s) private {
-        s.leftAt = uint64(block.timestamp);
-        delete seatOf[s.operatorId];
-        emit Left(seatId, s.operatorId, s.leftAt + _config.leaveSeconds);
     }
 
     // ---------------------------------------------------------------------------------------------------------------- verdicts
@@ -193,12 +130,6 @@ contract Checkers is ICheckers, IModule, EIP712 {
 
     // ------------------------------------------------------------------------------------------------------------------- views
 
-    /// @inheritdoc IModule
-    /// @dev Nothing is ever slashed; the stake of a seat is locked until `leaveSeconds` after it was left.
-    function exposureSeconds() external view returns (uint64) {
-        return _config.leaveSeconds;
-    }
-
     /// @inheritdoc ICheckers
     function hasVerdict(uint64 dealId) external view returns (bool) {
         return _requests[dealId].confirmed;
@@ -216,11 +147,6 @@ contract Checkers is ICheckers, IModule, EIP712 {
     }
 
     /// @inheritdoc ICheckers
-    function seat(uint64 seatId) external view returns (Seat memory) {
-        return _knownSeat(seatId);
-    }
-
-    /// @inheritdoc ICheckers
     function retrievableDigest(uint64 dealId) public view returns (bytes32) {
         return _hashTypedDataV4(keccak256(abi.encode(RETRIEVABLE_TYPEHASH, dealId, market.deal(dealId).contentHash)));
     }
@@ -234,7 +160,7 @@ contract Checkers is ICheckers, IModule, EIP712 {
 
     /// The first eligible seats of a random order of all seats that were taken before the deal was opened.
     function _draw(uint64 dealId, IStorageMarket.Deal memory d) private view returns (uint64[] memory found) {
-        uint256 population = _counts.upperLookup(uint48(d.openedAt - 1));
+        uint256 population = _seatsBefore(uint48(d.openedAt));
         uint256 seed = uint256(keccak256(abi.encode("checkers", randomness.valueOf(market.activationSeedTime(dealId)), dealId)));
         address owner = operators.ownerOf(d.operatorId);
         Shuffle.Order memory order = Shuffle.begin(seed, population, STEPS_MAX);
@@ -255,21 +181,9 @@ contract Checkers is ICheckers, IModule, EIP712 {
         return s.operatorId != d.operatorId && operators.ownerOf(s.operatorId) != owner;
     }
 
-    function _operatorsOf(uint64[] memory seats) private view returns (uint64[] memory operatorIds) {
-        operatorIds = new uint64[](seats.length);
-        for (uint256 i; i < seats.length; ++i) {
-            operatorIds[i] = _seats[seats[i]].operatorId;
-        }
-    }
-
     function _openRequest(uint64 dealId) private view returns (Request storage r) {
         r = _requests[dealId];
         if (r.payer == address(0)) revert NotRequested(dealId);
         if (r.closed) revert AlreadyClosed(dealId);
-    }
-
-    function _knownSeat(uint64 seatId) private view returns (Seat storage s) {
-        s = _seats[seatId];
-        if (s.operatorId == 0) revert UnknownSeat(seatId);
     }
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.26;
 
+import {IPanelSeats} from "../token/IPanelSeats.sol";
+
 /// @title Checkers: drawn operators who fetch a deal's data where its client is silent, and say that it can be read.
 /// @notice A seat is locked stake, so that many seats cost much; nobody is slashed for an opinion. Seats of a deal are drawn, without
 /// repetition, from the randomness of its activation, among those enrolled before the deal was opened and not left then, other than the
 /// provider's operator and owner. A seat that does not sign earns nothing, and after `missesMax` verdicts in a row without it, anyone may
 /// take it away. EIP-712 domain "Millrace Checkers" / "1": `Retrievable(uint64 dealId,bytes32 contentHash)`, by the node key.
-interface ICheckers {
+interface ICheckers is IPanelSeats {
     struct Config {
         uint128 seatStake;
         uint128 fee; // for each drawn seat; those who sign share the whole
@@ -14,14 +16,6 @@ interface ICheckers {
         uint8 drawn;
         uint8 threshold; // more than half of `drawn`
         uint8 missesMax;
-    }
-
-    struct Seat {
-        uint64 operatorId;
-        uint64 enrolledAt;
-        uint64 leftAt; // 0: in office
-        bool unlocked;
-        uint8 missed; // verdicts in a row without its signature
     }
 
     struct Request {
@@ -33,24 +27,14 @@ interface ICheckers {
         uint64[] seats;
     }
 
-    event Enrolled(uint64 indexed seatId, uint64 indexed operatorId);
-    event Left(uint64 indexed seatId, uint64 indexed operatorId, uint64 unlocksAt);
-    event SeatUnlocked(uint64 indexed seatId, uint64 indexed operatorId);
     event VerdictRequested(uint64 indexed dealId, uint64 indexed operatorId, uint64[] operators, uint128 fee);
     event VerdictGiven(uint64 indexed dealId, uint32 signed);
     event CheckerMissed(uint64 indexed dealId, uint64 indexed seatId, uint64 indexed operatorId, uint8 missed);
     event CheckerPaid(uint64 indexed dealId, uint64 indexed operatorId, uint128 amount);
     event FeeReturned(uint64 indexed dealId, address indexed payer, uint128 amount);
 
-    error BadConfig(string field, uint256 got, uint256 limit);
-    error NoOperator(address caller);
     error NotProvider(uint64 dealId, address caller);
     error NotOpen(uint64 dealId);
-    error AlreadyEnrolled(uint64 operatorId, uint64 seatId);
-    error NotEnrolled(uint64 operatorId);
-    error UnknownSeat(uint64 seatId);
-    error StillLocked(uint64 seatId, uint64 unlocksAt, uint256 timestamp);
-    error TooFewSeats(uint256 got, uint256 needed);
     error AlreadyRequested(uint64 dealId);
     error NotRequested(uint64 dealId);
     error AlreadyClosed(uint64 dealId);
@@ -59,16 +43,6 @@ interface ICheckers {
     error BadSignature(address expectedSigner);
     error TooFewSignatures(uint256 got, uint256 needed);
     error NotDrawn(uint64 dealId, uint64 operatorId);
-    error NotMissed(uint64 seatId, uint8 missed, uint8 missesMax);
-
-    /// @notice Node key: takes a seat; locks `seatStake`.
-    function enrol(uint64 operatorId) external returns (uint64 seatId);
-    /// @notice Node key or owner.
-    function leave(uint64 operatorId) external;
-    /// @notice Anyone, `leaveSeconds` after the seat was left.
-    function unlock(uint64 seatId) external;
-    /// @notice Anyone: a seat that missed `missesMax` verdicts in a row has left.
-    function removeIdle(uint64 seatId) external;
 
     /// @notice Node key of an open deal whose activation seed is fixed: draws the seats; fee * seats is taken from the node key's account at
     /// Rails, where it has approved this contract.
@@ -84,10 +58,6 @@ interface ICheckers {
     /// @notice The draw as it is, or will be made by `request`: operators.
     function drawOf(uint64 dealId) external view returns (uint64[] memory operatorIds);
     function requestOf(uint64 dealId) external view returns (Request memory);
-    function seat(uint64 seatId) external view returns (Seat memory);
-    function seatCount() external view returns (uint64);
-    /// @return 0: none
-    function seatOf(uint64 operatorId) external view returns (uint64);
     function retrievableDigest(uint64 dealId) external view returns (bytes32);
     function config() external view returns (Config memory);
 }

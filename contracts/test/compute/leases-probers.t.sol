@@ -2,6 +2,7 @@
 pragma solidity ^0.8.26;
 
 import {ILeaseProbers} from "../../src/compute/ILeaseProbers.sol";
+import {IPanelSeats} from "../../src/token/IPanelSeats.sol";
 import {ProbersFixture} from "./leases-probers-fixture.sol";
 
 contract LeaseProbersTest is ProbersFixture {
@@ -130,25 +131,25 @@ contract LeaseProbersTest is ProbersFixture {
     }
 
     function test_aSeatLocksStakeUntilItWasLeftLongEnough() public {
-        vm.expectRevert(abi.encodeWithSelector(ILeaseProbers.NoOperator.selector, attacker));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.NoOperator.selector, attacker));
         vm.prank(attacker);
         probers.enrol(operatorId);
         vm.startPrank(nodeKey);
         uint64 seatId = probers.enrol(operatorId);
         assertEq(vault.lockedOfModule(operatorId, address(probers)), SEAT);
-        vm.expectRevert(abi.encodeWithSelector(ILeaseProbers.AlreadyEnrolled.selector, operatorId, seatId));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.AlreadyEnrolled.selector, operatorId, seatId));
         probers.enrol(operatorId);
-        vm.expectRevert(abi.encodeWithSelector(ILeaseProbers.NotMissed.selector, seatId, 0, 2));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.NotMissed.selector, seatId, 0, 2));
         probers.removeIdle(seatId);
-        vm.expectRevert(abi.encodeWithSelector(ILeaseProbers.NotEnrolled.selector, operatorId));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.NotEnrolled.selector, operatorId));
         probers.unlock(seatId);
         probers.leave(operatorId);
-        vm.expectRevert(abi.encodeWithSelector(ILeaseProbers.NotEnrolled.selector, operatorId));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.NotEnrolled.selector, operatorId));
         probers.leave(operatorId);
         uint256 unlocksAt = block.timestamp + 1 days;
-        vm.expectRevert(abi.encodeWithSelector(ILeaseProbers.StillLocked.selector, seatId, unlocksAt, block.timestamp));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.StillLocked.selector, seatId, unlocksAt, block.timestamp));
         probers.unlock(seatId);
-        vm.expectRevert(abi.encodeWithSelector(ILeaseProbers.UnknownSeat.selector, 99));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.UnknownSeat.selector, 99));
         probers.unlock(99);
         vm.warp(unlocksAt);
         probers.unlock(seatId);
@@ -232,7 +233,7 @@ contract LeaseProbersTest is ProbersFixture {
     }
 
     function refuse(ILeaseProbers.Config memory c, string memory field, uint256 got, uint256 limit) private {
-        vm.expectRevert(abi.encodeWithSelector(ILeaseProbers.BadConfig.selector, field, got, limit));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.BadConfig.selector, field, got, limit));
         newProbers(c);
     }
 

@@ -4,6 +4,7 @@ pragma solidity ^0.8.26;
 import {IOperators} from "../../src/chain/IOperators.sol";
 import {IRandomness} from "../../src/chain/IRandomness.sol";
 import {ICheckers} from "../../src/storage/ICheckers.sol";
+import {IPanelSeats} from "../../src/token/IPanelSeats.sol";
 import {IStorageFile} from "../../src/storage/IStorageFile.sol";
 import {deployCheckers} from "../deploy/orders.sol";
 import {OrderFixture} from "./fixture.sol";
@@ -14,7 +15,7 @@ contract CheckersTest is OrderFixture {
     // ------------------------------------------------------------------------------------------------------------------- config
 
     function refuseConfig(ICheckers.Config memory c, string memory field, uint256 got, uint256 limit) private {
-        vm.expectRevert(abi.encodeWithSelector(ICheckers.BadConfig.selector, field, got, limit));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.BadConfig.selector, field, got, limit));
         deployCheckers(c, market, operators, vault, rails, randomness);
     }
 
@@ -49,33 +50,33 @@ contract CheckersTest is OrderFixture {
     }
 
     function test_aSeatLocksStakeUntilItWasLeftLongEnough() public {
-        vm.expectRevert(abi.encodeWithSelector(ICheckers.NoOperator.selector, address(this)));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.NoOperator.selector, address(this)));
         checkers.enrol(alice);
         uint64 seatId = enrol(alice);
         assertEq(vault.lockedOfModule(alice, address(checkers)), 5e18);
         assertEq(checkers.seatOf(alice), seatId);
         assertEq(checkers.seatCount(), 1);
         vm.prank(nodeKey(alice));
-        vm.expectRevert(abi.encodeWithSelector(ICheckers.AlreadyEnrolled.selector, alice, seatId));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.AlreadyEnrolled.selector, alice, seatId));
         checkers.enrol(alice);
-        vm.expectRevert(abi.encodeWithSelector(ICheckers.NoOperator.selector, address(this)));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.NoOperator.selector, address(this)));
         checkers.leave(alice);
-        vm.expectRevert(abi.encodeWithSelector(ICheckers.NotEnrolled.selector, alice));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.NotEnrolled.selector, alice));
         checkers.unlock(seatId);
-        vm.expectRevert(abi.encodeWithSelector(ICheckers.UnknownSeat.selector, 2));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.UnknownSeat.selector, 2));
         checkers.unlock(2);
         vm.prank(makeAddr("alice"));
         checkers.leave(alice);
         vm.prank(nodeKey(alice));
-        vm.expectRevert(abi.encodeWithSelector(ICheckers.NotEnrolled.selector, alice));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.NotEnrolled.selector, alice));
         checkers.leave(alice);
         uint256 unlocksAt = block.timestamp + 1 days;
-        vm.expectRevert(abi.encodeWithSelector(ICheckers.StillLocked.selector, seatId, unlocksAt, block.timestamp));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.StillLocked.selector, seatId, unlocksAt, block.timestamp));
         checkers.unlock(seatId);
         vm.warp(unlocksAt);
         checkers.unlock(seatId);
         assertEq(vault.lockedOf(alice), 0);
-        vm.expectRevert(abi.encodeWithSelector(ICheckers.NotEnrolled.selector, alice));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.NotEnrolled.selector, alice));
         checkers.unlock(seatId);
         assertEq(enrol(alice), 2);
     }
@@ -177,7 +178,7 @@ contract CheckersTest is OrderFixture {
         vm.warp(market.activationSeedTime(dealId));
         seedOf(market.activationSeedTime(dealId));
         vm.prank(nodeKey(alice));
-        vm.expectRevert(abi.encodeWithSelector(ICheckers.TooFewSeats.selector, 1, 2));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.TooFewSeats.selector, 1, 2));
         checkers.request(dealId);
     }
 
@@ -267,7 +268,7 @@ contract CheckersTest is OrderFixture {
             checkers.verdict(dealId, list);
             uint64 seatId = checkers.seatOf(idle);
             if (round == 0) {
-                vm.expectRevert(abi.encodeWithSelector(ICheckers.NotMissed.selector, seatId, 1, 2));
+                vm.expectRevert(abi.encodeWithSelector(IPanelSeats.NotMissed.selector, seatId, 1, 2));
                 checkers.removeIdle(seatId);
                 dealId = filledFile(SEED + 10, 2, 1).shard(0).dealId;
             }
@@ -276,7 +277,7 @@ contract CheckersTest is OrderFixture {
         uint256 before = vm.snapshotState();
         checkers.removeIdle(seat);
         assertEq(checkers.seatOf(idle), 0);
-        vm.expectRevert(abi.encodeWithSelector(ICheckers.NotEnrolled.selector, idle));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.NotEnrolled.selector, idle));
         checkers.removeIdle(seat);
         vm.revertToState(before);
         vm.prank(nodeKey(idle));
@@ -314,7 +315,7 @@ contract CheckersTest is OrderFixture {
         checkers.verdict(dealId, new bytes[](3));
         vm.expectRevert(abi.encodeWithSelector(ICheckers.NotRequested.selector, dealId));
         checkers.returnFee(dealId);
-        vm.expectRevert(abi.encodeWithSelector(ICheckers.UnknownSeat.selector, seatId));
+        vm.expectRevert(abi.encodeWithSelector(IPanelSeats.UnknownSeat.selector, seatId));
         checkers.removeIdle(seatId);
         vm.stopPrank();
     }
