@@ -137,7 +137,7 @@ export async function tellComputeNode(folder: NetworkFolder, command: 'status' |
         actor: 'caller',
         message: 'No compute node of this network runs on this machine',
         values: { folder: own.folder },
-        hint: 'Start it with `millrace compute run`, or join with `millrace join network.json --compute`.',
+        hint: 'Join with `millrace join network.json --compute`, start it with `millrace compute run`; a node that `up` started is seen by `millrace node status OPERATOR`.',
         cause,
       }),
   })) as ComputeAnswer;

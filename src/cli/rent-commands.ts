@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { MillraceError } from '../errors.ts';
 import type { Run } from './context.ts';
 
 /** Adds the commands of rentals: `offers`, `rent`, `rentals`, `exec`, `cp`, `extend`, `end-lease`, `rent-agent`. */
@@ -23,7 +24,12 @@ export function registerRentCommands(program: Command, run: Run): void {
     .option('--collateral <amount>', 'least stake behind each lease, in tokens of the network', '0')
     .option('--no-wait', 'do not wait until they answer')
     .addHelpText('after', RENT_HELP)
-    .action(run(async (context, command: never, options: never) => (await import('./rent.ts')).rent(context, command, options)));
+    .action(
+      run(async (context, command: never, options: never) => {
+        requireSeparator(command, process.argv);
+        await (await import('./rent.ts')).rent(context, command, options);
+      }),
+    );
   program
     .command('rentals')
     .description('what you rent or have rented: state, time, what was paid and returned')
@@ -71,6 +77,17 @@ export function registerRentCommands(program: Command, run: Run): void {
     .action(run(async (context) => (await import('./rent-agent.ts')).rentAgent(context)));
 }
 
+/** `millrace rent end 7` is no command that runs in a rental: whoever means one says so by `--`. */
+function requireSeparator(command: readonly string[], words: readonly string[]): void {
+  if (command.length === 0 || words.includes('--')) return;
+  throw new MillraceError('no-separator', {
+    actor: 'caller',
+    message: `Got "${command.join(' ').slice(0, 80)}" without -- in front, expected a command to run in the rental after --`,
+    values: { command: command.join(' ').slice(0, 80) },
+    hint: 'Nothing was rented. A rental is ended by `millrace end-lease NUMBER`.',
+  });
+}
+
 const RENT_HELP = `
 The supplier of a machine can see what runs on it. Files lie in the rental's sandbox: copy out what matters. Rentals have no network.
 An agent of yours runs in the background: it looks whether the machine is there and signs what is to be paid. While it is not running, drawn probers
@@ -80,4 +97,5 @@ Examples:
   millrace rent --hours 2 --max-price 0.05
   millrace rent --count 3 --class cpu-4 --hours 8
   millrace rent --interruptible -- sh -c "while true; do ./work; done"
+  millrace end-lease 7
 `;

@@ -176,11 +176,25 @@ async function printRunning(
         : '';
     return `${head} Data in ${folder.root}\n\n${table(['part', 'state', 'pid', 'where'], rows)}\n${warning}${early}${ownNodes}
 Try next:
-  millrace put README.md --copies 2     store a file at two providers
-  millrace status                       what runs, balances, the next proof
-  millrace demo                         see a provider lose a piece and be slashed
-  millrace down                         stop everything; nothing is lost`;
+${triesOf(state)}`;
   });
+}
+
+/** Commands for a newcomer, by what the nodes here do. */
+function triesOf(state: ReturnType<typeof readRunState>): string {
+  const roles = new Set(state?.nodes.flatMap((node) => node.roles));
+  const tries = [
+    ['storage', 'put README.md --copies 2', 'store a file at two providers'],
+    ['compute', 'run examples/word-count.yaml', 'run a job that others check'],
+    ['miner', 'ask "Call me"', 'ask a small model'],
+    ['', 'status', 'what runs, balances, the next proof'],
+    ['storage', 'demo', 'see a provider lose a piece and be slashed'],
+    ['', 'down', 'stop everything; nothing is lost'],
+  ] as const;
+  return tries
+    .filter(([role]) => role === '' || roles.has(role) || state?.nodes.length === 0)
+    .map(([, command, what]) => `  millrace ${command.padEnd(28)} ${what}`)
+    .join('\n');
 }
 
 async function untilStopped(context: CommandContext, folder: NetworkFolder): Promise<void> {

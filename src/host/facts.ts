@@ -114,13 +114,13 @@ async function sandboxFact(): Promise<HostFact> {
 }
 
 async function dockerFact(): Promise<HostFact> {
-  const fact = { name: 'docker', need: 'compute jobs as containers' };
+  const fact = { name: 'docker', need: 'machines of clusters' };
   const server = await output('docker', ['version', '--format', '{{.Server.Version}}']);
   if (server !== undefined && server !== '') return { ...fact, value: server, state: 'good' };
   const isInstalled = (await output('docker', ['--version'])) !== undefined;
   const fix = isInstalled
     ? 'Start its daemon, and put your user into the group docker.'
-    : 'Install Docker or Podman (only to sell containers).';
+    : 'Install Docker or Podman (only to take part in clusters).';
   return { ...fact, value: isInstalled ? 'installed, no daemon answers' : 'not installed', state: 'missing', fix };
 }
 

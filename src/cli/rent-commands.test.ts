@@ -1,0 +1,15 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Command } from 'commander';
+import type { Run } from './context.ts';
+import { registerRentCommands } from './rent-commands.ts';
+
+test('words that somebody took for a subcommand rent nothing', async () => {
+  const program = new Command();
+  const run: Run =
+    (work) =>
+    (...given) =>
+      work({} as never, ...(given as never[]));
+  registerRentCommands(program, run);
+  await assert.rejects(program.parseAsync(['rent', 'end', '7'], { from: 'user' }), { code: 'no-separator', actor: 'caller' });
+});
