@@ -28,6 +28,8 @@ import type { HealthNodeSettings } from './compute-health-node.ts';
 
 const SUBNET = '10.78.9';
 const BRIDGE = 'mrhealth';
+const LINK = 'mrh';
+const NODES_MAX = 9;
 const PORT = 9000;
 const TOKEN = 10n ** 18n;
 const CPU_GROUPS = '/sys/fs/cgroup';
@@ -137,7 +139,7 @@ async function startNode(
   const { index } = wish;
   const address = `${SUBNET}.${index}`;
   const name = `${BRIDGE}-${index}`;
-  const link = `mrh${index}`;
+  const link = `${LINK}${index}`;
   addNetwork({ name, link, address });
   const own = join(folder, `node-${index}`);
   const { transportKey } = await openTransportIdentity(own);
@@ -207,7 +209,7 @@ export async function benchmarkOf(cores: number): Promise<Declared> {
   ip('netns', 'add', name);
   const { child, line } = await spawnNode(name, 'benchmark', { cores, skewMs: 0 });
   await end(child);
-  ip('netns', 'delete', name);
+  removeNetwork(name);
   return JSON.parse(line) as Declared;
 }
 
@@ -268,16 +270,22 @@ function limitCores(name: string, cores: number): string {
   return folder;
 }
 
+/** What an earlier run may have left as well. */
 function removeNetworks(): void {
   const listed = spawnSync('ip', ['netns', 'list'], { encoding: 'utf8' }).stdout ?? '';
   for (const line of listed.split('\n')) {
     const [name] = line.split(' ');
-    if (!name?.startsWith(`${BRIDGE}-`)) continue;
-    spawnSync('ip', ['netns', 'delete', name]);
-    const group = join(cpuFolder() ?? CPU_GROUPS, name);
-    if (existsSync(group)) rmdirSync(group);
+    if (name?.startsWith(`${BRIDGE}-`)) removeNetwork(name);
   }
+  // The kernel takes links of a namespace away some time after it.
+  for (let index = 1; index <= NODES_MAX; index += 1) spawnSync('ip', ['link', 'delete', `${LINK}${index}`], { stdio: 'ignore' });
   spawnSync('ip', ['link', 'delete', BRIDGE], { stdio: 'ignore' });
+}
+
+function removeNetwork(name: string): void {
+  spawnSync('ip', ['netns', 'delete', name]);
+  const group = join(cpuFolder() ?? CPU_GROUPS, name);
+  if (existsSync(group)) rmdirSync(group);
 }
 
 function ip(...args: string[]): void {

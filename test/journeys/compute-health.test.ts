@@ -189,7 +189,7 @@ test('the command line, its offers and two nodes show the same figures and ranks
     const ranksOf = (all: { deviceId: string; rank: number; score: string }[]) =>
       Object.fromEntries(all.map(({ deviceId, rank, score }) => [deviceId, `${rank} ${score}`]));
     assert.deepEqual(ranksOf(offers.items.map(({ health }: { health: never }) => health)), ranksOf(printed.devices));
-    assert.ok(printed.devices.some(({ rank }: { rank: number }) => rank === 1));
+    assert.equal(printed.devices.length, nodes.length);
     return true;
   });
 });

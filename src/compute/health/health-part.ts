@@ -46,7 +46,7 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
   const observations = new Observations(join(context.folder, 'observations'));
   const challenges = new OwnChallenges({ engine, rule: view.rule, log, look: () => look() });
   const wallMs = () => Date.now();
-  const line = { busy: false };
+  const line = { busy: false, hasChallenge: false };
   const shared = { ...context, ...settings, view, protocol, challenges, observations, line, wallMs };
   const prober = new Prober(shared);
   const hours = new HourAgent(shared);

@@ -12,6 +12,8 @@ import { ANSWER_HEADER, answerDigest, HEALTH_PATH, NETWORK_HEADER, networkName, 
 /** The node's link, which has one transfer at a time, its own or a partner's: two at once would halve each other. */
 export interface TransferLine {
   busy: boolean;
+  /** A challenge runs: no transfer begins beside it, on a slow link answers would be late for that. */
+  hasChallenge: boolean;
 }
 
 /** What the routes stand on. */
@@ -64,7 +66,7 @@ async function answer(options: PartnerRoutesOptions, request: Request, desk: Des
   const operatorId = await admit(options, request, desk);
   const hour = view.hourAt(protocol.now());
   if (desk.name === 'download' || desk.name === 'upload') {
-    if (options.line.busy) return Response.json({ code: 'transfer-busy' }, { status: 503 });
+    if (options.line.busy || options.line.hasChallenge) return Response.json({ code: 'transfer-busy' }, { status: 503 });
     countTransfer(desk.transfers, hour, operatorId);
     return serveTransfer(options, request, desk.name);
   }

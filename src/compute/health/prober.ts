@@ -9,7 +9,7 @@ import { ChallengeClock, type ChallengeTime, deviceSeed } from './challenge-time
 import type { HealthView, Occupant } from './health-view.ts';
 import type { Observation, Observations } from './observations.ts';
 import type { OwnChallenges } from './own-challenges.ts';
-import { askPartner, callPartner, createPartnerBook, type PartnerCaller, type PartnerNode } from './partner-calls.ts';
+import { askPartner, callPartner, createPartnerBook, type PartnerCaller, type PartnerNode, type SignedAnswer } from './partner-calls.ts';
 import { sampleBytes, type TransferLine } from './partner-routes.ts';
 
 /** What a prober stands on. */
@@ -54,6 +54,7 @@ const STALLED_MS = 800;
 const TRANSFER_SHARE = 0.7;
 /** Longer than a time-out took: this machine slept, and what seemed to fail says nothing of the partner. */
 const SLEPT_MS = 2000;
+const ASK_AGAIN_MS = 100;
 const OPENING_TIMEOUT_MS = 15_000;
 /** As above, of a challenge with its opening. */
 const SLEPT_DEADLINES = 2;
@@ -155,7 +156,7 @@ export class Prober {
       if (sinceMs >= plan.dueMs && !this.#isStalled(target.partner.operatorId)) due.push({ target, plan });
     }
     const next = due.sort((one, other) => one.plan.calls - other.plan.calls)[0];
-    if (next !== undefined && !line.busy) {
+    if (next !== undefined && !line.busy && !line.hasChallenge) {
       next.plan.dueMs = Number.POSITIVE_INFINITY;
       next.plan.calls += 1;
       line.busy = true;
@@ -259,8 +260,14 @@ export class Prober {
    * reading answers, and none must seem late for that.
    */
   async #challenge(targets: readonly Target[], challenge: ChallengeTime, startedAt: number): Promise<void> {
-    const commitments = await Promise.all(targets.map((target) => this.#askCommitment(target, startedAt)));
-    for (const commitment of commitments) if (commitment !== undefined) await this.#checkCommitment(commitment, challenge, startedAt);
+    const { line } = this.#options;
+    line.hasChallenge = true;
+    try {
+      const commitments = await Promise.all(targets.map((target) => this.#askCommitment(target, startedAt)));
+      for (const commitment of commitments) if (commitment !== undefined) await this.#checkCommitment(commitment, challenge, startedAt);
+    } finally {
+      line.hasChallenge = false;
+    }
   }
 
   async #askCommitment(target: Target, startedAt: number): Promise<Commitment | undefined> {
@@ -270,12 +277,25 @@ export class Prober {
       const node = await this.#book(partner.operatorId);
       const body = { hour, seat: partner.seat };
       const asked = { path: '/challenge', body, timeoutMs: deadlineMs, signal: this.#over.signal };
-      const { value, requestSignature, answerSignature } = await askPartner(this.#options, node, asked);
+      const { value, requestSignature, answerSignature } = await this.#askInTime(node, asked, startedAt);
       const root = Buffer.from(String(value.root), 'base64');
       return { target, node, root, elapsedMs: this.#elapsedMs(startedAt), signatures: [requestSignature, answerSignature] };
     } catch (error) {
       this.#miss(target, error, startedAt);
       return undefined;
+    }
+  }
+
+  /** Asks again until the deadline: a node that has not yet seen the block which this one has refuses at first. */
+  async #askInTime(node: PartnerNode, asked: Parameters<typeof askPartner>[2], startedAt: number): Promise<SignedAnswer> {
+    for (;;) {
+      try {
+        return await askPartner(this.#options, node, asked);
+      } catch (error) {
+        this.#over.signal.throwIfAborted();
+        if (this.#elapsedMs(startedAt) + ASK_AGAIN_MS >= this.#options.view.rule.deadlineMs) throw error;
+        await this.#clock.sleep(ASK_AGAIN_MS, this.#over.signal);
+      }
     }
   }
 
