@@ -4,6 +4,11 @@ import type { Run } from './context.ts';
 
 /** Adds the commands of rentals: `offers`, `rent`, `rentals`, `exec`, `cp`, `extend`, `end-lease`, `rent-agent`. */
 export function registerRentCommands(program: Command, run: Run): void {
+  registerRenting(program, run);
+  registerWorkInRentals(program, run);
+}
+
+function registerRenting(program: Command, run: Run): void {
   program
     .command('offers')
     .description('machines that can be rented: what they have, what they cost')
@@ -36,6 +41,23 @@ export function registerRentCommands(program: Command, run: Run): void {
     .option('--all', 'those that are closed too', false)
     .action(run(async (context, options: never) => (await import('./rent.ts')).rentals(context, options)));
   program
+    .command('extend <rental>')
+    .description('rent the same machine for longer, from the second at which it would end; what is in it stays')
+    .option('--hours <count>', 'for how much longer', '1')
+    .option('--max-price <amount>', 'greatest price of an hour (default: any)')
+    .action(run(async (context, rental: never, options: never) => (await import('./rent.ts')).extend(context, rental, options)));
+  program
+    .command('end-lease <rental>')
+    .description('end a rental with the interval that runs; the price of the rest returns')
+    .action(run(async (context, rental: never) => (await import('./rent.ts')).endRental(context, rental)));
+  program
+    .command('rent-agent')
+    .description('speak for this wallet’s rentals until all are closed (`millrace rent` starts it by itself)')
+    .action(run(async (context) => (await import('./rent-agent.ts')).rentAgent(context)));
+}
+
+function registerWorkInRentals(program: Command, run: Run): void {
+  program
     .command('exec')
     .description('run a command in a rental; its exit code is this command’s')
     .argument('<rental>', 'number of the rental')
@@ -61,20 +83,6 @@ export function registerRentCommands(program: Command, run: Run): void {
       '\nPlain files and folders only; links and devices are refused. Examples:\n  millrace cp ./src 7:/tmp/src\n  millrace cp 7:/tmp/model.bin .',
     )
     .action(run(async (context, from: never, to: never) => (await import('./rent-exec.ts')).cp(context, from, to)));
-  program
-    .command('extend <rental>')
-    .description('rent the same machine for longer, from the second at which it would end; what is in it stays')
-    .option('--hours <count>', 'for how much longer', '1')
-    .option('--max-price <amount>', 'greatest price of an hour (default: any)')
-    .action(run(async (context, rental: never, options: never) => (await import('./rent.ts')).extend(context, rental, options)));
-  program
-    .command('end-lease <rental>')
-    .description('end a rental with the interval that runs; the price of the rest returns')
-    .action(run(async (context, rental: never) => (await import('./rent.ts')).endRental(context, rental)));
-  program
-    .command('rent-agent')
-    .description('speak for this wallet’s rentals until all are closed (`millrace rent` starts it by itself)')
-    .action(run(async (context) => (await import('./rent-agent.ts')).rentAgent(context)));
 }
 
 /** `millrace rent end 7` is no command that runs in a rental: whoever means one says so by `--`. */
