@@ -54,6 +54,7 @@ async function measureJobs(): Promise<void> {
     wallSecondsMax: 600,
     spareSeconds: 600,
     takesCommands: true,
+    takesCanaries: false,
     jobsMax: 2 * JOBS,
     keepSeconds: 86_400,
   };

@@ -25,6 +25,17 @@ export function registerComputeCommands(program: Command, run: Run): void {
     )
     .action(run(async (context, words: never, options: never) => (await import('./run-job.ts')).runCommand(context, words, options)));
   program
+    .command('canary <document>')
+    .description('make jobs with a wrong state, so that auditors who do not look are caught; their provider plays along (jobCanaries)')
+    .requiredOption('--budget <amount>', 'the most that all of them may cost')
+    .option('--every <duration>', 'from one to the next in the mean; when exactly nobody can foresee', '1h')
+    .option('--count <count>', 'end after so many (default: when the budget is spent, or Ctrl-C)')
+    .option('--input <name=source>', 'what the job finds below /input: a file here, or a CID; can be repeated', collect, [])
+    .option('--token <token>', 'paid in: stable or native', 'stable')
+    .option('--auditors <count>', 'operators that are drawn for each', '1')
+    .addHelpText('after', '\nExample:\n  millrace canary examples/word-count.yaml --budget 0.1 --every 30m')
+    .action(run(async (context, path: never, flags: never) => (await import('./canary.ts')).canary(context, path, flags)));
+  program
     .command('jobs')
     .description('the jobs of this wallet')
     .action(run(async (context) => (await import('./jobs.ts')).jobs(context)));

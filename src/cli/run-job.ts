@@ -157,7 +157,8 @@ export function unitOf(manifest: Manifest, token: Address): string {
   return Object.values(manifest.tokens).find(({ address }) => address.toLowerCase() === token.toLowerCase())?.symbol ?? token;
 }
 
-function tokenWanted(text: string | undefined): 'stable' | 'native' {
+/** Which token a job is paid in. @throws bad-option */
+export function tokenWanted(text: string | undefined): 'stable' | 'native' {
   if (text === undefined || text === 'stable') return 'stable';
   if (text === 'native') return 'native';
   throw new MillraceError('bad-option', {
@@ -167,7 +168,8 @@ function tokenWanted(text: string | undefined): 'stable' | 'native' {
   });
 }
 
-function wholeNumber(flag: string, text: string, least: number, greatest: number): number {
+/** A whole number of the command line, within bounds. @throws bad-option */
+export function wholeNumber(flag: string, text: string, least: number, greatest: number): number {
   const value = Number(text);
   if (Number.isInteger(value) && value >= least && value <= greatest) return value;
   throw new MillraceError('bad-option', {

@@ -21,6 +21,7 @@ export { SELF_TEST_ANSWER, writeSelfTest } from './device/self-test.ts';
 export { type DeviceHealth, type HealthSnapshot, healthToJson, readDevices, readHealthAt } from './health/device-health.ts';
 export { startHealth } from './health/health-part.ts';
 export { HealthView } from './health/health-view.ts';
+export { type CanaryOutcome, runCanaries } from './jobs/canary-agent.ts';
 export { jobPeerOf, surveyProviders } from './jobs/choose-provider.ts';
 export { fetchFile, fetchProgress, type JobCaller, type JobPeer, type JobProgress } from './jobs/job-api.ts';
 export { PHASE, phaseOf } from './jobs/job-chain.ts';

@@ -28,6 +28,8 @@ export const COMPUTE_DEFAULTS = {
   jobKeep: '1d',
   /** `yes`: also runs software of this machine for strangers (jobs with a command and no image). Only where all renters are known. */
   jobCommands: 'no',
+  /** `yes`: makes canaries with renters that ask for them; only on a machine that is always awake, for one that is not shown in time is a forgery. */
+  jobCanaries: 'no',
   /** `yes`: leases a quarter of the machine out, as one device; `no`: none. */
   leases: 'yes',
   /** Of a device for an hour, in each token; stake behind each lease; the price of one that may be taken back, of the price. */
@@ -61,12 +63,14 @@ export function jobPolicyOf(given: ComputeSettings | undefined): JobPolicy {
     job: parseAmount(settings.jobPriceEach, decimals),
   });
   if (settings.jobCommands !== 'yes' && settings.jobCommands !== 'no') throw badSetting('jobCommands', settings.jobCommands, 'yes or no');
+  if (settings.jobCanaries !== 'yes' && settings.jobCanaries !== 'no') throw badSetting('jobCanaries', settings.jobCanaries, 'yes or no');
   return {
     prices: { stable: prices(STABLE_DECIMALS), native: prices(DECIMALS) },
     collateral: parseAmount(settings.jobCollateral, DECIMALS),
     wallSecondsMax: parseDuration(settings.jobTimeMax),
     spareSeconds: parseDuration(settings.jobSpare),
     takesCommands: settings.jobCommands === 'yes',
+    takesCanaries: settings.jobCanaries === 'yes',
     jobsMax: wholeOf('jobsMax', given, 10_000),
     keepSeconds: parseDuration(settings.jobKeep),
   };

@@ -10,7 +10,7 @@ const CLIENT_COMPUTE = 10_000n * 10n ** 18n;
 
 /** What every node of a development network is told: it shares the machine, and runs commands, because every renter is its owner. */
 export function localComputeSettings(nodes: number): ComputeSettings {
-  return { computeNodesHere: String(nodes), jobCommands: 'yes' };
+  return { computeNodesHere: String(nodes), jobCommands: 'yes', jobCanaries: 'yes' };
 }
 
 /**

@@ -11,10 +11,11 @@ import { openCanary } from '../../src/compute/audit/canary.ts';
 import { challengeRoot, openCaseAgent } from '../../src/compute/audit/case-agent.ts';
 import { PHASE } from '../../src/compute/jobs/job-chain.ts';
 import { tendOutputDemand } from '../../src/compute/jobs/output-demand.ts';
-import { commitStates } from '../../src/compute/verify/commitment.ts';
+import { commitStates, proveLeaf } from '../../src/compute/verify/commitment.ts';
 import { drawSegments } from '../../src/compute/verify/draw-segments.ts';
 import { buildModule } from '../../tools/examples.ts';
 import { campaign } from '../campaign.ts';
+import { makeCanaries, startCanaryProvider } from './compute-cheats-canaries.ts';
 import { type CheatJob, CheatNetwork, type CheatProvider, TOKEN, type Watcher } from './compute-cheats-network.ts';
 import { randomWord } from './compute-cheats-players.ts';
 
@@ -120,7 +121,7 @@ campaign('a canary convicts auditors that do not look, and pays those that do', 
   const watched = await provider.commitJob({ canaryLeaf: 1 }, { segments: 2 });
   const open = (job: CheatJob) => async () => {
     const { terms, result, commitment, salt } = job;
-    await openCanary(network.renter.sender, { terms, result, commitment, canary: { salt, leaf: 1 } }).catch(() => {});
+    await openCanary(network.renter.sender, { terms, result, leaf: proveLeaf(commitment, 1), canary: { salt, leaf: 1 } }).catch(() => {});
   };
   await network.work(() => network.isSettled(watched), { also: open(watched) });
   assert.deepEqual(await outcomes(watched), [OUTCOME.canary]);
@@ -143,7 +144,7 @@ campaign('an operator cannot call its own forgery a canary', async () => {
   const canary = { salt: randomWord(), leaf: 1 };
   const attempts: string[] = [];
   const also = async () => {
-    const sending = openCanary(provider.operator.sender, { ...forged, canary });
+    const sending = openCanary(provider.operator.sender, { ...forged, leaf: proveLeaf(forged.commitment, canary.leaf), canary });
     await sending.catch((error: { code: string }) => attempts.push(error.code));
   };
   await network.work(() => network.isSettled(forged), { also });
@@ -358,3 +359,22 @@ campaign(
     assert.ok(paid === 0n && returned >= (gone.terms.price * 99n) / 100n && slashed === gone.terms.collateral);
   },
 );
+
+campaign('the agent of canaries catches who does not look, pays who does, and keeps within its budget', async () => {
+  const plays = await startCanaryProvider(network);
+  try {
+    everybody('rubber-stamp');
+    const lazy = await makeCanaries(network, { budget: 10n ** 6n, countMax: 1 });
+    const [caught] = lazy.canaries;
+    assert.deepEqual([lazy.why, caught?.isShown, caught?.missed.length, caught?.seen.length], ['count', true, 2, 0]);
+    assert.ok(lazy.spent > 0n && lazy.spent <= 10n ** 6n);
+    await network.rest();
+    const budget = 12n * 1000n;
+    const awake = await makeCanaries(network, { budget, countMax: 50 });
+    assert.equal(awake.why, 'budget');
+    assert.ok(awake.spent <= budget && awake.canaries.length >= 1, `${awake.canaries.length} for ${awake.spent}`);
+    for (const { isShown, missed, seen } of awake.canaries) assert.deepEqual([isShown, missed, seen.length], [true, [], 2]);
+  } finally {
+    await plays.stop();
+  }
+});

@@ -1,7 +1,8 @@
 import type { Hex } from 'viem';
 import type { ChainClient, Sender } from '../../chain/index.ts';
+import { MillraceError } from '../../errors.ts';
 import type { JobResult, JobTerms } from '../jobs/job-terms.ts';
-import { badSegments, type Commitment, commitStates, proveLeaf } from '../verify/commitment.ts';
+import { badSegments, type Commitment, commitStates, type LeafProof } from '../verify/commitment.ts';
 import { canaryStateHash } from './finding.ts';
 
 /** What makes a job a canary; known to its renter, and to the provider that plays along. */
@@ -10,6 +11,21 @@ export interface Canary {
   salt: Hex;
   /** The leaf whose state hash is no hash of a state: 1 to T. */
   leaf: number;
+}
+
+/**
+ * A canary from untrusted JSON.
+ * @throws bad-canary
+ */
+export function canaryFromJson(value: unknown): Canary {
+  const { salt, leaf } = (value ?? {}) as Record<string, unknown>;
+  if (typeof salt === 'string' && /^0x[0-9a-f]{64}$/.test(salt) && Number.isSafeInteger(leaf))
+    return { salt: salt as Hex, leaf: leaf as number };
+  throw new MillraceError('bad-canary', {
+    actor: 'caller',
+    message: 'What makes the job a canary is malformed: expected a salt of 32 bytes and the number of a leaf',
+    hint: 'Send it as `millrace canary` does.',
+  });
 }
 
 /** The `flagSeal` of a canary's terms. A job that is none has any random word there, so nobody can tell them apart. */
@@ -33,14 +49,13 @@ export function canaryCommitment(specHash: Hex, stateHashes: readonly Hex[], { s
 /** Opens a canary, once its auditors have shown what they found and while there is grace for it. @throws not-a-canary, too-late, wrong-phase */
 export async function openCanary(
   sender: Sender,
-  of: { terms: JobTerms; result: JobResult; commitment: Commitment; canary: Canary; key?: string },
+  of: { terms: JobTerms; result: JobResult; leaf: LeafProof; canary: Canary; key?: string },
 ): Promise<void> {
-  const { terms, result, commitment, canary, key } = of;
-  const { chainHash, proof } = proveLeaf(commitment, canary.leaf);
+  const { terms, result, leaf, canary, key } = of;
   await sender.send({
     contract: 'computeJobs',
     functionName: 'openCanary',
-    args: [terms, result, canary.leaf, chainHash, proof, canary.salt],
+    args: [terms, result, canary.leaf, leaf.chainHash, leaf.proof, canary.salt],
     key,
   });
 }

@@ -14,6 +14,7 @@ import { jobReceiptCodec, makeJobReceipt, OUTCOMES, outputCidOf, type SignedJobR
 import { type JobResult, NO_RESULT } from './job-terms.ts';
 import { tendOutputDemand } from './output-demand.ts';
 import type { RunAttempt, RunJournal, RunJournals } from './run-journal.ts';
+import { tendCanary } from './show-canary.ts';
 
 /** Where a job stands, as it is shown. */
 export type FollowEvent =
@@ -95,6 +96,7 @@ export async function followAttempt(options: FollowOptions): Promise<JobEnding> 
       await takeOutputs(options, progress);
       if (options.untilOutput && options.journal.artefacts !== undefined) return await endingOf(options, { isSettled: false });
     }
+    if (options.attempt.canary !== undefined) await showCanary(options, phase);
     if (phase === PHASE.window || (phase === PHASE.settled && options.attempt.demandId !== undefined)) {
       const isConvicted = await demandOutputs(options, { phase, until, now, said });
       if (isConvicted && phase === PHASE.window) await settle(options, await resultOnChain(client, jobId));
@@ -139,6 +141,17 @@ async function takeOutputs(options: FollowOptions, progress: JobProgress | undef
     signal?.throwIfAborted();
     if (error instanceof MillraceError && error.actor !== 'peer') throw error;
     log.warn('outputs-not-fetched', { jobId, reason: toMillraceError(error).message });
+  }
+}
+
+/** A canary is shown by its provider too; what fails is tried again at the next look. */
+async function showCanary(options: FollowOptions, phase: number): Promise<void> {
+  const { caller, attempt, signal, log } = options;
+  try {
+    await tendCanary(options, { phase, result: await resultOnChain(caller.client, attempt.jobId) });
+  } catch (error) {
+    signal?.throwIfAborted();
+    log.warn('canary-not-tended', { jobId: attempt.jobId, reason: toMillraceError(error).message });
   }
 }
 

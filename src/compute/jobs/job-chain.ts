@@ -2,7 +2,10 @@ import { type Hex, keccak256 } from 'viem';
 import { type ChainClient, fixSeed, type Sender } from '../../chain/index.ts';
 import { type MillraceError, toMillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
+import { openCanary } from '../audit/canary.ts';
+import { proveLeaf } from '../verify/commitment.ts';
 import type { JobRecord, JobRecords, JobStatus } from './job-records.ts';
+import { commitmentOf } from './job-states.ts';
 import { type JobResult, type JobTerms, NO_RESULT } from './job-terms.ts';
 
 /** What a provider's duties on chain stand on. */
@@ -49,6 +52,7 @@ export async function tendJobsOnChain(options: JobChainOptions): Promise<void> {
     due(({ record, phase }) => record.status === 'done' && phase === PHASE.running),
   );
   for (const record of due(({ phase }) => phase === PHASE.committed)) await drawAuditors(options, record);
+  for (const record of due(({ record, phase }) => phase === PHASE.window && record.canary !== undefined)) await showCanary(options, record);
   await inBatches(
     options,
     'settle',
@@ -141,6 +145,29 @@ async function drawAuditors({ client, sender, log }: JobChainOptions, record: Jo
   } catch (error) {
     const { code, message } = toMillraceError(error);
     log.debug('auditors-not-drawn', { jobId: record.jobId, code, reason: message });
+  }
+}
+
+/** There is little time for it, and without it the canary is a forgery: before anything else that waits. */
+async function showCanary(
+  { client, sender, records, log }: JobChainOptions,
+  { jobId, terms, canary, ...record }: JobRecord,
+): Promise<void> {
+  const { canary: isShown } = await client.read('computeJobs', 'job', [jobId]);
+  const commitment = commitmentOf(records, jobId);
+  if (isShown || canary === undefined || commitment === undefined) return;
+  try {
+    await openCanary(sender, {
+      terms,
+      result: resultOf(record),
+      leaf: proveLeaf(commitment, canary.leaf),
+      canary,
+      key: `jobs/canary/${jobId}`,
+    });
+    log.info('canary-shown', { jobId, leaf: canary.leaf });
+  } catch (error) {
+    const { code, message } = toMillraceError(error);
+    log.warn('canary-not-shown', { jobId, code, reason: message });
   }
 }
 

@@ -2,6 +2,7 @@ import { bytesToHex, type Hex } from 'viem';
 import type { ChainClient, Signer } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { meterAllowance, railsBalance, tokenAddress } from '../../token/index.ts';
+import { type Canary, canaryFromJson, canarySeal } from '../audit/canary.ts';
 import { decodeJobSpec, type JobSpec, specHash } from '../spec/job-spec.ts';
 import { workSeconds } from '../verify/work.ts';
 import { isFileName, sourcesOf } from './job-contents.ts';
@@ -16,6 +17,8 @@ export interface JobOrder {
   spec: JobSpec;
   renterBox: Hex;
   handed: string[];
+  /** What makes it a canary, to its provider alone. */
+  canary?: Canary;
 }
 
 /** What the desk stands on. */
@@ -26,6 +29,8 @@ export interface JobDeskOptions {
   records: JobRecords;
   /** The present offer. */
   offer(): JobOffer;
+  /** Whether canaries are made here. */
+  takesCanaries: boolean;
   /** Throws where no engine here runs a job. */
   requireEngine(spec: JobSpec): void;
   /** Jobs that may wait or run at one time. */
@@ -43,7 +48,7 @@ const BPS = 10_000n;
 
 /**
  * Reads an order as a renter sends it (JSON).
- * @throws bad-job-terms, bad-spec, bad-job-order
+ * @throws bad-job-terms, bad-spec, bad-job-order, bad-canary
  */
 export function readOrder(bytes: Uint8Array): JobOrder {
   let value: Record<string, unknown>;
@@ -52,7 +57,7 @@ export function readOrder(bytes: Uint8Array): JobOrder {
   } catch (cause) {
     throw badOrder('it is no JSON', cause);
   }
-  const { signature, spec, renterBox, handed } = value ?? {};
+  const { signature, spec, renterBox, handed, canary } = value ?? {};
   if (typeof signature !== 'string' || !/^0x[0-9a-fA-F]{130}$/.test(signature)) throw badOrder('it has no signature');
   if (typeof renterBox !== 'string' || !/^0x[0-9a-f]{64}$/.test(renterBox)) throw badOrder('it has no key to seal outputs to');
   if (typeof spec !== 'string') throw badOrder('it has no specification');
@@ -65,6 +70,7 @@ export function readOrder(bytes: Uint8Array): JobOrder {
     spec: decodeJobSpec(Buffer.from(spec)),
     renterBox: renterBox as Hex,
     handed: handed as string[],
+    ...(canary === undefined ? {} : { canary: canaryFromJson(canary) }),
   };
 }
 
@@ -84,6 +90,7 @@ export async function takeJob(options: JobDeskOptions, order: JobOrder): Promise
     throw refused(`${waiting} jobs wait or run, at most ${options.jobsMax} may`, 'Try later, or another provider.');
   requireTermsSignature({ domain, terms, signer: terms.renter, signature: order.signature });
   checkWork(options, order);
+  if (order.canary !== undefined) await checkCanary(options, terms, order.canary);
   checkTimes(terms, spec, { now: Number(await client.now()), spareSeconds: options.offer().spareSeconds });
   await checkMoney(client, terms);
   const record: JobRecord = {
@@ -93,6 +100,7 @@ export async function takeJob(options: JobDeskOptions, order: JobOrder): Promise
     status: 'agreed',
     renterBox: order.renterBox,
     handed,
+    ...(order.canary === undefined ? {} : { canary: order.canary }),
   };
   // Two equal orders at one time: the first one's record stands.
   const meanwhile = records.find(jobId);
@@ -119,6 +127,16 @@ function checkWork({ client, operatorId, offer, requireEngine }: JobDeskOptions,
   const sources = sourcesOf(spec);
   const strange = handed.find((source) => !sources.includes(source) || !isFileName(source));
   if (strange !== undefined) throw refused(`${strange.slice(0, 80)} is handed over, but is no file of the job`);
+}
+
+/** A provider that makes a canary must be able to show that it is one: else it is convicted of a forgery. */
+async function checkCanary({ client, takesCanaries }: JobDeskOptions, terms: JobTerms, { salt, leaf }: Canary): Promise<void> {
+  if (!takesCanaries) throw refused('it makes no canaries', 'Its owner can allow them: the setting jobCanaries.');
+  if (terms.auditors === 0 || leaf < 1 || leaf > terms.segments)
+    throw refused(`a canary at leaf ${leaf} of ${terms.segments} is seen by nobody`);
+  const { renter, nonce } = terms;
+  if ((await canarySeal(client, { renter, nonce, salt })) !== terms.flagSeal)
+    throw refused('the seal in its terms is not that of the canary');
 }
 
 function checkTimes(terms: JobTerms, spec: JobSpec, { now, spareSeconds }: { now: number; spareSeconds: number }): void {

@@ -23,6 +23,8 @@ import { boxKeyOf } from './sealed-box.ts';
 export interface JobPolicy extends Pick<JobOffer, 'prices' | 'collateral' | 'wallSecondsMax' | 'spareSeconds'> {
   /** Whether software of this machine may be run for strangers (`command` jobs): only where all renters are known. */
   takesCommands: boolean;
+  /** Whether it makes canaries with renters that ask for it: only where this node is always awake to show them in time. */
+  takesCanaries: boolean;
   /** Jobs that may wait or run at one time. */
   jobsMax: number;
   /** How long a settled job's outputs are kept, seconds of chain time. */
@@ -91,7 +93,17 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
   };
   const requireEngine = (spec: JobSpec) =>
     void (spec.determinism === 'wasm-strict' ? strictEngineOf({ strict }, spec) : executorFor({ executors }, spec));
-  const desk = { requireEngine, client, signer, operatorId, records, jobsMax: policy.jobsMax, offer: () => offerUntil(0) };
+  const { takesCanaries } = policy;
+  const desk = {
+    takesCanaries,
+    requireEngine,
+    client,
+    signer,
+    operatorId,
+    records,
+    jobsMax: policy.jobsMax,
+    offer: () => offerUntil(0),
+  };
   const isTaking = () => !isDraining && capable.programs.length > 0;
   const routes = { client, desk, runs, key, guard: createReplayGuard(), signedOffer, isTaking, nudge };
   const cases = openCaseAgent({ ...options, commitmentOf: (jobId) => commitmentOf(records, jobId) });

@@ -4,6 +4,7 @@ import type { Hex } from 'viem';
 import { writeFileDurably } from '../../durable-file.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Artefact } from '../../host/index.ts';
+import type { Canary } from '../audit/canary.ts';
 import { decodeJobSpec, encodeJobSpec, type JobSpec } from '../spec/job-spec.ts';
 import { isJobId, type JobResult, type JobSignatures, type JobTerms, termsFromJson, termsToJson } from './job-terms.ts';
 
@@ -25,6 +26,8 @@ export interface JobRecord {
   renterBox: Hex;
   /** Contents of the specification that the renter hands over itself. */
   handed: string[];
+  /** What makes it a canary; its provider shows it once it has been audited. */
+  canary?: Canary;
   /** Chain time by which the result must be committed. */
   dueAt?: number;
   /** How the run ended, and what it left. */

@@ -3,10 +3,12 @@ import type { Hex } from 'viem';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Executor, Job, RunOptions, StrictEngine } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
+import { type Canary, canaryCommitment } from '../audit/canary.ts';
 import type { Capacity, Resources } from '../capacity.ts';
 import type { FetchContent } from '../part.ts';
 import { workWithTurn } from '../schedule/machine-turn.ts';
-import type { JobSpec } from '../spec/job-spec.ts';
+import { type JobSpec, specHash } from '../spec/job-spec.ts';
+import type { Commitment } from '../verify/commitment.ts';
 import { executorFor, type JobEngines } from '../verify/engines.ts';
 import { runSegments } from '../verify/run-segments.ts';
 import { workSeconds } from '../verify/work.ts';
@@ -149,7 +151,8 @@ async function runJob(
         progress.segments = index;
       },
     });
-    const { commitment, outputDigest, end, artefacts, reason } = done;
+    const { outputDigest, end, artefacts, reason } = done;
+    const commitment = record.canary === undefined ? done.commitment : withCanary(spec, done.commitment, record.canary);
     keepStateHashes(folders, commitment);
     Object.assign(record, { status: 'done', result: { root: commitment.root, outputDigest }, end, artefacts, reason });
     records.save(record);
@@ -159,6 +162,14 @@ async function runJob(
     if (error instanceof MillraceError && error.actor === 'caller') return fail(options, record, error);
     throw error;
   }
+}
+
+function withCanary(spec: JobSpec, { leaves }: Commitment, canary: Canary): Commitment {
+  return canaryCommitment(
+    specHash(spec),
+    leaves.map(({ stateHash }) => stateHash),
+    canary,
+  );
 }
 
 function fail({ records, log, onChange }: JobRunsOptions, record: JobRecord, error: MillraceError): void {

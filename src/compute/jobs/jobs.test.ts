@@ -32,6 +32,7 @@ const POLICY: JobPolicy = {
   wallSecondsMax: 60,
   spareSeconds: 60,
   takesCommands: false,
+  takesCanaries: false,
   jobsMax: 16,
   keepSeconds: 86_400,
 };

@@ -6,6 +6,7 @@ import { systemClock } from '../../clock.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
 import { type FolderLock, lockFolder } from '../../lock.ts';
 import { type Logger, silentLogger } from '../../log.ts';
+import type { Canary } from '../audit/canary.ts';
 import type { FetchContent } from '../part.ts';
 import { encodeJobSpec, type JobSpec, specHash } from '../spec/job-spec.ts';
 import type { DeviceNeeds } from '../spec/needs.ts';
@@ -13,7 +14,7 @@ import { chooseProvider, jobPeerOf, surveyProviders } from './choose-provider.ts
 import { type FollowEvent, followAttempt, type JobEnding, type Sending } from './follow-job.ts';
 import { fetchProgress, type JobCaller, type JobPeer, sendContent, sendOrder } from './job-api.ts';
 import { PHASE, phaseOf } from './job-chain.ts';
-import { orderToJson } from './job-desk.ts';
+import { costOf, orderToJson } from './job-desk.ts';
 import type { PriceToken } from './job-offer.ts';
 import { jobDomainOf, jobIdOf, requireTermsSignature, termsToJson } from './job-terms.ts';
 import { openRunJournals, type RunAttempt, type RunJournal, type RunJournals } from './run-journal.ts';
@@ -50,6 +51,10 @@ export interface RunJobOptions {
   outputFolder?: string;
   /** Ends with the outputs instead of the settlement: what was not audited yet is `reputation only`. */
   untilOutput?: boolean;
+  /** Makes the job a canary for its auditors. */
+  canary?: Canary;
+  /** The most that it may cost in all, audits and fees too, base units. */
+  costMax?: bigint;
   /** How a module comes that does not lie here, to read withheld outputs out of a demanded state. */
   fetchContent?: FetchContent;
   /** Providers tried one after another. */
@@ -81,7 +86,7 @@ interface Run {
  * Has a job run: chooses a provider, agrees, pays ahead into the contract, hands contents over sealed, follows, fetches and checks the outputs, waits
  * for audits and settlement. What is done is in a journal, so the same call after an interruption goes on where it was; a provider that fails is
  * replaced, after the contract has given the money back.
- * @throws no-job-provider, no-funds, job-not-done, and the signal's reason
+ * @throws no-job-provider, no-funds, job-too-dear, job-not-done, and the signal's reason
  */
 export async function runJob(options: RunJobOptions): Promise<RunResult> {
   const journals = openRunJournals(join(options.folder, 'jobs'));
@@ -157,7 +162,7 @@ async function beginAttempt(run: Run): Promise<RunAttempt> {
     now: Number(await client.now()),
     excluded: new Set(journal.attempts.map(({ terms }) => terms.operatorId)),
   });
-  const { lowerable, auditors, samples } = options;
+  const { lowerable, auditors, samples, canary } = options;
   const terms = await composeTerms(client, {
     spec,
     offer: candidate.offer,
@@ -167,11 +172,15 @@ async function beginAttempt(run: Run): Promise<RunAttempt> {
     lowerable,
     auditors,
     samples,
+    canarySalt: canary?.salt,
     handedBytes: Object.values(journal.files).reduce((sum, path) => sum + statSync(path).size, 0),
   });
+  const cost = costOf(client, terms);
+  if (cost > (options.costMax ?? cost)) throw tooDear(cost, options.costMax as bigint);
   await options.sending((sender) => fundJob(client, sender, terms));
   const jobId = jobIdOf(jobDomainOf(client), terms);
-  const attempt = { jobId, terms, signature: await signer.signDigest(jobId), boxKey: candidate.offer.boxKey };
+  const signature = await signer.signDigest(jobId);
+  const attempt: RunAttempt = { jobId, terms, signature, boxKey: candidate.offer.boxKey, ...(canary === undefined ? {} : { canary }) };
   journal.attempts.push(attempt);
   journals.save(journal);
   emit({ kind: 'chosen', operatorId: terms.operatorId, price, auditFee: terms.auditFee, jobId });
@@ -226,6 +235,7 @@ async function bringOrder(run: Run, attempt: RunAttempt, peer: JobPeer): Promise
     spec: encodeJobSpec(journal.spec),
     renterBox: caller.key.publicKey,
     handed,
+    ...(attempt.canary === undefined ? {} : { canary: attempt.canary }),
   });
   const given = await sendOrder(peer, order, { boxKey, signal });
   requireTermsSignature({ domain: jobDomainOf(client), terms, signer: peer.nodeKey, signature: given });
@@ -251,6 +261,15 @@ async function endAttempt(run: Run, attempt: RunAttempt, error: MillraceError): 
   journals.save(journal);
   emit({ kind: 'provider-failed', operatorId: attempt.terms.operatorId, code: error.code, message: error.message });
   options.log?.warn('provider-failed', { jobId: attempt.jobId, code: error.code, reason: toMillraceError(error).message });
+}
+
+function tooDear(cost: bigint, costMax: bigint): MillraceError {
+  return new MillraceError('job-too-dear', {
+    actor: 'caller',
+    message: `The job costs ${cost} base units with audits and fees, more than the ${costMax} that it may cost`,
+    values: { cost, costMax },
+    hint: 'Nothing was ordered.',
+  });
 }
 
 function notDone({ runId, attempts }: RunJournal): MillraceError {

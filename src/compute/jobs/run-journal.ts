@@ -4,7 +4,9 @@ import type { Hex } from 'viem';
 import { writeFileDurably } from '../../durable-file.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Artefact } from '../../host/index.ts';
+import type { Canary } from '../audit/canary.ts';
 import { decodeJobSpec, encodeJobSpec, type JobSpec } from '../spec/job-spec.ts';
+import type { LeafProof } from '../verify/commitment.ts';
 import { type JobTerms, termsFromJson, termsToJson } from './job-terms.ts';
 
 /** One try to have a job run by one provider. */
@@ -15,6 +17,10 @@ export interface RunAttempt {
   signature: Hex;
   /** Key of the provider to which contents are sealed. */
   boxKey: Hex;
+  /** What makes it a canary; without it on the disk the canary could not be shown. */
+  canary?: Canary;
+  /** Its leaf as the provider has committed to it, once it was fetched. */
+  canaryProof?: LeafProof;
   /** The demand for its outputs, once it is on chain. */
   demandId?: string;
   /** Why it ended without a result. */

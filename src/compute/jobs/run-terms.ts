@@ -3,6 +3,7 @@ import type { ChainClient, Sender } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { approveMeter, depositToRails, meterAllowance, railsBalance, tokenAddress, tokenBalance } from '../../token/index.ts';
 import { greater, lesser } from '../../units.ts';
+import { canarySeal } from '../audit/canary.ts';
 import { type JobSpec, specHash } from '../spec/job-spec.ts';
 import { workSeconds } from '../verify/work.ts';
 import { costOf, randomWord } from './job-desk.ts';
@@ -23,8 +24,8 @@ export interface TermsWish {
   samples: number;
   /** Bytes that are handed over. */
   handedBytes?: number;
-  /** Hides whether it is a canary; a random word where it is none. */
-  flagSeal?: Hex;
+  /** Makes it a canary, which only who knows the salt can show. */
+  canarySalt?: Hex;
 }
 
 /** How long a signed order may be brought to the chain, seconds of chain time: its provider first brings all contents to itself. */
@@ -55,9 +56,13 @@ export async function composeTerms(client: ChainClient, wish: TermsWish): Promis
   const feeMin = wish.token === 'stable' ? rules.stableSegmentFeeMin : rules.nativeSegmentFeeMin;
   const perSegment = greater(feeMin, (price * AUDIT_MARGIN_PERCENT) / PERCENT / BigInt(spec.segments));
   const auditWork = Math.ceil((work * samples) / spec.segments) + AUDIT_SPARE_SECONDS;
+  const nonce = BigInt(randomWord());
+  const { canarySalt: salt, renter } = wish;
+  // A job that is no canary has any word there, so that nobody can tell.
+  const flagSeal = salt === undefined ? randomWord() : await canarySeal(client, { renter, nonce, salt });
   const classMin = rules.collateralMin[DETERMINISM_NUMBER[spec.determinism]] ?? 0n;
   return {
-    renter: wish.renter,
+    renter,
     operatorId: offer.operatorId,
     specHash: specHash(spec),
     token: tokenAddress(client, wish.token === 'stable' ? 'stable' : 'compute'),
@@ -73,8 +78,8 @@ export async function composeTerms(client: ChainClient, wish: TermsWish): Promis
     runSeconds: within(work + offer.spareSeconds, 1, rules.runSecondsMax),
     auditSeconds: within(auditWork, rules.auditSecondsMin, rules.auditSecondsMax),
     challengeSeconds: within(2 * wallSeconds, rules.challengeSecondsMin, rules.challengeSecondsMax),
-    flagSeal: wish.flagSeal ?? randomWord(),
-    nonce: BigInt(randomWord()),
+    flagSeal,
+    nonce,
   };
 }
 
