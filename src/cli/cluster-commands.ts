@@ -51,6 +51,7 @@ The program keeps checkpoints in /checkpoints (a file whose name ends with a num
 newest. It is told RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT; /cluster/hostfile is for mpirun, /etc/hosts has rank-0, rank-1, …, master.
 When a machine is lost, another one takes its ranks and all processes start anew.
 The limits are those of one process; a machine's processes and its checkpoints together must fit into what the class offers (millrace offers).
+When all processes have ended the machines are given back at once, with their files and logs: fetch what matters while it runs (logs, exec).
 
 A specification (JSON):
   {"version": 1, "image": "sha256:…", "argv": ["/usr/bin/python3", "/train.py"], "env": {}, "processes": 4, "machines": 3,

@@ -272,6 +272,7 @@ test('nothing goes wrong: three machines, one list, all leases ended when the pr
   assert.equal(run.coordinator.record.phase, 'finished');
   assert.deepEqual([world.leases.length, run.coordinator.record.signed?.list.version], [MACHINES, 1]);
   assert.ok(world.leases.every(({ isEnded }) => isEnded));
+  await assert.rejects(run.coordinator.nodeOfRank(0), { code: 'cluster-over' });
   checkLaws(world);
 });
 

@@ -139,8 +139,17 @@ export class Coordinator {
     });
   }
 
-  /** The node that runs a rank. @throws cluster-unknown */
+  /** The node that runs a rank. @throws cluster-unknown, cluster-over */
   async nodeOfRank(rank: number): Promise<ClusterNode> {
+    const { phase } = this.#record;
+    if (phase !== 'forming' && phase !== 'running') {
+      throw new MillraceError('cluster-over', {
+        actor: 'caller',
+        message: `The cluster is over (${phase}): its machines were given back, and what was on them is gone`,
+        values: { phase },
+        hint: 'Fetch what matters while it runs: millrace cluster logs, millrace cluster exec.',
+      });
+    }
     const member = this.#members().find(({ ranks }) => ranks.includes(rank));
     if (member !== undefined) return await this.#machineOf(member).node;
     throw new MillraceError('cluster-unknown', {
