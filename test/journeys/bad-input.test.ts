@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { promisify } from 'node:util';
@@ -247,7 +247,10 @@ test('a damaged state file or setting is named with its path', async () => {
 test('an interrupted put ends with 130, and given again it ends well; a closed pipe is no error', async () => {
   const big = join(network.home, 'big');
   writeFileSync(big, randomBytes(1 << 20));
-  const cut = await network.runWith({ interruptAfterMs: 1500 }, '--json', 'put', big, '--copies', '2');
+  const puts = join(data, 'client', 'puts');
+  const begun = () => (existsSync(puts) ? readdirSync(puts).length : 0);
+  const before = begun();
+  const cut = await network.runWith({ interruptWhen: () => begun() > before }, '--json', 'put', big, '--copies', '2');
   assert.equal(cut.code, 130, cut.stderr);
   assert.equal(cut.stdout, '');
   const stored = await network.json('put', big, '--copies', '2');

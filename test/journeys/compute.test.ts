@@ -47,14 +47,17 @@ async function pidOf(operatorId: string): Promise<number> {
 }
 
 /** A command job that takes as many seconds, in a folder of its own; its run is awaited by the caller. */
-function startSlowJob(seconds: number, interruptAfterMs?: number): { output: string; command: string[]; ended: Promise<CommandResult> } {
+function startSlowJob(
+  seconds: number,
+  interruptWhen?: () => boolean,
+): { output: string; command: string[]; ended: Promise<CommandResult> } {
   const folder = mkdtempSync(join(network.home, 'slow-'));
   const script = join(folder, 'slow.sh');
   writeFileSync(script, `for i in $(seq ${seconds}); do sleep 1; echo "$i"; done; echo done > /output/done.txt\n`);
   const output = join(folder, 'output');
   const input = ['--input', `slow.sh=${script}`, '--output', output, '--time', '20s'];
   const command = ['--json', 'run', ...input, '--', 'sh', '/input/slow.sh'];
-  return { output, command, ended: network.runWith({ interruptAfterMs }, ...command) };
+  return { output, command, ended: network.runWith({ interruptWhen }, ...command) };
 }
 
 /** The operator and the job of a run that is on chain. */
@@ -177,9 +180,11 @@ campaign('a job whose provider is gone is refunded and runs at another one', asy
 campaign('a renter that was interrupted goes on with the same job', async () => {
   const client = await chain();
   const known = await openedCount(client);
-  const { output, command, ended } = startSlowJob(12, 10_000);
-  assert.equal((await ended).code, 130);
+  let isOpened = false;
+  const { output, command, ended } = startSlowJob(12, () => isOpened);
   const { jobId } = await runningJob(client, known);
+  isOpened = true;
+  assert.equal((await ended).code, 130);
   const result = await network.json(...command.slice(1));
   assert.equal(result.jobId, jobId);
   assert.equal(readFileSync(join(output, 'done.txt'), 'utf8'), 'done\n');

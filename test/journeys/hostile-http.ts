@@ -18,18 +18,21 @@ export function jsonRpc(body: string): string {
 }
 
 /**
- * Sends bytes and gives all that came back until the other side closed, or `waitMs` (default 10,000) passed. With `dripMs` one more byte
+ * Sends bytes and gives all that came back until the other side closed, or `waitMs` (default 60,000) passed. With `dripMs` one more byte
  * follows each time that many milliseconds passed.
  */
 export function rawHttp(
   port: number,
   bytes: string,
-  { dripMs, waitMs = 10_000 }: { dripMs?: number; waitMs?: number } = {},
+  { dripMs, waitMs = 60_000 }: { dripMs?: number; waitMs?: number } = {},
 ): Promise<string> {
   return new Promise((resolve) => {
     let received = '';
-    const socket = connect(port, '127.0.0.1', () => socket.write(bytes));
-    const drip = dripMs === undefined ? undefined : setInterval(() => socket.writable && socket.write('a'), dripMs);
+    let drip: NodeJS.Timeout | undefined;
+    const socket = connect(port, '127.0.0.1', () => {
+      socket.write(bytes);
+      if (dripMs !== undefined) drip = setInterval(() => socket.writable && socket.write('a'), dripMs);
+    });
     const patience = setTimeout(() => socket.destroy(), waitMs);
     socket.on('data', (chunk) => {
       received += chunk.toString('latin1');

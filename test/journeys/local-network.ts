@@ -22,8 +22,8 @@ export interface LocalNetwork {
   json(...args: string[]): Promise<any>;
   /** Any command, whatever its end. */
   run(...args: string[]): Promise<CommandResult>;
-  /** Any command with further environment variables, and cut by a signal after some time if asked. */
-  runWith(given: { env?: Record<string, string>; interruptAfterMs?: number }, ...args: string[]): Promise<CommandResult>;
+  /** Any command with further environment variables, and interrupted (once) as soon as something is so. */
+  runWith(given: { env?: Record<string, string>; interruptWhen?: () => boolean }, ...args: string[]): Promise<CommandResult>;
   /** Stops everything and deletes the folder. */
   remove(): Promise<void>;
 }
@@ -33,6 +33,7 @@ export const NODE: readonly [string, ...string[]] = [process.execPath, '--min-se
 /** The command line's program. */
 export const MAIN: string = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 const COMMAND_TIMEOUT_MS = 300_000;
+const WATCH_MS = 20;
 /** Away from the ports that a person's own network takes. */
 const PORTS = ['--rpc-port', '0', '--node-port', '0'];
 
@@ -52,9 +53,16 @@ export function localNetwork(): LocalNetwork {
       const options = { env, timeout: COMMAND_TIMEOUT_MS, maxBuffer: 64 << 20 };
       const [program, ...first] = NODE;
       const child = execFile(program, [...first, MAIN, ...command], options, (error, stdout, stderr) => {
+        clearInterval(watch);
         resolve({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : -1, stdout, stderr });
       });
-      if (given.interruptAfterMs !== undefined) setTimeout(() => child.kill('SIGINT'), given.interruptAfterMs).unref();
+      const { interruptWhen } = given;
+      const interrupt = () => {
+        if (interruptWhen?.() !== true) return;
+        clearInterval(watch);
+        child.kill('SIGINT');
+      };
+      const watch = interruptWhen === undefined ? undefined : setInterval(interrupt, WATCH_MS);
     });
   const run = (...args: string[]) => runWith({}, ...args);
   const text = async (...args: string[]) => {
