@@ -41,6 +41,21 @@ test('an error is shown with message, hint and code, or as JSON', () => {
   assert.equal(JSON.parse(json.text()).code, 'no-funds');
 });
 
+test('what strangers named cannot move the cursor of a terminal, and JSON keeps it as it is', () => {
+  const name = 'cpu\x1b[2J\x9b1A\r\u202egnp.exe';
+  const out = collect();
+  const output = createOutput({ json: false, stdout: out.stream, stderr: out.stream });
+  output.result({ name }, () => `first\t${name}\nsecond`);
+  output.note(name);
+  printError(new MillraceError('peer-refused', { actor: 'peer', message: name, hint: name }), false, out.stream);
+  const text = out.text();
+  assert.ok(text.startsWith('first\tcpu\ufffd[2J\ufffd1A\ufffd\ufffdgnp.exe\nsecond\n'));
+  for (const each of ['\x1b', '\x9b', '\r', '\u202e']) assert.ok(!text.includes(each));
+  const json = collect();
+  createOutput({ json: true, stdout: json.stream }).result({ name }, () => name);
+  assert.equal(JSON.parse(json.text()).name, name);
+});
+
 test('a table aligns its columns', () => {
   assert.equal(
     table(

@@ -32,11 +32,16 @@ export function createOutput(options: {
   const stderr = options.stderr ?? process.stderr;
   return {
     json: options.json,
-    result: (value, text) => void stdout.write(options.json ? `${toJson(value)}\n` : `${text()}\n`),
-    line: (value, text) => void stdout.write(options.json ? `${toJson(value)}\n` : `${text}\n`),
-    note: (text) => void (options.json || stderr.write(`${text}\n`)),
+    result: (value, text) => void stdout.write(options.json ? `${toJson(value)}\n` : `${harmless(text())}\n`),
+    line: (value, text) => void stdout.write(options.json ? `${toJson(value)}\n` : `${harmless(text)}\n`),
+    note: (text) => void (options.json || stderr.write(`${harmless(text)}\n`)),
     progress: (label) => (options.json || stderr.isTTY !== true ? { update() {}, end() {} } : bar(label, stderr)),
   };
+}
+
+/** Names and reasons come from strangers too: nothing in them moves the cursor, sets a title, or turns the order of letters. */
+function harmless(text: string): string {
+  return text.replace(/(?![\n\t])[\p{Cc}\u202a-\u202e\u2066-\u2069]/gu, '\ufffd');
 }
 
 /** Prints an error: as JSON `{code, actor, message, values, hint}` with `--json`, else message, hint and code. */
@@ -44,8 +49,8 @@ export function printError(error: unknown, json: boolean, stderr: Writable = pro
   const shown = toMillraceError(error);
   if (json) stderr.write(`${toJson(shown)}\n`);
   else {
-    stderr.write(`Error: ${shown.message}\n`);
-    if (shown.hint !== undefined) stderr.write(`  ${shown.hint}\n`);
+    stderr.write(`Error: ${harmless(shown.message)}\n`);
+    if (shown.hint !== undefined) stderr.write(`  ${harmless(shown.hint)}\n`);
     stderr.write(`  (${shown.code})\n`);
     if (process.env.MILLRACE_TRACE)
       stderr.write(`${shown.stack}\n${shown.cause instanceof Error ? `caused by ${shown.cause.stack}\n` : ''}`);

@@ -4,9 +4,9 @@
  * Several times a second it tells its node whom it heard. It ends with its node.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import { text } from 'node:stream/consumers';
 import { systemClock } from '../../clock.ts';
 import { toMillraceError } from '../../errors.ts';
+import { readAtMost } from '../../read-at-most.ts';
 import {
   type Checkpoint,
   compareAge,
@@ -90,7 +90,7 @@ async function beat(): Promise<void> {
 async function hear({ seat, address }: { seat: number; address: string }): Promise<void> {
   try {
     const response = await fetch(`http://${address}:${MESH_PORT}/heartbeat`, { signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS) });
-    const heartbeat = JSON.parse((await readLimited(response)) ?? '') as Heartbeat;
+    const heartbeat = JSON.parse((await readAtMost(response.body, ANSWER_BYTES_MAX)).toString('utf8')) as Heartbeat;
     heardAtMs.set(seat, performance.now());
     offered.set(seat, isOffer(heartbeat.newest) ? heartbeat.newest : undefined);
   } catch {
@@ -119,14 +119,6 @@ async function refreshNewest(): Promise<void> {
   if (name === newest?.name) return;
   newest = name === undefined ? undefined : await readCheckpoint(checkpointFolder, name);
   await pruneCheckpoints(checkpointFolder);
-}
-
-async function readLimited(response: Response): Promise<string> {
-  if (Number(response.headers.get('content-length') ?? ANSWER_BYTES_MAX + 1) > ANSWER_BYTES_MAX) {
-    await response.body?.cancel();
-    throw new TypeError('a heartbeat is short');
-  }
-  return await text(response.body as never);
 }
 
 function isOffer(value: unknown): value is Checkpoint {

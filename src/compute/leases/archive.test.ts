@@ -81,4 +81,6 @@ test('a copy is bounded in bytes and files', async () => {
   const limits = { bytesMax: 100, filesMax: 1 };
   await assert.rejects(unpackArchive(systemTar('tree/block'), join(folder, 'big'), limits), { code: 'bad-copy' });
   await assert.rejects(unpackArchive(systemTar('evil', 'tree/empty'), join(folder, 'many'), limits), { code: 'bad-copy' });
+  for (const name of ['one', 'two', 'three']) mkdirSync(join(folder, 'folders', name), { recursive: true });
+  await assert.rejects(unpackArchive(systemTar('folders'), join(folder, 'empty'), limits), { code: 'bad-copy' });
 });

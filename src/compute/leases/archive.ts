@@ -103,6 +103,7 @@ export async function unpackArchive(source: AsyncIterable<Uint8Array>, target: s
   const staging = await mkdtemp(join(dirname(target), '.millrace-cp-'));
   const count: CopyCount = { files: 0, sizeBytes: 0 };
   let top: string | undefined;
+  let entries = 0;
   try {
     const archive = join(staging, 'archive');
     await pipeline(
@@ -114,6 +115,8 @@ export async function unpackArchive(source: AsyncIterable<Uint8Array>, target: s
       top ??= parts[0];
       if (parts[0] !== top) throw badCopy('it has more than one top entry');
       const place = join(target, ...parts.slice(1));
+      entries += 1;
+      if (entries > 2 * limits.filesMax) throw badCopy(`there are more than ${2 * limits.filesMax} files and folders`);
       if (entry.type === 'folder') {
         await mkdir(place, { recursive: true });
         continue;

@@ -76,7 +76,7 @@ export async function openRentalClient(client: ChainClient, options: { leaseId: 
           const run = /^[0-9a-f]{16}$/.exec(text())?.[0] ?? '';
           io.onStarted?.(async (name) => void (await json('POST', `/runs/${run}/signal`, { signal: name })));
         }
-        if (kind === 'ended') return (JSON.parse(text()) as { exitCode: number | null }).exitCode ?? undefined;
+        if (kind === 'ended') return exitCodeOf(text());
       }
       throw cutOff(leaseId);
     },
@@ -92,6 +92,12 @@ export async function openRentalClient(client: ChainClient, options: { leaseId: 
       return { spoken: BigInt(String(answer.spoken)), up: BigInt(String(answer.up)), signature: String(answer.signature) as Hex };
     },
   };
+}
+
+/** Undefined where the sandbox ended before the command, and for what is no exit code. */
+function exitCodeOf(text: string): number | undefined {
+  const code = /^\{"exitCode":(\d{1,3})\}$/.exec(text)?.[1];
+  return code === undefined ? undefined : Number(code);
 }
 
 interface Sent {
