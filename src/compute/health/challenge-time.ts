@@ -1,7 +1,7 @@
 import type { Hex } from 'viem';
 import { hexToBigInt, keccak256 } from 'viem';
 import type { HealthView } from './health-view.ts';
-import { readSeed } from './seeds.ts';
+import { readRecentSeed } from './recent-seed.ts';
 
 /** When an hour's hardware challenge is: the same for all devices, known when the randomness of its slot is. */
 export interface ChallengeTime {
@@ -34,8 +34,8 @@ export class ChallengeClock {
     this.#slots = view.rule.hourSeconds / view.rule.slotSeconds;
   }
 
-  /** The challenge of the hour of a block's time, once the chain says it; undefined before. @throws chain-unreachable */
-  async at(time: bigint): Promise<ChallengeTime | undefined> {
+  /** The challenge of the hour of a block, once the chain says it; undefined before. @throws chain-unreachable */
+  async at({ number: head, timestamp: time }: { number: bigint; timestamp: bigint }): Promise<ChallengeTime | undefined> {
     const view = this.#view;
     const hour = view.hourAt(time);
     if (hour !== this.#hour) [this.#hour, this.#next, this.#found] = [hour, 0, undefined];
@@ -43,7 +43,7 @@ export class ChallengeClock {
       const slot = this.#next;
       const begins = view.startOf(hour) + BigInt(slot * view.rule.slotSeconds);
       if (begins > time) break;
-      const seed = await readSeed(view.client, begins);
+      const seed = await readRecentSeed(view.client, { time: begins, head });
       if (seed === undefined) break;
       if (this.#hour !== hour || this.#next !== slot) continue;
       this.#next = slot + 1;

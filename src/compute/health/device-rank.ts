@@ -12,7 +12,7 @@ export interface DeviceRank {
   operatorId: bigint;
   /** Posted hours that say something of it. */
   hoursPosted: number;
-  /** Middle of its figures in them, of an even number the lower one: one bad hour does not move it far. */
+  /** Middle of its figures in them, of an even number the higher one: one bad hour does not undo a good one. */
   performance: bigint;
   /** What `ComputeRewards.stabilityBps` gives for its posted hours with performance in a row, of 10,000. */
   stabilityBps: number;
@@ -138,7 +138,7 @@ function scoreDevice({ deviceId, operatorId, stake, figures }: RankInput, rule: 
     deviceId,
     operatorId,
     hoursPosted: said.length,
-    performance: performances[performances.length >> 1] ?? 0n,
+    performance: performances[(performances.length - 1) >> 1] ?? 0n,
     stabilityBps: stabilityBps(rule, streakOf(figures)),
     recordBps: share(({ performance }) => performance > 0n),
     uptimeBps: share(({ reason }) => reason !== 'unreachable'),

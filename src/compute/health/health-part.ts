@@ -58,12 +58,12 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
 
   let seen = await client.now();
   protocol.observe(seen);
-  const onBlock = async (timestamp: bigint) => {
-    protocol.observe(timestamp);
-    if (timestamp > seen) seen = timestamp;
-    await prober.onBlock(timestamp);
+  const onBlock = async (block: { number: bigint; timestamp: bigint }) => {
+    protocol.observe(block.timestamp);
+    if (block.timestamp > seen) seen = block.timestamp;
+    await prober.onBlock(block);
   };
-  const look = once(async () => onBlock(await client.now()));
+  const look = once(async () => onBlock(await client.public.getBlock({ blockTag: 'latest' })));
   let refreshedAt = Number.NEGATIVE_INFINITY;
   // Beside the blocks: a challenge that begins meanwhile must not wait for it.
   const refresh = once(async () => {
@@ -96,8 +96,8 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
     }
   };
   const failed = (error: unknown) => log.warn('health-block-failed', { message: String(error) });
-  const watching = client.watchBlocks(async ({ timestamp }) => {
-    await onBlock(timestamp).catch(failed);
+  const watching = client.watchBlocks(async (block) => {
+    await onBlock(block).catch(failed);
     void refresh().catch(failed);
   }, over.signal);
   const slots = watchSlots();

@@ -1,9 +1,8 @@
 import { type Hex, hexToBytes } from 'viem';
-import { type ChainClient, firstBlockAtOrAfter } from '../../chain/index.ts';
+import { type ChainClient, firstBlockAtOrAfter, readSeed } from '../../chain/index.ts';
 import { NOBODY, partnerOf } from './draw.ts';
 import { type Figure, figureOf, type PairStatement, REASONS, type Reason } from './figures.ts';
 import { PAGE_SEATS, statementIn } from './report-data.ts';
-import { readSeed } from './seeds.ts';
 
 /** The rule of health as the contract was deployed with it; times in seconds unless the name says otherwise. */
 export type HealthRule = Awaited<ReturnType<typeof readHealthRule>>;

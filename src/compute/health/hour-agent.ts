@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { type Hex, keccak256, toHex } from 'viem';
-import { type ChainClient, type Sender, type Signer, type TypedDataShape, typedDataDigest } from '../../chain/index.ts';
+import { type ChainClient, fixSeed, type Sender, type Signer, type TypedDataShape, typedDataDigest } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { openFigure } from './figure-tree.ts';
@@ -8,7 +8,6 @@ import { encodeFigure, FIGURE_BYTES } from './figures.ts';
 import { type HealthView, pageOf } from './health-view.ts';
 import type { Observations } from './observations.ts';
 import { encodeReport } from './report-data.ts';
-import { fixSeed } from './seeds.ts';
 
 /** What an agent of hours stands on. */
 export interface HourAgentOptions {
@@ -119,7 +118,7 @@ export class HourAgent {
 
   /** The first figure that differs is enough. */
   async #dispute(hour: number, now: bigint): Promise<void> {
-    const { sender, view, log } = this.#options;
+    const { client, sender, view, log } = this.#options;
     const proposal = view.figuresOf(hour);
     if (proposal === undefined || proposal.ordinal !== undefined || now >= proposal.finalFrom) return;
     const key = `${hour}/${proposal.root}/${proposal.finalFrom}`;
@@ -128,7 +127,7 @@ export class HourAgent {
     if (seed === undefined) return;
     const seat = firstDifference(proposal.figures, await figuresOfHour(view, hour, seed));
     if (seat !== undefined) {
-      if (!(await fixSeed(this.#options, view.startOf(hour)))) return;
+      if (!(await fixSeed(client, { sender, time: view.startOf(hour) }))) return;
       const pages = view.pagesFor(hour, seat, seed).map((page) => toHex(page));
       await sender.send({
         contract: 'computeHealth',

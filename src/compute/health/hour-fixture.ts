@@ -12,14 +12,20 @@ export interface DrivenHours {
   view: HealthView;
   /** Folder that an operator's part keeps its data in; undefined for one whose node measures nothing now. */
   folderOf(operatorId: bigint): string | undefined;
+  /** Protocol time that all nodes were last seen to have come to. */
+  followedTo?: bigint;
 }
 
 /** Longer than any wait for machines that have much else to do. */
 const PATIENCE_MS = 240_000;
 const POLL_MS = 100;
-/** Requests are signed for protocol time, and one from further ahead is refused: nobody may be left behind by more. */
-const STEP_SECONDS = 50n;
-const STEP_MS = 400;
+/** Requests are signed for protocol time, and one from a minute ahead is refused: nobody may be left behind by more. */
+const STEP_SECONDS = 40n;
+/** Where a node that says nothing is not waited for. */
+const FOLLOW_MS = 6000;
+const LOOK_MS = 400;
+/** A heartbeat is noted when it is answered. */
+const BEAT_SECONDS = 2n;
 /** Transfers are due by then, as a share of the hour. */
 const TRANSFERS_DUE = { of: 10n, parts: 7n };
 /** Seconds of protocol time from one turn of proposers to the next. */
@@ -38,20 +44,40 @@ export async function waitUntil(what: string, isSo: () => Promise<boolean> | boo
   }
 }
 
-/** Lets protocol time jump, in steps that nodes can follow. */
-export async function jumpTo({ chain, client }: Pick<DrivenHours, 'chain' | 'client'>, time: bigint): Promise<void> {
-  for (let left = time - (await client.now()); left > 0n; left = time - (await client.now())) {
-    await chain.warp(Number(left < STEP_SECONDS ? left : STEP_SECONDS));
-    if (left > STEP_SECONDS) await new Promise((resolve) => setTimeout(resolve, STEP_MS));
+/** Lets protocol time jump, in steps that nodes can follow: each waits until all have noted something from after the one before. */
+export async function jumpTo(hours: DrivenHours, time: bigint): Promise<void> {
+  const { chain, client } = hours;
+  for (let now = await client.now(); now < time; now = await client.now()) {
+    const step = time - now < STEP_SECONDS ? time - now : STEP_SECONDS;
+    hours.followedTo ??= now;
+    if (now + step > hours.followedTo + STEP_SECONDS) await follow(hours, now);
+    await chain.warp(Number(step));
   }
 }
 
-/** Jumps to the beginning of the next hour and gives it. */
+async function follow(hours: DrivenHours, now: bigint): Promise<void> {
+  const { view, folderOf } = hours;
+  const hour = view.hourAt(now);
+  const operators = new Set(view.occupantsAt(hour).map(({ operatorId }) => operatorId));
+  const deadline = performance.now() + FOLLOW_MS;
+  // Who has no seat yet measures nothing; it is given time for a look.
+  if (operators.size === 0) await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  const isBehind = (operatorId: bigint) => {
+    const folder = folderOf(operatorId);
+    const noted = folder === undefined ? undefined : new Observations(join(folder, 'observations')).of(hour).at(-1);
+    return folder !== undefined && (noted === undefined || BigInt(noted.at) + BEAT_SECONDS < now);
+  };
+  while ([...operators].some(isBehind) && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  hours.followedTo = now;
+}
+
+/** Jumps to the beginning of the next hour, waits until all nodes know of it, and gives it. */
 export async function beginHour(hours: DrivenHours): Promise<number> {
   const { client, view } = hours;
   const hour = view.hourAt(await client.now()) + 1;
   await jumpTo(hours, view.startOf(hour));
   await view.refresh();
+  await follow(hours, view.startOf(hour));
   return hour;
 }
 
@@ -66,7 +92,8 @@ export async function measureHour(hours: DrivenHours, hour: number): Promise<boo
   const clock = new ChallengeClock(view);
   const due = view.startOf(hour) + (BigInt(view.rule.hourSeconds) * TRANSFERS_DUE.parts) / TRANSFERS_DUE.of;
   const isOver = async () => view.hourAt(await client.now()) > hour;
-  const isFound = async () => (await clock.at(await client.now())) !== undefined;
+  const find = async () => clock.at(await client.public.getBlock({ blockTag: 'latest' }));
+  const isFound = async () => (await find()) !== undefined;
   const are = async (what: 'challenge' | 'transfer') => (await unmeasured(hours, hour, what)) === 0;
   while (!(await isFound()) && !(await isOver())) {
     if ((await client.now()) >= due) {
@@ -75,7 +102,7 @@ export async function measureHour(hours: DrivenHours, hour: number): Promise<boo
     if (!(await isFound())) await jumpTo(hours, nextSlot(view, hour, await client.now()));
   }
   // Who has not begun it by the end of its slot will not: it slept.
-  const answeredBy = ((await clock.at(await client.now()))?.time ?? 0n) + 2n * BigInt(view.rule.slotSeconds);
+  const answeredBy = ((await find())?.time ?? 0n) + 2n * BigInt(view.rule.slotSeconds);
   const isLate = async () => (await client.now()) >= answeredBy;
   await waitUntil(`the challenge of hour ${hour} is answered`, async () => (await are('challenge')) || (await isLate()));
   const isAnswered = await are('challenge');

@@ -105,14 +105,14 @@ export class Prober {
   }
 
   /** A new block was seen: begins the hour's challenge if its time has come just now. Time is counted from here, not from when its seed is read. */
-  async onBlock(timestamp: bigint): Promise<void> {
+  async onBlock(block: { number: bigint; timestamp: bigint }): Promise<void> {
     const { view } = this.#options;
     const startedAt = this.#clock.nowMs();
-    const challenge = await this.#challengeClock.at(timestamp);
+    const challenge = await this.#challengeClock.at(block);
     if (challenge === undefined || challenge.hour === this.#challenged) return;
     this.#challenged = challenge.hour;
     // A node that comes later, or whose chain jumped, cannot say how long anybody took.
-    if (timestamp - challenge.time > BigInt(view.rule.slotSeconds)) return;
+    if (block.timestamp - challenge.time > BigInt(view.rule.slotSeconds)) return;
     for (const device of view.occupantsAt(challenge.hour)) {
       if (device.operatorId === this.#options.operatorId) this.#options.challenges.begin(challenge, device);
     }
