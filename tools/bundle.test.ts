@@ -88,3 +88,11 @@ test('of a bundled package everything is bundled that the code imports', () => {
   );
   assert.deepEqual(lacking, []);
 });
+
+test('what is bundled is there where only the product is installed', () => {
+  const { dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  assert.deepEqual(
+    [...BUNDLED.map(packageOf), 'esbuild'].filter((name) => !Object.hasOwn(dependencies, name)),
+    [],
+  );
+});
