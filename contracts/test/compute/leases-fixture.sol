@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.26;
 
-import {IParameters} from "../../src/chain/IParameters.sol";
 import {Operators} from "../../src/chain/Operators.sol";
 import {Parameters} from "../../src/chain/Parameters.sol";
 import {Registry} from "../../src/chain/Registry.sol";
@@ -9,7 +8,7 @@ import {ComputeMarket} from "../../src/compute/ComputeMarket.sol";
 import {DeviceCalendar} from "../../src/compute/DeviceCalendar.sol";
 import {IComputeMarket} from "../../src/compute/IComputeMarket.sol";
 import {StakeVault} from "../../src/token/StakeVault.sol";
-import {deployOperators, deployParameters, deployRegistry} from "../deploy/chain.sol";
+import {deployOperators, deployParameters, deployRegistry, stakeParameters} from "../deploy/chain.sol";
 import {deployComputeMarket} from "../deploy/leases.sol";
 import {deployRails, deployStakeVault} from "../deploy/token.sol";
 import {AuctionFixture} from "./fixture.sol";
@@ -41,12 +40,7 @@ abstract contract MarketFixture is AuctionFixture {
     function setUp() public virtual override {
         super.setUp();
         registry = deployRegistry(address(this));
-        IParameters.Entry[] memory entries = new IParameters.Entry[](4);
-        entries[0] = IParameters.Entry("vault.withdrawalDelay", 3 days, 1 hours, 30 days, 30 days, 0);
-        entries[1] = IParameters.Entry("vault.backerLossCapBps", 5_000, 0, 10_000, 10_000, 0);
-        entries[2] = IParameters.Entry("vault.ownShareMinBps", 2_000, 0, 10_000, 10_000, 0);
-        entries[3] = IParameters.Entry("operators.rotationDelay", 1 days, 0, 30 days, 30 days, 0);
-        Parameters parameters = deployParameters(registry, entries);
+        Parameters parameters = deployParameters(registry, stakeParameters(1 hours));
         operators = deployOperators(parameters);
         vault = deployStakeVault(address(native), registry, operators, parameters);
         rails = deployRails(operators);

@@ -18,6 +18,15 @@ function deployParameters(IRegistry registry, IParameters.Entry[] memory entries
     return Parameters(deployCode("Parameters", abi.encode(registry, entries)));
 }
 
+/// What vault and operators read: a delay of three days, which can go down to `delayMin`.
+function stakeParameters(uint256 delayMin) pure returns (IParameters.Entry[] memory entries) {
+    entries = new IParameters.Entry[](4);
+    entries[0] = IParameters.Entry("vault.withdrawalDelay", 3 days, delayMin, 30 days, 30 days, 0);
+    entries[1] = IParameters.Entry("vault.backerLossCapBps", 5_000, 0, 10_000, 10_000, 0);
+    entries[2] = IParameters.Entry("vault.ownShareMinBps", 2_000, 0, 10_000, 10_000, 0);
+    entries[3] = IParameters.Entry("operators.rotationDelay", 1 days, 0, 30 days, 30 days, 0);
+}
+
 function deployOperators(IParameters parameters) returns (Operators) {
     return Operators(deployCode("Operators", abi.encode(parameters)));
 }

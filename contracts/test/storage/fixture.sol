@@ -3,7 +3,6 @@ pragma solidity ^0.8.26;
 
 import {Test} from "forge-std/Test.sol";
 import {IBeacon} from "../../src/chain/IBeacon.sol";
-import {IParameters} from "../../src/chain/IParameters.sol";
 import {IRandomness} from "../../src/chain/IRandomness.sol";
 import {Operators} from "../../src/chain/Operators.sol";
 import {Parameters} from "../../src/chain/Parameters.sol";
@@ -17,7 +16,7 @@ import {StorageMarket} from "../../src/storage/StorageMarket.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
 import {Rails} from "../../src/token/Rails.sol";
 import {StakeVault} from "../../src/token/StakeVault.sol";
-import {deployOperators, deployParameters, deployRandomness, deployRegistry} from "../deploy/chain.sol";
+import {deployOperators, deployParameters, deployRandomness, deployRegistry, stakeParameters} from "../deploy/chain.sol";
 import {deployDealDesk, deployPossession, deployStorageMarket} from "../deploy/storage.sol";
 import {deployNetworkToken, deployRails, deployStakeVault} from "../deploy/token.sol";
 import {Pieces} from "./pieces.sol";
@@ -68,12 +67,7 @@ abstract contract StorageFixture is Test, Pieces {
     function setUp() public virtual {
         vm.warp(1_700_000_000);
         registry = deployRegistry(address(this));
-        IParameters.Entry[] memory entries = new IParameters.Entry[](4);
-        entries[0] = IParameters.Entry("vault.withdrawalDelay", 3 days, 1 hours, 30 days, 30 days, 0);
-        entries[1] = IParameters.Entry("vault.backerLossCapBps", 5_000, 0, 10_000, 10_000, 0);
-        entries[2] = IParameters.Entry("vault.ownShareMinBps", 2_000, 0, 10_000, 10_000, 0);
-        entries[3] = IParameters.Entry("operators.rotationDelay", 1 days, 0, 30 days, 30 days, 0);
-        parameters = deployParameters(registry, entries);
+        parameters = deployParameters(registry, stakeParameters(1 hours));
         operators = deployOperators(parameters);
         token = deployNetworkToken("Test", "TST", 2_000_000_000e18);
         vault = deployStakeVault(address(token), registry, operators, parameters);
@@ -282,15 +276,24 @@ abstract contract StorageFixture is Test, Pieces {
     }
 
     /// Openings of one table; deals of `over` are answered with flag 2.
-    function openTable(IPossession.Leaf[] memory leaves, uint64 operatorId, uint64 p, uint256 times, bool late) internal returns (bytes memory) {
+    function openTable(IPossession.Leaf[] memory leaves, uint64 operatorId, uint64 p, uint256 times, bool late)
+        internal
+        returns (bytes memory)
+    {
         Drawn[] memory drawn = drawsOf(leaves, config(), seedOf(possession.seedTime(p)), operatorId, p, times);
         Tree memory tree = tableTree(leaves);
         bytes[] memory parts = new bytes[](drawn.length);
-        for (uint256 i; i < drawn.length; ++i) parts[i] = openSlot(leaves[drawn[i].slot], drawn[i].slot, drawn[i].leaf, tree, late);
+        for (uint256 i; i < drawn.length; ++i) {
+            parts[i] = openSlot(leaves[drawn[i].slot], drawn[i].slot, drawn[i].leaf, tree, late);
+        }
         return join(parts);
     }
 
-    function openSlot(IPossession.Leaf memory leaf, uint256 slot, uint256 index, Tree memory tree, bool late) internal view returns (bytes memory) {
+    function openSlot(IPossession.Leaf memory leaf, uint256 slot, uint256 index, Tree memory tree, bool late)
+        internal
+        view
+        returns (bytes memory)
+    {
         bytes memory path = pathIn(tree, slot);
         if (leaf.leaves == 0) return abi.encodePacked(uint32(slot), uint8(1), path);
         bytes memory packed = abi.encodePacked(leaf.pieceRoot, leaf.pieceHeight, leaf.leaves, leaf.weight, leaf.dealId);

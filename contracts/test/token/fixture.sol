@@ -3,7 +3,6 @@ pragma solidity ^0.8.26;
 
 import {Test} from "forge-std/Test.sol";
 import {IOperators} from "../../src/chain/IOperators.sol";
-import {IParameters} from "../../src/chain/IParameters.sol";
 import {IModule} from "../../src/chain/IRegistry.sol";
 import {Operators} from "../../src/chain/Operators.sol";
 import {Parameters} from "../../src/chain/Parameters.sol";
@@ -12,7 +11,7 @@ import {IStakeVault} from "../../src/token/IStakeVault.sol";
 import {NetworkToken} from "../../src/token/NetworkToken.sol";
 import {Rails} from "../../src/token/Rails.sol";
 import {StakeVault} from "../../src/token/StakeVault.sol";
-import {deployOperators, deployParameters, deployRegistry} from "../deploy/chain.sol";
+import {deployOperators, deployParameters, deployRegistry, stakeParameters} from "../deploy/chain.sol";
 import {deployNetworkToken, deployRails, deployStakeVault} from "../deploy/token.sol";
 
 /// @notice A module that may lock and slash: the tests call as it.
@@ -40,12 +39,7 @@ abstract contract TokenFixture is Test {
     function setUp() public virtual {
         vm.warp(1_700_000_000);
         registry = deployRegistry(address(this));
-        IParameters.Entry[] memory entries = new IParameters.Entry[](4);
-        entries[0] = IParameters.Entry("vault.withdrawalDelay", DELAY, 2 days, 30 days, 30 days, 0);
-        entries[1] = IParameters.Entry("vault.backerLossCapBps", CAP_BPS, 0, 10_000, 10_000, 0);
-        entries[2] = IParameters.Entry("vault.ownShareMinBps", OWN_MIN_BPS, 0, 10_000, 10_000, 0);
-        entries[3] = IParameters.Entry("operators.rotationDelay", 1 days, 0, 30 days, 30 days, 0);
-        parameters = deployParameters(registry, entries);
+        parameters = deployParameters(registry, stakeParameters(2 days));
         operators = deployOperators(parameters);
         token = deployNetworkToken("Test", "TST", 2_000_000_000e18);
         vault = deployStakeVault(address(token), registry, operators, parameters);
