@@ -185,7 +185,10 @@ test('a user who may not write runs what is installed, and is told when nothing 
 });
 
 test('this clone, installed by npm, prints its version without a word on standard error', () => {
-  const seen = launch(join(root, 'millrace'), ['--version']);
+  // Where the lock file is newer than the installation, nothing may be installed in the middle of a test run.
+  mkdirSync(join(folder, 'refuses'));
+  executable(join(folder, 'refuses', 'npm'), '#!/bin/sh\nexit 9\n');
+  const seen = launch(join(root, 'millrace'), ['--version'], { env: { PATH: `${join(folder, 'refuses')}:${process.env.PATH}` } });
   assert.deepEqual([seen.status, seen.told], [0, '']);
   assert.match(seen.said, /^\d+\.\d+\.\d+/);
 });
