@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import type { Hex } from 'viem';
 import { buildModule } from '../../../tools/examples.ts';
 import { createSigner } from '../../chain/index.ts';
-import { railsBalance } from '../../token/index.ts';
+import { railsBalance, withdrawEarnings } from '../../token/index.ts';
 import { startTestLeases, type TestLeaseNode, type TestLeases, until } from '../leases/lease-fixture.ts';
 import { encodeJobSpec, type JobSpec, runtimeOf } from '../spec/job-spec.ts';
 import { type JobRequest, parseJob } from '../spec/parse-job.ts';
@@ -232,6 +232,9 @@ test('a job without a result in time is settled as late: the renter has its pric
   assert.equal(late.paid, 0n);
   assert.ok(late.returned >= (terms.price * 99n) / 100n);
   assert.equal(late.slashed, terms.collateral / 10n);
+  const refund = await railsBalance(client, { token: 'stable', account: renter.signer.address });
+  assert.ok(refund >= late.returned);
+  assert.equal(await withdrawEarnings(client, { sender: renter.sender, token: 'stable' }), refund, 'it can be taken out');
 });
 
 test('a renter that hands nothing over cannot make its provider late, and neither can what nobody has', async () => {
