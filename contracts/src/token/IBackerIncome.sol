@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.26;
 
-/// @notice What the stake vault tells the module "backerIncome" just before a backer's active shares change.
+/// @notice What the stake vault tells the module "backerIncome" just before a backer's active shares change, or own stake comes in.
 interface IBackerListener {
     /// @param shares the backer's shares in the units of `generation`, as they were since their last change
     function beforeSharesChange(uint64 operatorId, address backer, uint256 shares, uint32 generation) external;
@@ -16,7 +16,8 @@ interface IIncomeSource {
 /// @title BackerIncome: an operator's income is shared with those who back it, in proportion to stake (decision 0021).
 /// @notice Of each income the operator keeps its take; the rest falls on own and backers' active stake alike, as they are when it
 /// is distributed. Backers pull theirs; the operator's part goes to its beneficiary. Before a backer's shares change the vault tells this
-/// contract, which first lets the sources (the modules "subnetEpochs" and "computeRewards") pay out what waits, so that nobody backs an operator for income that others' stake has earned.
+/// contract, which first lets the sources (the modules "subnetEpochs" and "computeRewards") pay out what waits, so that nobody backs an operator, and
+/// no owner adds own stake, for income that others' stake has earned.
 /// For each token: paid + claimable + dust = received.
 interface IBackerIncome is IBackerListener {
     event IncomeDistributed(

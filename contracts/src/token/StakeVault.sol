@@ -96,6 +96,7 @@ contract StakeVault is IStakeVault, StakeVotes, BackerHooks {
     /// @inheritdoc IStakeVault
     function deposit(uint64 operatorId, uint256 amount) public {
         if (amount == 0) revert ZeroAmount();
+        _tellShares(operatorId); // own stake shares income too: what waits was earned without this
         _accounts[operatorId].own.add(amount.toUint96());
         _totalStake += uint128(amount);
         _syncVotes(operatorId);

@@ -121,6 +121,18 @@ contract BackerIncomeTest is TokenFixture {
         assertApproxEqAbs(claimable(other), 82e18, 2); // half of 82 of each: as its honest twin without the attack
     }
 
+    function test_attack_ownStakeJustBeforeAPayout() public {
+        backStake(operatorId, backer, 100e18);
+        paid.mint(address(source), 100e18);
+        source.put(100e18);
+        // Half of what is left of the take is the backer's, also when the owner puts in ninefold stake a moment before it is shared out.
+        depositStake(operatorId, owner, 800e18);
+        assertEq(source.waiting(), 0);
+        assertApproxEqAbs(claimable(backer), 41e18, 2);
+        pay(100e18);
+        assertApproxEqAbs(claimable(backer), 49.2e18, 4);
+    }
+
     function test_aSlashMovesNoIncome() public {
         backStake(operatorId, backer, 300e18);
         pay(100e18);
