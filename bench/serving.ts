@@ -230,9 +230,9 @@ async function measureStreams(target: Target): Promise<void> {
     peak = Object.fromEntries(Object.entries(target.parts).map(([name, pid]) => [name, Math.max(peak[name] ?? 0, memoryMib(pid))]));
   }, 50);
   const startedMs = performance.now();
-  const answers = await Promise.all(Array.from({ length: STREAMS }, (_, index) => ask(target, question(index, true))));
+  const asked = Promise.all(Array.from({ length: STREAMS }, (_, index) => ask(target, question(index, true))));
+  const answers = await asked.finally(() => clearInterval(watch));
   const ms = performance.now() - startedMs;
-  clearInterval(watch);
   const firsts = answers.map(({ firstMs }) => firstMs);
   const shown = before
     .map(([name, pid, start]) => `${name} ${(cpuSeconds(pid) - start).toFixed(2)} CPU-s, ${(peak[name] ?? 0).toFixed(0)} MiB`)

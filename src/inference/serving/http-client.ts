@@ -17,15 +17,33 @@ export interface OutgoingRequest {
   idleTimeoutMs: number;
 }
 
+/** How a connection ends that the server had closed already. */
+const STALE: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE']);
+/** So many kept connections may turn out closed before a server counts as gone. */
+const STALE_MAX = 8;
 const plainAgent = new http.Agent({ keepAlive: true, maxSockets: 1024, maxFreeSockets: 256 });
 const secureAgent = new https.Agent({ keepAlive: true, maxSockets: 1024, maxFreeSockets: 256 });
 
 /**
  * Sends a request and gives the answer as soon as its headers are there. Its body ends with an error when it stops coming. Redirects are
- * not followed.
+ * not followed. A kept connection that the server closed in the meantime is no answer: the request is sent again, on another one.
  * @throws server-unreachable, server-timeout, and the signal's reason
  */
-export function sendHttp(request: OutgoingRequest): Promise<http.IncomingMessage> {
+export async function sendHttp(request: OutgoingRequest): Promise<http.IncomingMessage> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await sendOnce(request);
+    } catch (error) {
+      if (!(error instanceof StaleConnection)) throw error;
+      if (attempt === STALE_MAX) throw unreachable(request.url, error.cause);
+    }
+  }
+}
+
+/** A kept connection was closed before anything of an answer came. */
+class StaleConnection extends Error {}
+
+function sendOnce(request: OutgoingRequest): Promise<http.IncomingMessage> {
   const { url, signal } = request;
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);
@@ -46,7 +64,10 @@ export function sendHttp(request: OutgoingRequest): Promise<http.IncomingMessage
       clearTimeout(timer);
       signal.removeEventListener('abort', onAbort);
     });
-    outgoing.on('error', (cause) => fail(signal.aborted ? signal.reason : unreachable(url, cause)));
+    outgoing.on('error', (cause: NodeJS.ErrnoException) => {
+      const isStale = outgoing.reusedSocket && STALE.has(cause.code);
+      fail(signal.aborted ? signal.reason : isStale ? new StaleConnection('closed', { cause }) : unreachable(url, cause));
+    });
     outgoing.once('response', (incoming) => {
       clearTimeout(timer);
       incoming.setTimeout(request.idleTimeoutMs, () => incoming.destroy(timeout(url, request.idleTimeoutMs)));
