@@ -121,16 +121,20 @@ export async function routeToMiner(
   };
   let last: MillraceError | undefined;
   let attempts = 0;
-  for (const chosen of from.chosen.slice(0, parts.rules.attemptsMax)) {
+  const tried = from.chosen.slice(0, parts.rules.attemptsMax);
+  for (const chosen of tried) {
     attempts += 1;
+    // Who else could answer is asked before anybody is waited for.
+    const patienceMs = chosen === tried.at(-1) ? parts.rules.firstPartMs : 0;
     // A tab that the miner no longer knows is replaced once.
     for (let renewals = 0; renewals < 2; renewals += 1) {
       try {
-        return { ...(await tryMiner(chosen, asked, { codec: parts.codec, keep: from.keep })), chosen, attempts };
+        return { ...(await tryMiner(chosen, asked, { codec: parts.codec, keep: from.keep, patienceMs })), chosen, attempts };
       } catch (thrown) {
         last = toMillraceError(thrown);
         if (request.signal.aborted || last.code === 'miner-refused' || last.code === 'gateway-cannot-pay') throw last;
         if (last.code === 'tab-refused' && renewals === 0) continue;
+        if (last.code === 'purse-full') break; // no fault of the miner's
         const retryAfterMs = typeof last.values.retryAfterMs === 'number' ? last.values.retryAfterMs : 0;
         chosen.miner.health(chosen.model.id).failed(performance.now(), retryAfterMs);
         parts.log.info('miner-passed-over', {
@@ -147,12 +151,12 @@ export async function routeToMiner(
 }
 
 /** Money for a miner; what hinders this side from paying is no fault of the miner's, and no caller's business. */
-async function leaseFrom(purse: MinerPurse, price: bigint): Promise<TabLease> {
+async function leaseFrom(purse: MinerPurse, price: bigint, patienceMs: number): Promise<TabLease> {
   try {
-    return await purse.lease(price);
+    return await purse.lease(price, patienceMs);
   } catch (thrown) {
     const error = toMillraceError(thrown);
-    if (MINER_FAULTS.has(error.code)) throw error;
+    if (MINER_FAULTS.has(error.code) || error.code === 'purse-full') throw error;
     throw new MillraceError('gateway-cannot-pay', {
       actor: 'host',
       message: `The gateway cannot pay a miner: ${error.message}`,
@@ -166,14 +170,14 @@ async function leaseFrom(purse: MinerPurse, price: bigint): Promise<TabLease> {
 async function tryMiner(
   { miner, model, price }: Choosable,
   request: MinerRequest,
-  how: { codec: ReceiptCodec<InferenceReceipt>; keep: boolean },
+  how: { codec: ReceiptCodec<InferenceReceipt>; keep: boolean; patienceMs: number },
 ): Promise<{ answer: MinerAnswer; lease: TabLease | undefined }> {
   const health = miner.health(model.id);
   health.begin(performance.now());
   health.inFlight += 1;
   let lease: TabLease | undefined;
   try {
-    if (price > 0n && miner.purse !== undefined) lease = await leaseFrom(miner.purse, price);
+    if (price > 0n && miner.purse !== undefined) lease = await leaseFrom(miner.purse, price, how.patienceMs);
     const answer = await askMiner({ miner, model, ...how }, model.evidence === 'replayed' ? witnessed(request) : request, lease);
     void answer.outcome.then(() => {
       health.inFlight -= 1;
