@@ -19,6 +19,7 @@ interface Argument {
   backend: string;
   index: number;
   name: string;
+  isFree?: boolean;
   words?: number;
   wordMs?: number;
   miners: { url: string; transportKey: string; operatorId: number }[];
@@ -50,7 +51,10 @@ async function startMiner(): Promise<void> {
     sender,
   });
   const operatorId = argument.index + 1;
-  const models = backendModels(argument.backend, 1024);
+  const free = { inputPerMillion: 0n, outputPerMillion: 0n, perRequest: 0n };
+  const models = backendModels(argument.backend, 1024).map((model) =>
+    argument.isFree ? { ...model, price: { ...model.price, ...free } } : model,
+  );
   const miner = createMiner({
     operatorId: BigInt(operatorId),
     signer,
