@@ -226,8 +226,8 @@ function nextTime(state: MakerState, warps: MakerState['warps']): { timestamp: n
 
 async function selectTransactions(state: MakerState): Promise<SignedTransaction[]> {
   const senders = state.queue.senders();
-  // Straight to anvil: a read that waits for a lost anvil would wait for this loop.
   const arrivals = state.queue.arrivals();
+  // Straight to anvil: a read that waits for a lost anvil would wait for this loop.
   const accounts = await Promise.all(senders.map((sender) => accountAt(state.published, sender, state.ledger.request)));
   return state.queue.select(new Map(senders.map((sender, index) => [sender, accounts[index] as AccountState])), {
     // What came while the accounts were read waits with those of its senders that are not known here.

@@ -170,8 +170,9 @@ let entries: Map<string, ContractErrorEntry> | undefined;
 
 /** Made on first use: most processes meet no such error, and the selectors of all of them take 30 ms. */
 function entriesBySelector(): Map<string, ContractErrorEntry> {
+  if (entries !== undefined) return entries;
   const items = [...errorsAbi, ...FOREIGN_ERRORS] as readonly { name: string; inputs: readonly AbiInput[] }[];
-  entries ??= new Map(items.map((item) => [toFunctionSelector(`${item.name}(${item.inputs.map(typeOf).join(',')})`), entryOf(item)]));
+  entries = new Map(items.map((item) => [toFunctionSelector(`${item.name}(${item.inputs.map(typeOf).join(',')})`), entryOf(item)]));
   return entries;
 }
 

@@ -1,7 +1,6 @@
 import { copyFile, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { MillraceError } from '../errors.ts';
-import { EMBEDDED_MODELS, fetchModel } from '../inference/index.ts';
+import { EMBEDDED_MODELS, fetchModel, unknownModel } from '../inference/index.ts';
 import type { CommandContext } from './context.ts';
 import { type PutCommandOptions, put } from './put.ts';
 import { openSession } from './session.ts';
@@ -16,7 +15,11 @@ export async function storeModel(
   options: Pick<PutCommandOptions, 'copies' | 'periods' | 'maxPrice'>,
 ): Promise<void> {
   const entry = EMBEDDED_MODELS.find(({ id }) => id === model);
-  if (entry === undefined) throw unknownModel(model);
+  if (entry === undefined)
+    throw unknownModel(
+      model,
+      EMBEDDED_MODELS.map(({ id }) => id),
+    );
   const { folder } = await openSession(context);
   const models = join(folder.root, 'models');
   const files = await fetchModel(entry, { folder: models }, context.signal);
@@ -28,14 +31,4 @@ export async function storeModel(
   } finally {
     await rm(home, { recursive: true, force: true });
   }
-}
-
-function unknownModel(got: string): MillraceError {
-  const known = EMBEDDED_MODELS.map(({ id }) => id).join(', ');
-  return new MillraceError('unknown-model', {
-    actor: 'caller',
-    message: `There is no embedded model ${JSON.stringify(got.slice(0, 80))}`,
-    values: { got: got.slice(0, 80), known },
-    hint: `Choose one of ${known}.`,
-  });
 }

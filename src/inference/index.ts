@@ -13,7 +13,7 @@ export type {
 export { CASES_PATH, caseAnswer, openReceiptCase, type ReceiptCase } from './court/receipt-case.ts';
 export { type ReceiptJudgeOptions, receiptJudge } from './court/receipt-judge.ts';
 export { openReceiptReporter, type ReceiptReporter, type ReceiptReporterOptions, type SeenReceipt } from './court/receipt-reporter.ts';
-export { type EngineSet, type EngineSetOptions, openEngineSet } from './engines/embedded-engines.ts';
+export { type EngineSet, type EngineSetOptions, openEngineSet, unknownModel } from './engines/embedded-engines.ts';
 export type { Engine, TaskType } from './engines/engine.ts';
 export { fetchModel } from './engines/model-store.ts';
 export { EMBEDDED_MODELS, MISSING_MODELS, type MissingModel } from './engines/models.ts';

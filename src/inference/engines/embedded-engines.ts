@@ -86,7 +86,8 @@ function programOf(entry: ModelEntry, files: EngineProgram['files']): EngineProg
   return { card: cardOf(entry), kernel: join(import.meta.dirname, `${entry.task}-kernel.ts`), files, limits: LIMITS[entry.id] };
 }
 
-function unknownModel(id: string, known: readonly string[]): MillraceError {
+/** There is no such model among those that are known. */
+export function unknownModel(id: string, known: readonly string[]): MillraceError {
   return new MillraceError('unknown-model', {
     actor: 'caller',
     message: `There is no model ${JSON.stringify(id.slice(0, 80))}`,
