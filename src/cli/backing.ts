@@ -1,4 +1,3 @@
-import type { Address } from 'viem';
 import type { Manifest } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import {
@@ -15,7 +14,9 @@ import { formatAmount, parseAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { chainTime, operatorNumber } from './operator.ts';
 import { table } from './output.ts';
+import { openWallet } from './secrets.ts';
 import { openSender } from './sending.ts';
+import { openSession, unitOf } from './session.ts';
 
 const DECIMALS = 18;
 const BPS_OF_PERCENT = 100;
@@ -31,7 +32,7 @@ export async function back(context: CommandContext, operator: string, amountText
     const position = await backingOf(client, { operatorId, backer: sender.address });
     context.output.result({ operatorId, amount, bought, shares: position.shares, worth: position.amount, takeBps }, () =>
       [
-        `${formatAmount(amount, DECIMALS)} ${unitOf(manifest)} back operator ${operatorId}, which keeps ${takeBps / BPS_OF_PERCENT} % of its income and shares the rest.`,
+        `${formatAmount(amount, DECIMALS)} ${stakeUnitOf(manifest)} back operator ${operatorId}, which keeps ${takeBps / BPS_OF_PERCENT} % of its income and shares the rest.`,
         'When it is slashed its own stake goes first, then a part of its backers’. What waits: millrace backing',
       ].join('\n'),
     );
@@ -42,32 +43,27 @@ export async function back(context: CommandContext, operator: string, amountText
 
 /** Whom the wallet backs, what that is worth, and what waits for it. */
 export async function backing(context: CommandContext): Promise<void> {
-  const { client, sender, manifest } = await openSender(context);
-  try {
-    const [items, leaving] = await Promise.all([
-      backerPositions(client, { backer: sender.address }),
-      pendingExits(client, { requester: sender.address }),
+  const session = await openSession(context);
+  const { client, manifest } = session;
+  const { address } = await openWallet(context, session);
+  const [items, leaving] = await Promise.all([backerPositions(client, { backer: address }), pendingExits(client, { requester: address })]);
+  context.output.result({ items, leaving, next: null }, () => {
+    if (items.length === 0) return 'This wallet backs nobody. Whom to back: millrace provider show; then millrace back OPERATOR AMOUNT';
+    const rows = items.map((item) => [
+      String(item.operatorId),
+      formatAmount(item.amount, DECIMALS),
+      formatAmount(item.ownStake, DECIMALS),
+      `${item.takeBps / BPS_OF_PERCENT} %`,
+      incomeText(manifest, item.income),
     ]);
-    context.output.result({ items, leaving, next: null }, () => {
-      if (items.length === 0) return 'This wallet backs nobody. Whom to back: millrace provider show; then millrace back OPERATOR AMOUNT';
-      const rows = items.map((item) => [
-        String(item.operatorId),
-        formatAmount(item.amount, DECIMALS),
-        formatAmount(item.ownStake, DECIMALS),
-        `${item.takeBps / BPS_OF_PERCENT} %`,
-        incomeText(manifest, item.income),
-      ]);
-      return [
-        `In ${unitOf(manifest)}. Fetch all that waits: millrace backing withdraw`,
-        table(['operator', 'backed', 'its own stake', 'its take', 'income that waits'], rows),
-        ...leaving.map(
-          (exit) => `${formatAmount(exit.amount, DECIMALS)} leaves operator ${exit.operatorId}, from ${chainTime(exit.withdrawableFrom)}`,
-        ),
-      ].join('\n');
-    });
-  } finally {
-    sender.close();
-  }
+    return [
+      `In ${stakeUnitOf(manifest)}. Fetch all that waits: millrace backing withdraw`,
+      table(['operator', 'backed', 'its own stake', 'its take', 'income that waits'], rows),
+      ...leaving.map(
+        (exit) => `${formatAmount(exit.amount, DECIMALS)} leaves operator ${exit.operatorId}, from ${chainTime(exit.withdrawableFrom)}`,
+      ),
+    ].join('\n');
+  });
 }
 
 /** Takes tokens from behind an operator, all of them unless told otherwise; they are paid after the delay and can be slashed until then. */
@@ -104,7 +100,7 @@ export async function backingWithdraw(context: CommandContext): Promise<void> {
     const waiting = exits.filter((exit) => exit.withdrawableFrom > now);
     context.output.result({ stake, income, waiting }, () =>
       [
-        `Stake ${formatAmount(stake, DECIMALS)} ${unitOf(manifest)}; income ${incomeText(manifest, income)}.`,
+        `Stake ${formatAmount(stake, DECIMALS)} ${stakeUnitOf(manifest)}; income ${incomeText(manifest, income)}.`,
         ...waiting.map((exit) => `${formatAmount(exit.amount, DECIMALS)} from ${chainTime(exit.withdrawableFrom)}`),
       ].join('\n'),
     );
@@ -115,14 +111,10 @@ export async function backingWithdraw(context: CommandContext): Promise<void> {
 
 function incomeText(manifest: Manifest, income: readonly TokenAmount[]): string {
   if (income.length === 0) return 'none';
-  return income.map(({ token, amount }) => `${formatAmount(amount, DECIMALS)} ${symbolOf(manifest, token)}`).join(', ');
+  return income.map(({ token, amount }) => `${formatAmount(amount, DECIMALS)} ${unitOf(manifest, token)}`).join(', ');
 }
 
-function symbolOf({ tokens }: Manifest, address: Address): string {
-  return Object.values(tokens).find((token) => token.address.toLowerCase() === address.toLowerCase())?.symbol ?? address;
-}
-
-function unitOf({ tokens }: Manifest): string {
+function stakeUnitOf({ tokens }: Manifest): string {
   return tokens.network?.symbol ?? 'tokens';
 }
 

@@ -4,10 +4,10 @@ import { formatAmount, parseAmount, parseDuration } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { readJobDocument } from './job-document.ts';
 import { table } from './output.ts';
-import { tokenWanted, unitOf, wholeNumber } from './run-job.ts';
+import { tokenWanted, wholeNumber } from './run-job.ts';
 import { openWallet } from './secrets.ts';
-import { takeSender } from './sending.ts';
-import { openSession } from './session.ts';
+import { withSender } from './sending.ts';
+import { decimalsOf, openSession, unitOf } from './session.ts';
 
 /** Options of `millrace canary`. */
 export interface CanaryFlags {
@@ -29,15 +29,12 @@ export async function canary(context: CommandContext, path: string, flags: Canar
   const { request, files } = await readJobDocument(path, { input: flags.input });
   const signer = await openWallet(context, session);
   const token = tokenWanted(flags.token);
-  const decimals = token === 'stable' ? 6 : 18;
+  const decimals = decimalsOf(session, token);
   const unit = unitOf(manifest, client.address(token === 'stable' ? 'stableToken' : 'computeToken'));
   const report = await runCanaries({
     client,
     signer,
-    sending: async <Result>(use: (sender: Sender) => Promise<Result>) => {
-      const sender = await takeSender(context, session, signer);
-      return await use(sender).finally(() => sender.close());
-    },
+    sending: <Result>(use: (sender: Sender) => Promise<Result>) => withSender(context, session, signer, use),
     folder: folder.client,
     name: request.name,
     spec: request.spec,

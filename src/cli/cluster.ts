@@ -24,7 +24,7 @@ import { parseAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { openWallet } from './secrets.ts';
-import { takeSender } from './sending.ts';
+import { withSender } from './sending.ts';
 import { openSession, type Session } from './session.ts';
 
 interface UpOptions {
@@ -158,7 +158,7 @@ async function create(parts: {
   if (options.deposit !== undefined) {
     const token = options.token === 'stable' ? 'stable' : 'compute';
     const amount = parseAmount(options.deposit, session.manifest.tokens[token]?.decimals ?? 18);
-    await withWallet(parts.context, session, signer, (sender) => depositForLeases(session.client, { sender, token, amount }));
+    await withSender(parts.context, session, signer, (sender) => depositForLeases(session.client, { sender, token, amount }));
   }
   createClusterRecord(folder, `0x${randomBytes(32).toString('hex')}`, spec);
 }
@@ -222,12 +222,12 @@ function open(context: CommandContext, parts: { session: Session; signer: Signer
   const terms = { deviceClass, token, agent, priceMax, until, collateralMin } as ClusterTerms;
   // One after another: only one sender of a wallet is open at a time.
   let before: Promise<unknown> = Promise.resolve();
-  const withSender = <Result>(work: (sender: Sender) => Promise<Result>): Promise<Result> => {
-    const result = before.then(() => withWallet(context, session, signer, work));
+  const inTurn = <Result>(work: (sender: Sender) => Promise<Result>): Promise<Result> => {
+    const result = before.then(() => withSender(context, session, signer, work));
     before = result.catch(() => {});
     return result;
   };
-  const market = openClusterMarket(session.client, withSender, terms);
+  const market = openClusterMarket(session.client, inTurn, terms);
   const coordinator = new Coordinator(
     {
       folder,
@@ -241,16 +241,6 @@ function open(context: CommandContext, parts: { session: Session; signer: Signer
     record,
   );
   return { folder, session, signer, record, coordinator };
-}
-
-async function withWallet<Result>(
-  context: CommandContext,
-  session: Session,
-  signer: Signer,
-  work: (sender: Sender) => Promise<Result>,
-): Promise<Result> {
-  const sender = await takeSender(context, session, signer);
-  return await work(sender).finally(() => sender.close());
 }
 
 /** Every step is a line for whoever watches, and in the log. */

@@ -4,8 +4,8 @@ import { formatAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { type RailsMoney, railsMoneyOf, railsMoneyText } from './rails-money.ts';
-import { endText, unitOf } from './run-job.ts';
-import { openSession, type Session } from './session.ts';
+import { endText } from './run-job.ts';
+import { openSession, type Session, unitOf } from './session.ts';
 
 const PHASES = Object.fromEntries(Object.entries(PHASE).map(([name, phase]) => [phase, name]));
 

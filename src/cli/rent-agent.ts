@@ -9,7 +9,7 @@ import { createLogger } from '../log.ts';
 import type { CommandContext } from './context.ts';
 import { untilStopped } from './running.ts';
 import { openWallet } from './secrets.ts';
-import { takeSender } from './sending.ts';
+import { withSender } from './sending.ts';
 import { openSession, type Session } from './session.ts';
 
 const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
@@ -27,14 +27,7 @@ export async function rentAgent(context: CommandContext): Promise<void> {
       folder: agentFolder(session),
       log,
       // The wallet is for commands too: it is held only while something is sent.
-      async withSender(work) {
-        const sender = await takeSender(context, session, signer);
-        try {
-          return await work(sender);
-        } finally {
-          sender.close();
-        }
-      },
+      withSender: (work) => withSender(context, session, signer, work),
     });
     context.output.note(`Speaking for the rentals of ${signer.address}. Press Ctrl-C to stop.`);
     await Promise.race([agent.idle, untilStopped(context)]);

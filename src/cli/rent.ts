@@ -16,7 +16,7 @@ import { table } from './output.ts';
 import { ensureRentAgent } from './rent-agent.ts';
 import { openWallet } from './secrets.ts';
 import { openSender } from './sending.ts';
-import { openSession, type Session } from './session.ts';
+import { decimalsOf, openSession, type Session } from './session.ts';
 
 /** Options of `millrace rent`. */
 export interface RentOptions {
@@ -295,10 +295,6 @@ function isOver({ rentalId, until }: RentalView): MillraceError {
 
 function symbolOf({ manifest }: Session, token: 'stable' | 'compute'): string {
   return manifest.tokens[token]?.symbol ?? token;
-}
-
-function decimalsOf({ manifest }: Session, token: 'stable' | 'native'): number {
-  return manifest.tokens[token === 'native' ? 'compute' : 'stable']?.decimals ?? 18;
 }
 
 const timeText = (time: bigint) => new Date(Number(time) * 1000).toISOString().replace('.000Z', 'Z');

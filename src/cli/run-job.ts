@@ -1,5 +1,4 @@
 import { join, resolve } from 'node:path';
-import type { Address } from 'viem';
 import type { ChainClient, Manifest, Sender } from '../chain/index.ts';
 import type { RunEvent, RunResult } from '../compute/index.ts';
 import { boxKeyOf, fetchFile, jobPeerOf, PHASE, runJob } from '../compute/index.ts';
@@ -10,8 +9,8 @@ import type { CommandContext } from './context.ts';
 import { commandJob, type JobFlags, readJobDocument, type WantedJob } from './job-document.ts';
 import type { Progress } from './output.ts';
 import { openWallet } from './secrets.ts';
-import { takeSender } from './sending.ts';
-import { openSession } from './session.ts';
+import { withSender } from './sending.ts';
+import { decimalsOf, openSession, unitOf } from './session.ts';
 
 /** Options of `millrace run`. */
 export interface RunOptions extends JobFlags {
@@ -45,17 +44,14 @@ export async function runCommand(context: CommandContext, words: string[], optio
   for (const note of notes) context.output.note(note);
   const signer = await openWallet(context, session);
   const token = tokenWanted(options.token ?? request.priceMax?.token);
-  const decimals = token === 'stable' ? 6 : 18;
+  const decimals = decimalsOf(session, token);
   const priceText = options.price ?? request.priceMax?.amount;
   const progress = context.output.progress('Job');
   const folderWanted = resolve(options.output ?? join('.', `${request.name.replaceAll(/[^\w.-]/g, '-')}-output`));
   const shared = {
     client,
     signer,
-    sending: async <Result>(use: (sender: Sender) => Promise<Result>) => {
-      const sender = await takeSender(context, session, signer);
-      return await use(sender).finally(() => sender.close());
-    },
+    sending: <Result>(use: (sender: Sender) => Promise<Result>) => withSender(context, session, signer, use),
     folder: folder.client,
     name: request.name,
     needs: request.needs,
@@ -150,11 +146,6 @@ function viewOf(
     `Cost      ${formatAmount(result.cost, decimals)} ${unit}${result.isSettled ? '' : ' at most'}`,
   ];
   return { value, text: lines.join('\n') };
-}
-
-/** The symbol of a token by its address. */
-export function unitOf(manifest: Manifest, token: Address): string {
-  return Object.values(manifest.tokens).find(({ address }) => address.toLowerCase() === token.toLowerCase())?.symbol ?? token;
 }
 
 /** Which token a job is paid in. @throws bad-option */

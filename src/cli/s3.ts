@@ -10,7 +10,7 @@ import { table } from './output.ts';
 import { wholeNumber } from './put.ts';
 import { untilStopped } from './running.ts';
 import { openWallet } from './secrets.ts';
-import { takeSender } from './sending.ts';
+import { withSender } from './sending.ts';
 import { folderOf, openSession, type Session } from './session.ts';
 
 /** Options of `millrace s3`. */
@@ -114,14 +114,7 @@ async function networkOf(context: CommandContext, session: Session, { copies, pe
   return createStorageNetwork({
     client: session.client,
     signer,
-    async withSender(work) {
-      const sender = await takeSender(context, session, signer);
-      try {
-        return await work(sender);
-      } finally {
-        sender.close();
-      }
-    },
+    withSender: (work) => withSender(context, session, signer, work),
     folder: session.folder.client,
     shareKey: await shareKeyOfWallet(signer),
     sourcesOf: (cid) => sourcesOf(session.client, cid),

@@ -19,6 +19,17 @@ export async function openSender(context: CommandContext): Promise<Session & { c
   return { ...session, signer, sender: await takeSender(context, session, signer) };
 }
 
+/** Does something with the wallet's transactions in hand, and lets go of them for other commands. @throws key-in-use after half a minute */
+export async function withSender<Result>(
+  context: CommandContext,
+  session: Session,
+  signer: Signer,
+  use: (sender: Sender) => Promise<Result>,
+): Promise<Result> {
+  const sender = await takeSender(context, session, signer);
+  return await use(sender).finally(() => sender.close());
+}
+
 /** The sender of a wallet, as soon as no other command holds it. Close it when done. @throws key-in-use after half a minute */
 export async function takeSender(context: CommandContext, session: Session, signer: Signer): Promise<Sender> {
   const deadlineMs = systemClock.nowMs() + KEY_PATIENCE_MS;

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Address } from 'viem';
 import { type ChainClient, connectChain, type Manifest, readManifest } from '../chain/index.ts';
 import { dataFolder, readConfigFile, readSetting, type SettingSources } from '../config.ts';
 import { writeFileDurably } from '../durable-file.ts';
@@ -40,6 +41,16 @@ export function rememberChain(folder: NetworkFolder, rpcUrl: string): void {
 /** The log of commands: a file, so that standard error stays for people. */
 export function commandLog(context: CommandContext, role = 'cli'): Logger {
   return createLogger({ role, level: context.flags.logLevel, file: join(folderOf(context).logs, 'cli.log') });
+}
+
+/** The symbol of a token by its address; of one that the network does not name, the address. */
+export function unitOf({ tokens }: Manifest, token: Address): string {
+  return Object.values(tokens).find(({ address }) => address.toLowerCase() === token.toLowerCase())?.symbol ?? token;
+}
+
+/** Decimals of the token that computing is paid in. */
+export function decimalsOf({ manifest }: Pick<Session, 'manifest'>, token: 'stable' | 'native'): number {
+  return manifest.tokens[token === 'native' ? 'compute' : 'stable']?.decimals ?? 18;
 }
 
 /**
