@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { type ChainClient, connectChain, readManifest } from '../../src/chain/index.ts';
 import { localNetwork } from './local-network.ts';
 
 const PATIENCE_MS = 240_000;
@@ -13,7 +12,7 @@ const data = join(network.home, 'data', 'dev');
 
 before(async () => {
   await network.json('up', '--with', 'compute', '--nodes', '4', '--detach');
-  const client = await chain();
+  const client = await network.client();
   await until('three machines on offer, and seats of four probers', async () => {
     const { items } = await network.json('offers');
     const isReady = items.filter(({ document }: { document?: unknown }) => document !== undefined).length >= 3;
@@ -24,11 +23,6 @@ after(async () => {
   killAgent();
   await network.remove();
 });
-
-async function chain(): Promise<ChainClient> {
-  const { rpcUrl } = JSON.parse(readFileSync(join(data, 'run.json'), 'utf8')) as { rpcUrl: string };
-  return connectChain({ rpcUrl, manifest: readManifest(join(data, 'network.json')) });
-}
 
 async function until<Found>(what: string, look: () => Promise<Found | undefined> | Found | undefined): Promise<Found> {
   for (const deadline = performance.now() + PATIENCE_MS; performance.now() < deadline; ) {
@@ -64,7 +58,7 @@ async function rent(...options: string[]): Promise<{ rentalId: string; operatorI
 }
 
 test('a machine is offered, rented, worked on, copied to and from; probers speak when the renter falls silent', async () => {
-  const client = await chain();
+  const client = await network.client();
   const { rentalId } = await rent('--hours', '0.2', '--', 'sh', '-c', 'echo it began; sleep 1000');
   const failing = await network.run('exec', rentalId, '--', 'sh', '-c', 'echo out; echo err >&2; exit 7');
   assert.deepEqual([failing.code, failing.stdout], [7, 'out\n']);
@@ -90,7 +84,7 @@ test('a machine is offered, rented, worked on, copied to and from; probers speak
 });
 
 test('a supplier that is killed comes back; one that is gone for long is not paid for it, and its stake compensates the renter', async () => {
-  const client = await chain();
+  const client = await network.client();
   const { rentalId, operatorId } = await rent('--hours', '0.2');
   const first = await nodeOf(operatorId);
   process.kill(first.pid, 'SIGKILL');

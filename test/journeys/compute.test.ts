@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { type ChainClient, connectChain, createSender, developmentSigner, readManifest } from '../../src/chain/index.ts';
+import { type ChainClient, createSender, developmentSigner } from '../../src/chain/index.ts';
 import { silentLogger } from '../../src/log.ts';
 import { CLIENT_INDEX } from '../../src/node/index.ts';
 import { depositToRails, railsBalance, tokenBalance } from '../../src/token/index.ts';
@@ -19,11 +19,6 @@ const data = join(network.home, 'data', 'dev');
 
 before(() => network.json('up', '--with', 'storage,compute', '--detach'));
 after(() => network.remove());
-
-async function chain(): Promise<ChainClient> {
-  const { rpcUrl } = JSON.parse(readFileSync(join(data, 'run.json'), 'utf8')) as { rpcUrl: string };
-  return connectChain({ rpcUrl, manifest: readManifest(join(data, 'network.json')) });
-}
 
 /** Everything that an account has in the stable token: in its wallet and at the rails. */
 async function stableOf(client: ChainClient, account: `0x${string}`): Promise<bigint> {
@@ -77,7 +72,7 @@ const settledOf = (client: ChainClient, jobId: `0x${string}`) =>
 
 test('a word count over a CID from the storage network ends with output, receipt, evidence and cost, and the money on chain agrees', async () => {
   const stored = await network.json('put', TEXT, '--public', '--copies', '1', '--periods', '20');
-  const client = await chain();
+  const client = await network.client();
   const renter = (await network.json('wallet', 'show')).address;
   const before = await stableOf(client, renter);
   const output = join(network.home, 'counts');
@@ -108,7 +103,7 @@ test('a word count over a CID from the storage network ends with output, receipt
 });
 
 test('what lies unused at the rails is listed, and one command brings all of it into the wallet, once', async () => {
-  const client = await chain();
+  const client = await network.client();
   const account = (await network.json('wallet', 'show')).address;
   const wallet = () => tokenBalance(client, { token: 'network', account });
   const before = await wallet();
@@ -132,7 +127,7 @@ test('what lies unused at the rails is listed, and one command brings all of it 
 });
 
 campaign('a job whose provider is killed goes on when its node is back, and is paid once', async () => {
-  const client = await chain();
+  const client = await network.client();
   const known = await openedCount(client);
   const { output, ended } = startSlowJob(8);
   const { jobId, operatorId } = await runningJob(client, known);
@@ -153,7 +148,7 @@ campaign('a job whose provider is killed goes on when its node is back, and is p
 });
 
 campaign('a job whose provider is gone is refunded and runs at another one', async () => {
-  const client = await chain();
+  const client = await network.client();
   const renter = (await network.json('wallet', 'show')).address;
   const before = await stableOf(client, renter);
   const known = await openedCount(client);
@@ -182,7 +177,7 @@ campaign('a job whose provider is gone is refunded and runs at another one', asy
 });
 
 campaign('a renter that was interrupted goes on with the same job', async () => {
-  const client = await chain();
+  const client = await network.client();
   const known = await openedCount(client);
   let isOpened = false;
   const { output, command, ended } = startSlowJob(12, () => isOpened);

@@ -3,7 +3,6 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { connectChain, readManifest } from '../../src/chain/index.ts';
 import { EMBEDDED_MODELS, fetchModel } from '../../src/inference/index.ts';
 import { contentPort } from '../../src/node/content-port.ts';
 import { localNetwork } from './local-network.ts';
@@ -100,10 +99,7 @@ test('a model is stored under the content identifier that every miner knows, and
   const [folder, packagesFolder] = [join(network.home, 'models-elsewhere'), join(network.home, 'no-packages')];
   const bare = { folder, packagesFolder, registry: 'none' };
   await assert.rejects(fetchModel(entry, bare), { code: 'model-unavailable' });
-  const data = join(network.home, 'data', 'dev');
-  const { rpcUrl } = JSON.parse(readFileSync(join(data, 'run.json'), 'utf8')) as { rpcUrl: string };
-  const client = await connectChain({ rpcUrl, manifest: readManifest(join(data, 'network.json')) });
-  const [file] = await fetchModel(entry, { ...bare, fetchFolder: contentPort(client) });
+  const [file] = await fetchModel(entry, { ...bare, fetchFolder: contentPort(await network.client()) });
   assert.equal(
     createHash('sha256')
       .update(readFileSync(file?.path as string))

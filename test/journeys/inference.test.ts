@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { connectChain, readManifest } from '../../src/chain/index.ts';
 import { createInferenceReceipts, inferenceReceiptDomain, verifyReceipt } from '../../src/inference/index.ts';
 import { localNetwork } from './local-network.ts';
 
@@ -12,15 +11,10 @@ const ALL = 65_535n;
 const ROUNDS_MAX = 90;
 
 const network = localNetwork();
-const chain = async () => {
-  const data = join(network.home, 'data', 'dev');
-  const { rpcUrl } = JSON.parse(readFileSync(join(data, 'run.json'), 'utf8')) as { rpcUrl: string };
-  return connectChain({ rpcUrl, manifest: readManifest(join(data, 'network.json')) });
-};
 
 /** The receipt of an answer is signed by the key that the chain has for the operator that it names, and says what the command said. */
 async function assertReceipt(answer: { receipt: string; operatorId: string; price: string; model: string }): Promise<void> {
-  const client = await chain();
+  const client = await network.client();
   const { nodeKey } = await client.read('operators', 'operator', [BigInt(answer.operatorId)]);
   const { receipt } = verifyReceipt(createInferenceReceipts(inferenceReceiptDomain(client)), answer.receipt, { miner: nodeKey });
   assert.equal(receipt.subject.model, answer.model);
@@ -86,7 +80,7 @@ test('a request that its caller lets validators repeat is shown to them and run 
 });
 
 test('after two epochs rewards are paid on chain; they, the owner’s share and what is carried are the emission to the unit', async () => {
-  const client = await chain();
+  const client = await network.client();
   // The beacon is killed while commits are sealed to it: it comes back with the same key, and until then everybody opens their own.
   const { processes } = await network.json('status');
   process.kill(processes.find(({ name }: { name: string }) => name === 'beacon').pid, 'SIGKILL');

@@ -1,9 +1,10 @@
 /** A whole network of one's own for a journey: real processes, started and spoken to by the command line as a person would. */
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { type ChainClient, connectChain, readManifest } from '../../src/chain/index.ts';
 
 /** What a command printed and how it ended. */
 export interface CommandResult {
@@ -24,6 +25,8 @@ export interface LocalNetwork {
   run(...args: string[]): Promise<CommandResult>;
   /** Any command with further environment variables, and interrupted (once) as soon as something is so. */
   runWith(given: { env?: Record<string, string>; interruptWhen?: () => boolean }, ...args: string[]): Promise<CommandResult>;
+  /** The chain of the network that runs, as a program sees it. */
+  client(): Promise<ChainClient>;
   /** Stops everything and deletes the folder. */
   remove(): Promise<void>;
 }
@@ -76,6 +79,11 @@ export function localNetwork(): LocalNetwork {
     runWith,
     text,
     json: async (...args) => JSON.parse(await text('--json', ...args)),
+    client() {
+      const folder = join(home, 'data', 'dev');
+      const { rpcUrl } = JSON.parse(readFileSync(join(folder, 'run.json'), 'utf8')) as { rpcUrl: string };
+      return connectChain({ rpcUrl, manifest: readManifest(join(folder, 'network.json')) });
+    },
     async remove() {
       await run('down');
       rmSync(home, { recursive: true, force: true });
