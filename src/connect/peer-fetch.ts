@@ -26,15 +26,40 @@ export interface PeerRequest {
 }
 
 const HANDSHAKE_TIMEOUT_MS = 20_000;
+/** Methods that may be sent again when nobody knows whether they arrived (RFC 9110, 9.2.2). */
+const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'PUT', 'DELETE']);
+/** How a connection ends that the peer had closed already. */
+const STALE: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE']);
+/** So many kept connections may turn out closed before a peer counts as gone. */
+const STALE_MAX = 8;
 const agents = new Map<string, https.Agent>();
 
 /**
  * Sends a request to a peer over TLS pinned to its key on chain, and gives a standard Response whose body streams.
- * Redirects are not followed. No certificate authority is asked: the chain is the authority.
+ * Redirects are not followed. No certificate authority is asked: the chain is the authority. What may be sent twice is sent again when a
+ * kept connection turns out to be closed.
  * @throws peer-unreachable, peer-key-mismatch, peer-timeout, bad-endpoint
  */
-export function peerFetch(peer: PeerAddress, path: string, request: PeerRequest = {}): Promise<Response> {
+export async function peerFetch(peer: PeerAddress, path: string, request: PeerRequest = {}): Promise<Response> {
   const url = targetOf(peer, path);
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await sendOnce(peer, url, request);
+    } catch (error) {
+      if (!(error instanceof StaleConnection)) throw error;
+      if (attempt === STALE_MAX || !canRepeat(request)) throw unreachable(peer, error.cause);
+    }
+  }
+}
+
+/** A kept connection was closed before anything of an answer came. */
+class StaleConnection extends Error {}
+
+function canRepeat({ method = 'GET', body }: PeerRequest): boolean {
+  return IDEMPOTENT.has(method) && (body === undefined || typeof body === 'string' || body instanceof Uint8Array);
+}
+
+function sendOnce(peer: PeerAddress, url: URL, request: PeerRequest): Promise<Response> {
   return new Promise((resolve, reject) => {
     request.signal?.throwIfAborted();
     const outgoing = https.request(url, {
@@ -54,9 +79,11 @@ export function peerFetch(peer: PeerAddress, path: string, request: PeerRequest 
     request.signal?.addEventListener('abort', onAbort, { once: true });
     outgoing.once('close', () => request.signal?.removeEventListener('abort', onAbort));
     outgoing.on('timeout', () => outgoing.destroy(timeoutError(peer, 'idle')));
-    outgoing.on('error', (cause) => {
+    outgoing.on('error', (cause: NodeJS.ErrnoException) => {
       clearTimeout(headersTimer);
-      reject(request.signal?.aborted ? request.signal.reason : cause instanceof MillraceError ? cause : unreachable(peer, cause));
+      if (request.signal?.aborted) reject(request.signal.reason);
+      else if (cause instanceof MillraceError) reject(cause);
+      else reject(outgoing.reusedSocket && STALE.has(cause.code) ? new StaleConnection('closed', { cause }) : unreachable(peer, cause));
     });
     outgoing.on('response', (incoming) => {
       clearTimeout(headersTimer);

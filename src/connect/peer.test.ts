@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, statSync } from 'node:fs';
+import https from 'node:https';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -69,9 +70,28 @@ test('a peer that shows another key is refused before anything is sent to it', a
   assert.equal(requestsSeen, seenBefore);
 });
 
-test('a pinned peer is never reached without TLS, and a path cannot move to another host', () => {
-  assert.throws(() => peerFetch({ ...peer(), endpoint: `http://127.0.0.1:${server.port}` }, '/'), { code: 'bad-endpoint' });
-  assert.throws(() => peerFetch(peer(), 'https://127.0.0.1:1/'), { code: 'bad-endpoint' });
+test('a pinned peer is never reached without TLS, and a path cannot move to another host', async () => {
+  await assert.rejects(peerFetch({ ...peer(), endpoint: `http://127.0.0.1:${server.port}` }, '/'), { code: 'bad-endpoint' });
+  await assert.rejects(peerFetch(peer(), 'https://127.0.0.1:1/'), { code: 'bad-endpoint' });
+});
+
+test('a kept connection that the peer has closed costs no request that may be sent twice', async () => {
+  const answered = new WeakSet<object>();
+  const forgetful = https.createServer({ key: identity.keyPem, cert: identity.certificatePem }, (request, response) => {
+    if (answered.has(request.socket)) return request.socket.destroy(); // closed, as it seems to the second request on a connection
+    answered.add(request.socket);
+    response.end(request.method);
+  });
+  await new Promise<void>((resolve) => forgetful.listen(0, '127.0.0.1', resolve));
+  const { port } = forgetful.address() as net.AddressInfo;
+  const ask = async (method: string) => {
+    const request = peerFetch({ endpoint: `https://127.0.0.1:${port}`, transportKey: identity.transportKey }, '/', { method });
+    return (await request).text();
+  };
+  assert.deepEqual([await ask('GET'), await ask('PUT'), await ask('GET')], ['GET', 'PUT', 'GET']);
+  await assert.rejects(ask('POST'), { code: 'peer-unreachable' });
+  assert.equal(await ask('POST'), 'POST', 'on a connection of its own');
+  forgetful.close();
 });
 
 test('silence, refusal and a body that breaks off are typed errors', async () => {
