@@ -79,6 +79,11 @@ export function formatDuration(seconds: number): string {
   return parts.slice(0, 2).join(' ') || '0s';
 }
 
+/** Decimals of the tokens that a network deploys for itself: its token and its stake token. */
+export const TOKEN_DECIMALS = 18;
+/** Decimals of the usual stable tokens (USDC, USDT), and of the one that a network deploys for trying. */
+export const STABLE_DECIMALS = 6;
+
 /** A token amount in base units as a decimal string without trailing zeros: 1500000n with 6 decimals is `1.5`. */
 export function formatAmount(amount: bigint, decimals: number): string {
   const sign = amount < 0n ? '-' : '';

@@ -1,5 +1,5 @@
 import { surveyOffers } from '../storage/index.ts';
-import { formatAmount, formatSize } from '../units.ts';
+import { formatAmount, formatSize, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { openSession } from './session.ts';
@@ -13,8 +13,8 @@ export async function asks(context: CommandContext): Promise<void> {
     const rows = offers.map(({ operatorId, ask, freeBytes, acceptsDeals, region }) => [
       String(operatorId),
       region,
-      formatAmount(ask.pricePerGibPeriod, 18),
-      formatAmount(ask.minPricePerPeriod, 18),
+      formatAmount(ask.pricePerGibPeriod, TOKEN_DECIMALS),
+      formatAmount(ask.minPricePerPeriod, TOKEN_DECIMALS),
       `${formatSize(ask.minSizeBytes)} to ${formatSize(ask.maxSizeBytes)}`,
       `${ask.minPeriods} to ${ask.maxPeriods}`,
       `${ask.collateralBps / 100} %`,

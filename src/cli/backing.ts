@@ -10,7 +10,7 @@ import {
   requestBackerExit,
   type TokenAmount,
 } from '../token/index.ts';
-import { formatAmount, parseAmount } from '../units.ts';
+import { formatAmount, parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { chainTime, operatorNumber } from './operator.ts';
 import { table } from './output.ts';
@@ -18,13 +18,12 @@ import { openWallet } from './secrets.ts';
 import { openSender } from './sending.ts';
 import { openSession, unitOf } from './session.ts';
 
-const DECIMALS = 18;
 const BPS_OF_PERCENT = 100;
 
 /** Puts the wallet's tokens behind an operator: a part of its income, and of its slashes after its own stake. */
 export async function back(context: CommandContext, operator: string, amountText: string): Promise<void> {
   const operatorId = operatorNumber(operator);
-  const amount = parseAmount(amountText, DECIMALS);
+  const amount = parseAmount(amountText, TOKEN_DECIMALS);
   const { client, sender, manifest } = await openSender(context);
   try {
     const takeBps = await client.read('backerIncome', 'takeBpsOf', [operatorId]);
@@ -32,7 +31,7 @@ export async function back(context: CommandContext, operator: string, amountText
     const position = await backingOf(client, { operatorId, backer: sender.address });
     context.output.result({ operatorId, amount, bought, shares: position.shares, worth: position.amount, takeBps }, () =>
       [
-        `${formatAmount(amount, DECIMALS)} ${stakeUnitOf(manifest)} back operator ${operatorId}, which keeps ${takeBps / BPS_OF_PERCENT} % of its income and shares the rest.`,
+        `${formatAmount(amount, TOKEN_DECIMALS)} ${stakeUnitOf(manifest)} back operator ${operatorId}, which keeps ${takeBps / BPS_OF_PERCENT} % of its income and shares the rest.`,
         'When it is slashed its own stake goes first, then a part of its backers’. What waits: millrace backing',
       ].join('\n'),
     );
@@ -51,8 +50,8 @@ export async function backing(context: CommandContext): Promise<void> {
     if (items.length === 0) return 'This wallet backs nobody. Whom to back: millrace provider show; then millrace back OPERATOR AMOUNT';
     const rows = items.map((item) => [
       String(item.operatorId),
-      formatAmount(item.amount, DECIMALS),
-      formatAmount(item.ownStake, DECIMALS),
+      formatAmount(item.amount, TOKEN_DECIMALS),
+      formatAmount(item.ownStake, TOKEN_DECIMALS),
       `${item.takeBps / BPS_OF_PERCENT} %`,
       incomeText(manifest, item.income),
     ]);
@@ -60,7 +59,8 @@ export async function backing(context: CommandContext): Promise<void> {
       `In ${stakeUnitOf(manifest)}. Fetch all that waits: millrace backing withdraw`,
       table(['operator', 'backed', 'its own stake', 'its take', 'income that waits'], rows),
       ...leaving.map(
-        (exit) => `${formatAmount(exit.amount, DECIMALS)} leaves operator ${exit.operatorId}, from ${chainTime(exit.withdrawableFrom)}`,
+        (exit) =>
+          `${formatAmount(exit.amount, TOKEN_DECIMALS)} leaves operator ${exit.operatorId}, from ${chainTime(exit.withdrawableFrom)}`,
       ),
     ].join('\n');
   });
@@ -73,13 +73,13 @@ export async function backingLeave(context: CommandContext, operator: string, op
   try {
     const held = await backingOf(client, { operatorId, backer: sender.address });
     if (held.shares === 0n) throw notBacked(operatorId);
-    const wanted = options.amount === undefined ? held.amount : parseAmount(options.amount, DECIMALS);
+    const wanted = options.amount === undefined ? held.amount : parseAmount(options.amount, TOKEN_DECIMALS);
     const shares = wanted >= held.amount ? held.shares : (wanted * held.shares) / held.amount;
     const ticket = await requestBackerExit({ sender, operatorId, shares });
     context.output.result(
       { operatorId, shares, ...ticket },
       () =>
-        `${formatAmount(ticket.amount, DECIMALS)} no longer backs operator ${operatorId}. From ${chainTime(ticket.withdrawableFrom)}: millrace backing withdraw`,
+        `${formatAmount(ticket.amount, TOKEN_DECIMALS)} no longer backs operator ${operatorId}. From ${chainTime(ticket.withdrawableFrom)}: millrace backing withdraw`,
     );
   } finally {
     sender.close();
@@ -100,8 +100,8 @@ export async function backingWithdraw(context: CommandContext): Promise<void> {
     const waiting = exits.filter((exit) => exit.withdrawableFrom > now);
     context.output.result({ stake, income, waiting }, () =>
       [
-        `Stake ${formatAmount(stake, DECIMALS)} ${stakeUnitOf(manifest)}; income ${incomeText(manifest, income)}.`,
-        ...waiting.map((exit) => `${formatAmount(exit.amount, DECIMALS)} from ${chainTime(exit.withdrawableFrom)}`),
+        `Stake ${formatAmount(stake, TOKEN_DECIMALS)} ${stakeUnitOf(manifest)}; income ${incomeText(manifest, income)}.`,
+        ...waiting.map((exit) => `${formatAmount(exit.amount, TOKEN_DECIMALS)} from ${chainTime(exit.withdrawableFrom)}`),
       ].join('\n'),
     );
   } finally {
@@ -111,7 +111,7 @@ export async function backingWithdraw(context: CommandContext): Promise<void> {
 
 function incomeText(manifest: Manifest, income: readonly TokenAmount[]): string {
   if (income.length === 0) return 'none';
-  return income.map(({ token, amount }) => `${formatAmount(amount, DECIMALS)} ${unitOf(manifest, token)}`).join(', ');
+  return income.map(({ token, amount }) => `${formatAmount(amount, TOKEN_DECIMALS)} ${unitOf(manifest, token)}`).join(', ');
 }
 
 function stakeUnitOf({ tokens }: Manifest): string {

@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { MillraceError } from '../errors.ts';
 import { type CallerKeyRules, type CallerKeys, withCallerKeys } from '../gateway/index.ts';
-import { formatAmount, formatDuration, parseAmount, parseDuration } from '../units.ts';
+import { formatAmount, formatDuration, parseAmount, parseDuration, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { gatewayFolder, tellGateway } from './gateway-run.ts';
 import { table } from './output.ts';
@@ -28,7 +28,6 @@ interface ShownKey extends WireRules {
   isRevoked: boolean;
 }
 
-const DECIMALS = 18;
 const NAME_LENGTH_MAX = 80;
 
 /** Makes a key for a caller of the gateway; it is printed once and kept nowhere but as a hash. Works while the gateway runs and while it does not. */
@@ -49,7 +48,7 @@ export async function keysList(context: CommandContext): Promise<void> {
       item.id,
       item.name,
       item.isRevoked ? 'revoked' : expiryText(item.expiresAt),
-      formatAmount(BigInt(item.spent), DECIMALS),
+      formatAmount(BigInt(item.spent), TOKEN_DECIMALS),
       budgetText(item),
     ]);
     return table(['key', 'name', 'state', `spent (${unit})`, 'budget'], rows);
@@ -100,7 +99,7 @@ function wireRules(name: string, options: KeyOptions): WireRules {
   const nowSeconds = Math.floor(Date.now() / 1000);
   return {
     name,
-    ...(budget === undefined ? {} : { budget: parseAmount(budget, DECIMALS).toString() }),
+    ...(budget === undefined ? {} : { budget: parseAmount(budget, TOKEN_DECIMALS).toString() }),
     ...(period === undefined ? {} : { periodSeconds: parseDuration(period) }),
     ...(perMinute === undefined ? {} : { requestsPerMinute: wholeNumber('--per-minute', perMinute) }),
     ...(models === undefined ? {} : { models }),
@@ -113,7 +112,7 @@ function budgetText({ budget, periodSeconds, requestsPerMinute, models }: WireRu
   const money =
     budget === undefined
       ? 'no budget: it can spend the whole purse'
-      : `${formatAmount(BigInt(budget), DECIMALS)}${periodSeconds === undefined ? ' in all' : ` every ${formatDuration(periodSeconds)}`}`;
+      : `${formatAmount(BigInt(budget), TOKEN_DECIMALS)}${periodSeconds === undefined ? ' in all' : ` every ${formatDuration(periodSeconds)}`}`;
   return [
     money,
     ...(requestsPerMinute === undefined ? [] : [`${requestsPerMinute} requests a minute`]),

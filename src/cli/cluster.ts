@@ -20,12 +20,12 @@ import { MillraceError } from '../errors.ts';
 import { lockFolder } from '../host/index.ts';
 import type { Logger } from '../log.ts';
 import { approveMeter, depositToRails, meterAllowance } from '../token/index.ts';
-import { parseAmount } from '../units.ts';
+import { parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { openWallet } from './secrets.ts';
 import { withSender } from './sending.ts';
-import { openSession, type Session } from './session.ts';
+import { decimalsOf, openSession, type Session } from './session.ts';
 
 interface UpOptions {
   class?: string;
@@ -156,8 +156,9 @@ async function create(parts: {
     JSON.stringify(terms, (_, value) => (typeof value === 'bigint' ? value.toString() : value)),
   );
   if (options.deposit !== undefined) {
-    const token = options.token === 'stable' ? 'stable' : 'compute';
-    const amount = parseAmount(options.deposit, session.manifest.tokens[token]?.decimals ?? 18);
+    const isStable = options.token === 'stable';
+    const amount = parseAmount(options.deposit, decimalsOf(session, isStable ? 'stable' : 'native'));
+    const token = isStable ? 'stable' : 'compute';
     await withSender(parts.context, session, signer, (sender) => depositForLeases(session.client, { sender, token, amount }));
   }
   createClusterRecord(folder, `0x${randomBytes(32).toString('hex')}`, spec);
@@ -174,21 +175,21 @@ async function depositForLeases(
   await approveMeter(client, { sender, meter: 'computeMarket', token, allowance: allowance + amount });
 }
 
-async function readTerms({ client, manifest }: Session, signer: Signer, options: UpOptions): Promise<ClusterTerms> {
+async function readTerms(session: Session, signer: Signer, options: UpOptions): Promise<ClusterTerms> {
+  const { client } = session;
   const hours = Number(options.hours);
   if (!(hours > 0 && hours <= HOURS_MAX)) throw badOption('--hours', options.hours, `more than 0, at most ${HOURS_MAX}`);
   if (options.token !== 'native' && options.token !== 'stable') throw badOption('--token', options.token, 'native or stable');
   if (options.class === undefined) throw badOption('--class', 'none', 'the class of the machines');
   if (options.maxPrice === undefined) throw badOption('--max-price', 'none', 'the greatest price of a machine and hour');
   const isStable = options.token === 'stable';
-  const decimals = (isStable ? manifest.tokens.stable : manifest.tokens.compute)?.decimals ?? 18;
   return {
     deviceClass: classOf(options.class),
     token: client.address(isStable ? 'stableToken' : 'computeToken'),
-    priceMax: parseAmount(options.maxPrice, decimals),
+    priceMax: parseAmount(options.maxPrice, decimalsOf(session, isStable ? 'stable' : 'native')),
     until: (await client.now()) + BigInt(Math.ceil(hours * HOUR_SECONDS)),
     agent: signer.address,
-    collateralMin: parseAmount(options.collateral, 18),
+    collateralMin: parseAmount(options.collateral, TOKEN_DECIMALS),
   };
 }
 

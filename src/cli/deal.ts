@@ -1,5 +1,5 @@
 import { endDeal as end, expireDeal as expire, extendDeal as extend, settleDeal as settle } from '../storage/index.ts';
-import { formatAmount } from '../units.ts';
+import { formatAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { dealNumber, wholeNumber } from './put.ts';
 import { openSender } from './sending.ts';
@@ -26,7 +26,8 @@ export async function settleDeal(context: CommandContext, deal: string): Promise
     const result = await settle({ client, sender, dealId: dealNumber(deal) });
     context.output.result(
       result,
-      () => `Deal ${deal}: ${formatAmount(result.paid, 18)} paid, ${formatAmount(result.refunded, 18)} refunded so far.`,
+      () =>
+        `Deal ${deal}: ${formatAmount(result.paid, TOKEN_DECIMALS)} paid, ${formatAmount(result.refunded, TOKEN_DECIMALS)} refunded so far.`,
     );
   });
 }

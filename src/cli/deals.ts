@@ -1,5 +1,5 @@
 import { listDeals, parseCid, showDeal } from '../storage/index.ts';
-import { formatAmount, formatSize } from '../units.ts';
+import { formatAmount, formatSize, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { dealRows } from './deal-rows.ts';
 import { table } from './output.ts';
@@ -25,8 +25,8 @@ export async function deals(context: CommandContext, cid: string | undefined, op
       formatSize(item.rawSize),
       item.firstPeriod === 0n ? '' : `${item.firstPeriod} to ${item.endPeriod - 1n}`,
       String(item.provenPeriods),
-      formatAmount(item.paid, 18),
-      formatAmount(item.refunded, 18),
+      formatAmount(item.paid, TOKEN_DECIMALS),
+      formatAmount(item.refunded, TOKEN_DECIMALS),
       item.cid,
     ]);
     return `Proofs: profile ${manifest.profile}, randomness: ${randomness}. Money in ${unit}; settled by \`millrace deal settle\` and by providers now and then.\n${table(['deal', 'provider', 'state', 'size', 'periods', 'settled', 'paid', 'refunded', 'cid'], rows)}`;

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { MillraceError } from '../errors.ts';
 import { askControl, readRunState } from '../node/index.ts';
 import { put, readDeal, retrieve, shareKeyOfWallet, sourcesOf } from '../storage/index.ts';
-import { formatAmount, formatSize } from '../units.ts';
+import { formatAmount, formatSize, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { openSender } from './sending.ts';
 import { warpBy } from './warp.ts';
@@ -90,7 +90,7 @@ async function tell(context: CommandContext, opened: Opened, work: string): Prom
   const compensation = (await client.read('stakeVault', 'claimableOf', [signer.address])) - creditBefore;
   say(
     'slashed',
-    `4. It cannot prove any more: after ${outcome.periods} periods the deal is ended. Slashed ${formatAmount(outcome.slashed, 18)} ${unit}; you get ${formatAmount(compensation, 18)} ${unit} in compensation and ${formatAmount(outcome.refunded, 18)} ${unit} of unproven money back.`,
+    `4. It cannot prove any more: after ${outcome.periods} periods the deal is ended. Slashed ${formatAmount(outcome.slashed, TOKEN_DECIMALS)} ${unit}; you get ${formatAmount(compensation, TOKEN_DECIMALS)} ${unit} in compensation and ${formatAmount(outcome.refunded, TOKEN_DECIMALS)} ${unit} of unproven money back.`,
     { ...outcome, compensation },
   );
 

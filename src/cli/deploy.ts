@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { type Allocation, deployNetwork, writeManifest } from '../chain/index.ts';
 import { readSetting } from '../config.ts';
 import { MillraceError } from '../errors.ts';
-import { parseAmount } from '../units.ts';
+import { parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
@@ -76,7 +76,7 @@ function readAllocations(flag: string, path: string | undefined): Allocation[] |
   }
   const holders = Object.entries(parsed).map(([to, amount]) => ({
     to: parseAddress(flag, to),
-    amount: parseAmount(String(amount), 18),
+    amount: parseAmount(String(amount), TOKEN_DECIMALS),
   }));
   if (holders.length > 0 && holders.length <= HOLDERS_MAX) return holders;
   throw new MillraceError('bad-allocations', {

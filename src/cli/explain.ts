@@ -11,10 +11,7 @@ import {
 import { MillraceError } from '../errors.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
-import { openSession } from './session.ts';
-
-const STABLE_DECIMALS = 6;
-const DECIMALS = 18;
+import { decimalsOf, openSession } from './session.ts';
 
 /**
  * Says what a document means (a job, a deployment of our own, an Akash SDL) and, for a deployment, which devices on offer would do and why the
@@ -52,13 +49,14 @@ function printJob(context: CommandContext, { name, spec, needs, priceMax, count 
 }
 
 async function askMarket(context: CommandContext, { spec }: Extract<ParsedSpec, { kind: 'deployment' }>): Promise<ExplainedUnit[]> {
-  const { client, manifest, log } = await openSession(context);
+  const session = await openSession(context);
+  const { client, log } = session;
   const [offers, now, noticeSeconds] = await Promise.all([
     listDeviceOffers(client, { log }),
     client.now(),
     client.read('computeMarket', 'noticeSeconds'),
   ]);
-  const decimals = { stable: manifest.tokens.stable?.decimals ?? STABLE_DECIMALS, native: manifest.tokens.compute?.decimals ?? DECIMALS };
+  const decimals = { stable: decimalsOf(session, 'stable'), native: decimalsOf(session, 'native') };
   return explainDeployment(spec, { offers, now, noticeSeconds: Number(noticeSeconds), decimals });
 }
 

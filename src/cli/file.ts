@@ -2,7 +2,7 @@ import { CID } from 'multiformats/cid';
 import { type Hex, hexToBytes } from 'viem';
 import { MillraceError } from '../errors.ts';
 import { actOnFile, type FileAction, type FileHistory, fileHistory, filesOfContent, parseCid, type StoredFile } from '../storage/index.ts';
-import { formatAmount, formatSize, parseAmount } from '../units.ts';
+import { formatAmount, formatSize, parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { openSender } from './sending.ts';
@@ -17,8 +17,6 @@ export interface FileCommandOptions {
   end?: string;
   cancel?: boolean;
 }
-
-const DECIMALS = 18;
 
 /** A file of the order book: each of its shards with provider and deal, its health, and its money, newest first; after an action, as it is then. */
 export async function file(context: CommandContext, cid: string, options: FileCommandOptions): Promise<void> {
@@ -80,8 +78,8 @@ function fileText(item: ReturnType<typeof fileRow> & FileHistory, unit: string):
   return [
     `${item.cid}: ${item.health}`,
     `  bid ${item.bidId}, account ${item.file}, ${item.count} shards of ${formatSize(item.shardSize)}, repaired below ${item.repairBelow}`,
-    `  price of a shard ${formatAmount(item.pricePerPeriod, 18)} ${unit} a period until period ${item.endPeriod}; reserve ${formatAmount(item.reserve, 18)}, challenges ${formatAmount(item.challengeBudget, 18)}, free ${formatAmount(item.free, 18)}`,
-    `  ${item.losses.length} shards were lost, ${item.repairs.length} repaired; compensation ${formatAmount(item.compensation, 18)} ${unit}`,
+    `  price of a shard ${formatAmount(item.pricePerPeriod, TOKEN_DECIMALS)} ${unit} a period until period ${item.endPeriod}; reserve ${formatAmount(item.reserve, TOKEN_DECIMALS)}, challenges ${formatAmount(item.challengeBudget, TOKEN_DECIMALS)}, free ${formatAmount(item.free, TOKEN_DECIMALS)}`,
+    `  ${item.losses.length} shards were lost, ${item.repairs.length} repaired; compensation ${formatAmount(item.compensation, TOKEN_DECIMALS)} ${unit}`,
     table(['shard', 'state', 'provider', 'deal', 'repair', 'cid'], rows),
   ].join('\n');
 }
@@ -92,9 +90,9 @@ function textOf(cid: Hex): string {
 
 function actionOf({ withdraw, reserve, challenges, challenge, end, cancel }: FileCommandOptions): FileAction | undefined {
   const actions: FileAction[] = [];
-  if (withdraw !== undefined) actions.push({ do: 'withdraw', amount: withdraw === 'all' ? 'all' : parseAmount(withdraw, DECIMALS) });
-  if (reserve !== undefined) actions.push({ do: 'reserve', amount: parseAmount(reserve, DECIMALS) });
-  if (challenges !== undefined) actions.push({ do: 'challenges', amount: parseAmount(challenges, DECIMALS) });
+  if (withdraw !== undefined) actions.push({ do: 'withdraw', amount: withdraw === 'all' ? 'all' : parseAmount(withdraw, TOKEN_DECIMALS) });
+  if (reserve !== undefined) actions.push({ do: 'reserve', amount: parseAmount(reserve, TOKEN_DECIMALS) });
+  if (challenges !== undefined) actions.push({ do: 'challenges', amount: parseAmount(challenges, TOKEN_DECIMALS) });
   if (challenge !== undefined) actions.push({ do: 'challenge', shard: shardNumber('--challenge', challenge) });
   if (end !== undefined) actions.push({ do: 'end', shard: shardNumber('--end', end) });
   if (cancel === true) actions.push({ do: 'cancel' });

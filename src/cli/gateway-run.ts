@@ -6,7 +6,7 @@ import { MillraceError } from '../errors.ts';
 import { type StandingGateway, startStandingGateway } from '../gateway/index.ts';
 import { createLogger } from '../log.ts';
 import { fundFromFaucet, type NetworkFolder, nodeSocket, startControlServer } from '../node/index.ts';
-import { formatAmount, parseAmount } from '../units.ts';
+import { formatAmount, parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import { answerKeyCommand } from './caller-keys.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
@@ -23,7 +23,6 @@ export interface GatewayRunOptions {
   payments: boolean;
 }
 
-const DECIMALS = 18;
 const FEE_BPS_MAX = 10_000;
 const STOP_MS = 10_000;
 const DEFAULTS = { gatewayListen: '127.0.0.1:8090', gatewayFee: '0', gatewayTabMax: '1' };
@@ -36,8 +35,8 @@ export function gatewayFolder(folder: NetworkFolder): { root: string; purse: str
 
 /** Makes the gateway's own key, its purse, and fills it from the wallet up to what is asked for. Can be repeated: it tops up. */
 export async function gatewayInit(context: CommandContext, options: { tokens: string; gas: string }): Promise<void> {
-  const tokens = parseAmount(options.tokens, DECIMALS);
-  const wei = parseAmount(options.gas, DECIMALS);
+  const tokens = parseAmount(options.tokens, TOKEN_DECIMALS);
+  const wei = parseAmount(options.gas, TOKEN_DECIMALS);
   const { client, sender, folder, manifest } = await openSender(context);
   try {
     const { root, purse: path } = gatewayFolder(folder);
@@ -50,7 +49,7 @@ export async function gatewayInit(context: CommandContext, options: { tokens: st
     const unit = manifest.tokens.network?.symbol ?? 'tokens';
     context.output.result({ purse: address, tokens: held, gas: await client.public.getBalance({ address }), unit }, () =>
       [
-        `The gateway’s purse is ${address}; it holds ${formatAmount(held, DECIMALS)} ${unit}.`,
+        `The gateway’s purse is ${address}; it holds ${formatAmount(held, TOKEN_DECIMALS)} ${unit}.`,
         'Next: millrace gateway keys create NAME, millrace gateway run',
       ].join('\n'),
     );
@@ -69,7 +68,7 @@ export async function gatewayRun(context: CommandContext, options: GatewayRunOpt
   const setting = (name: keyof typeof DEFAULTS) => readSetting(name, sources)?.value as string;
   const { host, port } = listenAddress(setting('gatewayListen'));
   const feeBps = feeOf(setting('gatewayFee'));
-  const tabMax = parseAmount(setting('gatewayTabMax'), DECIMALS);
+  const tabMax = parseAmount(setting('gatewayTabMax'), TOKEN_DECIMALS);
   const { client, folder } = await openSession(context);
   const { root, purse: path, socket } = gatewayFolder(folder);
   if (!existsSync(path)) throw noPurse(root);
@@ -104,7 +103,7 @@ async function printRunning(context: CommandContext, gateway: StandingGateway): 
   context.output.result({ url, host, port, keys: usable, miners: (status.miners as unknown[]).length, tokens, inChannels }, () =>
     [
       `Base URL for OpenAI clients: ${url}/v1, with one of ${usable} keys (millrace gateway keys create NAME). Pictures: ${url}/recognize`,
-      `The purse holds ${formatAmount(tokens + inChannels, DECIMALS)}. Numbers: ${url}/metrics, ${url}/health. Press Ctrl-C to stop.`,
+      `The purse holds ${formatAmount(tokens + inChannels, TOKEN_DECIMALS)}. Numbers: ${url}/metrics, ${url}/health. Press Ctrl-C to stop.`,
       ...(host === '127.0.0.1' || host === '[::1]'
         ? []
         : ['It speaks plain HTTP: put a proxy with TLS before it, or keys travel in the open.']),
@@ -128,7 +127,7 @@ export async function gatewayStatus(context: CommandContext): Promise<void> {
   };
   context.output.result(status, () =>
     [
-      `Purse: ${formatAmount(BigInt(status.purse.tokens ?? 0), DECIMALS)} free, ${formatAmount(BigInt(status.purse.inChannels ?? 0), DECIMALS)} in channels, ${formatAmount(BigInt(status.purse.spent ?? 0), DECIMALS)} spent, ${formatAmount(BigInt(status.purse.earned ?? 0), DECIMALS)} earned. ${status.keys} keys, ${status.receipts} receipts since its start.`,
+      `Purse: ${formatAmount(BigInt(status.purse.tokens ?? 0), TOKEN_DECIMALS)} free, ${formatAmount(BigInt(status.purse.inChannels ?? 0), TOKEN_DECIMALS)} in channels, ${formatAmount(BigInt(status.purse.spent ?? 0), TOKEN_DECIMALS)} spent, ${formatAmount(BigInt(status.purse.earned ?? 0), TOKEN_DECIMALS)} earned. ${status.keys} keys, ${status.receipts} receipts since its start.`,
       table(
         ['operator', 'rank', 'reached at', 'models'],
         status.miners.map((miner) => [miner.operatorId, miner.rank.toFixed(2), miner.endpoint, miner.models.join(' ')]),

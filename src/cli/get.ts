@@ -1,6 +1,6 @@
 import { MillraceError } from '../errors.ts';
 import { contentOfGrant, openGrant, type Retrieval, retrieve, shareKeyOfWallet } from '../storage/index.ts';
-import { formatAmount, formatSize, parseAmount, parseSize } from '../units.ts';
+import { formatAmount, formatSize, parseAmount, parseSize, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { openPaidSources } from './paid-sources.ts';
 import { openWallet } from './secrets.ts';
@@ -33,7 +33,7 @@ export async function get(context: CommandContext, cid: string, options: GetComm
   const target = options.output ?? (options.path?.split('/').at(-1) || cid);
   const progress = output.progress('Reading');
   const startedAt = performance.now();
-  const budget = parseAmount(options.maxPrice ?? '0', 18);
+  const budget = parseAmount(options.maxPrice ?? '0', TOKEN_DECIMALS);
   const chunkBytesMax = options.maxChunk === undefined ? undefined : Number(parseSize(options.maxChunk));
   const paid = budget === 0n ? undefined : await openPaidSources(context, session, { cid, signer, budget, chunkBytesMax });
   const shards =
@@ -63,7 +63,7 @@ export async function get(context: CommandContext, cid: string, options: GetComm
     });
   const cost = await paid?.close(result.sources);
   const seconds = Number(((performance.now() - startedAt) / 1000).toFixed(2));
-  const text = `${result.kind === 'folder' ? `${result.files} files, ` : ''}${formatSize(result.bytes)} in ${seconds} s, every block verified${result.wasSealed ? ', decrypted' : ''}${cost === undefined ? '' : `, for ${formatAmount(cost.paid, 18)}`}: ${target}`;
+  const text = `${result.kind === 'folder' ? `${result.files} files, ` : ''}${formatSize(result.bytes)} in ${seconds} s, every block verified${result.wasSealed ? ', decrypted' : ''}${cost === undefined ? '' : `, for ${formatAmount(cost.paid, TOKEN_DECIMALS)}`}: ${target}`;
   if (target === '-') output.note(text);
   else output.result({ ...result, output: target, seconds, ...(cost === undefined ? {} : { cost }) }, () => text);
 }

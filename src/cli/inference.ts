@@ -1,10 +1,11 @@
 import { join } from 'node:path';
 import { MillraceError } from '../errors.ts';
 import { type InferenceServer, minersOfNetwork, openReplayCourier, startInferenceServer } from '../gateway/index.ts';
-import { createInferenceReceipts, inferenceReceiptDomain, REPLAY_HEADER, verifyReceipt } from '../inference/index.ts';
+import { createInferenceReceipts, inferenceReceiptDomain, REPLAY_HEADER, type ReportState, verifyReceipt } from '../inference/index.ts';
 import { createPayer } from '../token/index.ts';
-import { formatAmount } from '../units.ts';
+import { formatAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
+import { offenceText, openOwnCourt } from './own-court.ts';
 import { openSender } from './sending.ts';
 
 /** A gateway of this command, paid from the wallet of this data folder. */
@@ -14,8 +15,11 @@ export interface OwnGateway {
   server: InferenceServer;
   /** One line about an answer, for people. */
   told(account: AnswerAccount): string;
-  /** What an answer cost and who vouches for it, checked. @throws bad-receipt, receipt-mismatch, no-receipt */
-  account(encoded: string | undefined | null): AnswerAccount;
+  /**
+   * What an answer cost and who vouches for it, checked. What came that convicts who signed it is told first, and reported to the court.
+   * @throws bad-receipt, receipt-mismatch, no-receipt
+   */
+  account(encoded: string | undefined | null): Promise<AnswerAccount>;
   /** Sends one request. @throws the error that the gateway answered with */
   send(path: string, init: { body: NonNullable<RequestInit['body']>; type: string }): Promise<Response>;
 }
@@ -37,6 +41,8 @@ export interface AnswerAccount {
   price: bigint;
   ttftMs: number;
   receipt: string;
+  /** Receipts that convict who signed them, and what came of reporting them. */
+  offences: readonly ReportState[];
 }
 
 /** A channel with a miner is filled for at most so many requests ahead: what is not used can be had back after the channel's delay. */
@@ -64,8 +70,10 @@ export async function withOwnGateway<T>(
     const courier = openReplayCourier({ client, payer, signer, folder: folder.client, everyMs: 0, log });
     closing.push(() => courier.close());
     const domain = inferenceReceiptDomain(client);
+    const inference = join(folder.client, 'inference');
+    const court = openOwnCourt({ client, sender, folder: inference, signal: context.signal, log });
     const server = await startInferenceServer({
-      folder: join(folder.client, 'inference'),
+      folder: inference,
       port: 0,
       domain,
       miners: () => minersOfNetwork(client),
@@ -75,16 +83,27 @@ export async function withOwnGateway<T>(
       isOpen: true,
       onSample: courier.onSample,
       onPaid: courier.onPaid,
+      onReceipt: (seen) => court?.onReceipt(seen),
       log,
     });
     closing.push(() => server.stop(STOP_MS));
+    const unit = manifest.tokens.network?.symbol ?? 'tokens';
+    const bring = async () => {
+      const offences = (await court?.bring(server.receipts)) ?? [];
+      for (const offence of offences) context.output.note(offenceText(offence, unit));
+      return offences;
+    };
     const url = `http://${server.host}:${server.port}`;
     const codec = createInferenceReceipts(domain);
     const done = await work({
       url,
       server,
-      told: (account) => accountText(account, manifest.tokens.network?.symbol ?? 'tokens'),
-      account: (encoded) => accountOf(verifyReceipt(codec, encoded ?? throwNoReceipt(), {}).receipt, encoded as string),
+      told: (account) => accountText(account, unit),
+      async account(encoded) {
+        const offences = await bring();
+        const { receipt } = verifyReceipt(codec, encoded ?? throwNoReceipt(offences), {});
+        return accountOf(receipt, { encoded: encoded as string, offences });
+      },
       send: (path, { body, type }) => send(`${url}${path}`, { body, type, replay, signal: context.signal }),
     });
     if (replay) {
@@ -99,7 +118,7 @@ export async function withOwnGateway<T>(
 
 function accountText(account: AnswerAccount, symbol: string): string {
   const seconds = account.ttftMs < 1000 ? `${account.ttftMs} ms` : `${(account.ttftMs / 1000).toFixed(1)} s`;
-  const cost = `${formatAmount(account.price, 18)} ${symbol}`;
+  const cost = `${formatAmount(account.price, TOKEN_DECIMALS)} ${symbol}`;
   return `${account.model} at operator ${account.operatorId}: ${cost}, ${account.outputUnits} ${account.unit} out, first after ${seconds}; evidence: ${account.evidence} (${account.check}); receipt ${account.receiptId.slice(0, 18)}…`;
 }
 
@@ -136,15 +155,19 @@ function failureOf(status: number, text: string): MillraceError {
   });
 }
 
-function throwNoReceipt(): never {
+function throwNoReceipt(offences: readonly ReportState[]): never {
   throw new MillraceError('no-receipt', {
     actor: 'peer',
-    message: 'The answer came without a receipt: nothing says who made it and what it cost',
+    message: 'The answer came without a receipt that is good: nothing says who made it and what it cost',
+    values: { offences: offences.map(({ operatorId, offence, state, evidence }) => ({ operatorId, offence, state, evidence })) },
     hint: 'Ask again; the miner that did this is ranked lower.',
   });
 }
 
-function accountOf(receipt: ReturnType<typeof verifyReceipt>['receipt'], encoded: string): AnswerAccount {
+function accountOf(
+  receipt: ReturnType<typeof verifyReceipt>['receipt'],
+  { encoded, offences }: { encoded: string; offences: readonly ReportState[] },
+): AnswerAccount {
   const { subject, inputs, outputs, evidence, profile } = receipt;
   return {
     receiptId: inputs.receiptId,
@@ -161,5 +184,6 @@ function accountOf(receipt: ReturnType<typeof verifyReceipt>['receipt'], encoded
     price: outputs.price,
     ttftMs: Number(outputs.ttftUs) / 1000,
     receipt: encoded,
+    offences,
   };
 }

@@ -1,6 +1,6 @@
 import { openRunJournals, PHASE, phaseOf, type RunJournal } from '../compute/index.ts';
 import { MillraceError } from '../errors.ts';
-import { formatAmount } from '../units.ts';
+import { formatAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { type RailsMoney, railsMoneyOf, railsMoneyText } from './rails-money.ts';
@@ -99,7 +99,7 @@ async function viewOf({ client, manifest }: Session, journal: RunJournal) {
       ? undefined
       : (JSON.parse(journal.receipt) as { receipt: { evidence: string; outputs: { outputCid: string } } });
   const unit = live === undefined ? '' : unitOf(manifest, live.terms.token);
-  const decimals = Object.values(manifest.tokens).find(({ symbol }) => symbol === unit)?.decimals ?? 18;
+  const decimals = Object.values(manifest.tokens).find(({ symbol }) => symbol === unit)?.decimals ?? TOKEN_DECIMALS;
   const status = journal.finishedAt !== undefined ? 'done' : phase === undefined ? 'not begun' : (PHASES[phase] ?? 'unknown');
   return {
     runId: journal.runId,

@@ -9,7 +9,7 @@ import { readSetting } from '../config.ts';
 import { MillraceError } from '../errors.ts';
 import { adoptProcess, type Executor, SandboxExecutor, startProcess, WasmExecutor } from '../host/index.ts';
 import { COMPUTE_DEFAULTS, endpointUrl, fundFromFaucet } from '../node/index.ts';
-import { formatAmount, parseAmount, parseDuration } from '../units.ts';
+import { formatAmount, parseAmount, parseDuration, TOKEN_DECIMALS } from '../units.ts';
 import { type ComputeNodeOptions, startComputeNode } from './compute-node.ts';
 import type { CommandContext } from './context.ts';
 import { joinStep } from './join-step.ts';
@@ -41,7 +41,6 @@ interface Joined {
   stop: (() => Promise<void>) | undefined;
 }
 
-const DECIMALS = 18;
 /** Of the stake, what the node key may promise: jobs and leases lock parts of it. */
 const LIMIT_PART = 2n;
 /** What the self-test may cost, with its audits and fees. */
@@ -71,7 +70,7 @@ export async function joinCompute(context: CommandContext, options: JoinComputeO
       offers.length === 0
         ? 'It leases nothing out: no engine here holds rentals, or the setting leases says no.'
         : `On offer: ${offers.map((offer) => `device ${offer.deviceId}, ${offer.deviceClass}`).join('; ')}.`,
-      `Self-test: job ${test.jobId} ran through the network in ${test.seconds} s, evidence ${test.evidence}, cost ${formatAmount(test.cost, DECIMALS)} ${unit}.`,
+      `Self-test: job ${test.jobId} ran through the network in ${test.seconds} s, evidence ${test.evidence}, cost ${formatAmount(test.cost, TOKEN_DECIMALS)} ${unit}.`,
       options.detach
         ? 'It runs in the background. To leave: millrace leave'
         : 'Press Ctrl-C to stop; start it again with millrace compute run. To leave: millrace leave',
@@ -84,7 +83,7 @@ export async function joinCompute(context: CommandContext, options: JoinComputeO
 
 async function joinSteps(context: CommandContext, session: Session, options: JoinComputeOptions): Promise<Joined> {
   const endpoint = options.endpoint === undefined ? '' : endpointUrl(options.endpoint);
-  const [stake, gas] = [parseAmount(options.stake, DECIMALS), parseAmount(options.gas, DECIMALS)];
+  const [stake, gas] = [parseAmount(options.stake, TOKEN_DECIMALS), parseAmount(options.gas, TOKEN_DECIMALS)];
   const waitSeconds = parseDuration(options.wait);
   const engines = openEngines(session);
   try {

@@ -4,7 +4,7 @@ import { type ChainClient, createKeystore, createSender, developmentSigner, type
 import { systemClock } from '../clock.ts';
 import { MillraceError } from '../errors.ts';
 import { tokenBalance } from '../token/index.ts';
-import { formatAmount } from '../units.ts';
+import { formatAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { askNewPassword, ownWallet } from './secrets.ts';
 import type { Session } from './session.ts';
@@ -18,7 +18,6 @@ export interface JoinMoney {
   computeTokens: bigint;
 }
 
-const DECIMALS = 18;
 const LOOK_AGAIN_MS = 2_000;
 const FAUCET_INDEX = 0;
 const FAUCET_TRIES = 5;
@@ -66,7 +65,7 @@ function lackingText(has: JoinMoney, needed: JoinMoney): string {
   const names = { wei: 'of the chain’s coin', tokens: 'network tokens', computeTokens: 'compute tokens' };
   return (Object.keys(names) as (keyof JoinMoney)[])
     .filter((kind) => has[kind] < needed[kind])
-    .map((kind) => `${formatAmount(needed[kind] - has[kind], DECIMALS)} ${names[kind]}`)
+    .map((kind) => `${formatAmount(needed[kind] - has[kind], TOKEN_DECIMALS)} ${names[kind]}`)
     .join(', ');
 }
 

@@ -4,7 +4,7 @@ import { readSetting } from '../config.ts';
 import { enrolJuror, leaveJury, readJurorStanding, unlockSeats } from '../governance/index.ts';
 import { createLogger } from '../log.ts';
 import { fundFromFaucet, nodeSocket, startNode } from '../node/index.ts';
-import { formatAmount, formatDuration, greater, parseAmount } from '../units.ts';
+import { formatAmount, formatDuration, greater, parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import { countOption } from './juror-commands.ts';
@@ -15,7 +15,6 @@ import { askPassword } from './secrets.ts';
 import { openSender } from './sending.ts';
 import { openSession, settingSources } from './session.ts';
 
-const DECIMALS = 18;
 const LISTEN = '127.0.0.1:9400';
 /** Of what seats lock, staked unless told otherwise: a penalty then costs no seat. */
 const STAKE_PER_SEAT = 2n;
@@ -38,13 +37,13 @@ export interface JurorEnrolOptions {
 export async function jurorEnrol(context: CommandContext, options: JurorEnrolOptions): Promise<void> {
   const wanted = countOption('--seats', options.seats);
   const beneficiary = options.beneficiary === undefined ? undefined : parseAddress('--beneficiary', options.beneficiary);
-  const gas = parseAmount(options.gas, DECIMALS);
+  const gas = parseAmount(options.gas, TOKEN_DECIMALS);
   const opened = await openSender(context);
   const { client, sender, folder, log, manifest } = opened;
   try {
     const { seatStake, penalty } = await client.read('jury', 'config');
     const locks = BigInt(wanted) * seatStake;
-    const stake = options.stake === undefined ? STAKE_PER_SEAT * locks : greater(locks, parseAmount(options.stake, DECIMALS));
+    const stake = options.stake === undefined ? STAKE_PER_SEAT * locks : greater(locks, parseAmount(options.stake, TOKEN_DECIMALS));
     const { operatorId, nodeKey } = await initOwnOperator(opened, { ...KIND, endpoint: '', beneficiary, stake, limit: locks });
     const limit = await client.read('stakeVault', 'lockLimitOf', [operatorId]);
     if (limit !== 0n && limit < locks) {
@@ -62,8 +61,8 @@ export async function jurorEnrol(context: CommandContext, options: JurorEnrolOpt
     const unit = manifest.tokens.network?.symbol ?? 'tokens';
     context.output.result({ operatorId, nodeKey: nodeKey.address, ...standing, unit }, () =>
       [
-        `Operator ${operatorId}: seats at the jury: ${standing.seats}, locked for them: ${formatAmount(standing.locked, DECIMALS)} ${unit}.`,
-        `A vote against the final ruling, or none, costs ${formatAmount(penalty, DECIMALS)} ${unit}: keep it running. Next: millrace juror run`,
+        `Operator ${operatorId}: seats at the jury: ${standing.seats}, locked for them: ${formatAmount(standing.locked, TOKEN_DECIMALS)} ${unit}.`,
+        `A vote against the final ruling, or none, costs ${formatAmount(penalty, TOKEN_DECIMALS)} ${unit}: keep it running. Next: millrace juror run`,
       ].join('\n'),
     );
   } finally {
@@ -86,7 +85,7 @@ export async function jurorLeave(context: CommandContext, options: { seats?: str
     const seconds = Number((after.unlocksAt ?? 0n) - (await client.now()));
     context.output.result({ operatorId, left, freed, ...after }, () =>
       isUnlock
-        ? `${formatAmount(freed, DECIMALS)} of the stake of operator ${operatorId} is free (millrace juror unstake).`
+        ? `${formatAmount(freed, TOKEN_DECIMALS)} of the stake of operator ${operatorId} is free (millrace juror unstake).`
         : [
             `Operator ${operatorId} gave up seats: ${left}, and holds ${after.seats}. Votes that were drawn already must still be cast: keep it running.`,
             `In ${formatDuration(Math.max(0, seconds))} the stake comes free: millrace juror leave again, or the running juror does it.`,
@@ -113,7 +112,7 @@ export async function jurorStatus(context: CommandContext): Promise<void> {
   context.output.result(value, () =>
     [
       `Operator ${operatorId} ${value.running ? 'runs' : 'does not run here (millrace juror run)'}; seats: ${standing.seats}, votes drawn and not settled: ${standing.openVotes}.`,
-      `Locked ${formatAmount(standing.locked, DECIMALS)} ${unit}; waiting at the jury: ${formatAmount(standing.owedCoins, DECIMALS)} of the chain’s coin, ${formatAmount(standing.owedTokens, DECIMALS)} ${unit}.`,
+      `Locked ${formatAmount(standing.locked, TOKEN_DECIMALS)} ${unit}; waiting at the jury: ${formatAmount(standing.owedCoins, TOKEN_DECIMALS)} of the chain’s coin, ${formatAmount(standing.owedTokens, TOKEN_DECIMALS)} ${unit}.`,
       `Operators with seats: ${standing.jurors}; disputes so far: ${disputes}.`,
       ...OWN_NUMBERS.flatMap((name) =>
         role[name] === undefined ? [] : [`juror.${name}  ${typeof role[name] === 'object' ? toJson(role[name]) : role[name]}`],

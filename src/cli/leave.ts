@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { systemClock } from '../clock.ts';
 import { adoptProcess } from '../host/index.ts';
 import { requestExit, stakeOf } from '../token/index.ts';
-import { formatAmount, lesser } from '../units.ts';
+import { formatAmount, lesser, TOKEN_DECIMALS } from '../units.ts';
 import { type ComputeAnswer, tellComputeNode } from './compute-node.ts';
 import type { CommandContext } from './context.ts';
 import { COMPUTE_PROCESS } from './join-compute.ts';
@@ -15,7 +15,6 @@ export interface LeaveOptions {
   keepStake: boolean;
 }
 
-const DECIMALS = 18;
 const LOOK_AGAIN_MS = 2_000;
 /** Numbers by which a part of a node says that something still runs. */
 const UNFINISHED = /^(?:waiting|running|open|agreed|done|committed|active|leases|reservations)$/;
@@ -48,10 +47,10 @@ export async function leave(context: CommandContext, options: LeaveOptions): Pro
           ...(ticket === undefined
             ? []
             : [
-                `${formatAmount(ticket.amount, DECIMALS)} leaves its stake; from ${new Date(Number(ticket.withdrawableFrom) * 1000).toISOString().slice(0, 19)}Z: millrace compute withdraw`,
+                `${formatAmount(ticket.amount, TOKEN_DECIMALS)} leaves its stake; from ${new Date(Number(ticket.withdrawableFrom) * 1000).toISOString().slice(0, 19)}Z: millrace compute withdraw`,
               ]),
           ...(left > 0n && !options.keepStake
-            ? [`${formatAmount(left, DECIMALS)} stays: it still stands behind work. Repeat the command later.`]
+            ? [`${formatAmount(left, TOKEN_DECIMALS)} stays: it still stands behind work. Repeat the command later.`]
             : []),
         ].join('\n'),
     );

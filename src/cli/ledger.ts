@@ -1,7 +1,7 @@
 import { openDatabase } from '../data/index.ts';
 import { MillraceError } from '../errors.ts';
 import { readLedger, readRunState } from '../node/index.ts';
-import { formatAmount } from '../units.ts';
+import { formatAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { dealNumber, wholeNumber } from './put.ts';
@@ -33,7 +33,7 @@ export async function ledger(context: CommandContext, options: { provider?: stri
           row.kind,
           String(row.operatorId ?? ''),
           String(row.dealId ?? ''),
-          row.amount === 0n ? '' : formatAmount(row.amount, 18),
+          row.amount === 0n ? '' : formatAmount(row.amount, TOKEN_DECIMALS),
           row.transactionHash,
         ]),
       ),

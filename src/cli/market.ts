@@ -1,5 +1,5 @@
 import { openBookView, readBookRules, readPrices } from '../storage/index.ts';
-import { formatAmount, formatSize } from '../units.ts';
+import { formatAmount, formatSize, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { openSession } from './session.ts';
@@ -18,7 +18,7 @@ export async function market(context: CommandContext): Promise<void> {
   bids.sort((left, right) => (left.maxPrice > right.maxPrice ? -1 : 1));
   const unit = manifest.tokens.network?.symbol ?? 'tokens';
   context.output.result({ clock, now, rules, asks, bids, prices, unit, next: null }, () => {
-    const amount = (value: bigint) => formatAmount(value, 18);
+    const amount = (value: bigint) => formatAmount(value, TOKEN_DECIMALS);
     const askRows = asks.map((ask) => [
       String(ask.askId),
       String(ask.operatorId),

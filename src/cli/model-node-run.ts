@@ -14,7 +14,7 @@ import {
   relayTerms,
   startNode,
 } from '../node/index.ts';
-import { formatAmount } from '../units.ts';
+import { formatAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import type { ModelNodeKind } from './model-node.ts';
 import { noNodeKey, ownNode } from './operator.ts';
@@ -117,7 +117,7 @@ async function printRunning(
 
 /** Why gateways pass a miner over, and what mends it. */
 export function unbondedText({ needed, locked }: ReceiptBond): string {
-  return `Its receipts are not bonded, so gateways pass it over: ${formatAmount(needed - locked, 18)} more of free stake (millrace miner stake) and gas at the node key are needed.`;
+  return `Its receipts are not bonded, so gateways pass it over: ${formatAmount(needed - locked, TOKEN_DECIMALS)} more of free stake (millrace miner stake) and gas at the node key are needed.`;
 }
 
 /** The settings of a node by its flags, the environment and `config.json`; a gateway's key and a backend's never come by a flag. */

@@ -13,7 +13,7 @@ import {
 } from '../inference/index.ts';
 import { type NodeCommand, nodeSocket } from '../node/index.ts';
 import { stakeOf } from '../token/index.ts';
-import { formatAmount, formatDuration } from '../units.ts';
+import { formatAmount, formatDuration, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import type { ModelNodeKind } from './model-node.ts';
 import { unbondedText } from './model-node-run.ts';
@@ -23,7 +23,6 @@ import { askRunning } from './running.ts';
 import { openSender } from './sending.ts';
 import { folderOf, openSession } from './session.ts';
 
-const DECIMALS = 18;
 const U16 = 65_535;
 
 /** What a node answers, as it comes over the socket. */
@@ -65,10 +64,10 @@ export async function modelNodeStatus(context: CommandContext, kind: ModelNodeKi
   context.output.result(value, () =>
     [
       `Operator ${operatorId} ${running === undefined ? `does not run here (millrace ${kind} run)` : running.draining ? `runs and takes no new work (millrace ${kind} resume)` : 'runs'}${operator.endpoint === '' ? '' : `, reached at ${operator.endpoint}`}.`,
-      `Stake ${formatAmount(value.stake, DECIMALS)} ${unit}, backed with ${formatAmount(value.backed, DECIMALS)}, locked ${formatAmount(value.locked, DECIMALS)}.`,
+      `Stake ${formatAmount(value.stake, TOKEN_DECIMALS)} ${unit}, backed with ${formatAmount(value.backed, TOKEN_DECIMALS)}, locked ${formatAmount(value.locked, TOKEN_DECIMALS)}.`,
       ...(bond === undefined || bond.isBonded ? [] : [unbondedText(bond)]),
       uids.length === 0 ? `No uid: millrace ${kind} init --subnet NUMBER` : uidTable(uids),
-      `Rewards that wait: ${formatAmount(waiting.miner, DECIMALS)} as a miner, ${formatAmount(waiting.validator, DECIMALS)} as a validator (inference token; millrace subnet income).`,
+      `Rewards that wait: ${formatAmount(waiting.miner, TOKEN_DECIMALS)} as a miner, ${formatAmount(waiting.validator, TOKEN_DECIMALS)} as a validator (inference token; millrace subnet income).`,
       ...Object.entries(value.roles).flatMap(([role, numbers]) =>
         Object.entries(numbers).map(([name, one]) => `${role}.${name}  ${typeof one === 'object' ? toJson(one) : one}`),
       ),
@@ -127,7 +126,7 @@ export async function minerUnlock(context: CommandContext): Promise<void> {
     const free = own.active > locked ? own.active - locked : 0n;
     context.output.result(
       { operatorId, free },
-      () => `The bond of operator ${operatorId} is free; ${formatAmount(free, DECIMALS)} can be taken out (millrace miner unstake).`,
+      () => `The bond of operator ${operatorId} is free; ${formatAmount(free, TOKEN_DECIMALS)} can be taken out (millrace miner unstake).`,
     );
   } finally {
     sender.close();

@@ -3,7 +3,7 @@ import { type ChainClient, keystoreAddress, type Sender } from '../chain/index.t
 import { MillraceError } from '../errors.ts';
 import { findUid, hasReceiptCourt, readSubnet, registerUid, type Subnet } from '../inference/index.ts';
 import { endpointUrl, fundFromFaucet } from '../node/index.ts';
-import { formatAmount, parseAmount } from '../units.ts';
+import { formatAmount, parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import { initOwnOperator, ownNode } from './operator.ts';
@@ -33,7 +33,6 @@ interface Place {
   paid: bigint;
 }
 
-const DECIMALS = 18;
 /** Of a validator's stake, what its node key may promise; a miner's key may promise its bond and no more. */
 const VALIDATOR_LIMIT_PART = 4n;
 
@@ -44,12 +43,12 @@ const VALIDATOR_LIMIT_PART = 4n;
 export async function modelNodeInit(context: CommandContext, kind: ModelNodeKind, options: ModelNodeInitOptions): Promise<void> {
   const endpoint = options.endpoint === undefined ? '' : endpointUrl(options.endpoint);
   const beneficiary = options.beneficiary === undefined ? undefined : parseAddress('--beneficiary', options.beneficiary);
-  const [stake, gas, tokens] = [options.stake, options.gas, options.tokens].map((text) => parseAmount(text, DECIMALS)) as [
+  const [stake, gas, tokens] = [options.stake, options.gas, options.tokens].map((text) => parseAmount(text, TOKEN_DECIMALS)) as [
     bigint,
     bigint,
     bigint,
   ];
-  const priceMax = options.priceMax === undefined ? undefined : parseAmount(options.priceMax, DECIMALS);
+  const priceMax = options.priceMax === undefined ? undefined : parseAmount(options.priceMax, TOKEN_DECIMALS);
   const subnetIds = [...new Set((options.subnet ?? []).map(subnetNumber))];
   const opened = await openSender(context);
   const { client, sender, signer, manifest } = opened;
@@ -86,9 +85,9 @@ async function bondNeeded(client: ChainClient, kind: ModelNodeKind): Promise<big
 /** Says what the next uid costs; it is refused before anything is spent when that is more than is paid. */
 function checkPrice(context: CommandContext, subnet: Subnet, { priceMax, unit }: { priceMax: bigint | undefined; unit: string }): void {
   const { registrationPrice: price, subnetId } = subnet;
-  const most = priceMax === undefined ? '' : `, at most ${formatAmount(priceMax, DECIMALS)} is paid`;
+  const most = priceMax === undefined ? '' : `, at most ${formatAmount(priceMax, TOKEN_DECIMALS)} is paid`;
   context.output.note(
-    `Subnet ${subnetId} (${subnet.kind}): the next uid costs ${formatAmount(price, DECIMALS)} ${unit} now, burnt${most}.`,
+    `Subnet ${subnetId} (${subnet.kind}): the next uid costs ${formatAmount(price, TOKEN_DECIMALS)} ${unit} now, burnt${most}.`,
   );
   if (subnet.isDissolved) {
     throw new MillraceError('subnet-is-dissolved', {
@@ -101,7 +100,7 @@ function checkPrice(context: CommandContext, subnet: Subnet, { priceMax, unit }:
   if (priceMax !== undefined && price > priceMax) {
     throw new MillraceError('price-above-limit', {
       actor: 'caller',
-      message: `A uid of subnet ${subnetId} costs ${formatAmount(price, DECIMALS)} ${unit} now, more than ${formatAmount(priceMax, DECIMALS)}`,
+      message: `A uid of subnet ${subnetId} costs ${formatAmount(price, TOKEN_DECIMALS)} ${unit} now, more than ${formatAmount(priceMax, TOKEN_DECIMALS)}`,
       values: { subnetId, price, limit: priceMax },
       hint: 'The price falls by half in each half-life while nobody registers: wait, or pay more with --price-max.',
     });
@@ -139,16 +138,16 @@ function initText(
   },
 ): string {
   return [
-    `Operator ${operatorId}, staked ${formatAmount(stake, DECIMALS)} ${unit}, node key ${nodeKey}.`,
+    `Operator ${operatorId}, staked ${formatAmount(stake, TOKEN_DECIMALS)} ${unit}, node key ${nodeKey}.`,
     ...uids.map((place) =>
       place.paid === 0n
         ? `Subnet ${place.subnetId} (${place.kind}): holds uid ${place.uid}.`
-        : `Subnet ${place.subnetId} (${place.kind}): took uid ${place.uid} for ${formatAmount(place.paid, DECIMALS)} ${unit}.`,
+        : `Subnet ${place.subnetId} (${place.kind}): took uid ${place.uid} for ${formatAmount(place.paid, TOKEN_DECIMALS)} ${unit}.`,
     ),
     ...(uids.length === 0
       ? [`It holds no uid by this: millrace ${kind} init --subnet NUMBER (millrace subnet list shows them and their prices).`]
       : []),
-    ...(bond === 0n ? [] : [`When it runs, it locks ${formatAmount(bond, DECIMALS)} of the stake behind its receipts.`]),
+    ...(bond === 0n ? [] : [`When it runs, it locks ${formatAmount(bond, TOKEN_DECIMALS)} of the stake behind its receipts.`]),
     ...(kind === 'validator' ? [`It pays for its probes: millrace wallet send ${nodeKey} 10, or name gateways that it has keys for.`] : []),
     `Next: millrace ${kind} run${endpoint === '' ? ' --relay auto' : ''}`,
   ].join('\n');
@@ -168,7 +167,7 @@ export function subnetNumber(text: string): bigint {
 function stakeBelowBond(stake: bigint, bond: bigint): MillraceError {
   return new MillraceError('stake-below-bond', {
     actor: 'caller',
-    message: `Got a stake of ${formatAmount(stake, DECIMALS)}, a miner locks ${formatAmount(bond, DECIMALS)} behind its receipts`,
+    message: `Got a stake of ${formatAmount(stake, TOKEN_DECIMALS)}, a miner locks ${formatAmount(bond, TOKEN_DECIMALS)} behind its receipts`,
     values: { stake, bond },
     hint: 'Stake at least that much with --stake: gateways pass miners over that are not bonded.',
   });

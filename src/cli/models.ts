@@ -1,4 +1,4 @@
-import { formatAmount } from '../units.ts';
+import { formatAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { withOwnGateway } from './inference.ts';
 import { table } from './output.ts';
@@ -16,7 +16,7 @@ export async function models(context: CommandContext): Promise<void> {
         item.task,
         String(item.operatorId),
         item.rank.toFixed(2),
-        `${formatAmount(item.inputPerMillion, 18)} / ${formatAmount(item.outputPerMillion, 18)} / ${formatAmount(item.perRequest, 18)}`,
+        `${formatAmount(item.inputPerMillion, TOKEN_DECIMALS)} / ${formatAmount(item.outputPerMillion, TOKEN_DECIMALS)} / ${formatAmount(item.perRequest, TOKEN_DECIMALS)}`,
         item.evidence,
       ]);
       return `Prices in tokens: a million units in, a million out, a request.\n${table(['model', 'task', 'operator', 'rank', 'price', 'evidence'], rows)}`;

@@ -16,7 +16,7 @@ import {
   syncVotes,
   withdrawEarnings,
 } from '../token/index.ts';
-import { formatAmount, parseAmount } from '../units.ts';
+import { formatAmount, parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import { askPassword } from './secrets.ts';
@@ -34,7 +34,6 @@ export interface OperatorChoice {
 
 type Opened = Awaited<ReturnType<typeof openSender>> & { operatorId: bigint };
 
-const DECIMALS = 18;
 const ROTATED = { owner: 0, beneficiary: 1 } as const;
 
 /** The folder and node key of the provider, miner, validator or juror that is run by hand on this machine. */
@@ -98,40 +97,40 @@ export async function providerEndpoint(context: CommandContext, url: string, opt
 
 /** Bounds how much stake the node key may promise, and so what a thief of it can do. */
 export async function providerLimit(context: CommandContext, amountText: string, options: OperatorChoice): Promise<void> {
-  const limit = parseAmount(amountText, DECIMALS);
+  const limit = parseAmount(amountText, TOKEN_DECIMALS);
   await asOwner(context, options, async ({ sender, operatorId }) => {
     const { hash } = await sender.send({ contract: 'stakeVault', functionName: 'setLockLimit', args: [operatorId, limit] });
     context.output.result({ operatorId, limit, transaction: hash }, () =>
       limit === 0n
         ? `Operator ${operatorId}: the node key may promise all stake.`
-        : `Operator ${operatorId}: the node key may promise up to ${formatAmount(limit, DECIMALS)}.`,
+        : `Operator ${operatorId}: the node key may promise up to ${formatAmount(limit, TOKEN_DECIMALS)}.`,
     );
   });
 }
 
 /** Adds own stake. */
 export async function providerStake(context: CommandContext, amountText: string, options: OperatorChoice): Promise<void> {
-  const amount = parseAmount(amountText, DECIMALS);
+  const amount = parseAmount(amountText, TOKEN_DECIMALS);
   await asOwner(context, options, async ({ client, sender, operatorId }) => {
     const { hash } = await depositStake(client, { sender, operatorId, amount });
     const { own, available } = await stakeOf(client, { operatorId });
     context.output.result(
       { operatorId, amount, stake: own.active, available, transaction: hash },
       () =>
-        `Operator ${operatorId} has staked ${formatAmount(own.active, DECIMALS)}, of which ${formatAmount(available, DECIMALS)} is free.`,
+        `Operator ${operatorId} has staked ${formatAmount(own.active, TOKEN_DECIMALS)}, of which ${formatAmount(available, TOKEN_DECIMALS)} is free.`,
     );
   });
 }
 
 /** Takes free stake out; it is paid by `provider withdraw` after the delay, and can be slashed until then. */
 export async function providerUnstake(context: CommandContext, amountText: string, options: OperatorChoice): Promise<void> {
-  const amount = parseAmount(amountText, DECIMALS);
+  const amount = parseAmount(amountText, TOKEN_DECIMALS);
   await asOwner(context, options, async ({ sender, operatorId }) => {
     const ticket = await requestExit({ sender, operatorId, amount });
     context.output.result(
       { operatorId, ...ticket },
       () =>
-        `${formatAmount(ticket.amount, DECIMALS)} leaves the stake of operator ${operatorId}. From ${chainTime(ticket.withdrawableFrom)}: millrace provider withdraw`,
+        `${formatAmount(ticket.amount, TOKEN_DECIMALS)} leaves the stake of operator ${operatorId}. From ${chainTime(ticket.withdrawableFrom)}: millrace provider withdraw`,
     );
   });
 }
@@ -148,8 +147,10 @@ export async function providerWithdraw(context: CommandContext, options: Operato
     const credited = (await claimable(client, { account: sender.address })) === 0n ? 0n : await claim({ sender });
     context.output.result({ operatorId, unstaked, earned, credited, waiting }, () =>
       [
-        `Stake ${formatAmount(unstaked, DECIMALS)}, earnings ${formatAmount(earned, DECIMALS)}, credits ${formatAmount(credited, DECIMALS)}.`,
-        ...waiting.map((exit) => `Exit ${exit.exitId}: ${formatAmount(exit.amount, DECIMALS)} from ${chainTime(exit.withdrawableFrom)}`),
+        `Stake ${formatAmount(unstaked, TOKEN_DECIMALS)}, earnings ${formatAmount(earned, TOKEN_DECIMALS)}, credits ${formatAmount(credited, TOKEN_DECIMALS)}.`,
+        ...waiting.map(
+          (exit) => `Exit ${exit.exitId}: ${formatAmount(exit.amount, TOKEN_DECIMALS)} from ${chainTime(exit.withdrawableFrom)}`,
+        ),
       ].join('\n'),
     );
   });

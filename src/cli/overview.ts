@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { formatAmount, formatDuration } from '../units.ts';
+import { formatAmount, formatDuration, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { openWallet } from './secrets.ts';
 import { folderOf, openSession } from './session.ts';
@@ -45,7 +45,7 @@ export async function overview(context: CommandContext): Promise<void> {
       ...(balance === undefined
         ? []
         : [
-            `Balance ${formatAmount(balance, 18)} ${session.manifest.tokens.network?.symbol ?? ''}. Next proof in ${formatDuration(proof.seedInSeconds)}.`,
+            `Balance ${formatAmount(balance, TOKEN_DECIMALS)} ${session.manifest.tokens.network?.symbol ?? ''}. Next proof in ${formatDuration(proof.seedInSeconds)}.`,
           ]),
       'Next: millrace put FILE --copies 2    (all commands: millrace --help)',
     ].join('\n'),

@@ -14,7 +14,7 @@ import {
   startNode,
   storagePolicy,
 } from '../node/index.ts';
-import { formatAmount, formatDuration, parseAmount, parseSize } from '../units.ts';
+import { formatAmount, formatDuration, parseAmount, parseSize, TOKEN_DECIMALS } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import { initOwnOperator, noNodeKey, ownNode } from './operator.ts';
@@ -42,15 +42,15 @@ const DEFAULT_LIMIT_PART = 4n;
 export async function providerInit(context: CommandContext, options: ProviderInitOptions): Promise<void> {
   const endpoint = options.endpoint === undefined ? '' : endpointUrl(options.endpoint);
   const beneficiary = options.beneficiary === undefined ? undefined : parseAddress('--beneficiary', options.beneficiary);
-  const stake = parseAmount(options.stake, 18);
-  const limit = options.limit === undefined ? stake / DEFAULT_LIMIT_PART : parseAmount(options.limit, 18);
+  const stake = parseAmount(options.stake, TOKEN_DECIMALS);
+  const limit = options.limit === undefined ? stake / DEFAULT_LIMIT_PART : parseAmount(options.limit, TOKEN_DECIMALS);
   const opened = await openSender(context);
   try {
     const wanted = { kind: 'provider', endpoint, beneficiary, region: options.region, stake, limit } as const;
     const { operatorId, nodeKey, transportKey } = await initOwnOperator(opened, wanted);
     context.output.result({ operatorId, owner: opened.signer.address, nodeKey: nodeKey.address, transportKey, endpoint, limit }, () =>
       [
-        `Operator ${operatorId}, staked ${options.stake}. Its node key may promise ${limit === 0n ? 'all of it' : formatAmount(limit, 18)} (millrace provider limit).`,
+        `Operator ${operatorId}, staked ${options.stake}. Its node key may promise ${limit === 0n ? 'all of it' : formatAmount(limit, TOKEN_DECIMALS)} (millrace provider limit).`,
         `Send a little gas to the node key, which pays for proofs: millrace wallet send ${nodeKey.address} 0.1 --gas`,
         endpoint === '' ? 'Next: millrace provider run --relay auto' : 'Next: millrace provider run',
       ].join('\n'),
@@ -126,9 +126,9 @@ export async function providerShow(context: CommandContext): Promise<void> {
         ['provider', 'stake', 'locked', 'to withdraw', 'pieces', 'standing', 'endpoint'],
         items.map((row) => [
           String(row.operatorId),
-          formatAmount(row.own, 18),
-          formatAmount(row.locked, 18),
-          formatAmount(row.toWithdraw, 18),
+          formatAmount(row.own, TOKEN_DECIMALS),
+          formatAmount(row.locked, TOKEN_DECIMALS),
+          formatAmount(row.toWithdraw, TOKEN_DECIMALS),
           String(row.pieces),
           standingText(row, period),
           reachText(row),

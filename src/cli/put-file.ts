@@ -8,14 +8,12 @@ import {
   renderDurability,
   shareKeyOfWallet,
 } from '../storage/index.ts';
-import { formatAmount, formatSize, parseAmount } from '../units.ts';
+import { formatAmount, formatSize, parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import type { Progress } from './output.ts';
 import { PERIODS_DEFAULT, type PutCommandOptions, wholeNumber } from './put.ts';
 import { openSender } from './sending.ts';
-
-const DECIMALS = 18;
 
 /** Stores a file by the order book, cut into shards or as copies, and waits until each shard is proven. Run again after an interruption, it goes on. */
 export async function putByMarket(context: CommandContext, path: string, options: PutCommandOptions): Promise<void> {
@@ -42,7 +40,7 @@ export async function putByMarket(context: CommandContext, path: string, options
       public: options.public,
       recipients,
       wishes: wishesOf(options),
-      maxTotal: options.maxPrice === undefined ? undefined : parseAmount(options.maxPrice, DECIMALS),
+      maxTotal: options.maxPrice === undefined ? undefined : parseAmount(options.maxPrice, TOKEN_DECIMALS),
       onEvent: (event) => showEvent(event, progress, output.note, unit),
       log: opened.log,
       signal: context.signal,
@@ -60,12 +58,12 @@ export async function putByMarket(context: CommandContext, path: string, options
 
 function wishesOf(options: PutCommandOptions): BidWishes {
   return {
-    maxPrice: options.bidPrice === undefined ? undefined : parseAmount(options.bidPrice, DECIMALS),
+    maxPrice: options.bidPrice === undefined ? undefined : parseAmount(options.bidPrice, TOKEN_DECIMALS),
     repairBelow: options.repairBelow === undefined ? undefined : wholeNumber('--repair-below', options.repairBelow),
     agent: options.agent === undefined ? undefined : parseAddress('--agent', options.agent),
     distinctNetworks: options.distinctNetworks,
     regionMax: options.regionMax === undefined ? undefined : wholeNumber('--region-max', options.regionMax),
-    collateralPerGiB: options.collateral === undefined ? undefined : parseAmount(options.collateral, DECIMALS),
+    collateralPerGiB: options.collateral === undefined ? undefined : parseAmount(options.collateral, TOKEN_DECIMALS),
   };
 }
 
@@ -73,7 +71,7 @@ function resultText(result: FilePutResult, seconds: number, unit: string): strin
   const placed = result.count - result.failed.length;
   return [
     `Stored ${formatSize(result.sizeBytes)}${result.isSealed ? ', encrypted' : ', public'}: ${placed} of ${result.count} shards after ${seconds} s; any ${result.needed} give it back.`,
-    `  bid ${result.bidId}, account ${result.file}, ${formatAmount(result.price, DECIMALS)} ${unit} per GiB and period`,
+    `  bid ${result.bidId}, account ${result.file}, ${formatAmount(result.price, TOKEN_DECIMALS)} ${unit} per GiB and period`,
     ...result.shards
       .filter(({ shard }) => !result.failed.some((failed) => failed.shard === shard))
       .map(
@@ -90,7 +88,7 @@ function showEvent(event: FilePutEvent, progress: Progress, note: (text: string)
   switch (event.kind) {
     case 'durability':
       progress.end();
-      return note(renderDurability(event.view, { symbol: unit, decimals: DECIMALS }).join('\n'));
+      return note(renderDurability(event.view, { symbol: unit, decimals: TOKEN_DECIMALS }).join('\n'));
     case 'build':
     case 'shards':
       return progress.update(event.progress.doneBytes, event.progress.totalBytes, event.progress.step);
@@ -101,7 +99,7 @@ function showEvent(event: FilePutEvent, progress: Progress, note: (text: string)
       );
     case 'priced': {
       const { cost, order, fitting, lastPrice } = event.quote;
-      const amount = (value: bigint) => formatAmount(value, DECIMALS);
+      const amount = (value: bigint) => formatAmount(value, TOKEN_DECIMALS);
       const last = lastPrice === undefined ? 'no batch has cleared yet' : `last price ${amount(lastPrice)}`;
       note(`At most ${amount(order.maxPrice)} ${unit} per GiB and period (${fitting} asks fit; ${last}).`);
       return note(
@@ -119,7 +117,7 @@ function showEvent(event: FilePutEvent, progress: Progress, note: (text: string)
     case 'filled':
       progress.end();
       return note(
-        `Filled at ${formatAmount(event.price, DECIMALS)} ${unit} per GiB and period by providers ${event.operatorIds.join(', ')}`,
+        `Filled at ${formatAmount(event.price, TOKEN_DECIMALS)} ${unit} per GiB and period by providers ${event.operatorIds.join(', ')}`,
       );
     case 'shard':
       if (event.step === 'uploading')

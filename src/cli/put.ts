@@ -1,6 +1,6 @@
 import { MillraceError } from '../errors.ts';
 import { type PutEvent, put as putContent, shareKeyOfWallet } from '../storage/index.ts';
-import { formatAmount, formatSize, parseAmount } from '../units.ts';
+import { formatAmount, formatSize, parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import type { Progress } from './output.ts';
 import { openSender } from './sending.ts';
@@ -23,7 +23,6 @@ export interface PutCommandOptions {
   agent?: string;
 }
 
-const DECIMALS = 18;
 /** Proof periods that a file is stored for when nothing is said. */
 export const PERIODS_DEFAULT = 288;
 
@@ -48,7 +47,7 @@ export async function put(context: CommandContext, path: string, options: PutCom
       public: options.public,
       distinct: options.distinct,
       recipients: readers,
-      maxTotal: options.maxPrice === undefined ? undefined : parseAmount(options.maxPrice, DECIMALS),
+      maxTotal: options.maxPrice === undefined ? undefined : parseAmount(options.maxPrice, TOKEN_DECIMALS),
       onEvent: (event) => showEvent(event, progress, output.note, unit),
       log: opened.log,
       signal: context.signal,
@@ -69,7 +68,7 @@ export async function put(context: CommandContext, path: string, options: PutCom
           `Stored ${formatSize(result.sizeBytes)}${result.isSealed ? ', encrypted' : ', public'}, in ${result.deals.length} copies after ${seconds} s.${options.distinct ? '' : ' Distinctness not proven.'}`,
           ...result.deals.map(
             (deal) =>
-              `  deal ${deal.dealId} at provider ${deal.operatorId} (${deal.endpoint}), ${formatAmount(deal.pricePerPeriod, DECIMALS)} ${unit} a period${deal.isActive ? ', first proof on chain' : ''}`,
+              `  deal ${deal.dealId} at provider ${deal.operatorId} (${deal.endpoint}), ${formatAmount(deal.pricePerPeriod, TOKEN_DECIMALS)} ${unit} a period${deal.isActive ? ', first proof on chain' : ''}`,
           ),
           `${result.cid}`,
           `Next: millrace get ${result.cid} -o copy`,
@@ -94,7 +93,7 @@ function showEvent(event: PutEvent, progress: Progress, note: (text: string) => 
       return note(`Content ${event.cid}, ${formatSize(event.sizeBytes)}`);
     case 'priced':
       return note(
-        `Price ${formatAmount(event.total, DECIMALS)} ${unit} in all, at providers ${event.offers.map((offer) => offer.operatorId).join(', ')}`,
+        `Price ${formatAmount(event.total, TOKEN_DECIMALS)} ${unit} in all, at providers ${event.offers.map((offer) => offer.operatorId).join(', ')}`,
       );
     case 'copy':
       if (event.step === 'uploading')

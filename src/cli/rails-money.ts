@@ -1,7 +1,7 @@
 import type { Address, Hex } from 'viem';
 import { MillraceError } from '../errors.ts';
 import { claim, claimable, railsBalance, withdrawFromRails } from '../token/index.ts';
-import { formatAmount, parseAmount } from '../units.ts';
+import { formatAmount, parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { openSender } from './sending.ts';
 import type { Session } from './session.ts';
@@ -57,7 +57,7 @@ export async function walletWithdraw(context: CommandContext, amountText: string
       const credit =
         credited === 0n
           ? []
-          : [`${formatAmount(credited, all.find(({ token }) => token === 'network')?.decimals ?? 18)} credited by slashes`];
+          : [`${formatAmount(credited, all.find(({ token }) => token === 'network')?.decimals ?? TOKEN_DECIMALS)} credited by slashes`];
       return lines.length + credit.length === 0
         ? 'Nothing of yours lies unused at the rails.'
         : ['In your wallet now:', ...lines, ...credit].join('\n');

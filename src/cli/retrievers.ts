@@ -1,5 +1,5 @@
 import { listRetrievers, openPeerRecords, reportedOf } from '../storage/index.ts';
-import { formatAmount, formatSize } from '../units.ts';
+import { formatAmount, formatSize, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { recordsPath } from './paid-sources.ts';
@@ -44,13 +44,13 @@ export async function retrievers(context: CommandContext): Promise<void> {
     const rows = items.map((item) => [
       `${item.holder.slice(0, 10)}…`,
       item.endpoint,
-      item.pricePerGib === null ? 'no quote' : formatAmount(item.pricePerGib, 18),
+      item.pricePerGib === null ? 'no quote' : formatAmount(item.pricePerGib, TOKEN_DECIMALS),
       item.successRate === null ? 'not tried' : `${Math.round(item.successRate * 100)} % of ${item.tried}`,
       reportedText(item.reported),
       String(item.cheated),
       formatSize(item.bytes),
-      formatAmount(item.paid, 18),
-      formatAmount(item.lost, 18),
+      formatAmount(item.paid, TOKEN_DECIMALS),
+      formatAmount(item.lost, TOKEN_DECIMALS),
     ]);
     return `Prices in ${unit} for a GiB. Success is what this client saw itself; reported is what paying clients signed.\n${table(['holder', 'endpoint', 'per GiB', 'success', 'reported', 'cheated', 'read', 'paid', 'lost'], rows)}`;
   });

@@ -1,14 +1,12 @@
 import { MillraceError } from '../errors.ts';
 import { claimRewards, hasRewards, rewardEvents, rewardRecordOf, rewardsOf } from '../storage/index.ts';
-import { formatAmount } from '../units.ts';
+import { formatAmount, TOKEN_DECIMALS } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { wholeNumber } from './put.ts';
 import { openSender } from './sending.ts';
 import { openSession, type Session } from './session.ts';
-
-const DECIMALS = 18;
 
 /** What operators and one beneficiary earned in rewards, and the events that it is the sum of. */
 export async function rewards(context: CommandContext, options: { account?: string; lines: string }): Promise<void> {
@@ -91,5 +89,5 @@ function requireRewards({ client, manifest }: Pick<Session, 'client' | 'manifest
 }
 
 function amount(units: bigint): string {
-  return formatAmount(units, DECIMALS);
+  return formatAmount(units, TOKEN_DECIMALS);
 }

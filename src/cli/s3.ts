@@ -4,7 +4,7 @@ import type { Signer } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import { createStorageNetwork, exportS3Index, keysPath, openS3Keys, restoreS3Index, s3Status, startS3Server } from '../gateway/index.ts';
 import { shareKeyOfWallet, sourcesOf } from '../storage/index.ts';
-import { formatSize, parseAmount, parseDuration, parseSize } from '../units.ts';
+import { formatSize, parseAmount, parseDuration, parseSize, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { wholeNumber } from './put.ts';
@@ -28,7 +28,6 @@ export interface S3CommandOptions {
 /** How contents of the endpoint are stored when nothing else is said. */
 type Durability = Pick<S3CommandOptions, 'copies' | 'periods' | 'maxPrice'>;
 
-const DECIMALS = 18;
 const DEFAULT_DURABILITY: Durability = { copies: '2', periods: '288' };
 
 /** Serves S3 on this machine until Ctrl-C. */
@@ -120,7 +119,7 @@ async function networkOf(context: CommandContext, session: Session, { copies, pe
     sourcesOf: (cid) => sourcesOf(session.client, cid),
     copies: wholeNumber('--copies', copies),
     periods: wholeNumber('--periods', periods),
-    maxTotal: maxPrice === undefined ? undefined : parseAmount(maxPrice, DECIMALS),
+    maxTotal: maxPrice === undefined ? undefined : parseAmount(maxPrice, TOKEN_DECIMALS),
     log: session.log,
   });
 }

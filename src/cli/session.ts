@@ -7,6 +7,7 @@ import { writeFileDurably } from '../durable-file.ts';
 import { MillraceError } from '../errors.ts';
 import { createLogger, type Logger } from '../log.ts';
 import { type NetworkFolder, networkFolder, readRunState } from '../node/index.ts';
+import { STABLE_DECIMALS, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 
 /** The network that a command works on. */
@@ -50,7 +51,7 @@ export function unitOf({ tokens }: Manifest, token: Address): string {
 
 /** Decimals of the token that computing is paid in. */
 export function decimalsOf({ manifest }: Pick<Session, 'manifest'>, token: 'stable' | 'native'): number {
-  return manifest.tokens[token === 'native' ? 'compute' : 'stable']?.decimals ?? 18;
+  return token === 'native' ? (manifest.tokens.compute?.decimals ?? TOKEN_DECIMALS) : (manifest.tokens.stable?.decimals ?? STABLE_DECIMALS);
 }
 
 /**

@@ -3,7 +3,7 @@ import { listPowers } from '../chain/index.ts';
 import { relayBehind } from '../connect/index.ts';
 import { readRunState } from '../node/index.ts';
 import { hasRewards, rewardRecordOf } from '../storage/index.ts';
-import { formatAmount, formatDuration } from '../units.ts';
+import { formatAmount, formatDuration, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { folderOf, openSession } from './session.ts';
@@ -64,9 +64,9 @@ export async function status(context: CommandContext, options: { powers: boolean
           String(row.operatorId),
           reachText(row),
           String(row.pieces),
-          formatAmount(row.own, 18),
-          formatAmount(row.locked, 18),
-          formatAmount(row.rewards, 18),
+          formatAmount(row.own, TOKEN_DECIMALS),
+          formatAmount(row.locked, TOKEN_DECIMALS),
+          formatAmount(row.rewards, TOKEN_DECIMALS),
           standingText(row, proof.period),
         ]),
       ),

@@ -20,7 +20,7 @@ import {
   ruleValueText,
   withRules,
 } from '../inference/index.ts';
-import { formatAmount, formatDuration, parseAmount, parseDuration } from '../units.ts';
+import { formatAmount, formatDuration, parseAmount, parseDuration, TOKEN_DECIMALS } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import { subnetNumber } from './model-node.ts';
@@ -28,7 +28,6 @@ import { table } from './output.ts';
 import { openSender } from './sending.ts';
 import { openSession } from './session.ts';
 
-const DECIMALS = 18;
 const BEACON_BYTES_MAX = 16_384;
 
 type Opened = Awaited<ReturnType<typeof openSender>> & { unit: string };
@@ -44,15 +43,15 @@ export interface SubnetCreateOptions {
 export async function subnetCreate(context: CommandContext, kind: string, options: SubnetCreateOptions): Promise<void> {
   const tempoSeconds = parseDuration(options.tempo);
   const rules = withRules(DEFAULT_SUBNET_RULES, options.set ?? []);
-  const lockMax = options.lockMax === undefined ? undefined : parseAmount(options.lockMax, DECIMALS);
+  const lockMax = options.lockMax === undefined ? undefined : parseAmount(options.lockMax, TOKEN_DECIMALS);
   await asSender(context, async ({ client, sender, unit }) => {
     const lock = await client.read('subnets', 'lockCost');
-    context.output.note(`A subnet locks ${formatAmount(lock, DECIMALS)} ${unit} now.`);
+    context.output.note(`A subnet locks ${formatAmount(lock, TOKEN_DECIMALS)} ${unit} now.`);
     const subnetId = await createSubnet(client, { sender, kind, tempoSeconds, rules, lockMax: lockMax ?? lock });
     const { lock: paid } = await client.read('subnets', 'subnet', [subnetId]);
     context.output.result({ subnetId, kind, tempoSeconds, lock: paid, unit, rules }, () =>
       [
-        `Subnet ${subnetId} (${kind}) has epochs of ${formatDuration(tempoSeconds)}; ${formatAmount(paid, DECIMALS)} ${unit} are locked until it is ended.`,
+        `Subnet ${subnetId} (${kind}) has epochs of ${formatDuration(tempoSeconds)}; ${formatAmount(paid, TOKEN_DECIMALS)} ${unit} are locked until it is ended.`,
         `Its share of the emission is what is burnt for it: millrace subnet burn ${subnetId} AMOUNT. Its beacon: millrace subnet beacon ${subnetId} quicknet`,
       ].join('\n'),
     );
@@ -107,7 +106,7 @@ export async function subnetReturnLock(context: CommandContext, id: string): Pro
     const amount = await returnSubnetLock({ sender, subnetId });
     context.output.result(
       { subnetId, amount },
-      () => `${formatAmount(amount, DECIMALS)} ${unit} went back to the creator of subnet ${subnetId}.`,
+      () => `${formatAmount(amount, TOKEN_DECIMALS)} ${unit} went back to the creator of subnet ${subnetId}.`,
     );
   });
 }
@@ -139,14 +138,14 @@ export async function subnetOwner(
 /** Burns tokens for a subnet: its share of the emission is measured by what was burnt for it, old burns less. */
 export async function subnetBurn(context: CommandContext, id: string, amountText: string): Promise<void> {
   const subnetId = subnetNumber(id);
-  const amount = parseAmount(amountText, DECIMALS);
+  const amount = parseAmount(amountText, TOKEN_DECIMALS);
   await asSender(context, async ({ client, sender, unit }) => {
     await burnForSubnet(client, { sender, subnetId, amount });
     const { emissionShareMillionths } = await readSubnet(client, subnetId);
     context.output.result(
       { subnetId, amount, emissionShareMillionths },
       () =>
-        `${formatAmount(amount, DECIMALS)} ${unit} are burnt; subnet ${subnetId} now has ${(emissionShareMillionths / 10_000).toFixed(2)} % of the emission.`,
+        `${formatAmount(amount, TOKEN_DECIMALS)} ${unit} are burnt; subnet ${subnetId} now has ${(emissionShareMillionths / 10_000).toFixed(2)} % of the emission.`,
     );
   });
 }

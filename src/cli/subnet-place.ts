@@ -3,7 +3,7 @@ import { MillraceError } from '../errors.ts';
 import { claimPermit, fetchRewards, findUid, readSubnet, readWaitingRewards, registerUid } from '../inference/index.ts';
 import type { NetworkFolder } from '../node/index.ts';
 import { claimBackerIncome, claimOperatorIncome, proposeTake, readIncome } from '../token/index.ts';
-import { formatAmount, parseAmount } from '../units.ts';
+import { formatAmount, parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { subnetNumber } from './model-node.ts';
 import { type OwnNodeKind, operatorOf, ownNode } from './operator.ts';
@@ -16,17 +16,16 @@ interface PlaceOptions {
 
 type Opened = Awaited<ReturnType<typeof openSender>> & { operatorId: bigint; unit: string };
 
-const DECIMALS = 18;
 const KINDS: readonly OwnNodeKind[] = ['miner', 'validator', 'provider'];
 const BPS_OF_PERCENT = 2;
 
 /** Takes a uid in a subnet for an operator of the wallet's, at its present price. */
 export async function subnetRegister(context: CommandContext, id: string, options: PlaceOptions & { priceMax?: string }): Promise<void> {
   const subnetId = subnetNumber(id);
-  const priceMax = options.priceMax === undefined ? undefined : parseAmount(options.priceMax, DECIMALS);
+  const priceMax = options.priceMax === undefined ? undefined : parseAmount(options.priceMax, TOKEN_DECIMALS);
   await asOwner(context, options, async ({ client, sender, operatorId, unit }) => {
     const { registrationPrice: price } = await readSubnet(client, subnetId);
-    context.output.note(`The next uid of subnet ${subnetId} costs ${formatAmount(price, DECIMALS)} ${unit} now, burnt.`);
+    context.output.note(`The next uid of subnet ${subnetId} costs ${formatAmount(price, TOKEN_DECIMALS)} ${unit} now, burnt.`);
     const uid = await registerUid(client, { sender, subnetId, operatorId, priceMax: priceMax ?? price });
     context.output.result(
       { subnetId, operatorId, uid, price, unit },
@@ -69,8 +68,8 @@ export async function subnetIncome(context: CommandContext, options: PlaceOption
     ]);
     context.output.result({ operatorId, rewards, income }, () =>
       [
-        `Rewards that wait: ${formatAmount(rewards.miner, DECIMALS)} as a miner, ${formatAmount(rewards.validator, DECIMALS)} as a validator, ${formatAmount(rewards.account, DECIMALS)} as an owner of subnets.`,
-        `Shared income that waits: ${formatAmount(income.operator, DECIMALS)} for the operator (it keeps ${income.takeBps / 100} %), ${formatAmount(income.backer, DECIMALS)} for this wallet as a backer.`,
+        `Rewards that wait: ${formatAmount(rewards.miner, TOKEN_DECIMALS)} as a miner, ${formatAmount(rewards.validator, TOKEN_DECIMALS)} as a validator, ${formatAmount(rewards.account, TOKEN_DECIMALS)} as an owner of subnets.`,
+        `Shared income that waits: ${formatAmount(income.operator, TOKEN_DECIMALS)} for the operator (it keeps ${income.takeBps / 100} %), ${formatAmount(income.backer, TOKEN_DECIMALS)} for this wallet as a backer.`,
         'All of it: millrace subnet claim',
       ].join('\n'),
     );
@@ -88,7 +87,7 @@ export async function subnetClaim(context: CommandContext, options: PlaceOptions
     context.output.result(
       { operatorId, rewards, operator, backer },
       () =>
-        `Fetched ${formatAmount(rewards.miner + rewards.account, DECIMALS)} of rewards, ${formatAmount(operator, DECIMALS)} of the operator’s part and ${formatAmount(backer, DECIMALS)} as a backer (inference token).`,
+        `Fetched ${formatAmount(rewards.miner + rewards.account, TOKEN_DECIMALS)} of rewards, ${formatAmount(operator, TOKEN_DECIMALS)} of the operator’s part and ${formatAmount(backer, TOKEN_DECIMALS)} as a backer (inference token).`,
     );
   });
 }

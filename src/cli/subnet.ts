@@ -11,7 +11,7 @@ import {
   type SparseRow,
   type Subnet,
 } from '../inference/index.ts';
-import { formatAmount } from '../units.ts';
+import { formatAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { openSession } from './session.ts';
@@ -35,7 +35,7 @@ export async function subnetList(context: CommandContext): Promise<void> {
       String(item.uidCount),
       `${item.tempoSeconds} s`,
       String(item.epoch),
-      `${formatAmount(item.registrationPrice, 18)} ${unit}`,
+      `${formatAmount(item.registrationPrice, TOKEN_DECIMALS)} ${unit}`,
       `${(item.emissionShareMillionths / 10_000).toFixed(2)} %`,
       item.beacon.label,
     ]);
@@ -72,7 +72,7 @@ export async function subnetShow(context: CommandContext, id: string): Promise<v
     const lines = uids.map((uid) => [
       String(uid.uid),
       String(uid.operatorId),
-      formatAmount(uid.stake, 18),
+      formatAmount(uid.stake, TOKEN_DECIMALS),
       uid.hasPermit ? 'yes' : 'no',
       (uid.incentive / U16).toFixed(4),
       (uid.dividends / U16).toFixed(4),

@@ -4,15 +4,13 @@ import { MillraceError } from '../errors.ts';
 import type { NetworkFolder } from '../node/index.ts';
 import { formatShareKey, shareKeyOfWallet } from '../storage/index.ts';
 import { depositToRails } from '../token/index.ts';
-import { formatAmount, parseAmount } from '../units.ts';
+import { formatAmount, parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import { railsMoneyOf } from './rails-money.ts';
 import { askNewPassword, askPassword, openWallet } from './secrets.ts';
 import { openSender } from './sending.ts';
 import { folderOf, openSession } from './session.ts';
-
-const DECIMALS = 18;
 
 /** Makes a key, encrypted on disk (Web3 Secret Storage v3). It is never printed. */
 export async function walletCreate(context: CommandContext): Promise<void> {
@@ -41,20 +39,20 @@ export async function walletShow(context: CommandContext): Promise<void> {
   ]);
   const { symbol } = session.manifest.tokens.network ?? { symbol: 'tokens' };
   context.output.result(
-    { address: signer.address, sharingKey, wei, tokens, deposited, claimable, atRails, unit: symbol, decimals: DECIMALS },
+    { address: signer.address, sharingKey, wei, tokens, deposited, claimable, atRails, unit: symbol, decimals: TOKEN_DECIMALS },
     () =>
       [
         `address      ${signer.address}`,
         `sharing key  ${sharingKey}`,
-        `gas          ${formatAmount(wei, DECIMALS)} ETH`,
-        `tokens       ${formatAmount(tokens, DECIMALS)} ${symbol}`,
+        `gas          ${formatAmount(wei, TOKEN_DECIMALS)} ETH`,
+        `tokens       ${formatAmount(tokens, TOKEN_DECIMALS)} ${symbol}`,
         ...atRails
           .filter(({ token, amount }) => token === 'network' || amount > 0n)
           .map(
             ({ amount, decimals, unit }) =>
               `at the rails ${formatAmount(amount, decimals)} ${unit} (pays for deals and jobs; unused: millrace wallet withdraw)`,
           ),
-        `claimable    ${formatAmount(claimable, DECIMALS)} ${symbol} (from slashes)`,
+        `claimable    ${formatAmount(claimable, TOKEN_DECIMALS)} ${symbol} (from slashes)`,
       ].join('\n'),
   );
 }
@@ -96,7 +94,7 @@ export async function walletDeposit(context: CommandContext, amountText: string)
     if (held < amount) {
       throw new MillraceError('no-funds', {
         actor: 'caller',
-        message: `The wallet holds ${formatAmount(held, DECIMALS)} tokens, expected at least ${formatAmount(amount, DECIMALS)}`,
+        message: `The wallet holds ${formatAmount(held, TOKEN_DECIMALS)} tokens, expected at least ${formatAmount(amount, TOKEN_DECIMALS)}`,
         values: { account: sender.address, got: held, expected: amount },
         hint: 'Nothing was sent. See `millrace wallet show`.',
       });
@@ -122,11 +120,11 @@ async function move(
   amountText: string,
   act: (amount: bigint, given: Moved) => Promise<{ hash: string }>,
 ): Promise<void> {
-  const amount = parseAmount(amountText, DECIMALS);
+  const amount = parseAmount(amountText, TOKEN_DECIMALS);
   const opened = await openSender(context);
   try {
     const { hash } = await act(amount, { ...opened, token: opened.client.address('networkToken') });
-    context.output.result({ amount, transaction: hash }, () => `Done: ${formatAmount(amount, DECIMALS)} (${hash})`);
+    context.output.result({ amount, transaction: hash }, () => `Done: ${formatAmount(amount, TOKEN_DECIMALS)} (${hash})`);
   } finally {
     opened.sender.close();
   }

@@ -1,6 +1,6 @@
 import type { JobPolicy, Resources } from '../compute/index.ts';
 import { MillraceError } from '../errors.ts';
-import { parseAmount, parseDuration, parseSize } from '../units.ts';
+import { parseAmount, parseDuration, parseSize, STABLE_DECIMALS, TOKEN_DECIMALS } from '../units.ts';
 
 /** What the operator of a compute node may set, as texts; what is absent has its default. */
 export type ComputeSettings = { [name in keyof typeof COMPUTE_DEFAULTS]?: string };
@@ -44,8 +44,6 @@ export const COMPUTE_DEFAULTS = {
   jurorSeats: '2',
 } as const;
 
-const STABLE_DECIMALS = 6;
-const DECIMALS = 18;
 const HOUR = 3600n;
 const PERCENT = 100;
 
@@ -65,8 +63,8 @@ export function jobPolicyOf(given: ComputeSettings | undefined): JobPolicy {
   if (settings.jobCommands !== 'yes' && settings.jobCommands !== 'no') throw badSetting('jobCommands', settings.jobCommands, 'yes or no');
   if (settings.jobCanaries !== 'yes' && settings.jobCanaries !== 'no') throw badSetting('jobCanaries', settings.jobCanaries, 'yes or no');
   return {
-    prices: { stable: prices(STABLE_DECIMALS), native: prices(DECIMALS) },
-    collateral: parseAmount(settings.jobCollateral, DECIMALS),
+    prices: { stable: prices(STABLE_DECIMALS), native: prices(TOKEN_DECIMALS) },
+    collateral: parseAmount(settings.jobCollateral, TOKEN_DECIMALS),
     wallSecondsMax: parseDuration(settings.jobTimeMax),
     spareSeconds: parseDuration(settings.jobSpare),
     takesCommands: settings.jobCommands === 'yes',
@@ -89,8 +87,8 @@ export function leaseTermsOf(
   }
   return {
     stablePrice: parseAmount(leasePriceStable, STABLE_DECIMALS),
-    nativePrice: parseAmount(leasePriceNative, DECIMALS),
-    collateral: parseAmount(leaseCollateral, DECIMALS),
+    nativePrice: parseAmount(leasePriceNative, TOKEN_DECIMALS),
+    collateral: parseAmount(leaseCollateral, TOKEN_DECIMALS),
     interruptibleBps: percent * PERCENT,
   };
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { MillraceError } from '../errors.ts';
 import type { GatewayKey, ModelPrice, TaskType } from '../inference/index.ts';
-import { formatSize, parseAmount, parseDuration, parseSize } from '../units.ts';
+import { formatSize, parseAmount, parseDuration, parseSize, TOKEN_DECIMALS } from '../units.ts';
 
 /** What the operator of a miner or validator may set, as texts; what is absent has its default. */
 export type InferenceSettings = { [name in keyof typeof INFERENCE_DEFAULTS]?: string };
@@ -52,7 +52,6 @@ export const INFERENCE_DEFAULTS = {
   validatorCases: '0',
 } as const;
 
-const DECIMALS = 18;
 const FILE_CHARACTERS_MAX = 65_536;
 const MODEL_NAME = /^[\w][\w.:/@+-]{0,127}$/;
 /** What a backend calls a model; llama.cpp calls it by its path. */
@@ -79,9 +78,9 @@ export function priceOfTask(task: TaskType, given: InferenceSettings | undefined
   const { inferencePriceIn, inferencePriceOut, inferencePriceRequest } = inferenceSettings(given);
   return {
     unit: UNIT_OF_TASK[task],
-    inputPerMillion: parseAmount(inferencePriceIn, DECIMALS),
-    outputPerMillion: parseAmount(inferencePriceOut, DECIMALS),
-    perRequest: parseAmount(inferencePriceRequest, DECIMALS),
+    inputPerMillion: parseAmount(inferencePriceIn, TOKEN_DECIMALS),
+    outputPerMillion: parseAmount(inferencePriceOut, TOKEN_DECIMALS),
+    perRequest: parseAmount(inferencePriceRequest, TOKEN_DECIMALS),
   };
 }
 

@@ -1,6 +1,6 @@
 import type { RelayTerms } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
-import { parseAmount, parseSize } from '../units.ts';
+import { parseAmount, parseSize, TOKEN_DECIMALS } from '../units.ts';
 
 /** What an operator may set of its relay, as texts from flags, environment or `config.json`; what is absent has its default. */
 export type RelaySettings = { [name in keyof typeof RELAY_DEFAULTS]?: string };
@@ -20,7 +20,6 @@ export const RELAY_DEFAULTS = {
 /** By whom a node lets itself be relayed: by nobody, by whoever is best when it is not reached directly, or by these operators. */
 export type RelayedBy = 'none' | 'auto' | readonly bigint[];
 
-const DECIMALS = 18;
 /** What a relay carries before it is acknowledged and paid, so the most that it can lose to a node: 16 MiB. */
 const CHUNK_BYTES = 16 << 20;
 const BANDWIDTH_MIN = 65_536n;
@@ -33,7 +32,7 @@ export function relayTerms(operatorId: bigint, settings: RelaySettings = {}): Re
   if (bandwidth < BANDWIDTH_MIN || bandwidth > BANDWIDTH_MAX) throw bad('relayBandwidth', given.relayBandwidth, '64KiB to 1TiB a second');
   return {
     operatorId,
-    pricePerGib: parseAmount(given.relayPrice, DECIMALS),
+    pricePerGib: parseAmount(given.relayPrice, TOKEN_DECIMALS),
     chunkBytes: CHUNK_BYTES,
     streamsMax: count('relayStreams', given.relayStreams, 512),
     bytesPerSecond: Number(bandwidth),
@@ -43,7 +42,7 @@ export function relayTerms(operatorId: bigint, settings: RelaySettings = {}): Re
 
 /** The most that a node pays a relay for a GiB carried, base units. @throws bad-amount */
 export function relayPriceMax(settings: RelaySettings = {}): bigint {
-  return parseAmount(settings.relayMaxPrice ?? RELAY_DEFAULTS.relayMaxPrice, DECIMALS);
+  return parseAmount(settings.relayMaxPrice ?? RELAY_DEFAULTS.relayMaxPrice, TOKEN_DECIMALS);
 }
 
 /** Reads `none`, `auto` or the numbers of operators, `3,5`. @throws bad-relay-setting */

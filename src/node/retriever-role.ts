@@ -1,6 +1,6 @@
 import type { TransportIdentity } from '../connect/index.ts';
 import { MillraceError } from '../errors.ts';
-import { parseAmount, parseSize } from '../units.ts';
+import { parseAmount, parseSize, TOKEN_DECIMALS } from '../units.ts';
 import { metricLines } from './relay-role.ts';
 import type { Role, RoleContext } from './role.ts';
 
@@ -16,7 +16,6 @@ export const RETRIEVER_DEFAULTS = {
   retrievalOriginBudget: '1',
 } as const;
 
-const DECIMALS = 18;
 const CHUNK_MAX = 16n << 20n;
 const CLAIM_INTERVAL_SECONDS = 300;
 const ANNOUNCE_SECONDS = 1800;
@@ -83,12 +82,12 @@ export function retrieverPolicy(settings: RetrieverSettings = {}) {
     });
   }
   return {
-    pricePerGib: parseAmount(given.retrievalPrice, DECIMALS),
+    pricePerGib: parseAmount(given.retrievalPrice, TOKEN_DECIMALS),
     chunkBytes: Number(chunkBytes),
     cacheBytes: Number(parseSize(given.retrievalCache)),
     claimIntervalSeconds: CLAIM_INTERVAL_SECONDS,
-    originPricePerGibMax: parseAmount(given.retrievalOriginPrice, DECIMALS),
-    originBudget: parseAmount(given.retrievalOriginBudget, DECIMALS),
+    originPricePerGibMax: parseAmount(given.retrievalOriginPrice, TOKEN_DECIMALS),
+    originBudget: parseAmount(given.retrievalOriginBudget, TOKEN_DECIMALS),
     announceSeconds: ANNOUNCE_SECONDS,
   };
 }

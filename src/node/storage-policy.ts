@@ -1,6 +1,6 @@
 import { MillraceError } from '../errors.ts';
 import type { StorageProviderOptions } from '../storage/index.ts';
-import { parseAmount, parseSize } from '../units.ts';
+import { parseAmount, parseSize, TOKEN_DECIMALS } from '../units.ts';
 
 type StoragePolicy = StorageProviderOptions['policy'];
 
@@ -22,7 +22,6 @@ export const ASK_DEFAULTS = {
   askRepairCost: '0.001',
 } as const;
 
-const DECIMALS = 18;
 const PERIODS_MAX = 4_294_967_295;
 /** One ask on the order book takes at most this many shards, and promises half of room and stake for a day. */
 const BOOK_DEALS_MAX = 128;
@@ -38,15 +37,15 @@ const COLLATERAL_PERCENT_MAX = 1000;
 export function storagePolicy(options: { quotaBytes: bigint; ask?: AskSettings }): StoragePolicy {
   const given = { ...ASK_DEFAULTS, ...options.ask };
   const ask: StoragePolicy['ask'] = {
-    pricePerGibPeriod: parseAmount(given.askPrice, DECIMALS),
-    minPricePerPeriod: parseAmount(given.askMinPrice, DECIMALS),
+    pricePerGibPeriod: parseAmount(given.askPrice, TOKEN_DECIMALS),
+    minPricePerPeriod: parseAmount(given.askMinPrice, TOKEN_DECIMALS),
     minSizeBytes: parseSize(given.askMinSize),
     maxSizeBytes: parseSize(given.askMaxSize),
     minPeriods: periods('askMinPeriods', given.askMinPeriods),
     maxPeriods: periods('askMaxPeriods', given.askMaxPeriods),
     collateralBps: percentInBps(given.askCollateral),
-    minCollateral: parseAmount(given.askMinCollateral, DECIMALS),
-    bond: parseAmount(given.askBond, DECIMALS),
+    minCollateral: parseAmount(given.askMinCollateral, TOKEN_DECIMALS),
+    bond: parseAmount(given.askBond, TOKEN_DECIMALS),
   };
   if (ask.minSizeBytes > ask.maxSizeBytes) throw badAsk('askMinSize', given.askMinSize, `at most askMaxSize, ${given.askMaxSize}`);
   if (ask.minPeriods > ask.maxPeriods) throw badAsk('askMinPeriods', given.askMinPeriods, `at most askMaxPeriods, ${given.askMaxPeriods}`);
@@ -59,13 +58,13 @@ export function storagePolicy(options: { quotaBytes: bigint; ask?: AskSettings }
     offerSecondsMax: 7200,
     ask,
     orders: {
-      collateralPerGiB: parseAmount(given.askBookCollateral, DECIMALS),
+      collateralPerGiB: parseAmount(given.askBookCollateral, TOKEN_DECIMALS),
       dealsMax: BOOK_DEALS_MAX,
       roomBps: BOOK_PART_BPS,
       stakeBps: BOOK_PART_BPS,
       lifetimeSeconds: BOOK_LIFETIME_SECONDS,
     },
-    repairs: { costPerGiB: parseAmount(given.askRepairCost, DECIMALS), minPrice: ask.pricePerGibPeriod },
+    repairs: { costPerGiB: parseAmount(given.askRepairCost, TOKEN_DECIMALS), minPrice: ask.pricePerGibPeriod },
   };
 }
 

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { toMillraceError } from '../errors.ts';
 import type { EngineSet, SubnetJudge } from '../inference/index.ts';
 import { createPayer } from '../token/index.ts';
-import { parseAmount } from '../units.ts';
+import { parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import { contentPort } from './content-port.ts';
 import { countOf, gatewaysOf, inferenceSettings, listed } from './inference-settings.ts';
 import type { MinerStart } from './miner-role.ts';
@@ -11,7 +11,6 @@ import { metricLines } from './relay-role.ts';
 import type { Role } from './role.ts';
 import { openValidatorCourt, type ValidatorCourt } from './validator-court.ts';
 
-const DECIMALS = 18;
 const LOOK_MS = 15_000;
 const DEPOSIT_REQUESTS = 4n;
 const SHOWN_PATH = '/v1/inference/shown';
@@ -76,7 +75,7 @@ async function openAccounts({ client, signer, sender, folder, inference }: Miner
   const gateways = gatewaysOf(inference);
   if (gateways.length > 0) return gateways.map(gatewayAccount);
   const payer = await createPayer({ client, signer, sender, folder: join(folder, 'channels'), depositRequests: DEPOSIT_REQUESTS });
-  return [ownAccount(payer, { amountMax: parseAmount(inferenceSettings(inference).validatorTabMax, DECIMALS) })];
+  return [ownAccount(payer, { amountMax: parseAmount(inferenceSettings(inference).validatorTabMax, TOKEN_DECIMALS) })];
 }
 
 interface Looking {
@@ -152,7 +151,7 @@ async function judgeSubnet(
     onReceipt: court.onReceipt,
     onRefuted: court.onRefuted,
     pulseUrls: () => [...listed(inferenceSettings(inference).validatorPulses), ...localPulseUrls(context.dataFolder)],
-    emissionPrice: parseAmount(validatorEmissionPrice, DECIMALS),
+    emissionPrice: parseAmount(validatorEmissionPrice, TOKEN_DECIMALS),
     rules: { probesPerMiner: countOf('validatorProbes', inference, 1000) },
     settle: () => settler.tend(),
     log,

@@ -1,5 +1,5 @@
 import { MillraceError } from '../../errors.ts';
-import { formatAmount, parseAmount } from '../../units.ts';
+import { formatAmount, parseAmount, TOKEN_DECIMALS } from '../../units.ts';
 import type { SubnetRules } from './subnet-rules.ts';
 
 /** A rule of a subnet for people: how it is written, within which bounds (those of SubnetRules.sol), and what it does. */
@@ -15,7 +15,6 @@ export interface RuleText {
 
 const U16 = 65_535;
 const MILLION = 1_000_000;
-const DECIMALS = 18;
 /** 2^96 - 1 base units. */
 const STAKE_MAX = (1n << 96n) - 1n;
 /** Beyond the delay until a row is opened: an epoch to be judged in, and its settlement. */
@@ -72,7 +71,7 @@ export const RULE_TEXTS: readonly RuleText[] = [
 /** A rule's value as people write it. */
 export function ruleValueText(text: RuleText, rules: SubnetRules): string {
   const value = rules[text.name];
-  if (text.kind === 'amount') return formatAmount(value as bigint, DECIMALS);
+  if (text.kind === 'amount') return formatAmount(value as bigint, TOKEN_DECIMALS);
   if (text.kind === 'share') return `${value} (${(((value as number) * 100) / U16).toFixed(1)}%)`;
   if (text.kind === 'millionths') return `${value} (${(((value as number) * 100) / MILLION).toFixed(2)}%)`;
   return String(value);
@@ -108,9 +107,9 @@ function ruleValue(text: RuleText, given: string): unknown {
     throw badRule(name, given, choices.join(', '));
   }
   if (kind === 'amount') {
-    const amount = parseAmount(given, DECIMALS);
+    const amount = parseAmount(given, TOKEN_DECIMALS);
     if (amount <= STAKE_MAX) return amount;
-    throw badRule(name, given, `at most ${formatAmount(STAKE_MAX, DECIMALS)}`);
+    throw badRule(name, given, `at most ${formatAmount(STAKE_MAX, TOKEN_DECIMALS)}`);
   }
   const percent = kind === 'count' ? null : /^(\d{1,3}(?:\.\d{1,4})?)%$/.exec(given);
   const whole = kind === 'share' ? U16 : MILLION;
