@@ -4,7 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import Docker from 'dockerode';
@@ -12,6 +12,7 @@ import { linuxPrograms } from '../src/host/abuse.cases.ts';
 import { type Executor, findDockerSocket, type Job, openDockerExecutor, SandboxExecutor, WasmExecutor } from '../src/host/index.ts';
 import { makeRootArchive } from '../src/host/root-file-system.cases.ts';
 import { wasmModule } from '../src/host/wasm-programs.cases.ts';
+import { missingForHosts, startHosts } from '../test/journeys/cluster-hosts.ts';
 
 const ROUNDS = 25;
 const CLOCK_TICKS = 100;
@@ -122,12 +123,25 @@ async function wasm(): Promise<void> {
   await executor.close();
 }
 
+/** Of the engine that answers here, or of one that is started for this, in a network of its own. */
 async function docker(): Promise<void> {
-  const socketPath = findDockerSocket();
-  if (socketPath === undefined) {
-    print('docker: no engine answers on this machine');
+  const answering = findDockerSocket();
+  const missing = missingForHosts(['dockerd', 'ip', 'nsenter']);
+  if (answering === undefined && missing !== undefined) {
+    print(`docker: no engine answers on this machine, and none can be started: ${missing}`);
     return;
   }
+  const hosts = answering === undefined ? await startHosts(folder, 1, '10.77.8') : undefined;
+  try {
+    const [host] = hosts?.hosts ?? [];
+    await host?.startEngine();
+    await measureDocker(answering ?? (host?.socketPath as string));
+  } finally {
+    await hosts?.close();
+  }
+}
+
+async function measureDocker(socketPath: string): Promise<void> {
   const executor = await openDockerExecutor({ socketPath });
   const image = await executor.importImage(makeRootArchive(folder));
   const engine = new Docker({ socketPath });
@@ -150,7 +164,10 @@ async function docker(): Promise<void> {
   await executor.close();
 }
 
+const load = () => loadavg()[0]?.toFixed(1);
+print(`load of this machine: ${load()}`);
 await bubblewrap();
 await wasm();
 await docker();
+print(`load of this machine: ${load()}`);
 rmSync(folder, { recursive: true, force: true });

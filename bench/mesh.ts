@@ -5,7 +5,7 @@
  */
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -75,6 +75,11 @@ async function measure(from: string, to: string, address: string): Promise<Measu
   const output = execFileSync(program, args, { encoding: 'utf8' });
   server.kill('SIGKILL');
   return JSON.parse(output) as Measured;
+}
+
+/** That of the round in the middle by rate. */
+function middleOf(rounds: readonly Measured[]): Measured {
+  return rounds.toSorted((one, other) => one.rate - other.rate)[rounds.length >> 1] as Measured;
 }
 
 function tell(name: string, { rate, best, median }: Measured, bare?: Measured): void {
@@ -177,18 +182,27 @@ if (kind === undefined) {
     ip('-n', name, 'link', 'set', 'up0', 'up');
   }
   print(`WireGuard: ${kind}`);
+  print(`load of this machine: ${loadavg()[0]?.toFixed(1)}`);
   const veth = await measure(`/run/netns/${names[0]}`, `/run/netns/${names[1]}`, '10.77.9.2');
   tell('bare veth', veth);
   const endByHand = await wireByHand(folder, names);
-  tell('bare WireGuard over it', await measure(`/run/netns/${names[0]}`, `/run/netns/${names[1]}`, '10.88.0.2'), veth);
-  endByHand();
+  const bare: Measured[] = [];
+  const meshed: Measured[] = [];
   const times: number[][] = [];
+  // In turns: other work on this machine meets both.
   for (let round = 0; round < ROUNDS; round += 1) {
+    bare.push(await measure(`/run/netns/${names[0]}`, `/run/netns/${names[1]}`, '10.88.0.2'));
     const { ends, startMs } = await openMesh(folder);
     times.push(...startMs);
-    if (round === 0) tell('the mesh of a rental', await measure(ends[0].namespace.path, ends[1].namespace.path, '10.90.0.2'), veth);
+    meshed.push(await measure(ends[0].namespace.path, ends[1].namespace.path, '10.90.0.2'));
     for (const end of ends) await end.close();
   }
+  endByHand();
+  tell('bare WireGuard over it', middleOf(bare), veth);
+  tell('the mesh of a rental', middleOf(meshed), veth);
+  const rates = (list: readonly Measured[]) => list.map(({ rate }) => (rate / 2 ** 20).toFixed(0)).join(', ');
+  print(`  of ${ROUNDS} rounds: ${rates(bare)} beside ${rates(meshed)} MiB/s`);
+  print(`  the mesh has ${((100 * middleOf(meshed).rate) / middleOf(bare).rate).toFixed(0)} % of bare WireGuard`);
   const best = (index: number) => Math.min(...times.map((each) => each[index] as number)).toFixed(0);
   const median = (index: number) =>
     times
@@ -198,6 +212,7 @@ if (kind === undefined) {
   print(
     `a member starts (best / median of ${times.length}): namespace ${best(0)} / ${median(0)} ms, WireGuard ${best(1)} / ${median(1)} ms, the process in the mesh ${best(2)} / ${median(2)} ms`,
   );
+  print(`load of this machine: ${loadavg()[0]?.toFixed(1)}`);
   for (const name of names) ip('netns', 'delete', name);
   rmSync(folder, { recursive: true, force: true });
 }

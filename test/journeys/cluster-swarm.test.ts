@@ -77,11 +77,11 @@ if (missing !== undefined) {
     const limits = { memoryBytes: 64 << 20, cpus: 1, processes: 16, diskBytes: 1 << 20, wallSeconds: 240, outputBytes: 100_000 };
     const said: string[] = [];
     const worker = hosts.hosts[1] as TestHosts['hosts'][0];
+    // Of these two alone: containers of jobs before them may still be on their way out.
     const containersOf = (socketPath: string) =>
-      execFileSync('docker', ['-H', `unix://${socketPath}`, 'ps', '-q'], { encoding: 'utf8' })
-        .trim()
+      execFileSync('docker', ['-H', `unix://${socketPath}`, 'ps', '--no-trunc', '--format', '{{.Command}}'], { encoding: 'utf8' })
         .split('\n')
-        .filter(Boolean);
+        .filter((command) => command.includes('echo started; sleep 25'));
     // Two jobs: Swarm gives one to each machine.
     const argv = ['/bin/sh', '-c', 'echo started; sleep 25; echo done'];
     const runs = [0, 1].map(() =>
