@@ -6,9 +6,8 @@ import { intervalAt, passedIntervals, WORD } from './intervals.ts';
 import type { LeaseView, MarketTimes } from './lease-chain.ts';
 import type { LeaseRecord, LeaseRecords, SignedStatement } from './lease-record.ts';
 import type { PanelAsker } from './panel-asker.ts';
-import type { Rental } from './rental.ts';
+import type { Rental, RentalMain } from './rental.ts';
 import type { StatementCourier } from './statement-courier.ts';
-import type { WorkspaceCommand } from './workspace.ts';
 
 /** What serving one lease stands on. */
 export interface HostedLeaseOptions {
@@ -98,14 +97,14 @@ export class HostedLease {
   }
 
   /** Runs a command in the rental by itself, also after a restart; replaces the one before. */
-  async setMain(command: WorkspaceCommand): Promise<void> {
-    this.keepMain(command);
-    await this.#rental?.setMain(command);
+  async setMain(main: RentalMain): Promise<void> {
+    this.keepMain(main);
+    await this.#rental?.setMain(main);
   }
 
   /** Notes what runs already in a sandbox that it will take over. */
-  keepMain(command: WorkspaceCommand): void {
-    this.record.main = command;
+  keepMain(main: RentalMain): void {
+    this.record.main = main;
     this.#options.records.save(this.record);
   }
 

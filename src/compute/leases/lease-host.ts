@@ -199,13 +199,13 @@ class OpenLeaseHost implements LeaseHost {
 
   /** That of the lease before it goes on; a new one where there is none. */
   #openSandbox(lease: HostedLease, { image, resources }: LeasedDevice, { main }: LeaseRecord): Rental | undefined {
-    const { folder, log } = this.#context;
+    const { folder, fetchContent, log } = this.#context;
     const view = lease.view();
     if (predecessorOf(this.#leases, view)?.rental() !== undefined) return undefined;
     const known = this.#handed.get(keyOf(view));
     this.#handed.delete(keyOf(view));
     const place = join(folder, 'rentals', String(view.leaseId));
-    return known ?? openRental({ executor: this.#executor as Executor, image, resources, folder: place, main, log });
+    return known ?? openRental({ executor: this.#executor as Executor, image, resources, folder: place, main, fetchContent, log });
   }
 
   #handOver(lease: HostedLease, rental: Rental): boolean {

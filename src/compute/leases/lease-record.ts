@@ -4,7 +4,7 @@ import type { Hex } from 'viem';
 import { writeFileDurably } from '../../durable-file.ts';
 import { MillraceError } from '../../errors.ts';
 import { IntervalRecord } from './intervals.ts';
-import type { WorkspaceCommand } from './workspace.ts';
+import type { RentalMain } from './rental.ts';
 
 /** What the other side signed of one word of a lease. */
 export interface SignedStatement {
@@ -20,7 +20,7 @@ export interface LeaseRecord {
   /** The other side's latest word of each 256 intervals. */
   theirs: Map<number, SignedStatement>;
   /** What runs in the rental by itself. */
-  main: WorkspaceCommand | undefined;
+  main: RentalMain | undefined;
 }
 
 /** The records of one folder, a file each. */

@@ -7,7 +7,7 @@ import { httpStatusOf, MillraceError, toMillraceError } from '../../errors.ts';
 import { readRequest } from '../../read-at-most.ts';
 import type { HostedLease } from './hosted-lease.ts';
 import type { SignedStatement } from './lease-record.ts';
-import type { Rental } from './rental.ts';
+import type { Rental, RentalMain } from './rental.ts';
 import { runStream } from './run-stream.ts';
 import type { WorkspaceCommand } from './workspace.ts';
 
@@ -28,6 +28,7 @@ export const COMMAND_BYTES_MAX = 64 << 10;
 const BODY_BYTES_MAX = 64 << 10;
 const WORDS_MAX = 4_096;
 const PROBES_PER_SECOND = 5;
+const CID = /^(?:b[a-z2-7]{58,100}|Qm[1-9A-HJ-NP-Za-km-z]{44})$/;
 const STATUSES: Record<string, number> = {
   'body-too-big': 413,
   'lease-unknown': 404,
@@ -89,7 +90,7 @@ export function leaseRoutes(desk: LeaseDesk): Hono {
     const body = await readRequest(context.req.raw, COMMAND_BYTES_MAX);
     const hosted = open(context.req.raw, context.req.param('lease'), body);
     runningOf(hosted);
-    await hosted.setMain(commandOf(fieldsOf(body)));
+    await hosted.setMain(mainOf(fieldsOf(body)));
     return context.json({});
   });
   app.get('/:lease{[0-9]{1,20}}/logs', (context) => {
@@ -166,6 +167,14 @@ function commandOf(value: unknown): WorkspaceCommand {
   if (typeof env !== 'object' || env === null || !Object.values(env).every(isText)) throw badCall('env is no object of texts');
   if ((cwd !== undefined && !isText(cwd)) || typeof tty !== 'boolean') throw badCall('cwd or tty is wrong');
   return { argv, env: env as Record<string, string>, cwd: cwd as string | undefined, tty };
+}
+
+/** A command, perhaps with the CID of an image. */
+function mainOf(value: Record<string, unknown>): RentalMain {
+  const { image } = value;
+  if (image === undefined) return commandOf(value);
+  if (typeof image === 'string' && CID.test(image)) return { ...commandOf(value), image };
+  throw badCall('image is no CID');
 }
 
 function fieldsOf(body: Uint8Array): Record<string, unknown> {

@@ -6,6 +6,7 @@ import { readAtMost } from '../../read-at-most.ts';
 import { decodeFrames } from './frames.ts';
 import { readLease, readPeer } from './lease-chain.ts';
 import type { SignedStatement } from './lease-record.ts';
+import type { RentalMain } from './rental.ts';
 import type { WorkspaceCommand } from './workspace.ts';
 
 /** A rental as its renter, or a prober, reaches it. */
@@ -21,8 +22,8 @@ export interface RentalClient {
    * @throws lease-not-running, workspace-busy, bad-command, peer-unreachable, bad-frame, the signal's reason
    */
   exec(command: WorkspaceCommand, io: ExecStreams): Promise<number | undefined>;
-  /** The command that runs by itself, and again with every new sandbox; replaces the one before. */
-  setMain(command: WorkspaceCommand): Promise<void>;
+  /** The command that runs by itself, and again with every new sandbox, in the image that it names; replaces the one before. */
+  setMain(main: RentalMain): Promise<void>;
   /** What that command printed, the last mebibyte; with `follow` what it prints from now on too. */
   logs(options: { follow: boolean; signal: AbortSignal }): AsyncIterable<Uint8Array>;
   /** Gives the renter's signed word and takes the node's, not yet checked. */
@@ -80,7 +81,7 @@ export async function openRentalClient(client: ChainClient, options: { leaseId: 
       }
       throw cutOff(leaseId);
     },
-    setMain: async (command) => void (await json('PUT', '/main', command)),
+    setMain: async (main) => void (await json('PUT', '/main', main)),
     async *logs({ follow, signal }) {
       const path = `/logs${follow ? '?follow=1' : ''}`;
       const { body } = await request('GET', path, { signal, idleTimeoutMs: follow ? FOLLOW_TIMEOUT_MS : undefined });

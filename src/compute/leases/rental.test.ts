@@ -1,15 +1,22 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { MillraceError } from '../../errors.ts';
 import { SandboxExecutor } from '../../host/index.ts';
+import { makeRootArchive } from '../../host/root-file-system.cases.ts';
 import { silentLogger } from '../../log.ts';
+import type { FetchContent } from '../part.ts';
 import { TEST_DEVICE, until } from './lease-fixture.ts';
 import { openRental } from './rental.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'millrace-rental-'));
 const executor = new SandboxExecutor({ imageFolder: join(folder, 'images') });
+const fetchContent: FetchContent = async () => {
+  throw new MillraceError('content-unavailable', { actor: 'peer', message: 'no content in this test' });
+};
 after(async () => {
   await executor.close();
   rmSync(folder, { recursive: true, force: true });
@@ -20,7 +27,7 @@ test('a renter that kills its own sandbox finds another, its command started aga
   if (!report.takesForeign) return context.skip(`no sandbox for strangers here: ${report.missing.map(({ what }) => what).join('; ')}`);
   const main = { argv: ['/bin/sh', '-c', 'echo begun; sleep 63'] };
   const place = join(folder, 'one');
-  const rental = openRental({ executor, resources: TEST_DEVICE.resources, folder: place, main, log: silentLogger });
+  const rental = openRental({ executor, resources: TEST_DEVICE.resources, folder: place, main, fetchContent, log: silentLogger });
   const printed = async () => {
     let text = '';
     for await (const bytes of rental.output.read({ follow: false, signal: new AbortController().signal }))
@@ -62,4 +69,54 @@ test('what a command printed is kept for the last mebibyte, and followed as it c
   await until('what comes is read', () => text.endsWith(' and more'));
   stop.abort();
   await following;
+});
+
+test('a rental goes over into the renter’s image when that is there, is up all the while, and leaves one in which nothing starts', async (context) => {
+  const report = await executor.inspect();
+  if (!report.takesForeign) return context.skip(`no sandbox for strangers here: ${report.missing.map(({ what }) => what).join('; ')}`);
+  const good = makeRootArchive(folder);
+  const empty = join(folder, 'empty.tar');
+  mkdirSync(join(folder, 'nothing'));
+  execFileSync('tar', ['-C', join(folder, 'nothing'), '-cf', empty, '.']);
+  const held = Promise.withResolvers<void>();
+  const archives: Record<string, string> = { bgood: good, bempty: empty };
+  const bring: FetchContent = async (cid, path) => {
+    const archive = archives[cid];
+    if (archive === undefined) throw new MillraceError('bad-cid', { actor: 'caller', message: 'no such content' });
+    await held.promise;
+    copyFileSync(archive, path);
+    return 0;
+  };
+  const resources = { ...TEST_DEVICE.resources, memoryBytes: 128 << 20 };
+  const rental = openRental({ executor, resources, folder: join(folder, 'two'), main: undefined, fetchContent: bring, log: silentLogger });
+  const hasPerlAlone = async () => {
+    const run = await rental.run({ argv: ['/bin/sh', '-c', 'test -e /usr/bin/perl && ! test -e /usr/bin/env'] });
+    for (const stream of [run.stdout, run.stderr]) stream.resume();
+    run.stdin.end();
+    return (await run.ended) === 0;
+  };
+  try {
+    await rental.setMain({ argv: ['/bin/sh', '-c', 'echo in the image'], image: 'bgood' });
+    assert.equal(await rental.probe(), true, 'it is up while the image is fetched');
+    assert.deepEqual(rental.status().image, { source: 'bgood', state: 'fetching' });
+    assert.equal(await hasPerlAlone(), false);
+    held.resolve();
+    await until('its command runs in the image', async () => {
+      let text = '';
+      for await (const bytes of rental.output.read({ follow: false, signal: new AbortController().signal }))
+        text += Buffer.from(bytes).toString();
+      return text.includes('in the image');
+    });
+    assert.equal(await hasPerlAlone(), true);
+    assert.deepEqual([rental.status().restarts, rental.status().image?.state], [0, 'ready']);
+    await rental.setMain({ argv: ['/bin/true'], image: 'bempty' });
+    await until('the empty image is left', async () => rental.status().image?.state === 'refused');
+    await until('it is up in what the device has', () => rental.probe());
+    assert.equal(await hasPerlAlone(), false);
+    await rental.setMain({ argv: ['/bin/true'], image: 'bnone' });
+    await until('what is not there is refused', () => rental.status().image?.fault === 'bad-cid');
+    assert.equal(await rental.probe(), true);
+  } finally {
+    await rental.close();
+  }
 });

@@ -5,8 +5,16 @@ import { type MillraceError, toMillraceError } from '../../errors.ts';
 import type { Executor } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
 import type { Resources } from '../capacity.ts';
+import type { FetchContent } from '../part.ts';
 import { OutputLog } from './output-log.ts';
+import { RentalImage, type RentalImageState } from './rental-image.ts';
 import { openWorkspace, type Workspace, type WorkspaceCommand, type WorkspaceRun } from './workspace.ts';
+
+/** What runs in a rental by itself. */
+export interface RentalMain extends WorkspaceCommand {
+  /** CID of the image in which the rental runs from now on, a tar archive of a root file system; left out: what the device has. */
+  image?: string;
+}
 
 /** The machine's side of one rental while it runs: its sandbox, made again whenever it ends, and the command that runs in it by itself. */
 export interface Rental {
@@ -14,11 +22,11 @@ export interface Rental {
   run(command: WorkspaceCommand): Promise<WorkspaceRun>;
   /** Whether the sandbox answers; one that does not is made anew. */
   probe(): Promise<boolean>;
-  /** Runs a command that is started again with the sandbox; replaces the one before. */
-  setMain(command: WorkspaceCommand | undefined): Promise<void>;
+  /** Runs a command that is started again with the sandbox; replaces the one before. One with an image waits until that is there. */
+  setMain(main: RentalMain | undefined): Promise<void>;
   /** What the command that runs by itself printed, the last of it. */
   readonly output: OutputLog;
-  status(): { isUp: boolean; restarts: number; lastFault: string | undefined };
+  status(): { isUp: boolean; restarts: number; lastFault: string | undefined; image?: RentalImageState };
   /** Ends all that is in it. */
   close(): Promise<void>;
 }
@@ -28,6 +36,8 @@ const RESTART_PAUSE_MS = [0, 200, 1_000, 5_000, 15_000];
 const DAY_SECONDS = 86_400;
 /** More than any lease; timers of Node hold 24 days. */
 const LONGEST_SECONDS = 20 * DAY_SECONDS;
+/** So many sandboxes in a row that end at once, and the renter's image is given up for the device's own. */
+const IMAGE_ENDS_MAX = 3;
 
 /** Whose sandbox it is, what it may take, and what runs in it by itself. */
 export interface RentalOptions {
@@ -35,7 +45,8 @@ export interface RentalOptions {
   image?: string;
   resources: Resources;
   folder: string;
-  main: WorkspaceCommand | undefined;
+  main: RentalMain | undefined;
+  fetchContent: FetchContent;
   log: Logger;
 }
 
@@ -50,10 +61,13 @@ export function openRental(options: RentalOptions): Rental {
 class SandboxRental implements Rental {
   readonly output = new OutputLog();
   readonly #options: RentalOptions;
-  #main: WorkspaceCommand | undefined;
+  readonly #image: RentalImage;
+  #main: RentalMain | undefined;
   #mainRun: WorkspaceRun | undefined;
   #opening: Promise<Workspace> | undefined;
   #current: Workspace | undefined;
+  /** The sandbox that is ended for one with another image. */
+  #leaving: Workspace | undefined;
   #restarts = 0;
   /** Sandboxes in a row that ended soon after they began. */
   #quickEnds = 0;
@@ -64,6 +78,8 @@ class SandboxRental implements Rental {
     this.#options = options;
     this.#main = options.main;
     mkdirSync(options.folder, { recursive: true, mode: 0o711 });
+    this.#image = new RentalImage(options, () => this.#moveInto());
+    this.#image.want(options.main?.image);
     void this.#ensure().catch(({ code, message }: MillraceError) => options.log.warn('rental-sandbox-failed', { reason: code, message }));
   }
 
@@ -82,18 +98,26 @@ class SandboxRental implements Rental {
     return false;
   }
 
-  async setMain(command: WorkspaceCommand | undefined): Promise<void> {
-    this.#main = command;
+  async setMain(main: RentalMain | undefined): Promise<void> {
+    this.#main = main;
     await this.#mainRun?.signal('KILL');
+    this.#image.want(main?.image);
     if (this.#current !== undefined) await this.#startMain(this.#current);
   }
 
-  status(): { isUp: boolean; restarts: number; lastFault: string | undefined } {
-    return { isUp: this.#current !== undefined, restarts: this.#restarts, lastFault: this.#lastFault };
+  status(): ReturnType<Rental['status']> {
+    const image = this.#image.state();
+    return {
+      isUp: this.#current !== undefined,
+      restarts: this.#restarts,
+      lastFault: this.#lastFault,
+      ...(image === undefined ? {} : { image }),
+    };
   }
 
   async close(): Promise<void> {
     this.#isClosing = true;
+    await this.#image.close();
     await this.#opening?.then(
       (workspace) => workspace.close(),
       () => {},
@@ -107,13 +131,26 @@ class SandboxRental implements Rental {
       this.#opening = undefined;
       this.#quickEnds += 1;
       this.#lastFault = toMillraceError(error).code;
+      // The supplier is not to be down for an image in which nothing starts.
+      if (this.#image.giveUp(this.#lastFault)) void this.#ensure().catch(() => {});
       throw error;
     });
     return this.#opening;
   }
 
+  /** Another image is there, or is no longer wanted: the sandbox is made anew in it. */
+  async #moveInto(): Promise<void> {
+    if (this.#isClosing) return;
+    const workspace = await this.#opening?.catch(() => undefined);
+    this.#leaving = workspace;
+    this.#quickEnds = 0;
+    await workspace?.close();
+    await this.#ensure().catch(() => undefined);
+  }
+
   async #open(): Promise<Workspace> {
-    const { executor, image, resources, folder, log } = this.#options;
+    const { executor, resources, folder, log } = this.#options;
+    const image = this.#image.digest() ?? this.#options.image;
     const pauseMs = RESTART_PAUSE_MS[Math.min(this.#quickEnds, RESTART_PAUSE_MS.length - 1)] as number;
     if (pauseMs > 0) await systemClock.sleep(pauseMs);
     const startedMs = systemClock.nowMs();
@@ -129,17 +166,19 @@ class SandboxRental implements Rental {
   /** A sandbox that ended is followed by another one, unless the rental is over. */
   #beginAnew(workspace: Workspace, { end, startedMs }: { end: Awaited<Workspace['ended']>; startedMs: number }): void {
     if (this.#current === workspace) [this.#current, this.#opening] = [undefined, undefined];
-    if (this.#isClosing) return;
+    if (this.#isClosing || this.#leaving === workspace) return;
     this.#restarts += 1;
     this.#quickEnds = systemClock.nowMs() - startedMs < ANSWER_PATIENCE_MS ? this.#quickEnds + 1 : 0;
     this.#lastFault = end instanceof Error ? end.code : end.reason;
     this.#options.log.warn('rental-sandbox-ended', { reason: this.#lastFault, restarts: this.#restarts });
+    if (this.#quickEnds >= IMAGE_ENDS_MAX) this.#image.giveUp(this.#lastFault);
     void this.#ensure().catch(() => {});
   }
 
   async #startMain(workspace: Workspace): Promise<void> {
-    if (this.#main === undefined) return;
-    const run = await workspace.run(this.#main);
+    if (this.#main === undefined || !this.#image.isIn()) return;
+    const { image: _, ...command } = this.#main;
+    const run = await workspace.run(command);
     this.#mainRun = run;
     run.stdin.end();
     for (const stream of [run.stdout, run.stderr]) stream.on('data', (bytes: Buffer) => this.output.write(bytes));

@@ -72,6 +72,19 @@ export interface DeploymentSpec {
   noticeSeconds: number;
 }
 
+/** Where in the document the parts of a workload stand, for refusals of those who cannot do what it says; a part that is not there has no place. */
+export interface WorkloadPlaces {
+  whole: Field;
+  image?: Field;
+  command?: Field;
+  args?: Field;
+  ports?: Field;
+  volumes?: Field;
+}
+
+/** The places of each workload, by its name. */
+export type SpecPlaces = ReadonlyMap<string, WorkloadPlaces>;
+
 /** First field of a deployment's canonical form. */
 export const DEPLOYMENT_FORMAT = 'millrace-deployment/1';
 /** A registry's name of an image: host, path, tag, digest. */

@@ -1,4 +1,4 @@
-import { DEPLOYMENT_FORMAT, type DeploymentSpec, type ExposedPort, readImage, readPortNumber } from './deployment-spec.ts';
+import { DEPLOYMENT_FORMAT, type DeploymentSpec, type ExposedPort, readImage, readPortNumber, type SpecPlaces } from './deployment-spec.ts';
 import { Field, type SpecWarning } from './field.ts';
 import { LIST_MAX, readArguments, readEnvironment } from './job-spec.ts';
 import { COUNT_MAX, readLabel, readNeeds, readPrice } from './needs.ts';
@@ -10,6 +10,7 @@ import { readSdl } from './sdl.ts';
 export interface ParsedDeployment {
   spec: DeploymentSpec;
   warnings: readonly SpecWarning[];
+  places: SpecPlaces;
 }
 
 /** A document of either kind. */
@@ -63,28 +64,28 @@ function readDeployment(root: Field, keys: readonly string[]): ParsedDeployment 
   if (!isOurs && !keys.some((key) => ['version', 'services', 'profiles'].includes(key))) {
     throw root.refuse('it is no specification: its first line is job: 1, deployment: 1 or version: "2.0"');
   }
-  const spec = isOurs ? readOwn(root) : readSdl(root);
-  return { spec, warnings: [...root.warnings].sort((one, other) => one.line - other.line || one.column - other.column) };
+  const read = isOurs ? readOwn(root) : readSdl(root);
+  return { ...read, warnings: [...root.warnings].sort((one, other) => one.line - other.line || one.column - other.column) };
 }
 
-function readOwn(root: Field): DeploymentSpec {
+function readOwn(root: Field): { spec: DeploymentSpec; places: SpecPlaces } {
   const fields = root.fields(DEPLOYMENT_FIELDS);
   root.required(fields, 'deployment').integer({ least: 1, greatest: 1 });
   const name = fields.name === undefined ? 'main' : readLabel(fields.name);
-  const { image, command, price, time } = fields;
+  const { image, command, args, ports, price, time } = fields;
   if (image === undefined && command === undefined) throw root.refuse('it names nothing to run: image or command is due');
   const count = fields.count?.integer({ least: 1, greatest: COUNT_MAX }) ?? 1;
   const needs = readNeeds(fields, { milliCpus: 100, memoryBytes: 64 << 20, diskBytes: 64 << 20 });
-  return {
+  const spec: DeploymentSpec = {
     format: DEPLOYMENT_FORMAT,
     workloads: [
       {
         name,
         image: image === undefined ? '' : readImage(image),
         command: command === undefined ? [] : readArguments(command),
-        args: fields.args === undefined ? [] : readArguments(fields.args),
+        args: args === undefined ? [] : readArguments(args),
         env: fields.env === undefined ? {} : readEnvironment(fields.env),
-        ports: fields.ports?.list(LIST_MAX).map(readPort) ?? [],
+        ports: ports?.list(LIST_MAX).map(readPort) ?? [],
         startsAfter: [],
       },
     ],
@@ -95,6 +96,7 @@ function readOwn(root: Field): DeploymentSpec {
     isInterruptible: fields.interruptible?.boolean() ?? false,
     noticeSeconds: fields.notice === undefined ? 0 : readDuration(fields.notice, NOTICE_SECONDS_MAX),
   };
+  return { spec, places: new Map([[name, { whole: root, image, command, args, ports }]]) };
 }
 
 function readPort(field: Field): ExposedPort {

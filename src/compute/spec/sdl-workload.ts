@@ -1,4 +1,4 @@
-import { type ExposedPort, readImage, readPortNumber, type Workload } from './deployment-spec.ts';
+import { type ExposedPort, readImage, readPortNumber, type Workload, type WorkloadPlaces } from './deployment-spec.ts';
 import type { Field } from './field.ts';
 import { checkName, LIST_MAX, readArguments } from './job-spec.ts';
 import type { Mount } from './sdl-resources.ts';
@@ -8,6 +8,7 @@ export interface SdlWorkload {
   field: Field;
   workload: Workload;
   mounts: Mount[];
+  places: WorkloadPlaces;
   /** Names of `endpoints` that it wants. */
   addresses: { name: string; field: Field }[];
 }
@@ -53,7 +54,9 @@ export function readWorkload(field: Field, context: SdlContext): SdlWorkload {
     startsAfter: readDependencies(fields, context),
     ...(tee === undefined ? {} : { enclave: readEnclave(tee, context) }),
   };
-  return { field, workload, mounts: storage?.entries().map(readMount) ?? [], addresses };
+  const { image, command, args, expose: ports } = fields;
+  const places = { whole: field, image, command, args, ports, volumes: storage };
+  return { field, workload, mounts: storage?.entries().map(readMount) ?? [], places, addresses };
 }
 
 /**

@@ -4,6 +4,7 @@ import {
   type DeploymentGroup,
   type DeploymentSpec,
   type DeploymentUnit,
+  type SpecPlaces,
   type Workload,
 } from './deployment-spec.ts';
 import type { Field } from './field.ts';
@@ -23,7 +24,7 @@ const WINDOW_SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600 
  * Source: the SDL syntax reference at akash.network/docs and `go/sdl/sdl-input.schema.yaml` of akash-network/chain-sdk.
  * @throws bad-spec, spec-unsupported
  */
-export function readSdl(root: Field): DeploymentSpec {
+export function readSdl(root: Field): { spec: DeploymentSpec; places: SpecPlaces } {
   const fields = root.fields(SDL_FIELDS);
   const version = root.required(fields, 'version').oneOf(['2.0', '2.1']);
   if (fields.include !== undefined) throw fields.include.unsupported('a document is one file', 'Put everything into one file.');
@@ -36,7 +37,7 @@ export function readSdl(root: Field): DeploymentSpec {
   checkEndpoints(fields.endpoints, [...workloads.values()]);
   const used = new Set(groups.flatMap((group) => group.units.map((unit) => unit.workload)));
   for (const [name, { field }] of workloads) if (!used.has(name)) field.warn('it is not in deployment and is left out');
-  return {
+  const spec: DeploymentSpec = {
     format: DEPLOYMENT_FORMAT,
     workloads: [...workloads.values()]
       .map(({ workload }) => workload)
@@ -46,6 +47,7 @@ export function readSdl(root: Field): DeploymentSpec {
     isInterruptible: fields.reclamation !== undefined,
     noticeSeconds: fields.reclamation === undefined ? 0 : readReclamation(fields.reclamation),
   };
+  return { spec, places: new Map([...workloads].map(([name, { places }]) => [name, places])) };
 }
 
 function named<Value>(field: Field, read: (field: Field) => Value): Map<string, Value> {
