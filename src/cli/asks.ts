@@ -2,13 +2,13 @@ import { surveyOffers } from '../storage/index.ts';
 import { formatAmount, formatSize, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
-import { openSession } from './session.ts';
+import { openSession, stakeUnitOf } from './session.ts';
 
 /** The asks of all providers that answer, their signatures checked, and who is silent. */
 export async function asks(context: CommandContext): Promise<void> {
   const { client, log, manifest } = await openSession(context);
   const { offers, silent } = await surveyOffers({ client, log, signal: context.signal });
-  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(manifest);
   context.output.result({ items: offers, silent, unit, next: null }, () => {
     const rows = offers.map(({ operatorId, ask, freeBytes, acceptsDeals, region }) => [
       String(operatorId),

@@ -16,7 +16,7 @@ import { chainTime, operatorNumber } from './operator.ts';
 import { table } from './output.ts';
 import { openWallet } from './secrets.ts';
 import { openSender } from './sending.ts';
-import { openSession, unitOf } from './session.ts';
+import { openSession, stakeUnitOf, unitOf } from './session.ts';
 
 const BPS_OF_PERCENT = 100;
 
@@ -112,10 +112,6 @@ export async function backingWithdraw(context: CommandContext): Promise<void> {
 function incomeText(manifest: Manifest, income: readonly TokenAmount[]): string {
   if (income.length === 0) return 'none';
   return income.map(({ token, amount }) => `${formatAmount(amount, TOKEN_DECIMALS)} ${unitOf(manifest, token)}`).join(', ');
-}
-
-function stakeUnitOf({ tokens }: Manifest): string {
-  return tokens.network?.symbol ?? 'tokens';
 }
 
 function notBacked(operatorId: bigint): MillraceError {

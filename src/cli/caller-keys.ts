@@ -6,7 +6,7 @@ import type { CommandContext } from './context.ts';
 import { gatewayFolder, tellGateway } from './gateway-run.ts';
 import { table } from './output.ts';
 import { wholeNumber } from './put.ts';
-import { folderOf, openSession } from './session.ts';
+import { folderOf, openSession, stakeUnitOf } from './session.ts';
 
 /** Options of `millrace gateway keys create`. */
 export interface KeyOptions {
@@ -41,7 +41,7 @@ export async function keysCreate(context: CommandContext, name: string, options:
 export async function keysList(context: CommandContext): Promise<void> {
   const { manifest } = await openSession(context);
   const items = (await keyCommand(context, 'keys-list', {})) as ShownKey[];
-  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(manifest);
   context.output.result({ items, unit, next: null }, () => {
     if (items.length === 0) return 'There is no key yet: millrace gateway keys create NAME';
     const rows = items.map((item) => [

@@ -4,7 +4,7 @@ import type { CommandContext } from './context.ts';
 import { dealRows } from './deal-rows.ts';
 import { table } from './output.ts';
 import { openWallet } from './secrets.ts';
-import { openSession } from './session.ts';
+import { openSession, stakeUnitOf } from './session.ts';
 import { randomnessText } from './status.ts';
 
 /** Deals with their state, proofs and money, as the chain has them. */
@@ -14,7 +14,7 @@ export async function deals(context: CommandContext, cid: string | undefined, op
   const { client, manifest } = session;
   const found = options.all ? await everyDeal() : await listDeals(client, (await openWallet(context, session)).address);
   const items = (await dealRows(client, found)).filter((row) => cid === undefined || row.cid === cid);
-  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(manifest);
   const randomness = randomnessText(manifest.randomness.source);
   context.output.result({ items, unit, profile: manifest.profile, randomness, evidence: 'proven', next: null }, () => {
     if (items.length === 0) return 'No deals.';

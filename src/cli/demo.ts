@@ -8,6 +8,7 @@ import { put, readDeal, retrieve, shareKeyOfWallet, sourcesOf } from '../storage
 import { formatAmount, formatSize, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { openSender } from './sending.ts';
+import { stakeUnitOf } from './session.ts';
 import { warpBy } from './warp.ts';
 
 type Opened = Awaited<ReturnType<typeof openSender>>;
@@ -39,7 +40,7 @@ export async function demo(context: CommandContext): Promise<void> {
 
 async function tell(context: CommandContext, opened: Opened, work: string): Promise<void> {
   const { client, signer, sender, folder, log } = opened;
-  const unit = opened.manifest.tokens.network?.symbol ?? '';
+  const unit = stakeUnitOf(opened.manifest);
   const say = (event: string, text: string, values: Record<string, unknown> = {}) => context.output.line({ event, ...values }, text);
   const { period } = await client.read('possession', 'config');
   const advance = (periods: number) =>

@@ -6,7 +6,7 @@ import { formatAmount, formatSize, parseAmount, TOKEN_DECIMALS } from '../units.
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { openSender } from './sending.ts';
-import { openSession } from './session.ts';
+import { openSession, stakeUnitOf } from './session.ts';
 
 /** Options of `millrace file`; at most one of them. */
 export interface FileCommandOptions {
@@ -32,7 +32,7 @@ export async function file(context: CommandContext, cid: string, options: FileCo
       hint: 'See `millrace ls`; contents of direct deals are in `millrace deals`.',
     });
   }
-  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(manifest);
   const items = await Promise.all(files.map(async (entry) => ({ ...fileRow(entry), ...(await fileHistory(client, entry.file)) })));
   context.output.result({ items, unit, profile: manifest.profile, next: null }, () =>
     items.map((item) => fileText(item, unit)).join('\n\n'),

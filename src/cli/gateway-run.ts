@@ -13,7 +13,7 @@ import { table } from './output.ts';
 import { askRunning, listenAddress, untilStopped } from './running.ts';
 import { askPassword } from './secrets.ts';
 import { openSender } from './sending.ts';
-import { folderOf, openSession, settingSources } from './session.ts';
+import { folderOf, openSession, settingSources, stakeUnitOf } from './session.ts';
 
 /** Flags of `millrace gateway run`; each but `payments` may also be a setting in the environment or in `config.json`. */
 export interface GatewayRunOptions {
@@ -46,7 +46,7 @@ export async function gatewayInit(context: CommandContext, options: { tokens: st
       : (await createKeystore({ path, password: await askPassword('Password of the purse: ') })).address;
     await fundFromFaucet(client, sender, address, { tokens, wei });
     const held = await client.read('networkToken', 'balanceOf', [address]);
-    const unit = manifest.tokens.network?.symbol ?? 'tokens';
+    const unit = stakeUnitOf(manifest);
     context.output.result({ purse: address, tokens: held, gas: await client.public.getBalance({ address }), unit }, () =>
       [
         `The gateway’s purse is ${address}; it holds ${formatAmount(held, TOKEN_DECIMALS)} ${unit}.`,

@@ -13,7 +13,7 @@ import { toJson } from './output.ts';
 import { askRunning, listenAddress, untilStopped } from './running.ts';
 import { askPassword } from './secrets.ts';
 import { openSender } from './sending.ts';
-import { openSession, settingSources } from './session.ts';
+import { openSession, settingSources, stakeUnitOf } from './session.ts';
 
 const LISTEN = '127.0.0.1:9400';
 /** Of what seats lock, staked unless told otherwise: a penalty then costs no seat. */
@@ -58,7 +58,7 @@ export async function jurorEnrol(context: CommandContext, options: JurorEnrolOpt
       asNode.close();
     }
     const standing = await readJurorStanding(client, operatorId);
-    const unit = manifest.tokens.network?.symbol ?? 'tokens';
+    const unit = stakeUnitOf(manifest);
     context.output.result({ operatorId, nodeKey: nodeKey.address, ...standing, unit }, () =>
       [
         `Operator ${operatorId}: seats at the jury: ${standing.seats}, locked for them: ${formatAmount(standing.locked, TOKEN_DECIMALS)} ${unit}.`,
@@ -105,7 +105,7 @@ export async function jurorStatus(context: CommandContext): Promise<void> {
   const running = (await askRunning(nodeSocket(own.folder), 'status', { notRunning: (cause) => cause }).catch(() => undefined)) as
     | { roles: Record<string, Record<string, unknown>> }
     | undefined;
-  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(manifest);
   const disputes = await client.read('jury', 'disputeCount');
   const role = running?.roles.juror ?? {};
   const value = { operatorId, running: running !== undefined, ...standing, disputes, role, unit };

@@ -2,7 +2,7 @@ import { openBookView, readBookRules, readPrices } from '../storage/index.ts';
 import { formatAmount, formatSize, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
-import { openSession } from './session.ts';
+import { openSession, stakeUnitOf } from './session.ts';
 
 const PRICES_SHOWN = 20;
 
@@ -16,7 +16,7 @@ export async function market(context: CommandContext): Promise<void> {
   const asks = view.asks().sort((left, right) => (left.minPrice < right.minPrice ? -1 : 1));
   const bids = view.bids().map(({ shards: _shards, ...bid }) => bid);
   bids.sort((left, right) => (left.maxPrice > right.maxPrice ? -1 : 1));
-  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(manifest);
   context.output.result({ clock, now, rules, asks, bids, prices, unit, next: null }, () => {
     const amount = (value: bigint) => formatAmount(value, TOKEN_DECIMALS);
     const askRows = asks.map((ask) => [

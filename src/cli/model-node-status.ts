@@ -21,7 +21,7 @@ import { operatorOf, ownNode } from './operator.ts';
 import { table, toJson } from './output.ts';
 import { askRunning } from './running.ts';
 import { openSender } from './sending.ts';
-import { folderOf, openSession } from './session.ts';
+import { folderOf, openSession, stakeUnitOf } from './session.ts';
 
 const U16 = 65_535;
 
@@ -45,7 +45,7 @@ export async function modelNodeStatus(context: CommandContext, kind: ModelNodeKi
     client.read('subnetEpochs', 'earningsOf', [operatorId]),
     client.read('operators', 'operator', [operatorId]),
   ]);
-  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(manifest);
   const value = {
     operatorId,
     running: running !== undefined,

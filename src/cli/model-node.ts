@@ -8,6 +8,7 @@ import { parseAddress } from './account.ts';
 import type { CommandContext } from './context.ts';
 import { initOwnOperator, ownNode } from './operator.ts';
 import { openSender } from './sending.ts';
+import { stakeUnitOf } from './session.ts';
 
 /** A node of the inference network that a person runs: each kind has a folder, a node key and an operator of its own. */
 export type ModelNodeKind = 'miner' | 'validator';
@@ -52,7 +53,7 @@ export async function modelNodeInit(context: CommandContext, kind: ModelNodeKind
   const subnetIds = [...new Set((options.subnet ?? []).map(subnetNumber))];
   const opened = await openSender(context);
   const { client, sender, signer, manifest } = opened;
-  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(manifest);
   try {
     const subnets = await Promise.all(subnetIds.map((subnetId) => readSubnet(client, subnetId)));
     const own = ownNode(opened.folder, kind);

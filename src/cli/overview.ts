@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { formatAmount, formatDuration, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { openWallet } from './secrets.ts';
-import { folderOf, openSession } from './session.ts';
+import { folderOf, openSession, stakeUnitOf } from './session.ts';
 import { nextProof } from './status.ts';
 import { supervisorStatus } from './up.ts';
 
@@ -45,7 +45,7 @@ export async function overview(context: CommandContext): Promise<void> {
       ...(balance === undefined
         ? []
         : [
-            `Balance ${formatAmount(balance, TOKEN_DECIMALS)} ${session.manifest.tokens.network?.symbol ?? ''}. Next proof in ${formatDuration(proof.seedInSeconds)}.`,
+            `Balance ${formatAmount(balance, TOKEN_DECIMALS)} ${stakeUnitOf(session.manifest)}. Next proof in ${formatDuration(proof.seedInSeconds)}.`,
           ]),
       'Next: millrace put FILE --copies 2    (all commands: millrace --help)',
     ].join('\n'),

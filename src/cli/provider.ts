@@ -22,7 +22,7 @@ import { table } from './output.ts';
 import { givenSettings, listenAddress, untilStopped } from './running.ts';
 import { askPassword } from './secrets.ts';
 import { openSender } from './sending.ts';
-import { openSession, settingSources } from './session.ts';
+import { openSession, settingSources, stakeUnitOf } from './session.ts';
 import { nextProof, providerRows, reachText, standingText } from './status.ts';
 
 /** Options of `millrace provider init`. */
@@ -118,7 +118,7 @@ export async function providerShow(context: CommandContext): Promise<void> {
       return { ...row, beneficiary, toWithdraw: await client.read('rails', 'balanceOf', [token, beneficiary]) };
     }),
   );
-  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(manifest);
   context.output.result(
     { items, unit, period, nextSeedInSeconds: seedInSeconds, next: null },
     () =>

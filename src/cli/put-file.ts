@@ -14,6 +14,7 @@ import type { CommandContext } from './context.ts';
 import type { Progress } from './output.ts';
 import { PERIODS_DEFAULT, type PutCommandOptions, wholeNumber } from './put.ts';
 import { openSender } from './sending.ts';
+import { stakeUnitOf } from './session.ts';
 
 /** Stores a file by the order book, cut into shards or as copies, and waits until each shard is proven. Run again after an interruption, it goes on. */
 export async function putByMarket(context: CommandContext, path: string, options: PutCommandOptions): Promise<void> {
@@ -25,7 +26,7 @@ export async function putByMarket(context: CommandContext, path: string, options
   const opened = await openSender(context);
   const { output } = context;
   const progress = output.progress('');
-  const unit = opened.manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(opened.manifest);
   try {
     const recipients = options.public ? [] : [(await shareKeyOfWallet(opened.signer)).publicKey];
     const startedAt = performance.now();

@@ -4,6 +4,7 @@ import { formatAmount, formatSize, parseAmount, TOKEN_DECIMALS } from '../units.
 import type { CommandContext } from './context.ts';
 import type { Progress } from './output.ts';
 import { openSender } from './sending.ts';
+import { stakeUnitOf } from './session.ts';
 
 /** Options of `millrace put`. */
 export interface PutCommandOptions {
@@ -32,7 +33,7 @@ export async function put(context: CommandContext, path: string, options: PutCom
   const opened = await openSender(context);
   const { output } = context;
   const progress = output.progress('');
-  const unit = opened.manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(opened.manifest);
   try {
     const readers = options.public ? [] : [(await shareKeyOfWallet(opened.signer)).publicKey];
     const startedAt = performance.now();

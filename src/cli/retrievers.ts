@@ -3,7 +3,7 @@ import { formatAmount, formatSize, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { recordsPath } from './paid-sources.ts';
-import { openSession } from './session.ts';
+import { openSession, stakeUnitOf } from './session.ts';
 
 const REPORTED_MAX = 50;
 
@@ -39,7 +39,7 @@ export async function retrievers(context: CommandContext): Promise<void> {
       };
     })
     .sort((left, right) => left.cheated - right.cheated || (right.successRate ?? 0.5) - (left.successRate ?? 0.5));
-  const unit = session.manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(session.manifest);
   context.output.result({ items, unit, next: null }, () => {
     const rows = items.map((item) => [
       `${item.holder.slice(0, 10)}…`,

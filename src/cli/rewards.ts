@@ -6,7 +6,7 @@ import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { wholeNumber } from './put.ts';
 import { openSender } from './sending.ts';
-import { openSession, type Session } from './session.ts';
+import { openSession, type Session, stakeUnitOf } from './session.ts';
 
 /** What operators and one beneficiary earned in rewards, and the events that it is the sum of. */
 export async function rewards(context: CommandContext, options: { account?: string; lines: string }): Promise<void> {
@@ -22,7 +22,7 @@ export async function rewards(context: CommandContext, options: { account?: stri
   const accounts = await Promise.all(
     wanted.map(async (account) => ({ ...(await rewardsOf(client, account)), events: await rewardEvents(client, account, limit) })),
   );
-  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(manifest);
   context.output.result({ accounts, operators, unit, next: null }, () =>
     [
       `In ${unit}; a share of the fees burnt on stored and served bytes. Claim what is claimable with the account's wallet: millrace rewards claim`,

@@ -49,6 +49,11 @@ export function unitOf({ tokens }: Manifest, token: Address): string {
   return Object.values(tokens).find(({ address }) => address.toLowerCase() === token.toLowerCase())?.symbol ?? token;
 }
 
+/** What the token is called that a network's stakes, storage and inference are paid in. */
+export function stakeUnitOf({ tokens }: Manifest): string {
+  return tokens.network?.symbol ?? 'tokens';
+}
+
 /** Decimals of the token that computing is paid in. */
 export function decimalsOf({ manifest }: Pick<Session, 'manifest'>, token: 'stable' | 'native'): number {
   return token === 'native' ? (manifest.tokens.compute?.decimals ?? TOKEN_DECIMALS) : (manifest.tokens.stable?.decimals ?? STABLE_DECIMALS);

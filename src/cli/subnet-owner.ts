@@ -26,7 +26,7 @@ import type { CommandContext } from './context.ts';
 import { subnetNumber } from './model-node.ts';
 import { table } from './output.ts';
 import { openSender } from './sending.ts';
-import { openSession } from './session.ts';
+import { openSession, stakeUnitOf } from './session.ts';
 
 const BEACON_BYTES_MAX = 16_384;
 
@@ -185,7 +185,7 @@ function readBeacon(path: string): Beacon {
 async function asSender(context: CommandContext, act: (opened: Opened) => Promise<void>): Promise<void> {
   const opened = await openSender(context);
   try {
-    await act({ ...opened, unit: opened.manifest.tokens.network?.symbol ?? 'tokens' });
+    await act({ ...opened, unit: stakeUnitOf(opened.manifest) });
   } finally {
     opened.sender.close();
   }

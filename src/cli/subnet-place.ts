@@ -8,6 +8,7 @@ import type { CommandContext } from './context.ts';
 import { subnetNumber } from './model-node.ts';
 import { type OwnNodeKind, operatorOf, ownNode } from './operator.ts';
 import { openSender } from './sending.ts';
+import { stakeUnitOf } from './session.ts';
 
 /** Which operator: by number, else that of the miner, validator or provider here. */
 interface PlaceOptions {
@@ -97,7 +98,7 @@ async function asOwner(context: CommandContext, options: PlaceOptions, act: (ope
   try {
     const kind = options.operator === undefined ? kindHere(opened.folder) : undefined;
     const operatorId = await operatorOf(opened.client, opened.folder, { operator: options.operator, kind });
-    await act({ ...opened, operatorId, unit: opened.manifest.tokens.network?.symbol ?? 'tokens' });
+    await act({ ...opened, operatorId, unit: stakeUnitOf(opened.manifest) });
   } finally {
     opened.sender.close();
   }

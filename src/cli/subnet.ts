@@ -14,7 +14,7 @@ import {
 import { formatAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
-import { openSession } from './session.ts';
+import { openSession, stakeUnitOf } from './session.ts';
 import { readUserReplays, userReplaysText } from './subnet-evidence.ts';
 
 const U16 = 65_535;
@@ -26,7 +26,7 @@ const ALIKE = 0.999;
 export async function subnetList(context: CommandContext): Promise<void> {
   const { client, manifest } = await openSession(context);
   const items = await listSubnets(client);
-  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(manifest);
   context.output.result({ items: items.map((item) => ({ ...item, beacon: item.beacon.label })), unit, next: null }, () => {
     if (items.length === 0) return 'There is no subnet yet. `millrace up --with inference` makes one for text, image and voice.';
     const rows = items.map((item) => [
@@ -56,7 +56,7 @@ export async function subnetShow(context: CommandContext, id: string): Promise<v
   const concentration = concentrationOf(stakes, subnet.rules.kappa / U16);
   const alike = resemblances(rows).filter(({ likeness }) => likeness > 0);
   const weights = [...rows].map(([uid, row]) => ({ uid, row }));
-  const unit = manifest.tokens.network?.symbol ?? 'tokens';
+  const unit = stakeUnitOf(manifest);
   const value = {
     ...subnet,
     beacon: subnet.beacon.label,
