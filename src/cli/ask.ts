@@ -24,7 +24,7 @@ export async function ask(context: CommandContext, question: string, options: As
     });
     const response = await send('/v1/chat/completions', { body, type: 'application/json' });
     const [words, encoded] = isStreamed ? await printStream(response) : await readWhole(response);
-    const bill = account(encoded);
+    const bill = await account(encoded);
     if (isStreamed) context.output.note(`\n${told(bill)}`);
     else context.output.result({ text: words, ...bill }, () => words);
   });

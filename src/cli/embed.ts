@@ -11,7 +11,7 @@ export async function embed(context: CommandContext, texts: string[], options: {
     const body = JSON.stringify({ model: options.model ?? firstModel(server, 'embedding'), input: texts });
     const response = await send('/v1/embeddings', { body, type: 'application/json' });
     const { data } = (await response.json()) as { data: { embedding: number[] }[] };
-    const bill = account(response.headers.get(RECEIPT_HEADER));
+    const bill = await account(response.headers.get(RECEIPT_HEADER));
     const vectors = data.map(({ embedding }) => embedding);
     context.output.result({ vectors, dimensions: vectors[0]?.length ?? 0, ...bill }, () => {
       const first = vectors[0] as number[];

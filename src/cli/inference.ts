@@ -159,7 +159,9 @@ function throwNoReceipt(offences: readonly ReportState[]): never {
   throw new MillraceError('no-receipt', {
     actor: 'peer',
     message: 'The answer came without a receipt that is good: nothing says who made it and what it cost',
-    values: { offences: offences.map(({ operatorId, offence, state, evidence }) => ({ operatorId, offence, state, evidence })) },
+    values: {
+      offences: offences.map(({ operatorId, offence, state, evidence }) => `operator ${operatorId}: ${offence}, ${state}, ${evidence}`),
+    },
     hint: 'Ask again; the miner that did this is ranked lower.',
   });
 }

@@ -32,7 +32,7 @@ export async function recognize(
     const query = options.model === undefined ? '' : `?${new URLSearchParams({ model: options.model })}`;
     const response = await send(`/v1/tasks/${options.task}${query}`, { body, type: 'application/octet-stream' });
     const found = (await response.json()) as Found;
-    const bill = account(response.headers.get(RECEIPT_HEADER));
+    const bill = await account(response.headers.get(RECEIPT_HEADER));
     context.output.result({ ...found, ...bill }, () => `${foundText(found)}\n\n${told(bill)}`);
   });
 }

@@ -16,7 +16,7 @@ export async function say(
     const body = JSON.stringify({ model, input: text, voice: options.voice, response_format: 'wav' });
     const response = await send('/v1/audio/speech', { body, type: 'application/json' });
     const sound = Buffer.from(await response.arrayBuffer());
-    const bill = account(response.headers.get(RECEIPT_HEADER));
+    const bill = await account(response.headers.get(RECEIPT_HEADER));
     await writeFile(options.output, sound);
     context.output.result({ path: options.output, bytes: sound.length, ...bill }, () =>
       [`${options.output} (${formatSize(sound.length)})`, told(bill)].join('\n'),

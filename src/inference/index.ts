@@ -12,7 +12,13 @@ export type {
 } from './consensus/epoch-input.ts';
 export { CASES_PATH, caseAnswer, openReceiptCase, type ReceiptCase } from './court/receipt-case.ts';
 export { type ReceiptJudgeOptions, receiptJudge } from './court/receipt-judge.ts';
-export { openReceiptReporter, type ReceiptReporter, type ReceiptReporterOptions, type SeenReceipt } from './court/receipt-reporter.ts';
+export {
+  openReceiptReporter,
+  type ReceiptReporter,
+  type ReceiptReporterOptions,
+  type ReportState,
+  type SeenReceipt,
+} from './court/receipt-reporter.ts';
 export { type EngineSet, type EngineSetOptions, openEngineSet, unknownModel } from './engines/embedded-engines.ts';
 export type { Engine, TaskType } from './engines/engine.ts';
 export { fetchModel } from './engines/model-store.ts';

@@ -344,11 +344,12 @@ class Gateway implements InferenceGateway {
   async #settle(running: Running, outcome: AnswerOutcome): Promise<{ charged: bigint; headers: Record<string, string> }> {
     const { routed, question, sale, body } = running;
     const { chosen } = routed;
+    // First of all: whoever reads the end of a stream may rely on it that its receipt was seen.
+    if (outcome.encoded !== undefined) this.#options.onReceipt?.({ encoded: outcome.encoded, signed: outcome.signed });
     const { path, query } = running.request;
     const asked = { path, query, contentType: running.request.headers['content-type'] ?? 'application/json', bytes: body };
     const inflated = await recountFault(this.#options.tokenizers, { model: chosen.model, question, request: asked, outcome });
     noteOutcome(routed, outcome, performance.now());
-    if (outcome.encoded !== undefined) this.#options.onReceipt?.({ encoded: outcome.encoded, signed: outcome.signed });
     if (inflated !== undefined) chosen.miner.health(chosen.model.id).lied(performance.now());
     const fault = outcome.fault ?? inflated?.fault;
     let charged = 0n;

@@ -24,6 +24,8 @@ export interface ReceiptBook {
   add(receipt: KeptReceipt): void;
   /** One of the last few thousand, or where `deep` any: one such search at a time. @throws receipt-unknown */
   find(id: string, deep: boolean): Promise<KeptReceipt>;
+  /** All that are kept of one id: a miner that signs an id twice contradicts itself. Reads all files. */
+  all(id: string): Promise<KeptReceipt[]>;
   readonly count: number;
   flush(): Promise<void>;
   close(): Promise<void>;
@@ -51,7 +53,7 @@ export async function openReceiptBook(folder: string, log: Logger): Promise<Rece
 
   const findInFiles = async (id: string): Promise<KeptReceipt | undefined> => {
     for (const name of (await names()).reverse()) {
-      const found = await findInFile(join(folder, name), id);
+      const [found] = await findInFile(join(folder, name), id);
       if (found !== undefined) return found;
     }
     return undefined;
@@ -117,6 +119,12 @@ export async function openReceiptBook(folder: string, log: Logger): Promise<Rece
         values: { id: id.slice(0, 80) },
       });
     },
+    async all(id) {
+      await flush();
+      const found: KeptReceipt[] = [];
+      for (const name of await names()) found.push(...(await findInFile(join(folder, name), id, Number.POSITIVE_INFINITY)));
+      return found;
+    },
     flush,
     async close() {
       await flush();
@@ -125,18 +133,20 @@ export async function openReceiptBook(folder: string, log: Logger): Promise<Rece
   };
 }
 
-async function findInFile(path: string, id: string): Promise<KeptReceipt | undefined> {
+async function findInFile(path: string, id: string, countMax = 1): Promise<KeptReceipt[]> {
+  const found: KeptReceipt[] = [];
   const lines = createInterface({ input: createReadStream(path), crlfDelay: Number.POSITIVE_INFINITY });
   try {
     for await (const line of lines) {
       if (!line.startsWith(`{"id":"${id}"`)) continue;
       try {
-        return JSON.parse(line) as KeptReceipt;
+        found.push(JSON.parse(line) as KeptReceipt);
       } catch {
         // A line that a crash has torn: nobody was told that it is there.
       }
+      if (found.length === countMax) break;
     }
-    return undefined;
+    return found;
   } finally {
     lines.close();
   }

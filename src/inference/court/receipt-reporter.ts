@@ -6,7 +6,7 @@ import { claim, claimable, eventArgs } from '../../token/index.ts';
 import { lesser } from '../../units.ts';
 import { createInferenceReceipts, type InferenceReceipt } from '../serving/receipt.ts';
 import { inferenceReceiptDomain } from '../serving/receipt-domain.ts';
-import { claimOf, excessOf } from './receipt-offence.ts';
+import { claimOf, excessOf, type ReceiptOffence } from './receipt-offence.ts';
 import { openReportJournal, type ReceiptReport, type ReportJournal } from './report-journal.ts';
 
 /** Who reports, and how much it may cost. */
@@ -31,6 +31,23 @@ export interface SeenReceipt {
   signed?: { receipt: InferenceReceipt };
 }
 
+/** What became of a report that this agent found, or had waiting when it was opened. */
+export interface ReportState {
+  operatorId: bigint;
+  receiptId: Hex;
+  offence: ReceiptOffence;
+  /** `dropped`: the court would not hear it any more, or nothing is to be had for it. */
+  state: 'waiting' | 'reported' | 'dropped';
+  /** Why it waits or was dropped: an error's code, `no-reward`, `report-too-dear`. */
+  reason?: string;
+  /** What was slashed and what the reporter got of it, base units of the stake's token; once reported. */
+  amount?: bigint;
+  reward?: bigint;
+  transaction?: Hex;
+  /** The file with the receipts: kept, also when the report is over. */
+  evidence: string;
+}
+
 /** An agent that brings receipts which convict to the court. */
 export interface ReceiptReporter {
   /**
@@ -41,12 +58,15 @@ export interface ReceiptReporter {
   /** Reports what waits and is worth it. Safe to repeat and to interrupt: the court slashes once for a receipt id. */
   tend(): Promise<void>;
   status(): { waiting: number; reported: number; rewards: bigint };
+  /** Each report of the last few hundred since the agent was opened. */
+  reports(): ReportState[];
   close(): Promise<void>;
 }
 
 const EVERY_MS = 15_000;
 const FEE_MAX = 10n ** 16n;
 const REMEMBERED_MAX = 4096;
+const STATES_MAX = 512;
 const RECEIPT_CHARACTERS_MAX = 4096;
 const BPS = 10_000n;
 const OPERATOR_MAX = 2n ** 64n - 1n;
@@ -75,6 +95,8 @@ class OpenReporter implements ReceiptReporter {
   readonly #remembered = new Map<string, { claim: string; encoded: string }>();
   readonly #timer: NodeJS.Timeout | undefined;
   readonly #said = new Set<string>();
+  /** By operator and receipt id, newest last. */
+  readonly #states = new Map<string, ReportState>();
   #round: Promise<void> = Promise.resolve();
   #done = { reported: 0, rewards: 0n };
 
@@ -83,6 +105,7 @@ class OpenReporter implements ReceiptReporter {
     this.#log = options.log ?? silentLogger;
     this.#codec = createInferenceReceipts(inferenceReceiptDomain(options.client));
     this.#journal = openReportJournal(options.folder);
+    for (const report of this.#journal.waiting()) this.#note(report, { state: 'waiting' });
     const everyMs = options.everyMs ?? EVERY_MS;
     if (everyMs === 0) return;
     this.#timer = setInterval(() => void this.tend(), everyMs);
@@ -108,6 +131,10 @@ class OpenReporter implements ReceiptReporter {
 
   status(): { waiting: number; reported: number; rewards: bigint } {
     return { waiting: this.#journal.waiting().length, ...this.#done };
+  }
+
+  reports(): ReportState[] {
+    return [...this.#states.values()];
   }
 
   async close(): Promise<void> {
@@ -147,7 +174,9 @@ class OpenReporter implements ReceiptReporter {
       !found.receipts.every((encoded) => this.#isSigned(encoded))
     )
       return;
-    this.#journal.add({ operatorId, receiptId, ...found });
+    const report = { operatorId, receiptId, ...found };
+    this.#journal.add(report);
+    this.#note(report, { state: 'waiting' });
     this.#log.warn('receipt-convicts', { operatorId, receiptId, offence: found.offence });
     if (this.#timer !== undefined) void this.tend();
   }
@@ -160,7 +189,10 @@ class OpenReporter implements ReceiptReporter {
       } catch (error) {
         const { code, message } = toMillraceError(error);
         if (FINAL.has(code)) this.#drop(report, code);
-        else this.#log.warn('receipt-not-reported', { operatorId, receiptId, code, reason: message.slice(0, 200) });
+        else {
+          this.#note(report, { state: 'waiting', reason: code });
+          this.#log.warn('receipt-not-reported', { operatorId, receiptId, code, reason: message.slice(0, 200) });
+        }
       }
     }
   }
@@ -176,7 +208,8 @@ class OpenReporter implements ReceiptReporter {
     const key = `receipt-report/${operatorId}/${receiptId}`;
     const receipt = call.functionName === 'reportExcess' ? await sender.send({ ...call, key }) : await sender.send({ ...call, key });
     const { amount, reward } = eventArgs(receipt, 'receiptCourt', 'Convicted');
-    this.#journal.remove(report);
+    this.#journal.end(report);
+    this.#note(report, { state: 'reported', amount, reward, transaction: receipt.hash });
     this.#done.reported += 1;
     this.#done.rewards += reward;
     this.#log.warn('miner-convicted', { operatorId, receiptId, offence, amount, reward, transaction: receipt.hash });
@@ -184,7 +217,8 @@ class OpenReporter implements ReceiptReporter {
   }
 
   /** What the report would cost now against what it may; a dear one waits for cheaper times. @throws what the court answers */
-  async #isAffordable(call: CourtCall, { operatorId, receiptId }: ReceiptReport): Promise<boolean> {
+  async #isAffordable(call: CourtCall, report: ReceiptReport): Promise<boolean> {
+    const { operatorId, receiptId } = report;
     const { client, sender, feeMax = FEE_MAX } = this.#options;
     const data = encodeFunctionData({ abi: abis.receiptCourt, functionName: call.functionName, args: call.args } as never);
     try {
@@ -196,14 +230,24 @@ class OpenReporter implements ReceiptReporter {
       if (gas * price <= feeMax) return true;
       if (!this.#said.has(receiptId)) this.#log.warn('report-too-dear', { operatorId, receiptId, fee: gas * price, feeMax });
       this.#said.add(receiptId);
+      this.#note(report, { state: 'waiting', reason: 'report-too-dear' });
       return false;
     } catch (error) {
       throw chainError(error, 'Estimating a report to the court of receipts');
     }
   }
 
+  #note(report: ReceiptReport, now: Pick<ReportState, 'state' | 'reason' | 'amount' | 'reward' | 'transaction'>): void {
+    const { operatorId, receiptId, offence } = report;
+    const key = `${operatorId}|${receiptId}`;
+    this.#states.delete(key);
+    this.#states.set(key, { operatorId, receiptId, offence, ...now, evidence: this.#journal.pathOf(report) });
+    if (this.#states.size > STATES_MAX) this.#states.delete(this.#states.keys().next().value as string);
+  }
+
   #drop(report: ReceiptReport, reason: string): void {
-    this.#journal.remove(report);
+    this.#journal.end(report);
+    this.#note(report, { state: 'dropped', reason });
     this.#log.info('report-dropped', { operatorId: report.operatorId, receiptId: report.receiptId, offence: report.offence, reason });
   }
 }

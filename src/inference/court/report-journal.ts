@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileDurably } from '../../durable-file.ts';
 import type { ReceiptOffence } from './receipt-offence.ts';
@@ -17,17 +17,22 @@ export interface ReportJournal {
   add(report: ReceiptReport): void;
   has(operatorId: bigint, receiptId: string): boolean;
   waiting(): ReceiptReport[];
-  remove(report: ReceiptReport): void;
+  /** A report that is over waits no more; its receipts stay beside those that wait, the last few hundred of them. */
+  end(report: ReceiptReport): void;
+  /** The file that holds a report's receipts, waiting or over. */
+  pathOf(report: Pick<ReceiptReport, 'operatorId' | 'receiptId'>): string;
 }
 
 /** So many wait at most: a bond pays for a few, so more of them would win nothing. */
 const WAITING_MAX = 256;
+const ENDED_MAX = 256;
 const NAME = /^(\d{1,20})-(0x[0-9a-f]{64})\.json$/;
 
 /** The journal in a folder; a file that is none of its own is left alone. */
 export function openReportJournal(folder: string): ReportJournal {
+  const ended = join(folder, 'ended');
   const nameOf = (operatorId: bigint, receiptId: string) => `${operatorId}-${receiptId}.json`;
-  const names = () => (existsSync(folder) ? readdirSync(folder).filter((name) => NAME.test(name)) : []);
+  const names = () => namesIn(folder);
   return {
     add(report) {
       if (names().length >= WAITING_MAX) return;
@@ -36,8 +41,29 @@ export function openReportJournal(folder: string): ReportJournal {
     },
     has: (operatorId, receiptId) => existsSync(join(folder, nameOf(operatorId, receiptId))),
     waiting: () => names().flatMap((name) => readReport(folder, name) ?? []),
-    remove: ({ operatorId, receiptId }) => rmSync(join(folder, nameOf(operatorId, receiptId)), { force: true }),
+    end({ operatorId, receiptId }) {
+      const name = nameOf(operatorId, receiptId);
+      if (!existsSync(join(folder, name))) return;
+      mkdirSync(ended, { recursive: true, mode: 0o700 });
+      renameSync(join(folder, name), join(ended, name));
+      keepNewest(ended);
+    },
+    pathOf({ operatorId, receiptId }) {
+      const name = nameOf(operatorId, receiptId);
+      return join(existsSync(join(folder, name)) ? folder : ended, name);
+    },
   };
+}
+
+function namesIn(folder: string): string[] {
+  return existsSync(folder) ? readdirSync(folder).filter((name) => NAME.test(name)) : [];
+}
+
+function keepNewest(folder: string): void {
+  const names = namesIn(folder);
+  if (names.length <= ENDED_MAX) return;
+  const oldestFirst = names.map((name) => ({ name, at: statSync(join(folder, name)).mtimeMs })).sort((one, other) => one.at - other.at);
+  for (const { name } of oldestFirst.slice(0, names.length - ENDED_MAX)) rmSync(join(folder, name), { force: true });
 }
 
 function readReport(folder: string, name: string): ReceiptReport | undefined {
