@@ -26,7 +26,7 @@ export interface EvidencePiece {
   transaction: Hex;
 }
 
-/** All that was said about a dispute on chain, in chain order. Anybody may say anything: a judge believes only what it has checked. */
+/** What was said about a dispute on chain, each side's pieces in chain order, the sides by turns. Anybody may say anything: a judge believes only what it has checked. */
 export interface DisputeEvidence {
   /** Number of the arbitrable's question (`MetaEvidence`) and of the group of evidence; undefined where it speaks no ERC-1497. */
   metaEvidenceId: bigint | undefined;

@@ -1,10 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.26;
 
+import {Vm} from "forge-std/Vm.sol";
 import {IReceiptCourt} from "../../src/inference/IReceiptCourt.sol";
 import {ReceiptCourt} from "../../src/inference/ReceiptCourt.sol";
 import {deployReceiptCourt} from "../deploy/court.sol";
 import {ReceiptCourtFixture} from "./receipt-court-fixture.sol";
+
+/// Says the same again and again: what a flood costs who has no use for many transactions.
+contract Flooder {
+    function flood(ReceiptCourt court, uint256 disputeId, uint256 pieces, string calldata text) external {
+        for (uint256 i; i < pieces; ++i) {
+            court.submitEvidence(disputeId, text);
+        }
+    }
+}
 
 /// @notice Each attack beside an honest twin.
 contract ReceiptCourtAttacks is ReceiptCourtFixture {
@@ -52,6 +62,35 @@ contract ReceiptCourtAttacks is ReceiptCourtFixture {
         vm.expectRevert(abi.encodeWithSelector(IReceiptCourt.BadSignature.selector, r.subject.miner));
         court.reportExcess(r, signature);
         court.reportExcess(r, signed(r, accusedSecret)); // the honest twin: signed for here
+    }
+
+    /// Saying much is cheap, so jurors must not count pieces of all together. Nobody can speak in another's name: by the event's third topic each side
+    /// is found alone, whoever floods; what the challenger said first stands in the challenge's own transaction. The twin case has no flood.
+    function test_aFloodOfEvidenceHidesNoSideFromWhoLooksForIt() public {
+        Flooder flooder = new Flooder();
+        string memory text = "operator:7/v1/inference/cases/0xabababababababababababababababababababababababababababababababab";
+        for (uint256 pieces; pieces <= 300; pieces += 300) {
+            vm.recordLogs();
+            uint256 id = challenge(pieces);
+            uint256 before = gasleft();
+            flooder.flood(court, id, pieces, text);
+            if (pieces != 0) assertLt((before - gasleft()) / pieces, 10_000);
+            vm.prank(operators.nodeKeyOf(accused));
+            court.submitEvidence(id, "operator:1/mine");
+            Vm.Log[] memory logs = vm.getRecordedLogs();
+            assertEq(_said(logs, id, challenger), 1);
+            assertEq(_said(logs, id, operators.nodeKeyOf(accused)), 1);
+            assertEq(_said(logs, id, address(flooder)), pieces);
+            judge(id, 2);
+        }
+    }
+
+    function _said(Vm.Log[] memory logs, uint256 id, address party) private pure returns (uint256 count) {
+        bytes32 topic = keccak256("Evidence(address,uint256,address,string)");
+        for (uint256 i; i < logs.length; ++i) {
+            bytes32[] memory topics = logs[i].topics;
+            if (topics[0] == topic && topics[2] == bytes32(id) && topics[3] == bytes32(uint256(uint160(party)))) ++count;
+        }
     }
 
     /// A challenger who means to annoy pays its bond to the miner each time, and its fees to the jurors; the miner's stake is untouched.

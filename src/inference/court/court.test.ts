@@ -5,11 +5,11 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { type Hex, zeroHash } from 'viem';
-import { createSender, developmentSigner, nodeKeyConsent, type Sender, type Signer } from '../../chain/index.ts';
+import { concat, encodeFunctionData, type Hex, pad, toHex, zeroHash } from 'viem';
+import { abis, createSender, developmentSigner, nodeKeyConsent, type Sender, type Signer } from '../../chain/index.ts';
 import { openTransportIdentity, type PeerServer, startPeerServer } from '../../connect/index.ts';
 import { evidencePlaceText, inlineEvidence, openEvidence, readEvidence } from '../../governance/index.ts';
-import { startTestJury, type TestJury, TOKEN } from '../../governance/jury-fixture.ts';
+import { startTestJury, type TestJuror, type TestJury, TOKEN } from '../../governance/jury-fixture.ts';
 import { readJuryCase } from '../../governance/jury-round.ts';
 import { silentLogger } from '../../log.ts';
 import { depositStake } from '../../token/index.ts';
@@ -21,7 +21,7 @@ import { startTestMiner, TEST_PRICE, type TestMiner } from '../serving/miner-fix
 import { createInferenceReceipts, encodeReceipt, type InferenceReceipt, RECEIPT_HEADER, verifyReceipt } from '../serving/receipt.ts';
 import { ensureReceiptBond } from '../serving/receipt-bond.ts';
 import { inferenceReceiptDomain } from '../serving/receipt-domain.ts';
-import { caseAnswer, openReceiptCase } from './receipt-case.ts';
+import { caseAnswer, caseDocument, openReceiptCase } from './receipt-case.ts';
 import { receiptJudge } from './receipt-judge.ts';
 import { claimOf } from './receipt-offence.ts';
 import { openReceiptReporter, type ReceiptReporter } from './receipt-reporter.ts';
@@ -31,7 +31,13 @@ const MINER = 30;
 const CHALLENGER = 32;
 const engine = createTextGenerator({ limits: { idleMs: 0 } });
 const opened: Sender[] = [];
+/**
+ * Creation code of a contract that calls `target` as often as it is told with what follows: word 0 the count, word 1 the target.
+ * size = CALLDATASIZE - 64; copy it; do { CALL(target, copy) } while (--count).
+ */
+const FLOODER_CODE: Hex = '0x61002080600b5f395ff3fe604036038060405f375f355b5f5f835f5f6020355af1506001900380600b5700';
 let jury: TestJury;
+let jurors: TestJuror[];
 let miner: TestMiner & { operatorId: bigint };
 let challenger: { operatorId: bigint; sender: Sender; cases: string };
 let server: PeerServer;
@@ -54,6 +60,8 @@ before(async () => {
   const place = { endpoint: `https://127.0.0.1:${server.port}`, transportKey: identity.transportKey };
   challenger = { operatorId: await register(CHALLENGER, place), sender: senderOf(CHALLENGER + 1), cases };
   await jury.faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [challenger.sender.address, 500n * TOKEN] });
+  jurors = [await jury.addJuror(), await jury.addJuror(), await jury.addJuror()];
+  await jury.chain.warp(1);
 });
 after(async () => {
   for (const sender of opened) sender.close();
@@ -120,6 +128,13 @@ function paid({ inputs, outputs }: InferenceReceipt): void {
 function reporterOf(name: string, more: { feeMax?: bigint } = {}): ReceiptReporter {
   const folder = join(jury.folder, name);
   return openReceiptReporter({ client: jury.client, sender: challenger.sender, folder, everyMs: 0, log: silentLogger, ...more });
+}
+
+/** A call that makes such a contract say so many pieces of evidence in its own name. */
+function floodCall(disputeId: bigint, pieces: number): Hex {
+  const args = [disputeId, evidencePlaceText({ operatorId: 1n, path: '/none', sha256: '00'.repeat(32) })] as const;
+  const said = encodeFunctionData({ abi: abis.receiptCourt, functionName: 'submitEvidence', args });
+  return concat([pad(toHex(pieces)), pad(jury.client.address('receiptCourt')), said]);
 }
 
 const lockedOf = async () => {
@@ -210,8 +225,6 @@ test('what somebody else signed in a miner’s name costs it nothing, and the re
 
 test('jurors that run the request again convict a miner of another answer, and acquit the honest twin', async () => {
   const { client } = jury;
-  const jurors = [await jury.addJuror(), await jury.addJuror(), await jury.addJuror()];
-  await jury.chain.warp(1);
   const judge = receiptJudge({ client, modelOf: (root) => (root === TEXT_CARD.root ? { engine } : undefined) });
   const agents = jurors.map((juror) => juror.open([judge]));
   const honest = await signedAgain(await ask('The sea'), paid);
@@ -257,6 +270,34 @@ test('a judge does not take a receipt for the miner’s that another key signed,
   const early = { ...seen, commitUntil: now + BigInt(commitSeconds) };
   assert.equal(await judge.judge(early, evidence, signal), undefined);
   assert.equal(await judge.judge({ ...seen, commitUntil: now + 5n }, evidence, signal), 2n, 'what nobody shows convicts nobody');
+});
+
+test('who floods a case with evidence keeps neither side from being heard: the accuser convicts as it would have without', async () => {
+  const { client, faucet } = jury;
+  const other = await ask('The anchor');
+  const { operatorId, sender, cases } = challenger;
+  const nowhere = join(jury.folder, `cases-${randomBytes(4).toString('hex')}`);
+  const { contractAddress: flooder } = await faucet.send({ to: null, data: FLOODER_CODE });
+  const judge = receiptJudge({ client, modelOf: () => ({ engine }) });
+  for (const pieces of [300, 0]) {
+    const lying = await signedAgain(await ask(`The rope ${pieces}`), paid, { answer: other.answer });
+    const { disputeId, receiptId } = await openReceiptCase(client, { sender, operatorId, folder: nowhere, sample: lying });
+    if (pieces > 0) await faucet.send({ to: flooder as Hex, data: floodCall(disputeId, pieces) });
+    const say = (text: string, by: Sender) =>
+      by.send({ contract: 'receiptCourt', functionName: 'submitEvidence', args: [disputeId, text] });
+    const document = caseDocument(lying);
+    writeFileSync(join(cases, `${receiptId}.json`), document);
+    const sha256 = createHash('sha256').update(document).digest('hex');
+    await say(evidencePlaceText({ operatorId, path: `/v1/inference/cases/${receiptId}`, sha256 }), sender);
+    await say('I did nothing', senderOf(MINER + 1));
+    const seen = await readJuryCase(client, disputeId);
+    const evidence = await readEvidence(client, seen);
+    const parties = evidence.pieces.slice(0, 5).map(({ party }) => party);
+    for (const speaker of [sender.address, senderOf(MINER + 1).address]) assert.ok(parties.includes(speaker), `${speaker} of ${parties}`);
+    assert.equal(evidence.isCut, pieces > 0);
+    const signal = AbortSignal.timeout(60_000);
+    assert.equal(await judge.judge({ ...seen, commitUntil: (await client.now()) + 5n }, evidence, signal), 1n, 'guilty');
+  }
 });
 
 test('evidence is opened only at operators’ nodes, and only as its digest says; whatever else a text names is not asked', async () => {

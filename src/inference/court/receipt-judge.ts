@@ -1,7 +1,7 @@
-import { type Hex, isAddressEqual } from 'viem';
+import type { Hex } from 'viem';
 import type { ChainClient, ReceiptCodec } from '../../chain/index.ts';
 import { toMillraceError } from '../../errors.ts';
-import { type DisputeEvidence, type EvidencePiece, type Judge, type JuryDispute, openEvidence } from '../../governance/index.ts';
+import { type DisputeEvidence, type Judge, type JuryDispute, openEvidence } from '../../governance/index.ts';
 import { type Logger, silentLogger } from '../../log.ts';
 import { type AnsweredRequest, type JudgedModel, type ReplayVerdict, receiptOfSample, replayRequest } from '../judging/replay.ts';
 import { createInferenceReceipts, type InferenceReceipt } from '../serving/receipt.ts';
@@ -18,8 +18,8 @@ export interface ReceiptJudgeOptions {
 
 /** Rulings of `ReceiptCourt`. */
 const [REFUSED, GUILTY, NOT_GUILTY] = [0n, 1n, 2n];
-/** Of all pieces, those that are opened; the challenger's first. */
-const PIECES_MAX = 8;
+/** Of all pieces, those that are opened: the first of each side. */
+const PIECES_MAX = 12;
 /** Before the last part of the time to commit, evidence that cannot be had is waited for. */
 const LAST_PART = 4n;
 /** What another juror may know better, or this one in a moment: no ground for a vote. */
@@ -61,10 +61,8 @@ async function sampleOf(
   of: { dispute: JuryDispute; evidence: DisputeEvidence; codec: ReceiptCodec<InferenceReceipt>; signal: AbortSignal },
 ): Promise<AnsweredRequest | undefined> {
   const { dispute, evidence, codec, signal } = of;
-  const { operatorId, receiptId, challenger } = await client.read('receiptCourt', 'caseOf', [dispute.disputeId]);
-  const isChallengers = ({ party }: EvidencePiece) => isAddressEqual(party, challenger);
-  const pieces = [...evidence.pieces.filter(isChallengers), ...evidence.pieces.filter((piece) => !isChallengers(piece))];
-  for (const { text } of pieces.slice(0, PIECES_MAX)) {
+  const { operatorId, receiptId } = await client.read('receiptCourt', 'caseOf', [dispute.disputeId]);
+  for (const { text } of evidence.pieces.slice(0, PIECES_MAX)) {
     try {
       const bytes = await openEvidence(client, text, { bytesMax: CASE_BYTES_MAX, signal });
       const sample = bytes === undefined ? undefined : readCaseDocument(bytes);
