@@ -1,6 +1,7 @@
 /** The compute network: jobs that are checked, leases that are metered, health that is measured. */
 
 export { type AuditPartOptions, startAuditPart } from './audit/audit-part.ts';
+export { auditedElsewhere, openAuditEngines, openAuditSeats } from './audit/audit-seats.ts';
 export { type SegmentJudgeOptions, segmentJudge } from './audit/judge-segment.ts';
 export { type Capacity, createCapacity, measureResources, type Resources } from './capacity.ts';
 export { type ClusterNode, openClusterNode } from './cluster/cluster-node.ts';
@@ -14,6 +15,7 @@ export {
   type MachineView,
   readClusterRecord,
 } from './cluster/coordinator.ts';
+export { clusterOfDeployment } from './cluster/deployment-cluster.ts';
 export { type ClusterTerms, openClusterMarket, readClusterChain, type WithSender } from './cluster/market-on-chain.ts';
 export { type Patience, QUICK_PATIENCE } from './cluster/replacement.ts';
 export { type DeviceReport, keepDeviceReport, keptAttributes, reportDevice, requireForeignEngines } from './device/device-report.ts';
@@ -36,6 +38,8 @@ export type { LeasedDevice } from './leases/device-offers.ts';
 export { type LeaseHost, type LeaseHostOptions, startLeaseHost } from './leases/lease-host.ts';
 export { startLeaseProber } from './leases/lease-prober.ts';
 export { type DeviceOffer, listDeviceOffers } from './leases/market-offers.ts';
+export { type RentalTerms, rentalUnits, rentUnits } from './leases/rent-deployment.ts';
+export type { RentalMain } from './leases/rental.ts';
 export { openRentalClient, type RentalClient } from './leases/rental-client.ts';
 export { findRental, listRentals, type RentalView } from './leases/rentals.ts';
 export { startRenterAgent } from './leases/renter-agent.ts';
@@ -44,9 +48,9 @@ export type { ComputeContext, ComputePart, FetchContent } from './part.ts';
 export { type ExplainedUnit, explainDeployment } from './schedule/explain-deployment.ts';
 export { deploymentHash } from './spec/deployment-spec.ts';
 export { type JobSpec, sortSpec, specHash } from './spec/job-spec.ts';
-export { type ParsedSpec, parseSpec } from './spec/parse-deployment.ts';
+export { priceUnits } from './spec/needs.ts';
+export { type ParsedDeployment, type ParsedSpec, parseSpec } from './spec/parse-deployment.ts';
 export { type JobRequest, parseJob } from './spec/parse-job.ts';
-export { enginesForStrangers } from './verify/engines.ts';
 export {
   type GroupOutcome,
   SIMULATION_DEFAULTS,

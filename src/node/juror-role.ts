@@ -20,14 +20,19 @@ const SEATS_MAX = 64;
 /** What it can judge, and what must be closed after it. */
 interface Bench {
   judges: Judge[];
+  /** Engines that jobs of this network are audited with, and that are not here: votes on such jobs could not be cast. */
+  lacks(): Promise<string[]>;
   close(): Promise<void>;
 }
 
-const NO_BENCH: Bench = { judges: [], close: async () => {} };
+const NO_BENCH: Bench = { judges: [], lacks: async () => [], close: async () => {} };
+/** Between looks at what this network's jobs are audited with. */
+const REVIEW_MS = 10 * 60_000;
 
 /**
  * Starts the role of a juror: its operator's seats at the jury of all networks. It judges the disputes of every contract that it has a judge for by
- * looking at the matter itself, and votes in no other. Without stake for a seat it goes on, and says so.
+ * looking at the matter itself, and votes in no other. The jury draws for all disputes alike, so while jobs are audited here that this machine
+ * cannot run again it holds no seats: silence would cost it stake. Without stake for a seat it goes on, and says so.
  * @throws vote-journal-broken, bad-compute-setting
  */
 export async function startJurorRole(context: JurorStart): Promise<Role> {
@@ -55,9 +60,23 @@ export async function startJurorRole(context: JurorStart): Promise<Role> {
     return seats;
   };
   const jurorSeats = wholeOf('jurorSeats', context.compute, SEATS_MAX);
-  const { seats, unlocksAt } = await standing();
-  // Who has left, or lost a seat, comes back by command only.
-  if (seats === 0 && unlocksAt === undefined) await takeSeats(jurorSeats);
+  const review = async () => {
+    const { seats, unlocksAt } = await standing();
+    const lacks = await bench.lacks();
+    if (lacks.length > 0) {
+      log.error('juror-lacks-engines', {
+        lacks: lacks.join(),
+        effect: 'it holds no seats',
+        fix: 'see the engines above, then millrace juror enrol',
+      });
+      if (seats > 0) await leaveSeats();
+    } else if (seats === 0 && unlocksAt === undefined) {
+      // Who has left, or lost a seat, comes back by command only.
+      await takeSeats(jurorSeats);
+    }
+  };
+  await attempt('seats-not-reviewed', review);
+  const reviewing = setInterval(() => void attempt('seats-not-reviewed', review), REVIEW_MS);
   const over = new AbortController();
   const running = juror
     .run(over.signal)
@@ -75,6 +94,7 @@ export async function startJurorRole(context: JurorStart): Promise<Role> {
     resume: () => void takeSeats(jurorSeats),
     leave: async () => ({ seatsLeft: await leaveSeats(), ...(await standing()) }),
     async stop() {
+      clearInterval(reviewing);
       over.abort();
       await running;
       await bench.close();
@@ -87,6 +107,7 @@ async function openBench(context: JurorStart): Promise<Bench> {
   const benches = [await openReceiptBench(context), await openJobBench(context)];
   return {
     judges: benches.flatMap(({ judges }) => judges),
+    lacks: async () => (await Promise.all(benches.map((bench) => bench.lacks()))).flat(),
     close: async () => void (await Promise.all(benches.map((bench) => bench.close()))),
   };
 }
@@ -105,27 +126,20 @@ async function openReceiptBench({ client, dataFolder, log }: JurorStart): Promis
     },
     log,
   });
-  return { judges: [judge], close: () => engines.close() };
+  return { ...NO_BENCH, judges: [judge], close: () => engines.close() };
 }
 
-/** Whether a segment of a job was computed as its specification says. A machine that does not calculate as all do judges none; of a job whose
- * engine it lacks it judges nothing. */
+/** Whether a segment of a job was computed as its specification says. */
 async function openJobBench(context: JurorStart): Promise<Bench> {
   const { client, signer, folder, log } = context;
   if (client.manifest.modules.jobDisputes === undefined) return NO_BENCH;
-  const { enginesForStrangers, segmentJudge } = await import('../compute/index.ts');
-  const { StrictEngine } = await import('../host/index.ts');
-  try {
-    const strict = await StrictEngine.open();
-    const opened = await openComputeEngines(context);
-    const executors = await enginesForStrangers(opened, log);
-    const ports = { client, signer, folder: join(folder, 'segments'), fetchContent: contentPort(client), log };
-    return {
-      judges: [segmentJudge({ ...ports, engines: { strict, executors } })],
-      close: async () => void (await Promise.all(opened.map((each) => each.close()))),
-    };
-  } catch (error) {
-    log.error('segments-not-judged', { reason: toMillraceError(error).message.slice(0, 300) });
-    return NO_BENCH;
-  }
+  const { auditedElsewhere, openAuditEngines, segmentJudge } = await import('../compute/index.ts');
+  const opened = await openComputeEngines(context);
+  const engines = await openAuditEngines(opened, log);
+  const ports = { client, signer, folder: join(folder, 'segments'), fetchContent: contentPort(client), log };
+  return {
+    judges: [segmentJudge({ ...ports, engines })],
+    lacks: () => auditedElsewhere(client, engines),
+    close: async () => void (await Promise.all(opened.map((each) => each.close()))),
+  };
 }

@@ -17,6 +17,7 @@ import {
   type Signer,
   startChainSupervisor,
 } from '../../src/chain/index.ts';
+import { type AuditSeats, openAuditSeats } from '../../src/compute/audit/audit-seats.ts';
 import { type Auditor, openAuditor } from '../../src/compute/audit/auditor.ts';
 import { canaryCommitment, canarySeal } from '../../src/compute/audit/canary.ts';
 import { openCaseAgent } from '../../src/compute/audit/case-agent.ts';
@@ -33,6 +34,7 @@ import { openRunJournals } from '../../src/compute/jobs/run-journal.ts';
 import { type BoxKeyPair, boxKeyOf } from '../../src/compute/jobs/sealed-box.ts';
 import { type JobSpec, specHash } from '../../src/compute/spec/job-spec.ts';
 import { type Commitment, commitStates } from '../../src/compute/verify/commitment.ts';
+import { ENGINE_NUMBER, engineOf } from '../../src/compute/verify/engines.ts';
 import { readState } from '../../src/compute/verify/run-segments.ts';
 import { createReplayGuard, openTransportIdentity, type PeerServer, startPeerServer } from '../../src/connect/index.ts';
 import { enrolJuror, type Juror, openJuror } from '../../src/governance/index.ts';
@@ -98,6 +100,7 @@ export interface Watcher extends CheatOperator {
   servesCommittees: boolean;
   /** Engines for whole jobs. */
   executors: readonly Executor[];
+  seats: AuditSeats;
   /** What the contracts refused of what it tried. */
   refusals: string[];
   auditor: Auditor;
@@ -213,12 +216,11 @@ export class CheatNetwork {
     const watcher = (await this.addOperator()) as Watcher;
     const { client, strict } = this;
     const { operatorId, sender, signer } = watcher;
-    await sender.send({ contract: 'auditors', functionName: 'enrol', args: [operatorId, 1] });
-    await enrolJuror({ sender, operatorId }, 1);
     const fetchContent = () => Promise.reject(new RangeError('all contents are handed over'));
     watcher.reopen = () => {
       const engines = { strict, executors: watcher.executors };
       const base = { client, signer, sender, operatorId, folder: watcher.folder, log: this.log };
+      watcher.seats = openAuditSeats({ ...base, engines, wanted: 1 });
       watcher.auditor = openAuditor({ ...base, engines, fetchContent });
       watcher.committee = openCommittee(base);
       const judge = segmentJudge({ client, signer, engines, fetchContent, folder: join(watcher.folder, 'judged'), log: this.log });
@@ -226,6 +228,8 @@ export class CheatNetwork {
     };
     Object.assign(watcher, { play: 'honest', servesCommittees: true, refusals: [], executors: [this.wasm] });
     watcher.reopen();
+    await watcher.seats.begin();
+    await enrolJuror({ sender, operatorId }, 1);
     watcher.fetch = (request) => watcher.committee.fetch(request) ?? new Response(null, { status: 404 });
     this.watchers.push(watcher);
     return watcher;
@@ -252,7 +256,8 @@ export class CheatNetwork {
       price: 2n * STABLE,
       auditFee: STABLE,
       collateral: 5n * TOKEN,
-      determinism: 3,
+      determinism: DETERMINISM_NUMBER[spec.determinism],
+      engine: ENGINE_NUMBER[engineOf(spec)],
       lowerable: false,
       segments: spec.segments,
       samples: spec.segments,
@@ -335,11 +340,8 @@ export class CheatNetwork {
       Object.assign(watcher, { play: 'honest', servesCommittees: true, refusals: [], executors: [this.wasm] });
       watcher.reopen();
       const { operatorId, sender } = watcher;
-      const [auditor, juror] = await Promise.all([
-        this.client.read('auditors', 'auditor', [operatorId]),
-        this.client.read('jury', 'juror', [operatorId]),
-      ]);
-      if (auditor.seats === 0) await sender.send({ contract: 'auditors', functionName: 'enrol', args: [operatorId, 1] });
+      await watcher.seats.take();
+      const juror = await this.client.read('jury', 'juror', [operatorId]);
       if (juror.seats === 0) await enrolJuror({ sender, operatorId }, 1);
     }
     await this.chain.warp(2);
@@ -452,7 +454,6 @@ export class CheatProvider {
     const { network, operator } = this;
     const { text = 'the mill and the race and the mill\n', whole, ...changes } = wanted;
     const spec = whole === undefined ? wordCountSpec(text, changes.segments ?? 4) : wholeSpec(text, whole);
-    if (whole !== undefined) Object.assign(changes, { determinism: DETERMINISM_NUMBER[spec.determinism] });
     const { terms, jobId, salt } = await network.agree(this, spec, changes);
     const handed = [spec.program.source, spec.inputs[0]?.cid as string];
     const signatures = { renter: zeroHash, operator: zeroHash };

@@ -13,6 +13,7 @@ import { PHASE } from '../../src/compute/jobs/job-chain.ts';
 import { tendOutputDemand } from '../../src/compute/jobs/output-demand.ts';
 import { commitStates, proveLeaf } from '../../src/compute/verify/commitment.ts';
 import { drawSegments } from '../../src/compute/verify/draw-segments.ts';
+import { ENGINE_NUMBER } from '../../src/compute/verify/engines.ts';
 import { buildModule } from '../../tools/examples.ts';
 import { campaign } from '../campaign.ts';
 import { makeCanaries, startCanaryProvider } from './compute-cheats-canaries.ts';
@@ -297,22 +298,83 @@ campaign('a whole job that is stopped by its limits is paid, auditors agree; who
   }
 });
 
-campaign('an auditor that lacks the engine of a job says nothing of it, rather than what is wrong', async () => {
-  for (const watcher of network.watchers) watcher.executors = [];
-  for (const watcher of network.watchers) watcher.reopen();
-  const whole = await provider.commitJob({}, { whole: await writer(false), segments: 1, samples: 1, auditors: 2 });
-  const strict = await provider.commitJob({}, { auditors: 1 });
-  await network.work(() => network.isSettled(whole, strict));
-  assert.deepEqual(await outcomes(whole, strict), [OUTCOME.right, OUTCOME.right], 'nobody accused an honest provider');
-  const { evidence } = await settlementOf(whole);
-  assert.equal(evidence, 0, 'nobody has replayed it: reputation only');
-  assert.deepEqual(
-    (await punishedIn(whole)).map(({ lied }) => lied),
-    [false, false],
-    'their silence costs them',
-  );
-  assert.deepEqual(await punishedIn(strict), []);
+/** Takes the engine for whole jobs from watchers, as from machines that are started again without it. */
+async function loseEngine(watchers: readonly Watcher[]): Promise<void> {
+  for (const watcher of watchers) {
+    watcher.executors = [];
+    watcher.reopen();
+    await watcher.seats.begin();
+  }
+  await network.chain.warp(2);
+}
+
+const auditorsOf = async ({ jobId }: CheatJob) => {
+  const [drawn] = await network.client.events({ name: 'computeJobs', event: 'AuditorsDrawn', args: { jobId } });
+  return drawn?.args.auditors ?? [];
+};
+
+test('an auditor’s seats are for the engines that its machine has, and follow them', async () => {
+  const [one] = network.watchers as [Watcher];
+  const count = (engine: keyof typeof ENGINE_NUMBER) => network.client.read('auditors', 'auditorCount', [ENGINE_NUMBER[engine]]);
+  const counts = () => Promise.all((['none', 'strict', 'module', 'image'] as const).map(count));
+  assert.deepEqual(await one.seats.standing(), { seats: 1, engines: ['strict', 'module'] });
+  assert.deepEqual(await counts(), [6n, 6n, 6n, 0n]);
+  await loseEngine([one]);
+  assert.deepEqual(await one.seats.standing(), { seats: 1, engines: ['strict'] });
+  assert.deepEqual(await counts(), [6n, 6n, 5n, 0n]);
+  assert.equal(await one.seats.leave(), 1);
+  await one.seats.begin();
+  assert.deepEqual(await one.seats.standing(), { seats: 0, engines: [] }, 'who has left comes back by command only');
+  await one.seats.take();
+  assert.deepEqual(await counts(), [6n, 6n, 5n, 0n]);
 });
+
+campaign('auditors that lack the engine of a job are never drawn for it and lose nothing; the others replay it', async () => {
+  const [lacking, able] = [network.watchers.slice(0, 3), network.watchers.slice(3)];
+  await loseEngine(lacking);
+  const fromBlock = await network.client.public.getBlockNumber({ cacheTime: 0 });
+  const module = await writer(false);
+  // A seat backs two audits: three seats are enough for these, whoever is drawn for the strict one.
+  const wanted = { whole: module, segments: 1, samples: 1, auditors: 1 };
+  const whole = [await provider.commitJob({}, wanted), await provider.commitJob({}, wanted)];
+  const forged = await provider.commitJob({ claimsStop: true }, wanted);
+  const strict = await provider.commitJob({}, { auditors: 2 });
+  await network.work(() => network.isSettled(...whole, forged, strict));
+  assert.deepEqual(await outcomes(...whole, forged, strict), [...whole.map(() => OUTCOME.right), OUTCOME.guilty, OUTCOME.right]);
+  const ids = new Set(able.map(({ operatorId }) => operatorId));
+  for (const job of [...whole, forged]) assert.ok((await auditorsOf(job)).every((auditor) => ids.has(auditor)));
+  for (const job of [...whole, strict]) assert.equal((await settlementOf(job)).evidence, REPLAYED);
+  assert.deepEqual(await network.client.events({ name: 'auditors', event: 'AuditorPunished', fromBlock }), []);
+});
+
+campaign(
+  'where too few auditors have the engine a job is refused, or lowered where its terms accept that, and nobody is punished',
+  async () => {
+    await loseEngine(network.watchers.slice(0, 5));
+    const wanted = { whole: await writer(false), segments: 1, samples: 1, auditors: 2 };
+    await assert.rejects(provider.commitJob({}, wanted), { code: 'too-few-for-class' });
+    const lowered = await provider.commitJob({}, { ...wanted, lowerable: true });
+    const strict = await provider.commitJob({}, { auditors: 1 });
+    await network.work(() => network.isSettled(lowered, strict));
+    assert.deepEqual(await outcomes(lowered, strict), [OUTCOME.right, OUTCOME.right]);
+    assert.deepEqual([(await settlementOf(lowered)).evidence, (await settlementOf(strict)).evidence], [0, REPLAYED]);
+    const said = await network.client.events({ name: 'computeJobs', event: 'ClassLowered', args: { jobId: lowered.jobId } });
+    assert.equal(said.length, 1);
+  },
+);
+
+campaign(
+  'terms that name another engine than the specification convict who ran them: auditors and jurors need no engine to see it',
+  async () => {
+    await loseEngine(network.watchers);
+    const misnamed = { determinism: 3, engine: ENGINE_NUMBER.strict };
+    const trap = await provider.commitJob({}, { whole: await writer(false), segments: 1, samples: 1, auditors: 2, ...misnamed });
+    const honest = await provider.commitJob({}, { auditors: 2 });
+    await network.work(() => network.isSettled(trap, honest));
+    assert.deepEqual(await outcomes(trap, honest), [OUTCOME.guilty, OUTCOME.right]);
+    for (const job of [trap, honest]) assert.deepEqual(await punishedIn(job), []);
+  },
+);
 
 campaign(
   'outputs that are kept from their renter are demanded on chain: they come from the committee, or the price comes back',

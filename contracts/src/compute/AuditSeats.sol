@@ -7,6 +7,7 @@ import {IModule, IRegistry} from "../chain/IRegistry.sol";
 import {Shuffle} from "../chain/Shuffle.sol";
 import {IStakeVault} from "../token/IStakeVault.sol";
 import {IAuditors} from "./IAuditors.sol";
+import {IComputeJobs} from "./IComputeJobs.sol";
 
 /// @title AuditSeats: seats with locked stake, and the draw from them. Part of Auditors.
 /// @notice A place is a seat's number, as in JurySeats: one that was left is taken again, and who held it when is remembered, so a draw sees
@@ -20,6 +21,8 @@ abstract contract AuditSeats is IAuditors, IModule {
     /// Places looked at in one draw.
     uint256 private constant STEPS_MAX = 256;
     uint32 private constant SECONDS_MAX = 30 days;
+    /// Strict, Module and Image.
+    uint8 private constant ENGINES_ALL = 0x0e;
 
     IRegistry public immutable registry;
     IOperators public immutable operators;
@@ -27,19 +30,16 @@ abstract contract AuditSeats is IAuditors, IModule {
 
     Config internal _config; // written once, in the constructor
     /// @inheritdoc IAuditors
-    uint256 public auditorCount;
+    mapping(IComputeJobs.Engine engine => uint256) public auditorCount;
     Checkpoints.Trace208 private _counts; // places ever, by time
-    mapping(uint256 place => Checkpoints.Trace208) private _holders; // operator, by time; 0: nobody
+    mapping(uint256 place => Checkpoints.Trace208) private _holders; // by time: operator, and from bit 64 on its engines; 0: nobody
     uint32[] private _free;
     mapping(uint64 operatorId => uint32[]) private _placesOf;
     mapping(uint64 operatorId => Auditor) internal _auditors;
 
     /// Who is looked for.
     struct Search {
-        bytes32 seed;
-        uint48 seenAt;
-        uint256 count;
-        uint64 provider;
+        Wanted wanted;
         bool needsRoom;
         address[4] keys; // of the provider, and the renter
     }
@@ -54,21 +54,48 @@ abstract contract AuditSeats is IAuditors, IModule {
     // ------------------------------------------------------------------------------------------------------------------- seats
 
     /// @inheritdoc IAuditors
-    function enrol(uint64 operatorId, uint32 count) external {
+    function enrol(uint64 operatorId, uint32 count, uint8 engines) external {
         if (operators.nodeKeyOf(operatorId) != msg.sender) revert NoOperator(msg.sender);
         Auditor storage a = _auditors[operatorId];
         if (count == 0 || count > SEATS_MAX - a.seats) revert BadSeatCount(count, SEATS_MAX - a.seats);
+        _requireKnown(engines);
+        if (a.seats != 0 && engines != a.engines) revert OtherEngines(operatorId, engines, a.engines);
+        if (a.seats == 0) _count(engines, true);
+        a.engines = engines;
         for (uint32 i; i < count; ++i) {
             uint32 place = _takePlace();
-            _holders[place].push(uint48(block.timestamp), operatorId);
+            _seat(place, operatorId, engines);
             _placesOf[operatorId].push(place);
         }
-        if (a.seats == 0) ++auditorCount;
         a.seats += count;
-        emit SeatsTaken(operatorId, count, a.seats);
+        emit SeatsTaken(operatorId, count, a.seats, engines);
         uint256 needed = uint256(a.seats) * _config.seatStake;
         uint256 locked = _lockedOf(operatorId);
         if (needed > locked) stakeVault.lock(operatorId, needed - locked);
+    }
+
+    /// @inheritdoc IAuditors
+    function changeEngines(uint64 operatorId, uint8 engines) external {
+        if (operators.nodeKeyOf(operatorId) != msg.sender) revert NoOperator(msg.sender);
+        _requireKnown(engines);
+        Auditor storage a = _auditors[operatorId];
+        if (a.seats == 0) revert NoSeats(operatorId);
+        _count(a.engines, false);
+        _count(engines, true);
+        a.engines = engines;
+        uint32[] storage places = _placesOf[operatorId];
+        for (uint256 i; i < places.length; ++i) {
+            _seat(places[i], operatorId, engines);
+        }
+        emit EnginesChanged(operatorId, engines);
+    }
+
+    function _requireKnown(uint8 engines) private pure {
+        if (engines == 0 || engines & ~ENGINES_ALL != 0) revert BadEngines(engines, ENGINES_ALL);
+    }
+
+    function _seat(uint32 place, uint64 operatorId, uint8 engines) private {
+        _holders[place].push(uint48(block.timestamp), uint208(engines) << 64 | operatorId);
     }
 
     /// @inheritdoc IAuditors
@@ -121,43 +148,51 @@ abstract contract AuditSeats is IAuditors, IModule {
         }
         a.seats -= count;
         a.unlocksAt = uint48(block.timestamp) + _config.leaveSeconds;
-        if (a.seats == 0) --auditorCount;
+        if (a.seats == 0) _count(a.engines, false);
         emit SeatsLeft(operatorId, count, a.seats, a.unlocksAt);
+    }
+
+    /// An operator has these engines from now on, or no more.
+    function _count(uint8 engines, bool isMore) private {
+        for (uint8 i; i <= uint8(type(IComputeJobs.Engine).max); ++i) {
+            IComputeJobs.Engine engine = IComputeJobs.Engine(i);
+            if (!_isOf(engines, engine)) continue;
+            if (isMore) ++auditorCount[engine];
+            else --auditorCount[engine];
+        }
+    }
+
+    function _isOf(uint256 engines, IComputeJobs.Engine engine) private pure returns (bool) {
+        return engine == IComputeJobs.Engine.None || engines >> uint8(engine) & 1 != 0;
     }
 
     // ---------------------------------------------------------------------------------------------------------------- the draw
 
     /// @inheritdoc IAuditors
-    function draw(bytes32 seed, uint48 seenAt, uint256 count, uint64 provider, address renter) public view returns (uint64[] memory) {
-        return _draw(_searchFor(seed, seenAt, count, provider, renter, true));
+    function draw(bytes32 seed, Wanted calldata wanted) public view returns (uint64[] memory) {
+        return _draw(seed, _searchFor(wanted, true));
     }
 
     /// @inheritdoc IAuditors
-    function drawCommittee(bytes32 seed, uint48 seenAt, uint256 count, uint64 provider, address renter)
-        external
-        view
-        returns (uint64[] memory)
-    {
-        return _draw(_searchFor(seed, seenAt, count, provider, renter, false));
+    function drawCommittee(bytes32 seed, Wanted calldata wanted) external view returns (uint64[] memory) {
+        return _draw(seed, _searchFor(wanted, false));
     }
 
-    function _searchFor(bytes32 seed, uint48 seenAt, uint256 count, uint64 provider, address renter, bool needsRoom)
-        private
-        view
-        returns (Search memory s)
-    {
-        address[3] memory keys = _keysOf(provider);
-        s = Search(seed, seenAt, count, provider, needsRoom, [keys[0], keys[1], keys[2], renter]);
+    function _searchFor(Wanted calldata wanted, bool needsRoom) private view returns (Search memory) {
+        address[3] memory keys = _keysOf(wanted.provider);
+        return Search(wanted, needsRoom, [keys[0], keys[1], keys[2], wanted.renter]);
     }
 
-    function _draw(Search memory s) private view returns (uint64[] memory found) {
-        uint48 at = s.seenAt - 1;
-        Shuffle.Order memory order = Shuffle.begin(uint256(s.seed), _counts.upperLookup(at), STEPS_MAX);
-        found = new uint64[](s.count);
+    function _draw(bytes32 seed, Search memory s) private view returns (uint64[] memory found) {
+        uint48 at = s.wanted.seenAt - 1;
+        Shuffle.Order memory order = Shuffle.begin(uint256(seed), _counts.upperLookup(at), STEPS_MAX);
+        found = new uint64[](s.wanted.count);
         uint256 count;
-        while (count < s.count && !order.isDone()) {
-            uint64 operatorId = uint64(_holders[order.next()].upperLookup(at));
-            if (operatorId == 0 || _isIn(found, count, operatorId) || !_isEligible(operatorId, s)) continue;
+        while (count < found.length && !order.isDone()) {
+            uint256 holder = _holders[order.next()].upperLookup(at);
+            uint64 operatorId = uint64(holder);
+            if (operatorId == 0 || !_isOf(holder >> 64, s.wanted.engine)) continue;
+            if (_isIn(found, count, operatorId) || !_isEligible(operatorId, s)) continue;
             found[count++] = operatorId;
         }
         assembly ("memory-safe") {
@@ -173,14 +208,15 @@ abstract contract AuditSeats is IAuditors, IModule {
     }
 
     function _isEligible(uint64 operatorId, Search memory s) private view returns (bool) {
-        if (operatorId == s.provider) return false;
+        uint64 provider = s.wanted.provider;
+        if (operatorId == provider) return false;
         if (s.needsRoom && _lockedOf(operatorId) / _config.liePenalty <= _auditors[operatorId].duties) return false;
         address[3] memory keys = _keysOf(operatorId);
         for (uint256 k; k < 3; ++k) {
             for (uint256 i; i < 4; ++i) {
                 if (keys[k] == s.keys[i]) return false;
             }
-            if (stakeVault.sharesOf(s.provider, keys[k]) != 0) return false;
+            if (stakeVault.sharesOf(provider, keys[k]) != 0) return false;
         }
         return true;
     }
@@ -198,6 +234,11 @@ abstract contract AuditSeats is IAuditors, IModule {
     /// @inheritdoc IAuditors
     function auditor(uint64 operatorId) external view returns (Auditor memory) {
         return _auditors[operatorId];
+    }
+
+    /// @inheritdoc IAuditors
+    function replays(uint64 operatorId, IComputeJobs.Engine engine) external view returns (bool) {
+        return _auditors[operatorId].seats != 0 && _isOf(_auditors[operatorId].engines, engine);
     }
 
     /// @inheritdoc IAuditors

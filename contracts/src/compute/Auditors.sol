@@ -68,15 +68,12 @@ contract Auditors is AuditSeats {
     // ----------------------------------------------------------------------------------------------------------------- modules
 
     /// @inheritdoc IAuditors
-    function assign(bytes32 jobId, bytes32 value, uint48 seenAt, uint256 count, uint64 provider, address renter)
-        external
-        returns (uint64[] memory drawn)
-    {
+    function assign(bytes32 jobId, bytes32 value, Wanted calldata wanted) external returns (uint64[] memory drawn) {
         if (registry.get("computeJobs") != msg.sender) revert NotComputeJobs(msg.sender);
-        drawn = draw(keccak256(abi.encode("auditors", value, jobId)), seenAt, count, provider, renter);
-        if (drawn.length < count) return drawn;
+        drawn = draw(keccak256(abi.encode("auditors", value, jobId)), wanted);
+        if (drawn.length < wanted.count) return drawn;
         mapping(uint256 => Audit) storage audits = _own(jobId);
-        for (uint256 i; i < count; ++i) {
+        for (uint256 i; i < drawn.length; ++i) {
             audits[i].operatorId = drawn[i];
             ++_auditors[drawn[i]].duties;
         }

@@ -5,8 +5,9 @@ import {IComputeJobs} from "./IComputeJobs.sol";
 
 /// @title Auditors: operators with seats, of whom jobs draw their auditors and demanded states their committee (decision 0030).
 /// @notice A seat locks `seatStake`; an operator may hold more of them, and is met in a draw as often as it has seats, so dividing stake among
-/// names gains nothing. No operator is drawn twice for one job. Not drawn: the job's operator, whoever shares one of its keys or is the
-/// renter, and who backs it. A draw sees the seats of an earlier second, and its seed is of a later one.
+/// names gains nothing. Its seats say which engines an operator has, and a job draws from those alone that have the job's, so nobody is ever
+/// silent because it cannot replay. No operator is drawn twice for one job. Not drawn: the job's operator, whoever shares one of its keys or is
+/// the renter, and who backs it. A draw sees the seats of an earlier second, and its seed is of a later one.
 /// A duty is an audit that is not settled; each is backed by `liePenalty` of locked stake, and that stays locked until it is settled.
 /// Committees have no duties: nobody is slashed for not having seen a delivery.
 /// An auditor hides its finding behind a seal that is bound to chain, contract, module, job and auditor, so a copied seal opens nothing, and
@@ -36,6 +37,15 @@ interface IAuditors {
         uint32 segment;
         bytes32 stateHash;
         bytes32 salt;
+    }
+
+    /// @notice Who is drawn.
+    struct Wanted {
+        IComputeJobs.Engine engine; // that all must have; None: any
+        uint256 count;
+        uint48 seenAt; // seats are those of the second before
+        uint64 provider;
+        address renter; // or whoever else has a part in it
     }
 
     /// @notice By what the segments of a job's auditors are drawn.
@@ -72,9 +82,11 @@ interface IAuditors {
         uint32 seats; // in office
         uint32 duties;
         uint48 unlocksAt;
+        uint8 engines; // of all its seats, or of the last ones: bit n stands for engine n
     }
 
-    event SeatsTaken(uint64 indexed operatorId, uint32 count, uint32 seats);
+    event SeatsTaken(uint64 indexed operatorId, uint32 count, uint32 seats, uint8 engines);
+    event EnginesChanged(uint64 indexed operatorId, uint8 engines);
     event SeatsLeft(uint64 indexed operatorId, uint32 count, uint32 seats, uint48 unlocksAt);
     event SeatsUnlocked(uint64 indexed operatorId, uint256 amount);
     event AuditSealed(bytes32 indexed jobId, uint64 indexed auditor, uint8 index, bytes18 seal);
@@ -84,6 +96,9 @@ interface IAuditors {
     error BadConfig(string field, uint256 got, uint256 limit);
     error NoOperator(address caller);
     error BadSeatCount(uint256 got, uint256 max);
+    error BadEngines(uint8 got, uint8 all);
+    error NoSeats(uint64 operatorId);
+    error OtherEngines(uint64 operatorId, uint8 got, uint8 held);
     error StillLocked(uint64 operatorId, uint64 unlocksAt, uint256 timestamp);
     error NothingToUnlock(uint64 operatorId);
     error NotComputeJobs(address caller);
@@ -93,21 +108,20 @@ interface IAuditors {
     error WrongOpening(bytes32 jobId, uint64 auditor);
 
     /// @notice Node key: takes seats; locks what they cost beyond what is still locked here.
-    function enrol(uint64 operatorId, uint32 count) external;
+    /// @param engines that it has: bit n stands for engine n; the same as those of the seats that it holds
+    function enrol(uint64 operatorId, uint32 count, uint8 engines) external;
+    /// @notice Node key: from now on all its seats are those of an operator with these engines; audits that are drawn stay its duty.
+    function changeEngines(uint64 operatorId, uint8 engines) external;
     /// @notice Node key or owner.
     function leave(uint64 operatorId, uint32 count) external;
     /// @notice Anyone, `leaveSeconds` after the last seat was left or lost: all that backs neither a seat nor a duty.
     function unlock(uint64 operatorId) external;
 
-    /// @notice Draws up to `count` operators whose stake backs one more duty; nobody has a duty by it.
+    /// @notice Draws up to `count` operators that have the engine and whose stake backs one more duty; nobody has a duty by it.
     /// @dev Shuffle.begin(uint256(seed), places ever taken by then, 256), each place's holder of then, in this order.
-    /// @param seenAt seats are those of the second before
-    function draw(bytes32 seed, uint48 seenAt, uint256 count, uint64 provider, address renter) external view returns (uint64[] memory);
+    function draw(bytes32 seed, Wanted calldata wanted) external view returns (uint64[] memory);
     /// @notice As `draw`, without asking what stake is free.
-    function drawCommittee(bytes32 seed, uint48 seenAt, uint256 count, uint64 provider, address renter)
-        external
-        view
-        returns (uint64[] memory);
+    function drawCommittee(bytes32 seed, Wanted calldata wanted) external view returns (uint64[] memory);
 
     // ------------------------------------------------------------------------------------------------------------------ audits
 
@@ -120,9 +134,7 @@ interface IAuditors {
 
     /// @notice The module `computeJobs` of the registry: draws by keccak256(abi.encode("auditors", value, jobId)), and where it finds `count`, each
     /// has a duty more.
-    function assign(bytes32 jobId, bytes32 value, uint48 seenAt, uint256 count, uint64 provider, address renter)
-        external
-        returns (uint64[] memory);
+    function assign(bytes32 jobId, bytes32 value, Wanted calldata wanted) external returns (uint64[] memory);
     /// @notice The module that assigned them, as for all that follow: the state of leaf `leaf` is a canary's.
     function markCanary(bytes32 jobId, uint256 count, Sampling calldata sampling, uint32 leaf) external;
     /// @return isFirst it is the node key of one of them that has not found Right, and its first demand
@@ -146,7 +158,9 @@ interface IAuditors {
     /// next; ascending where they are all.
     function segmentsOf(bytes32 jobId, Sampling memory sampling, uint64 auditor_) external pure returns (uint32[] memory);
     function auditor(uint64 operatorId) external view returns (Auditor memory);
-    /// @notice Operators with a seat.
-    function auditorCount() external view returns (uint256);
+    /// @notice Whether an operator has a seat and the engine (None: a seat).
+    function replays(uint64 operatorId, IComputeJobs.Engine engine) external view returns (bool);
+    /// @notice Operators that have a seat and the engine (None: a seat).
+    function auditorCount(IComputeJobs.Engine engine) external view returns (uint256);
     function config() external view returns (Config memory);
 }

@@ -42,6 +42,14 @@ interface IComputeJobs {
         WasmStrict // segments, each can be run again alone
     }
 
+    /// What runs a job, and runs it again (EIP-712: uint8).
+    enum Engine {
+        None, // of jobs that nobody audits
+        Strict, // modules, segment by segment
+        Module, // modules, whole, in memory
+        Image // images, whole, where processes are isolated
+    }
+
     /// What a receipt may claim.
     enum Evidence {
         ReputationOnly,
@@ -76,8 +84,8 @@ interface IComputeJobs {
 
     /// @notice EIP-712, domain "Millrace Compute Jobs" / "1", this chain and this contract:
     /// `JobTerms(address renter,uint64 operatorId,bytes32 specHash,address token,uint128 price,uint128 auditFee,uint128 collateral,`
-    /// `uint8 determinism,bool lowerable,uint32 segments,uint32 samples,uint8 auditors,uint48 openUntil,uint32 runSeconds,uint32 auditSeconds,`
-    /// `uint32 challengeSeconds,bytes32 flagSeal,uint256 nonce)`. Signed by the renter (a key, or a contract by ERC-1271) and by the node key.
+    /// `uint8 determinism,uint8 engine,bool lowerable,uint32 segments,uint32 samples,uint8 auditors,uint48 openUntil,uint32 runSeconds,`
+    /// `uint32 auditSeconds,uint32 challengeSeconds,bytes32 flagSeal,uint256 nonce)`. Signed by the renter (a key, or a contract by ERC-1271) and by the node key.
     struct JobTerms {
         address renter;
         uint64 operatorId;
@@ -87,6 +95,7 @@ interface IComputeJobs {
         uint128 auditFee; // all auditors together, beside the price; 0 without auditors
         uint128 collateral; // of the operator's stake; at least `collateralMin` of its class
         Determinism determinism;
+        Engine engine; // that the specification needs: only auditors that have it are drawn; a result of terms that name another is wrong
         bool lowerable; // may become reputation only where jurors or auditors are missing
         uint32 segments; // T
         uint32 samples; // segments that each auditor replays; = segments while the operator is on probation

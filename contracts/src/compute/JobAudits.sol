@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.26;
 
+import {IAuditors} from "./IAuditors.sol";
 import {IComputeJobs} from "./IComputeJobs.sol";
 import {JobBook} from "./JobBook.sol";
 import {Segments} from "./Segments.sol";
@@ -25,7 +26,8 @@ abstract contract JobAudits is JobBook {
         uint48 committedAt = j.committedAt;
         bytes32 value = randomness.valueOf(_seedTime(committedAt));
         uint256 needed = j.auditors;
-        uint64[] memory drawn = auditors.assign(jobId, value, committedAt, needed, terms.operatorId, terms.renter);
+        IAuditors.Wanted memory wanted = IAuditors.Wanted(terms.engine, needed, committedAt, terms.operatorId, terms.renter);
+        uint64[] memory drawn = auditors.assign(jobId, value, wanted);
         if (drawn.length < needed) return _goWithout(jobId, j, terms.lowerable, drawn.length);
         (j.phase, j.until) = (Phase.Sealing, uint48(block.timestamp) + terms.auditSeconds);
         emit AuditorsDrawn(jobId, drawn, uint48(block.timestamp) + terms.auditSeconds);

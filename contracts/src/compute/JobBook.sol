@@ -16,7 +16,7 @@ import {JobRules} from "./JobRules.sol";
 /// @title JobBook: what is written down of jobs, what time makes of it, and what can be read. Part of ComputeJobs.
 abstract contract JobBook is IComputeJobs, ComputeFees, EIP712 {
     bytes32 internal constant TERMS_TYPEHASH = keccak256(
-        "JobTerms(address renter,uint64 operatorId,bytes32 specHash,address token,uint128 price,uint128 auditFee,uint128 collateral,uint8 determinism,bool lowerable,uint32 segments,uint32 samples,uint8 auditors,uint48 openUntil,uint32 runSeconds,uint32 auditSeconds,uint32 challengeSeconds,bytes32 flagSeal,uint256 nonce)"
+        "JobTerms(address renter,uint64 operatorId,bytes32 specHash,address token,uint128 price,uint128 auditFee,uint128 collateral,uint8 determinism,uint8 engine,bool lowerable,uint32 segments,uint32 samples,uint8 auditors,uint48 openUntil,uint32 runSeconds,uint32 auditSeconds,uint32 challengeSeconds,bytes32 flagSeal,uint256 nonce)"
     );
     uint256 internal constant PROBATION_JOBS = 10;
     uint32 internal constant NO_SEGMENT = type(uint32).max;

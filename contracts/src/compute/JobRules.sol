@@ -56,7 +56,7 @@ contract JobRules {
     /// @param probation jobs of the operator that are still to be replayed whole
     /// @return isAudited false: nothing can be checked, or jurors or auditors are missing and the terms accept that
     /// @return jurors operators with a juror's seat
-    /// @return seated operators with an auditor's seat, likewise
+    /// @return seated operators with an auditor's seat and the job's engine, likewise
     function judge(IComputeJobs.JobTerms calldata terms, IComputeJobs.Signatures calldata signatures, bytes32 digest, uint256 probation)
         external
         view
@@ -79,12 +79,17 @@ contract JobRules {
         _requireWithin("collateral", t.collateral, _config.collateralMin[uint256(t.determinism)], type(uint96).max);
         _requireWithin("runSeconds", t.runSeconds, 1, _config.runSecondsMax);
         if (t.determinism != IComputeJobs.Determinism.None) return;
+        _requireWithin("engine", uint256(t.engine), 0, 0);
         _requireWithin("auditors", t.auditors, 0, 0);
         _requireWithin("auditFee", t.auditFee, 0, 0);
     }
 
     function _requireAuditBounds(IComputeJobs.JobTerms calldata t) private view {
         bool isWhole = t.determinism == IComputeJobs.Determinism.ExactOutput;
+        bool isStrict = t.determinism == IComputeJobs.Determinism.WasmStrict;
+        IComputeJobs.Engine first = isStrict ? IComputeJobs.Engine.Strict : IComputeJobs.Engine.Module;
+        IComputeJobs.Engine last = isStrict ? IComputeJobs.Engine.Strict : IComputeJobs.Engine.Image;
+        _requireWithin("engine", uint256(t.engine), uint256(first), uint256(last));
         _requireWithin("auditors", t.auditors, 1, AUDITORS_MAX);
         _requireWithin("segments", t.segments, 1, isWhole ? 1 : SEGMENTS_MAX);
         _requireWithin("samples", t.samples, 1, t.segments);
@@ -107,9 +112,9 @@ contract JobRules {
     /// Whether a result could be audited and disputed. The operator's own seats do not count; they are asked for where they decide.
     function _hasEnough(IComputeJobs.JobTerms calldata t) private view returns (bool isEnough, uint256 jurors, uint256 seated) {
         (uint256 jurorsMin, uint256 auditorsMin) = (_config.jurorsMin, Math.max(_config.auditorsMin, t.auditors));
-        (jurors, seated) = (jury.jurorCount(), auditors.auditorCount());
+        (jurors, seated) = (jury.jurorCount(), auditors.auditorCount(t.engine));
         if (jurors == jurorsMin && jury.juror(t.operatorId).seats != 0) --jurors;
-        if (seated == auditorsMin && auditors.auditor(t.operatorId).seats != 0) --seated;
+        if (seated == auditorsMin && auditors.replays(t.operatorId, t.engine)) --seated;
         isEnough = jurors >= jurorsMin && seated >= auditorsMin;
         if (!isEnough && !t.lowerable) revert IComputeJobs.TooFewForClass(jurors, jurorsMin, seated, auditorsMin);
     }

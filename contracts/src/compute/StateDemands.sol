@@ -9,6 +9,7 @@ import {IModule} from "../chain/IRegistry.sol";
 import {IRails} from "../token/IRails.sol";
 import {Auditors} from "./Auditors.sol";
 import {ComputeJobs} from "./ComputeJobs.sol";
+import {IAuditors} from "./IAuditors.sol";
 import {IComputeJobs} from "./IComputeJobs.sol";
 import {IStateDemands} from "./IStateDemands.sol";
 import {Segments} from "./Segments.sol";
@@ -88,7 +89,8 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
         uint256 until = _drawUntil(d);
         if (block.timestamp >= until) revert DemandTooLate(demandId, until, block.timestamp);
         bytes32 seed = keccak256(abi.encode("committee", randomness.valueOf(d.seedTime), demandId));
-        uint64[] memory members = auditors.drawCommittee(seed, d.openedAt, _config.members, d.operatorId, d.from);
+        IAuditors.Wanted memory wanted = IAuditors.Wanted(IComputeJobs.Engine.None, _config.members, d.openedAt, d.operatorId, d.from);
+        uint64[] memory members = auditors.drawCommittee(seed, wanted);
         if (members.length < _config.members) revert TooFewMembers(members.length, _config.members);
         (d.members, d.deliverUntil) = (members, uint48(block.timestamp) + _config.deliverSeconds);
         emit CommitteeDrawn(demandId, members, d.deliverUntil);

@@ -250,7 +250,7 @@ contract JobAuditorsAttack is JobsFixture {
         vm.warp(block.timestamp + 1);
         (uint256 alone, uint256 draws) = (0, 150);
         for (uint256 i; i < draws; ++i) {
-            uint64[] memory drawn = auditors.draw(keccak256(abi.encode(i)), uint48(block.timestamp), 1, provider, renter);
+            uint64[] memory drawn = auditors.draw(keccak256(abi.encode(i)), strictly(1));
             if (drawn[0] == colluder) ++alone;
         }
         assertApproxEqAbs(alone, draws * 8 / 25, 18);
@@ -265,7 +265,7 @@ contract JobAuditorsAttack is JobsFixture {
         vm.warp(block.timestamp + 1);
         (uint256 many, uint256 one_) = (0, 0);
         for (uint256 i; i < 150; ++i) {
-            uint64 drawn = auditors.draw(keccak256(abi.encode(i)), uint48(block.timestamp), 1, provider, renter)[0];
+            uint64 drawn = auditors.draw(keccak256(abi.encode(i)), strictly(1))[0];
             if (drawn == single) ++one_;
             else if (drawn >= names[0] && drawn <= names[3]) ++many;
         }
@@ -276,16 +276,16 @@ contract JobAuditorsAttack is JobsFixture {
         uint64 twin = registerOperator(operators.ownerOf(provider), makeAddr("twin")); // the same owner
         depositStake(twin, makeAddr("x"), 1_000e18);
         vm.prank(nodeOf(twin));
-        auditors.enrol(twin, 20);
+        auditors.enrol(twin, 20, ALL_ENGINES);
         uint64 backer = newAuditor(20);
         backStake(provider, beneficiaryOf(backer), 1e18);
         uint64 rentersOwn = registerOperator(makeAddr("y"), renter);
         depositStake(rentersOwn, makeAddr("y"), 1_000e18);
         vm.prank(nodeOf(rentersOwn));
-        auditors.enrol(rentersOwn, 20);
+        auditors.enrol(rentersOwn, 20, ALL_ENGINES);
         vm.warp(block.timestamp + 1);
         for (uint256 i; i < 6; ++i) {
-            uint64[] memory drawn = auditors.draw(keccak256(abi.encode(i)), uint48(block.timestamp), 5, provider, renter);
+            uint64[] memory drawn = auditors.draw(keccak256(abi.encode(i)), strictly(5));
             assertEq(drawn.length, 5); // the five others
             for (uint256 k; k < 5; ++k) {
                 assertTrue(drawn[k] != twin && drawn[k] != backer && drawn[k] != rentersOwn && drawn[k] != provider);

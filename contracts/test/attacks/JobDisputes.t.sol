@@ -351,6 +351,6 @@ contract JobDisputesAttack is JobsFixture {
         vm.expectRevert(abi.encodeWithSelector(IComputeJobs.NotAuditors.selector, address(this)));
         jobs.noteRevealed("job");
         vm.expectRevert(abi.encodeWithSelector(IAuditors.NotComputeJobs.selector, address(this)));
-        auditors.assign("job", 0, uint48(block.timestamp), 1, provider, renter);
+        auditors.assign("job", 0, strictly(1));
     }
 }

@@ -25,10 +25,10 @@ contract JobClassesTest is JobsFixture {
 
     function test_evidence_is_what_the_class_allows() public {
         IComputeJobs.JobTerms memory t = termsOf(1, 1, 1);
-        t.determinism = IComputeJobs.Determinism.Fingerprint;
+        setClass(t, IComputeJobs.Determinism.Fingerprint, IComputeJobs.Engine.Image);
         assertEq(uint8(jobs.job(openJob(t)).evidence), uint8(IComputeJobs.Evidence.Fingerprinted));
         t = termsOf(1, 1, 1);
-        t.determinism = IComputeJobs.Determinism.ExactOutput;
+        setClass(t, IComputeJobs.Determinism.ExactOutput, IComputeJobs.Engine.Module);
         assertEq(uint8(jobs.job(openJob(t)).evidence), uint8(IComputeJobs.Evidence.Replayed));
     }
 
@@ -68,7 +68,7 @@ contract JobClassesTest is JobsFixture {
     }
 
     function leaveSeats(uint256 left) private {
-        for (uint64 id = 1; id <= operators.operatorCount() && auditors.auditorCount() > left; ++id) {
+        for (uint64 id = 1; id <= operators.operatorCount() && auditors.auditorCount(IComputeJobs.Engine.Strict) > left; ++id) {
             if (auditors.auditor(id).seats == 0 || id == provider) continue;
             vm.prank(operators.nodeKeyOf(id));
             auditors.leave(id, 1);
@@ -77,7 +77,7 @@ contract JobClassesTest is JobsFixture {
 
     function test_too_few_auditors_refuse_the_job_or_lower_its_class() public {
         vm.prank(nodeOf(provider));
-        auditors.enrol(provider, 1);
+        auditors.enrol(provider, 1, ALL_ENGINES);
         leaveSeats(3);
         IComputeJobs.JobTerms memory t = wholeTerms();
         vm.expectRevert(abi.encodeWithSelector(IComputeJobs.TooFewForClass.selector, 5, 3, 2, 3));

@@ -232,7 +232,8 @@ contract JobCourtsTest is JobsFixture {
 
     function test_a_job_that_nobody_audits_has_no_cases() public {
         IComputeJobs.JobTerms memory n = termsOf(0, 0, 0);
-        (n.determinism, n.auditFee, n.collateral, n.segments) = (IComputeJobs.Determinism.None, 0, 0, 1);
+        (n.auditFee, n.collateral, n.segments) = (0, 0, 1);
+        setClass(n, IComputeJobs.Determinism.None, IComputeJobs.Engine.None);
         bytes32 id = openJob(n);
         JobWork.Work memory w = JobWork.run(n.specHash, 1, JobWork.NONE);
         commitResult(n, w);
@@ -309,7 +310,7 @@ contract JobCourtsTest is JobsFixture {
 
     /// The hash of what is no strict state is the hash of its bytes.
     function test_a_state_that_is_not_strict_is_delivered_as_its_bytes() public {
-        t.determinism = IComputeJobs.Determinism.Fingerprint;
+        (t.determinism, t.engine) = (IComputeJobs.Determinism.Fingerprint, IComputeJobs.Engine.Module);
         JobWork.Work memory w = honestWork(t);
         bytes32[] memory hashes = new bytes32[](9);
         for (uint256 i; i < 9; ++i) {

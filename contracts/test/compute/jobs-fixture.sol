@@ -50,6 +50,10 @@ abstract contract JobsFixture is JuryFixture {
     uint64 internal provider;
     address internal challenger = makeAddr("challenger");
     uint256 internal nonces;
+    uint8 internal constant STRICT = 0x02;
+    uint8 internal constant MODULE = 0x04;
+    uint8 internal constant IMAGE = 0x08;
+    uint8 internal constant ALL_ENGINES = STRICT | MODULE | IMAGE;
 
     function setUp() public virtual override {
         super.setUp();
@@ -95,13 +99,17 @@ abstract contract JobsFixture is JuryFixture {
         depositStake(operatorId, makeAddr(name), 100 * COLLATERAL);
     }
 
-    /// An auditor can pay bonds and the jury.
     function newAuditor(uint32 seats) internal returns (uint64 operatorId) {
+        return newAuditor(seats, ALL_ENGINES);
+    }
+
+    /// An auditor can pay bonds and the jury.
+    function newAuditor(uint32 seats, uint8 engines) internal returns (uint64 operatorId) {
         string memory name = string.concat("auditor ", vm.toString(operators.operatorCount() + 1));
         operatorId = registerOperator(makeAddr(name), makeAddr(string.concat(name, " beneficiary")));
         depositStake(operatorId, makeAddr(name), 100 * uint256(AUDIT_SEAT) * seats);
         vm.prank(nodeOf(operatorId));
-        auditors.enrol(operatorId, seats);
+        auditors.enrol(operatorId, seats, engines);
         fundAccuser(nodeOf(operatorId));
     }
 
@@ -147,10 +155,15 @@ abstract contract JobsFixture is JuryFixture {
     function termsOf(uint32 segments, uint32 samples, uint8 count) internal returns (IComputeJobs.JobTerms memory t) {
         (t.renter, t.operatorId, t.specHash, t.token) = (renter, provider, keccak256(abi.encode("spec", nonces)), address(stable));
         (t.price, t.auditFee, t.collateral) = (PRICE, AUDIT_FEE, COLLATERAL);
-        (t.determinism, t.segments, t.samples, t.auditors) = (IComputeJobs.Determinism.WasmStrict, segments, samples, count);
+        (t.segments, t.samples, t.auditors) = (segments, samples, count);
+        setClass(t, IComputeJobs.Determinism.WasmStrict, IComputeJobs.Engine.Strict);
         (t.openUntil, t.runSeconds) = (uint48(block.timestamp) + 1_000, 600);
         (t.auditSeconds, t.challengeSeconds) = (AUDIT_SECONDS, CHALLENGE_SECONDS);
         (t.flagSeal, t.nonce) = (keccak256(abi.encode("no canary", nonces)), nonces++);
+    }
+
+    function setClass(IComputeJobs.JobTerms memory t, IComputeJobs.Determinism determinism, IComputeJobs.Engine engine) internal pure {
+        (t.determinism, t.engine) = (determinism, engine);
     }
 
     function wholeTerms() internal returns (IComputeJobs.JobTerms memory) {
@@ -160,7 +173,8 @@ abstract contract JobsFixture is JuryFixture {
     /// A job of which nothing can be checked.
     function noneTerms() internal returns (IComputeJobs.JobTerms memory t) {
         t = termsOf(0, 0, 0);
-        (t.determinism, t.auditFee, t.collateral) = (IComputeJobs.Determinism.None, 0, 0);
+        (t.auditFee, t.collateral) = (0, 0);
+        setClass(t, IComputeJobs.Determinism.None, IComputeJobs.Engine.None);
     }
 
     function signed(IComputeJobs.JobTerms memory t) internal returns (IComputeJobs.Signatures memory) {
@@ -259,6 +273,15 @@ abstract contract JobsFixture is JuryFixture {
     }
 
     // ----------------------------------------------------------------------------------------------------------------- audits
+
+    /// Whom a strict job of the provider draws now.
+    function strictly(uint256 count) internal view returns (IAuditors.Wanted memory) {
+        return wanted(IComputeJobs.Engine.Strict, count);
+    }
+
+    function wanted(IComputeJobs.Engine engine, uint256 count) internal view returns (IAuditors.Wanted memory) {
+        return IAuditors.Wanted(engine, count, uint48(block.timestamp), provider, renter);
+    }
 
     function auditorOf(bytes32 jobId, uint8 index) internal view returns (uint64) {
         return auditors.auditOf(jobs, jobId, index).operatorId;

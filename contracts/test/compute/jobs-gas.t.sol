@@ -31,7 +31,7 @@ contract JobsGasTest is JobsFixture {
         for (uint64 auditor = 2; auditor < 7; ++auditor) {
             address node = nodeOf(auditor);
             vm.prank(node);
-            auditors.enrol(auditor, 40); // each backs one duty, and a half
+            auditors.enrol(auditor, 40, ALL_ENGINES); // each backs one duty, and a half
         }
         vm.warp(block.timestamp + 1);
         for (uint256 i; i < BATCH; ++i) {

@@ -28,7 +28,7 @@ contract JobsInvariantTest is JobsFixture {
         super.setUp();
         for (uint64 id = 2; id <= 6; ++id) {
             vm.prank(operators.nodeKeyOf(id));
-            auditors.enrol(id, 10);
+            auditors.enrol(id, 10, ALL_ENGINES);
         }
         vm.warp(block.timestamp + 1);
         bytes4[] memory selectors = new bytes4[](8);

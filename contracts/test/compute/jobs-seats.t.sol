@@ -15,14 +15,14 @@ contract JobSeatsTest is JobsFixture {
 
     function enrolAs(address who, uint64 operatorId, uint32 count) private {
         vm.prank(who);
-        auditors.enrol(operatorId, count);
+        auditors.enrol(operatorId, count, ALL_ENGINES);
     }
 
     function test_seats_lock_stake_until_some_time_after_they_were_left() public {
         address node = nodeOf(FIRST);
         enrolAs(node, FIRST, 2);
         assertEq(seatsOf(FIRST), 3 * AUDIT_SEAT);
-        assertEq(auditors.auditorCount(), 5);
+        assertEq(auditors.auditorCount(IComputeJobs.Engine.None), 5);
         vm.prank(operators.ownerOf(FIRST));
         auditors.leave(FIRST, 2);
         vm.expectRevert(abi.encodeWithSelector(IAuditors.StillLocked.selector, FIRST, block.timestamp + 1_000, block.timestamp));
@@ -35,7 +35,7 @@ contract JobSeatsTest is JobsFixture {
         // Places that were left are taken again, and stake that is still locked is not locked twice.
         vm.prank(node);
         auditors.leave(FIRST, 1);
-        assertEq(auditors.auditorCount(), 4);
+        assertEq(auditors.auditorCount(IComputeJobs.Engine.None), 4);
         enrolAs(node, FIRST, 2);
         assertEq(seatsOf(FIRST), 2 * AUDIT_SEAT);
         assertEq(auditors.config().leaveSeconds, 1_000);
@@ -44,14 +44,14 @@ contract JobSeatsTest is JobsFixture {
     function test_only_the_operator_takes_and_leaves_its_seats_and_only_so_many() public {
         address node = nodeOf(FIRST);
         vm.expectRevert(abi.encodeWithSelector(IAuditors.NoOperator.selector, address(this)));
-        auditors.enrol(FIRST, 1);
+        auditors.enrol(FIRST, 1, ALL_ENGINES);
         vm.expectRevert(abi.encodeWithSelector(IAuditors.NoOperator.selector, address(this)));
         auditors.leave(FIRST, 1);
         vm.startPrank(node);
         vm.expectRevert(abi.encodeWithSelector(IAuditors.BadSeatCount.selector, 0, 63));
-        auditors.enrol(FIRST, 0);
+        auditors.enrol(FIRST, 0, ALL_ENGINES);
         vm.expectRevert(abi.encodeWithSelector(IAuditors.BadSeatCount.selector, 64, 63));
-        auditors.enrol(FIRST, 64);
+        auditors.enrol(FIRST, 64, ALL_ENGINES);
         vm.expectRevert(abi.encodeWithSelector(IAuditors.BadSeatCount.selector, 2, 1));
         auditors.leave(FIRST, 2);
         vm.expectRevert(abi.encodeWithSelector(IAuditors.BadSeatCount.selector, 0, 1));
@@ -82,7 +82,7 @@ contract JobSeatsTest is JobsFixture {
         auditors.leave(FIRST, 1);
         bool hasLeft;
         for (uint256 i; i < 10; ++i) {
-            uint64[] memory drawn = auditors.draw(keccak256(abi.encode(i)), now_, 5, provider, renter);
+            uint64[] memory drawn = auditors.draw(keccak256(abi.encode(i)), strictly(5));
             assertEq(drawn.length, 5);
             for (uint256 k; k < 5; ++k) {
                 assertTrue(drawn[k] != late);
@@ -91,16 +91,16 @@ contract JobSeatsTest is JobsFixture {
         }
         assertTrue(hasLeft);
         vm.warp(now_ + 1);
-        assertEq(auditors.draw("seed", now_ + 1, 9, provider, renter).length, 5); // the late one, and four of five
-        assertEq(auditors.drawCommittee("seed", now_ + 1, 9, provider, renter).length, 5);
+        assertEq(auditors.draw("seed", strictly(9)).length, 5); // the late one, and four of five
+        assertEq(auditors.drawCommittee("seed", strictly(9)).length, 5);
     }
 
     /// A seat of six backs one duty of four: two jobs are one too many for whoever has one seat.
     function test_a_duty_is_drawn_only_where_stake_backs_it_and_stays_backed() public {
         IComputeJobs.JobTerms memory t = termsOf(1, 1, 5);
         bytes32 jobId = toAudit(t, honestWork(t));
-        assertEq(auditors.draw("seed", uint48(block.timestamp), 5, provider, renter).length, 0);
-        assertEq(auditors.drawCommittee("seed", uint48(block.timestamp), 5, provider, renter).length, 5);
+        assertEq(auditors.draw("seed", strictly(5)).length, 0);
+        assertEq(auditors.drawCommittee("seed", strictly(5)).length, 5);
         vm.prank(nodeOf(FIRST));
         auditors.leave(FIRST, 1);
         vm.warp(block.timestamp + 1_000);

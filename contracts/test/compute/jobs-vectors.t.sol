@@ -44,6 +44,7 @@ contract JobsVectorsTest is JobsFixture {
         t.auditFee = uint128(number(".terms.auditFee"));
         t.collateral = uint128(number(".terms.collateral"));
         t.determinism = IComputeJobs.Determinism(number(".terms.determinism"));
+        t.engine = IComputeJobs.Engine(number(".terms.engine"));
         t.lowerable = vm.parseJsonBool(json, ".terms.lowerable");
         t.segments = uint32(number(".terms.segments"));
         t.samples = uint32(number(".terms.samples"));

@@ -45,7 +45,7 @@ contract ComputeJobsTest is JobsFixture {
         (t.segments, t.samples) = ((1 << 20) + 1, 1);
         expectBad(t, "segments", (1 << 20) + 1, 1 << 20);
         t = wholeTerms();
-        t.determinism = IComputeJobs.Determinism.ExactOutput;
+        setClass(t, IComputeJobs.Determinism.ExactOutput, IComputeJobs.Engine.Image);
         expectBad(t, "segments", 8, 1);
         t = wholeTerms();
         t.samples = 9;

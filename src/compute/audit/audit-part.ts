@@ -1,12 +1,13 @@
 import { toMillraceError } from '../../errors.ts';
-import { StrictEngine } from '../../host/index.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
-import { enginesForStrangers } from '../verify/engines.ts';
+import type { JobEngines } from '../verify/engines.ts';
 import { openAuditor } from './auditor.ts';
 import { openCommittee } from './committee.ts';
 
 /** What the part that audits is started with. */
-export interface AuditPartOptions extends ComputeContext {
+export interface AuditPartOptions extends Omit<ComputeContext, 'executors' | 'capacity'> {
+  /** What runs jobs again here; its seats are for no others (`openAuditEngines`). */
+  engines: JobEngines;
   /** Between looks at the chain, milliseconds (default 1,000). */
   pollMs?: number;
 }
@@ -15,14 +16,12 @@ const POLL_MS = 1_000;
 
 /**
  * Starts an operator's duties as auditor: audits that it is drawn for, and committees that take delivery of demanded states. Its seats are taken
- * elsewhere (`Auditors.enrol`); without one it is drawn for nothing. Seats are for jobs of all kinds: of a job whose engine this machine lacks it says
- * nothing, which costs the penalty of silence, and never what it has not seen.
- * @throws strict-engine-unfit, audit-journal-broken
+ * by `openAuditSeats`; without one it is drawn for nothing, and of jobs whose engine it lacks for none.
+ * @throws audit-journal-broken
  */
 export async function startAuditPart(options: AuditPartOptions): Promise<ComputePart> {
-  const { executors, log } = options;
-  const engines = { strict: await StrictEngine.open(), executors: await enginesForStrangers(executors, log) };
-  const auditor = openAuditor({ ...options, engines });
+  const { log } = options;
+  const auditor = openAuditor(options);
   const committee = openCommittee(options);
   const stopping = new AbortController();
   let wake = () => {};

@@ -1,5 +1,6 @@
 import type { Hex } from 'viem';
 import { toMillraceError } from '../../errors.ts';
+import { isOfTerms } from '../jobs/job-terms.ts';
 import { chainHashOf, type LeafProof } from '../verify/commitment.ts';
 import type { JobEngines } from '../verify/engines.ts';
 import { replaySegment } from '../verify/replay-segment.ts';
@@ -33,7 +34,7 @@ export interface SegmentInspection {
 
 /**
  * Runs a segment of a job again and compares it with what was committed to: the state it ends in, the chain of states, at segment 0 the first state,
- * at the last one the digest of the output.
+ * at the last one the digest of the output. Of terms that say of the work what its specification does not, every segment is wrong.
  * @throws what is no fault of the provider: engine-missing, strict-time-over, replay-undecided, sandbox-failed, and the signal's reason
  */
 export async function inspectSegment(options: SegmentInspection): Promise<SegmentFinding> {
@@ -66,12 +67,17 @@ export async function inspectSegment(options: SegmentInspection): Promise<Segmen
     isChainBroken,
   });
   if (isChainBroken(job, start.leaf, end.leaf)) return wrong(end.leaf.stateHash, true);
+  // Whoever was drawn by such terms may lack the engine, and needs none to say so.
+  if (!isOfTerms(work.spec, job.terms)) return wrong(NO_STATE);
   const given = { index: segment, state: isFingerprint ? end.state : start.state, committed: end.leaf.stateHash };
   const replay = await replaySegment(work, options.engines, { ...given, signal });
   const isOutputRight = replay.outputDigest === undefined || replay.outputDigest === job.result.outputDigest;
   const isRight = replay.startHash === start.leaf.stateHash && replay.endHash === end.leaf.stateHash && isOutputRight;
   return isRight ? { kind: 'right' } : wrong(replay.endHash);
 }
+
+/** The hash of no state. */
+const NO_STATE: Hex = `0x${'00'.repeat(32)}`;
 
 /** Whether the specification's chain of states cannot have these two leaves. */
 function isChainBroken({ terms: { specHash } }: CommittedJob, start: LeafProof, end: LeafProof): boolean {

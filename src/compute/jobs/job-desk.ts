@@ -8,7 +8,7 @@ import { workSeconds } from '../verify/work.ts';
 import { isFileName, sourcesOf } from './job-contents.ts';
 import { type JobOffer, type PriceToken, priceOf, whyNot } from './job-offer.ts';
 import type { JobRecord, JobRecords } from './job-records.ts';
-import { DETERMINISM_NUMBER, type JobTerms, jobDomainOf, jobIdOf, requireTermsSignature, termsFromJson } from './job-terms.ts';
+import { isOfTerms, type JobTerms, jobDomainOf, jobIdOf, requireTermsSignature, termsFromJson } from './job-terms.ts';
 
 /** What a renter brings: terms that it signed, the work, and what it will hand over. */
 export interface JobOrder {
@@ -112,10 +112,9 @@ export async function takeJob(options: JobDeskOptions, order: JobOrder): Promise
 /** Whether the terms say what the specification says, and the offer takes both. */
 function checkWork({ client, operatorId, offer, requireEngine }: JobDeskOptions, { terms, spec, handed }: JobOrder): void {
   const now = offer();
-  const { determinism, segments } = spec;
   if (terms.operatorId !== operatorId) throw refused(`it is for operator ${terms.operatorId}`);
   if (terms.specHash !== specHash(spec)) throw refused('the terms are for another specification');
-  if (terms.determinism !== DETERMINISM_NUMBER[determinism] || terms.segments !== segments) throw refused('class or segments differ');
+  if (!isOfTerms(spec, terms)) throw refused('class, engine or segments differ');
   const hindrance = whyNot(spec, now);
   if (hindrance !== undefined) throw refused(hindrance, 'Take another provider, or lower the limits of the job.');
   requireEngine(spec);

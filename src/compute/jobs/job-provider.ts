@@ -2,12 +2,11 @@ import { join } from 'node:path';
 import type { Hex } from 'viem';
 import { createReplayGuard } from '../../connect/index.ts';
 import { toMillraceError } from '../../errors.ts';
-import { StrictEngine } from '../../host/index.ts';
 import { openCaseAgent } from '../audit/case-agent.ts';
 import { openDeliverer } from '../audit/deliverer.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
 import type { DeterminismClass, JobSpec, ProgramKind } from '../spec/job-spec.ts';
-import { enginesForStrangers, executorFor, strictEngineOf } from '../verify/engines.ts';
+import { enginesForStrangers, executorFor, openStrictEngine, strictEngineOf } from '../verify/engines.ts';
 import { readState } from '../verify/run-segments.ts';
 import { tendJobsOnChain } from './job-chain.ts';
 import { createJobGathering } from './job-gathering.ts';
@@ -57,7 +56,7 @@ const OFFER_RENEW_SECONDS = 300;
 export async function startJobProvider(options: JobProviderOptions): Promise<JobProvider> {
   const { client, signer, operatorId, log, policy } = options;
   const records = openJobRecords(join(options.folder, 'jobs'));
-  const [key, strict] = await Promise.all([boxKeyOf(signer), openStrict(options)]);
+  const [key, strict] = await Promise.all([boxKeyOf(signer), openStrictEngine(log, 'strict jobs are not on offer')]);
   const executors = await enginesForStrangers(options.executors, log);
   const stopping = new AbortController();
   let [isDraining, wake] = [false, () => {}];
@@ -159,16 +158,6 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
       await looping;
     },
   };
-}
-
-/** The strict engine, where this machine calculates as all do. */
-async function openStrict({ log }: JobProviderOptions): Promise<StrictEngine | undefined> {
-  try {
-    return await StrictEngine.open();
-  } catch (error) {
-    log.error('strict-engine-unfit', { reason: toMillraceError(error).message, effect: 'strict jobs are not on offer' });
-    return undefined;
-  }
 }
 
 function whatRuns(

@@ -1,7 +1,8 @@
 import type { Address, Hex } from 'viem';
 import { type ChainClient, isSignedBy, type TypedDataShape, typedDataDigest } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
-import type { DeterminismClass } from '../spec/job-spec.ts';
+import type { DeterminismClass, JobSpec } from '../spec/job-spec.ts';
+import { ENGINE_NUMBER, engineOf } from '../verify/engines.ts';
 
 /** What ties a job to one network: EIP-712 domain "Millrace Compute Jobs", version "1". */
 export interface JobDomain {
@@ -21,6 +22,8 @@ export interface JobTerms {
   collateral: bigint;
   /** 0 none, 1 fingerprint, 2 exact output, 3 wasm strict. */
   determinism: number;
+  /** That its auditors must have (`ENGINE_NUMBER`). */
+  engine: number;
   /** May become `reputation only` where jurors or auditors are missing. */
   lowerable: boolean;
   segments: number;
@@ -57,6 +60,12 @@ export const DETERMINISM_NUMBER: Readonly<Record<DeterminismClass, number>> = {
   'wasm-strict': 3,
 };
 
+/** Whether terms say of a specification what it says itself: class, engine, segments. A job of other terms is nobody's to run, and its result is wrong. */
+export function isOfTerms(spec: JobSpec, terms: Pick<JobTerms, 'determinism' | 'engine' | 'segments'>): boolean {
+  const { determinism, engine, segments } = terms;
+  return determinism === DETERMINISM_NUMBER[spec.determinism] && engine === ENGINE_NUMBER[engineOf(spec)] && segments === spec.segments;
+}
+
 /** The result of a job that has none. */
 export const NO_RESULT: JobResult = { root: `0x${'00'.repeat(32)}`, outputDigest: `0x${'00'.repeat(32)}` };
 
@@ -69,6 +78,7 @@ const FIELDS = [
   { name: 'auditFee', type: 'uint128' },
   { name: 'collateral', type: 'uint128' },
   { name: 'determinism', type: 'uint8' },
+  { name: 'engine', type: 'uint8' },
   { name: 'lowerable', type: 'bool' },
   { name: 'segments', type: 'uint32' },
   { name: 'samples', type: 'uint32' },

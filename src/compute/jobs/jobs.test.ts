@@ -156,6 +156,7 @@ test('an order that says anything else than the offer is refused with the reason
   await refused({ price: 100n });
   await refused({ specHash: `0x${'12'.repeat(32)}` });
   await refused({ segments: 4 });
+  await refused({ engine: 3 });
   await refused({ collateral: 3n * 10n ** 18n });
   await refused({ token: client.address('networkToken') });
   await refused({ openUntil: 1 });

@@ -5,6 +5,7 @@ import { approveMeter, depositToRails, meterAllowance, railsBalance, tokenAddres
 import { greater, lesser } from '../../units.ts';
 import { canarySeal } from '../audit/canary.ts';
 import { type JobSpec, specHash } from '../spec/job-spec.ts';
+import { ENGINE_NUMBER, engineOf } from '../verify/engines.ts';
 import { workSeconds } from '../verify/work.ts';
 import { costOf, randomWord } from './job-desk.ts';
 import type { JobOffer, PriceToken } from './job-offer.ts';
@@ -70,6 +71,7 @@ export async function composeTerms(client: ChainClient, wish: TermsWish): Promis
     auditFee: BigInt(auditors * samples) * perSegment,
     collateral: greater(classMin, offer.collateral),
     determinism: DETERMINISM_NUMBER[spec.determinism],
+    engine: ENGINE_NUMBER[engineOf(spec)],
     lowerable: wish.lowerable,
     segments: spec.segments,
     samples,

@@ -1,7 +1,13 @@
-import { MillraceError } from '../../errors.ts';
-import type { Executor, StrictEngine } from '../../host/index.ts';
+import { MillraceError, toMillraceError } from '../../errors.ts';
+import { type Executor, StrictEngine } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
 import type { JobSpec } from '../spec/job-spec.ts';
+
+/** Which engine a job needs to be run again, as `IComputeJobs.Engine` counts them. */
+export const ENGINE_NUMBER = { none: 0, strict: 1, module: 2, image: 3 } as const;
+
+/** An engine that auditors of a job must have; `none`: nobody audits it. */
+export type JobEngine = keyof typeof ENGINE_NUMBER;
 
 /** What runs jobs here, and runs them again. */
 export interface JobEngines {
@@ -29,6 +35,32 @@ export function executorFor({ executors }: Pick<JobEngines, 'executors'>, spec: 
 export function strictEngineOf({ strict }: Pick<JobEngines, 'strict'>, spec: Pick<JobSpec, 'program' | 'determinism'>): StrictEngine {
   if (strict !== undefined) return strict;
   throw engineMissing(spec, 'See the log: its known-answer test failed at the start.');
+}
+
+/** The engine that auditors of a specification's jobs must have, as terms name it. */
+export function engineOf({ program, determinism }: Pick<JobSpec, 'program' | 'determinism'>): JobEngine {
+  if (determinism === 'none' || program.kind === 'command') return 'none';
+  return determinism === 'wasm-strict' ? 'strict' : program.kind;
+}
+
+/** Which kinds of audited jobs can be run again here. */
+export function auditableHere({ strict, executors }: JobEngines): JobEngine[] {
+  const able: Record<Exclude<JobEngine, 'none'>, boolean> = {
+    strict: strict !== undefined,
+    module: executors.some(({ engine }) => engine === 'wasm'),
+    image: executors.some(({ engine }) => engine !== 'wasm'),
+  };
+  return (['strict', 'module', 'image'] as const).filter((kind) => able[kind]);
+}
+
+/** The strict engine, where this machine calculates as all do; else undefined, and the log says what follows from that. */
+export async function openStrictEngine(log: Logger, effect: string): Promise<StrictEngine | undefined> {
+  try {
+    return await StrictEngine.open();
+  } catch (error) {
+    log.error('strict-engine-unfit', { reason: toMillraceError(error).message, effect });
+    return undefined;
+  }
 }
 
 /** Engines that hold strangers' jobs to every limit; what hinders the others is logged with its remedy. */
