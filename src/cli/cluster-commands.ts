@@ -5,14 +5,12 @@ import type { Run } from './context.ts';
 export function registerClusterCommands(program: Command, run: Run): void {
   const cluster = program.command('cluster').description('machines rented together, on a network of their own, for one program');
   cluster
-    .command('up <name> [spec]')
-    .description(
-      'rent the machines, start the program, and replace machines that are lost; without a specification, go on with an earlier one',
-    )
-    .option('--class <class>', 'class of the machines: 32 bytes in hex, or a name of at most 31 letters')
-    .option('--max-price <amount>', 'greatest price of a machine and hour')
-    .option('--hours <count>', 'how long the machines are reserved', '1')
-    .option('--token <token>', 'native or stable', 'native')
+    .command('up <name> [file]')
+    .description('rent the machines, start the program, and replace machines that are lost; without a file, go on with an earlier one')
+    .option('--class <class>', 'class of the machines: 32 bytes in hex, or a name of at most 31 letters (default: the document’s)')
+    .option('--max-price <amount>', 'greatest price of a machine and hour (default: the document’s)')
+    .option('--hours <count>', 'how long the machines are reserved (default: the document’s time, else 1)')
+    .option('--token <token>', 'native or stable (default: that of the document’s price, else native)')
     .option('--collateral <amount>', 'least stake behind each machine, in tokens of the network', '0')
     .option('--deposit <amount>', 'first put so much of that token into the account from which leases are paid')
     .option('--turn <number>', 'this is the stand-in with that number: it acts later than those before it', '0')
@@ -53,12 +51,14 @@ When a machine is lost, another one takes its ranks and all processes start anew
 The limits are those of one process; a machine's processes and its checkpoints together must fit into what the class offers (millrace offers).
 When all processes have ended the machines are given back at once, with their files and logs: fetch what matters while it runs (logs, exec).
 
-A specification (JSON):
+FILE is a deployment (YAML of docs/job-format.md or Akash SDL, one service; a machine and a process for each of its count; a quarter of the memory
+is for checkpoints), or, where more is to be said, a specification in JSON:
   {"version": 1, "image": "sha256:…", "argv": ["/usr/bin/python3", "/train.py"], "env": {}, "processes": 4, "machines": 3,
    "limits": {"memoryBytes": 1073741824, "cpus": 1, "processes": 128, "diskBytes": 67108864, "wallSeconds": 86400, "outputBytes": 1048576},
    "checkpointBytesMax": 268435456, "restartsMax": 3}
 
 Examples:
+  millrace cluster up training examples/training.yaml
   millrace cluster up training spec.json --class cpu-4 --max-price 0.5 --hours 8
   millrace cluster up training
   millrace cluster ps training`;

@@ -11,7 +11,6 @@ import {
   type MachineView,
   openClusterMarket,
   openClusterNode,
-  parseClusterSpec,
   QUICK_PATIENCE,
   readClusterRecord,
 } from '../compute/index.ts';
@@ -21,17 +20,14 @@ import { lockFolder } from '../host/index.ts';
 import type { Logger } from '../log.ts';
 import { approveMeter, depositToRails, meterAllowance } from '../token/index.ts';
 import { parseAmount, TOKEN_DECIMALS } from '../units.ts';
+import { type ClusterPlan, type PlanOptions, readPlan } from './cluster-plan.ts';
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { openWallet } from './secrets.ts';
 import { withSender } from './sending.ts';
 import { decimalsOf, openSession, type Session } from './session.ts';
 
-interface UpOptions {
-  class?: string;
-  maxPrice?: string;
-  hours: string;
-  token: string;
+interface UpOptions extends PlanOptions {
   collateral: string;
   turn: string;
   deposit?: string;
@@ -46,9 +42,6 @@ interface OpenCluster {
   coordinator: Coordinator;
 }
 
-const SPEC_BYTES_MAX = 1 << 20;
-const HOUR_SECONDS = 3600;
-const HOURS_MAX = 10_000;
 const FOLLOW_MS = 1_000;
 /** Asks the process that keeps a cluster to end it. */
 const END_FILE = 'end';
@@ -146,22 +139,21 @@ async function create(parts: {
       hint: 'Go on with it by giving no specification, or choose another name.',
     });
   }
-  const text = readFileSync(specPath, 'utf8');
-  if (text.length > SPEC_BYTES_MAX) throw badOption('spec', `${text.length} characters`, `at most ${SPEC_BYTES_MAX}`);
-  const spec = parseClusterSpec(jsonOf(text, specPath));
-  const terms = await readTerms(session, signer, options);
+  const plan = readPlan(specPath, options, { stable: decimalsOf(session, 'stable'), native: decimalsOf(session, 'native') });
+  for (const warning of plan.warnings) parts.context.output.note(warning);
+  const terms = await readTerms(session, signer, { plan, collateral: options.collateral });
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   writeFileDurably(
     join(folder, 'terms.json'),
     JSON.stringify(terms, (_, value) => (typeof value === 'bigint' ? value.toString() : value)),
   );
   if (options.deposit !== undefined) {
-    const isStable = options.token === 'stable';
+    const isStable = plan.token === 'stable';
     const amount = parseAmount(options.deposit, decimalsOf(session, isStable ? 'stable' : 'native'));
     const token = isStable ? 'stable' : 'compute';
     await withSender(parts.context, session, signer, (sender) => depositForLeases(session.client, { sender, token, amount }));
   }
-  createClusterRecord(folder, `0x${randomBytes(32).toString('hex')}`, spec);
+  createClusterRecord(folder, `0x${randomBytes(32).toString('hex')}`, plan.spec);
 }
 
 /** Puts money into the account from which leases are paid, and lets the market take as much more as that. */
@@ -175,21 +167,18 @@ async function depositForLeases(
   await approveMeter(client, { sender, meter: 'computeMarket', token, allowance: allowance + amount });
 }
 
-async function readTerms(session: Session, signer: Signer, options: UpOptions): Promise<ClusterTerms> {
-  const { client } = session;
-  const hours = Number(options.hours);
-  if (!(hours > 0 && hours <= HOURS_MAX)) throw badOption('--hours', options.hours, `more than 0, at most ${HOURS_MAX}`);
-  if (options.token !== 'native' && options.token !== 'stable') throw badOption('--token', options.token, 'native or stable');
-  if (options.class === undefined) throw badOption('--class', 'none', 'the class of the machines');
-  if (options.maxPrice === undefined) throw badOption('--max-price', 'none', 'the greatest price of a machine and hour');
-  const isStable = options.token === 'stable';
+async function readTerms(
+  { client }: Session,
+  signer: Signer,
+  { plan, collateral }: { plan: ClusterPlan; collateral: string },
+): Promise<ClusterTerms> {
   return {
-    deviceClass: classOf(options.class),
-    token: client.address(isStable ? 'stableToken' : 'computeToken'),
-    priceMax: parseAmount(options.maxPrice, decimalsOf(session, isStable ? 'stable' : 'native')),
-    until: (await client.now()) + BigInt(Math.ceil(hours * HOUR_SECONDS)),
+    deviceClass: classOf(plan.deviceClass),
+    token: client.address(plan.token === 'stable' ? 'stableToken' : 'computeToken'),
+    priceMax: plan.priceMax,
+    until: (await client.now()) + BigInt(plan.seconds),
     agent: signer.address,
-    collateralMin: parseAmount(options.collateral, TOKEN_DECIMALS),
+    collateralMin: parseAmount(collateral, TOKEN_DECIMALS),
   };
 }
 
@@ -213,7 +202,7 @@ function open(context: CommandContext, parts: { session: Session; signer: Signer
       actor: 'caller',
       message: `There is no cluster in ${folder}`,
       values: { folder },
-      hint: 'millrace cluster up NAME spec.json makes one.',
+      hint: 'millrace cluster up NAME FILE makes one.',
     });
   }
   const { deviceClass, token, agent, ...numbers } = JSON.parse(readFileSync(join(folder, 'terms.json'), 'utf8')) as Record<string, Hex>;
@@ -293,14 +282,6 @@ function rowsOf({ seat, operatorId, leaseId, ranks, silentMs, status }: MachineV
 function folderOfCluster({ folder }: Session, name: string): string {
   if (!/^[a-z0-9][a-z0-9-]{0,31}$/.test(name)) throw badOption('name', name.slice(0, 80), '1 to 32 small letters, digits and hyphens');
   return join(folder.client, 'clusters', name);
-}
-
-function jsonOf(text: string, path: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new MillraceError('bad-cluster-spec', { actor: 'caller', message: `${path} is no JSON`, values: { path }, cause });
-  }
 }
 
 function badOption(option: string, got: string, expected: string): MillraceError {

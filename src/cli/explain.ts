@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import {
   deploymentHash,
   type ExplainedUnit,
@@ -8,8 +7,8 @@ import {
   parseSpec,
   specHash,
 } from '../compute/index.ts';
-import { MillraceError } from '../errors.ts';
 import type { CommandContext } from './context.ts';
+import { readDocument } from './document-file.ts';
 import { table } from './output.ts';
 import { decimalsOf, openSession } from './session.ts';
 
@@ -19,7 +18,7 @@ import { decimalsOf, openSession } from './session.ts';
  * @throws bad-spec, spec-unsupported with field, line and column
  */
 export async function explain(context: CommandContext, file: string, options: { market: boolean }): Promise<void> {
-  const parsed = parseSpec(readText(file));
+  const parsed = parseSpec(readDocument(file));
   if (parsed.kind === 'job') return printJob(context, parsed);
   const { spec, warnings } = parsed;
   const units = options.market ? await askMarket(context, parsed) : [];
@@ -83,18 +82,4 @@ function plainUnit({ answers, ...rest }: ExplainedUnit): Record<string, unknown>
       why: refusal?.why ?? null,
     })),
   };
-}
-
-function readText(file: string): string {
-  try {
-    return readFileSync(file === '-' ? 0 : file, 'utf8');
-  } catch (cause) {
-    throw new MillraceError('document-unreadable', {
-      actor: 'caller',
-      message: `Cannot read ${file}: ${(cause as Error).message}`,
-      values: { file },
-      hint: 'Name a file, or - for standard input.',
-      cause,
-    });
-  }
 }

@@ -17,22 +17,24 @@ function registerRenting(program: Command, run: Run): void {
   program
     .command('rent')
     .description('rent machines by time, paid for the seconds in which you and they both found them up')
-    .argument('[command...]', 'what runs in them by itself, and again after a restart (after --)')
+    .argument('[words...]', 'a document of a deployment (YAML of docs/job-format.md, Akash SDL); or, after --, what runs in them by itself')
     .option('--class <class>', 'class of the machines (default: that of the best one)')
-    .option('--hours <count>', 'for how long', '1')
-    .option('--max-price <amount>', 'greatest price of a machine and hour (default: the dearest candidate’s)')
-    .option('--count <count>', 'machines, all or none', '1')
+    .option('--hours <count>', 'for how long (default: the document’s time, else 1)')
+    .option('--max-price <amount>', 'greatest price of a machine and hour (default: the document’s, else the dearest candidate’s)')
+    .option('--count <count>', 'machines, all or none (default: 1)')
     .option('--cpus <count>', 'at least so many cores each')
     .option('--memory <size>', 'at least so much memory each')
-    .option('--token <token>', 'stable or native', 'stable')
+    .option('--token <token>', 'stable or native (default: stable)')
     .option('--interruptible', 'cheaper; the supplier may end it with a notice', false)
-    .option('--collateral <amount>', 'least stake behind each lease, in tokens of the network', '0')
+    .option('--collateral <amount>', 'least stake behind each lease, in tokens of the network (default: 0)')
     .option('--no-wait', 'do not wait until they answer')
     .addHelpText('after', RENT_HELP)
     .action(
-      run(async (context, command: never, options: never) => {
-        requireSeparator(command, process.argv);
-        await (await import('./rent.ts')).rent(context, command, options);
+      run(async (context, words: readonly string[], options: never) => {
+        const { isDocument, rentDocument } = await import('./rent-document.ts');
+        if (isDocument(words) && !process.argv.includes('--')) return await rentDocument(context, words[0] as string, options);
+        requireSeparator(words, process.argv);
+        await (await import('./rent.ts')).rent(context, words, options);
       }),
     );
   program
@@ -92,7 +94,7 @@ function requireSeparator(command: readonly string[], words: readonly string[]):
     actor: 'caller',
     message: `Got "${command.join(' ').slice(0, 80)}" without -- in front, expected a command to run in the rental after --`,
     values: { command: command.join(' ').slice(0, 80) },
-    hint: 'Nothing was rented. A rental is ended by `millrace end-lease NUMBER`.',
+    hint: 'Nothing was rented. A rental is ended by `millrace end-lease NUMBER`; a document ends with .yaml, .yml, .json or .sdl.',
   });
 }
 
@@ -101,7 +103,13 @@ The supplier of a machine can see what runs on it. Files lie in the rental's san
 An agent of yours runs in the background: it looks whether the machine is there and signs what is to be paid. While it is not running, drawn probers
 speak for you. Time in which the machine is down is not charged; a supplier that ends early, or is down too long, loses stake, half of it to you.
 
+A document says devices, counts, prices, time, and what runs in each rental: a command of the machine's own software, or in an image by its CID (a tar
+archive of a root file system with /bin/sh: docker export CONTAINER > image.tar, then millrace put --public image.tar). All of it is rented or nothing.
+What rentals cannot do is refused with line and field: registries, ports, volumes. millrace explain FILE says which devices would do.
+
 Examples:
+  millrace rent examples/lab.yaml
+  millrace rent deploy.sdl --max-price 0.05 --hours 2
   millrace rent --hours 2 --max-price 0.05
   millrace rent --count 3 --class cpu-4 --hours 8
   millrace rent --interruptible -- sh -c "while true; do ./work; done"

@@ -5,7 +5,6 @@ import {
   findRental,
   listDeviceOffers,
   listRentals,
-  openRentalClient,
   type RentalView,
   reserveDevices,
 } from '../compute/index.ts';
@@ -14,6 +13,7 @@ import { formatAmount, formatSize, greater, parseAmount, parseSize } from '../un
 import type { CommandContext } from './context.ts';
 import { table } from './output.ts';
 import { ensureRentAgent } from './rent-agent.ts';
+import { makeReady } from './rent-ready.ts';
 import { openWallet } from './secrets.ts';
 import { openSender } from './sending.ts';
 import { decimalsOf, openSession, type Session } from './session.ts';
@@ -21,20 +21,18 @@ import { decimalsOf, openSession, type Session } from './session.ts';
 /** Options of `millrace rent`. */
 export interface RentOptions {
   class?: string;
-  hours: string;
+  hours?: string;
   maxPrice?: string;
-  count: string;
+  count?: string;
   cpus?: string;
   memory?: string;
-  token: string;
+  token?: string;
   interruptible: boolean;
-  collateral: string;
+  collateral?: string;
   wait: boolean;
 }
 
 const STAKE_DECIMALS = 18;
-const READY_TIMEOUT_MS = 120_000;
-const POLL_MS = 300;
 const HOURS_MAX = 24 * 365;
 
 /** Machines on offer. */
@@ -52,6 +50,7 @@ export async function offers(context: CommandContext, options: { class?: string 
       'class',
       'cores',
       'memory',
+      'engine',
       `${symbols.stable}/h`,
       `${symbols.native}/h`,
       'interruptible',
@@ -72,6 +71,7 @@ function offerRow(session: Session, offer: DeviceOffer, now: bigint): string[] {
     offer.deviceClass,
     document === undefined ? '?' : String(document.cpus),
     document === undefined ? '?' : formatSize(document.memoryBytes),
+    document?.engine ?? '?',
     prices.stable === 0n ? '-' : formatAmount(prices.stable, decimalsOf(session, 'stable')),
     prices.native === 0n ? '-' : formatAmount(prices.native, decimalsOf(session, 'native')),
     interruptibleBps === 0 ? 'no' : `${interruptibleBps / 100} %`,
@@ -84,9 +84,9 @@ function offerRow(session: Session, offer: DeviceOffer, now: bigint): string[] {
 
 /** Reserves machines, starts what speaks for the renter, and waits until they answer. */
 export async function rent(context: CommandContext, command: readonly string[], options: RentOptions): Promise<void> {
-  const token = tokenChoice(options.token);
+  const token = tokenChoice(options.token ?? 'stable');
   const session = await openSender(context);
-  const { client, sender, signer } = session;
+  const { client, sender } = session;
   const decimals = decimalsOf(session, token);
   const { leases, list } = await (async () => {
     try {
@@ -98,12 +98,12 @@ export async function rent(context: CommandContext, command: readonly string[], 
           ...(options.cpus === undefined ? {} : { milliCpus: Math.ceil(numberOf('--cpus', options.cpus, 10_000) * 1000) }),
           ...(options.memory === undefined ? {} : { memoryBytes: Number(parseSize(options.memory)) }),
         },
-        count: Math.round(numberOf('--count', options.count, 128)),
-        seconds: secondsOf(options.hours),
+        count: Math.round(numberOf('--count', options.count ?? '1', 128)),
+        seconds: secondsOf(options.hours ?? '1'),
         token,
         priceMax: options.maxPrice === undefined ? dearest : parseAmount(options.maxPrice, decimals),
         isInterruptible: options.interruptible,
-        collateralMin: parseAmount(options.collateral, STAKE_DECIMALS),
+        collateralMin: parseAmount(options.collateral ?? '0', STAKE_DECIMALS),
       } as const;
       return { leases: await reserveDevices({ client, sender, wish, offers: found }), list: found };
     } finally {
@@ -112,9 +112,7 @@ export async function rent(context: CommandContext, command: readonly string[], 
   })();
   const agent = await ensureRentAgent(context, session);
   for (const { leaseId } of options.wait ? leases : []) {
-    const rental = await openRentalClient(client, { leaseId, signer });
-    await waitFor(context, `rental ${leaseId}`, () => rental.probe());
-    if (command.length > 0) await rental.setMain({ argv: command });
+    await makeReady(context, session, { leaseId, ...(command.length > 0 ? { main: { argv: command } } : {}) });
   }
   if (!options.wait && command.length > 0)
     context.output.note('The command is started with `millrace exec`: with --no-wait nobody waits for the machine.');
@@ -238,30 +236,14 @@ export async function endRental(context: CommandContext, text: string): Promise<
   }
 }
 
-/** Waits until something is so, at most two minutes. @throws rental-not-ready */
-async function waitFor(context: CommandContext, what: string, isSo: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + READY_TIMEOUT_MS;
-  while (!(await isSo())) {
-    context.signal.throwIfAborted();
-    if (performance.now() > deadline) {
-      throw new MillraceError('rental-not-ready', {
-        actor: 'peer',
-        message: `The machine of ${what} does not answer`,
-        values: { what },
-        hint: 'It is reserved all the same: see `millrace rentals`. Time in which it is down is not charged; `millrace end-lease` ends it.',
-      });
-    }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-  }
-}
-
 /** The number of a rental. @throws bad-option */
 export function rentalNumber(text: string): bigint {
   if (/^[1-9]\d{0,18}$/.test(text)) return BigInt(text);
   throw badOption('the rental', text, 'its number, as `millrace rentals` shows it');
 }
 
-function secondsOf(hours: string): number {
+/** Seconds of a number of hours. @throws bad-option */
+export function secondsOf(hours: string): number {
   return Math.max(1, Math.round(numberOf('--hours', hours, HOURS_MAX) * 3600));
 }
 
@@ -271,7 +253,8 @@ function numberOf(name: string, text: string, most: number): number {
   throw badOption(name, text, `a number above 0, at most ${most}`);
 }
 
-function tokenChoice(text: string): 'stable' | 'native' {
+/** One of the two tokens that computing is paid in. @throws bad-option */
+export function tokenChoice(text: string): 'stable' | 'native' {
   if (text === 'stable' || text === 'native') return text;
   throw badOption('--token', text, 'stable or native');
 }
@@ -297,9 +280,11 @@ function symbolOf({ manifest }: Session, token: 'stable' | 'compute'): string {
   return manifest.tokens[token]?.symbol ?? token;
 }
 
-const timeText = (time: bigint) => new Date(Number(time) * 1000).toISOString().replace('.000Z', 'Z');
+/** A second of protocol time, for people. */
+export const timeText = (time: bigint) => new Date(Number(time) * 1000).toISOString().replace('.000Z', 'Z');
 
-const agentText = (agent: { isRunning: boolean }) =>
+/** Whether somebody speaks for the renter, for people. */
+export const agentText = (agent: { isRunning: boolean }) =>
   agent.isRunning
     ? 'Your agent runs in the background and signs what is to be paid.'
     : 'Your agent is NOT running: start `millrace rent-agent` in another terminal, or drawn probers speak for you.';

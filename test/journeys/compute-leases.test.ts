@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { makeRootArchive } from '../../src/host/root-file-system.cases.ts';
 import { localNetwork } from './local-network.ts';
 
 const PATIENCE_MS = 240_000;
@@ -11,7 +12,7 @@ const network = localNetwork();
 const data = join(network.home, 'data', 'dev');
 
 before(async () => {
-  await network.json('up', '--with', 'compute', '--nodes', '4', '--detach');
+  await network.json('up', '--with', 'storage,compute', '--nodes', '4', '--detach');
   const client = await network.client();
   await until('three machines on offer, and seats of four probers', async () => {
     const { items } = await network.json('offers');
@@ -118,4 +119,51 @@ test('a supplier that is killed comes back; one that is gone for long is not pai
   const { name } = await nodeOf(operatorId);
   const left = join(data, 'nodes', name.replace('node-', ''), 'compute', 'leases', 'rentals', rentalId);
   assert.deepEqual(existsSync(left) ? readdirSync(left) : [], []);
+});
+
+const SDL = (image: string, count = 1) => `version: "2.0"
+services:
+  web:
+    image: ${image}
+    command: [/bin/sh, -c, 'echo the web; sleep 1000']
+    dependencies: [{service: database}]
+  database:
+    image: ${image}
+    command: [/bin/sh, -c, 'echo the database; sleep 1000']
+profiles:
+  compute: {small: {resources: {cpu: {units: 0.1}, memory: {size: 64Mi}, storage: {size: 64Mi}}}}
+  placement: {anywhere: {pricing: {small: {denom: uact, amount: 100}}}}
+deployment:
+  web: {anywhere: {profile: small, count: ${count}}}
+  database: {anywhere: {profile: small, count: 1}}
+`;
+
+test('a document of two services is rented as a whole, each in its image out of the storage network; what cannot be is refused with its place', async () => {
+  const file = join(network.home, 'shop.sdl');
+  const rentFile = async (text: string) => {
+    writeFileSync(file, text);
+    return await network.run('--json', 'rent', file, '--hours', '0.2');
+  };
+  const archive = makeRootArchive(network.home);
+  const cid = await until('the image is in the storage network', async () => {
+    const put = await network.run('--json', 'put', '--public', archive);
+    return put.code === 0 ? (JSON.parse(put.stdout).cid as string) : undefined;
+  });
+  const before = (await network.json('rentals', '--all')).items.length;
+  const unknown = JSON.parse((await rentFile(SDL('nginx:1.25'))).stderr);
+  assert.deepEqual([unknown.code, unknown.values.line, unknown.values.field], ['spec-unsupported', 8, 'services.database.image']);
+  const many = JSON.parse((await rentFile(SDL(cid, 9))).stderr);
+  assert.deepEqual([many.code, many.values.workload], ['no-devices', 'web']);
+  assert.equal((await network.json('rentals', '--all')).items.length, before, 'nothing was rented');
+  const rented = await rentFile(SDL(cid));
+  assert.equal(rented.code, 0, rented.stderr);
+  const { items } = JSON.parse(rented.stdout);
+  assert.deepEqual(
+    items.map(({ workload }: { workload: string }) => workload),
+    ['database', 'web'],
+  );
+  const { rentalId } = items[1];
+  await until('its command runs', async () => ((await network.text('logs', rentalId)).includes('the web') ? true : undefined));
+  const inside = await network.text('exec', rentalId, '--', '/bin/ls', '/usr/bin');
+  assert.deepEqual([inside.includes('perl'), inside.includes('env')], [true, false]);
 });

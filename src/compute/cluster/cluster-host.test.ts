@@ -103,7 +103,7 @@ const hostOptions = (index: 0 | 1) => ({
   operatorId: BigInt(index + 1),
   signer: nodeKeys[index],
   executor: bareExecutor(),
-  provideImage: async () => {},
+  provideImage: async (image: string) => image,
   folder: join(folder, `node-${index}`, 'clusters'),
   publicHost: '127.0.0.1',
   room: roomOfCapacity(createCapacity({ cpus: 4, memoryBytes: 2 ** 30, diskBytes: 2 ** 30, processes: 100 })),

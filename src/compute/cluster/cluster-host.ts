@@ -31,7 +31,7 @@ export interface ClusterHostOptions {
   signer: Signer;
   executor: Executor;
   /** Makes an image known to the engine; `image-unknown` when it is not to be had. */
-  provideImage: (digest: string) => Promise<void>;
+  provideImage: (image: string) => Promise<string>;
   /** Keeps what it takes part in across restarts. */
   folder: string;
   /** Under which peers reach this machine's UDP ports. */
@@ -169,13 +169,18 @@ export class ClusterHost {
     this.#parts.clear();
   }
 
-  async #open(agent: Address, { cluster, leaseId, seat }: JoinRequest, spec: ClusterSpec): Promise<MeshKey> {
+  async #open(agent: Address, { cluster, leaseId, seat }: JoinRequest, wanted: ClusterSpec): Promise<MeshKey> {
     const { executor, log } = this.#options;
+    // With the digest of what its image stands for, also after a restart.
+    const spec = { ...wanted };
     const room = await this.#options.room.find({ leaseId, cluster, wanted: neededBy(spec) });
     const folder = this.#folderOf(cluster);
     const membership = await this.#options
-      .provideImage(spec.image)
-      .then(() => openMembership({ cluster, seat, spec, folder, executor, log }))
+      .provideImage(wanted.image)
+      .then((digest) => {
+        spec.image = digest;
+        return openMembership({ cluster, seat, spec, folder, executor, log });
+      })
       .catch(async (error: unknown) => {
         await room.release();
         throw error;

@@ -1,9 +1,9 @@
-import { join } from 'node:path';
 import { MillraceError } from '../../errors.ts';
 import { inspectWireguard } from '../../host/index.ts';
 import type { LeaseHost } from '../leases/lease-host.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
 import { ClusterHost } from './cluster-host.ts';
+import { provideImage } from './cluster-image.ts';
 import { clusterRoutes } from './cluster-routes.ts';
 import { roomOfCapacity, roomOfLeases } from './lease-room.ts';
 import { readClusterChain } from './market-on-chain.ts';
@@ -12,7 +12,7 @@ import { readClusterChain } from './market-on-chain.ts';
 export interface ClusterPartOptions {
   /** Under which peers reach this machine's UDP ports: a name or an address without a port. */
   publicHost: string;
-  /** Folder with the archives of images, `<64 hex digits>.tar`, from which an image is imported when a cluster wants it. */
+  /** Folder with the archives of images, `<64 hex digits>.tar`, from which an image is imported when a cluster wants it; those that are fetched by CID are kept there. */
   imageFolder: string;
   /** The part that leases the machine's devices out: a cluster has what its lease was paid for. Left out, it has room of the machine. */
   leases?: LeaseHost;
@@ -46,7 +46,7 @@ export async function startClusterPart(context: ComputeContext, options: Cluster
     folder: context.folder,
     publicHost: options.publicHost,
     room: options.leases === undefined ? roomOfCapacity(context.capacity) : roomOfLeases(options.leases),
-    provideImage: (digest) => importFrom(options.imageFolder, digest, executor),
+    provideImage: (image) => provideImage(image, { folder: options.imageFolder, executor, fetchContent: context.fetchContent }),
     log,
   });
   await host.start();
@@ -63,25 +63,4 @@ export async function startClusterPart(context: ComputeContext, options: Cluster
     },
     stop: () => host.close(),
   };
-}
-
-/** An image that the engine has is not imported again. */
-async function importFrom(folder: string, digest: string, executor: ComputeContext['executors'][number]): Promise<void> {
-  if (await executor.hasImage?.(digest)) return;
-  const path = join(folder, `${digest.replace('sha256:', '')}.tar`);
-  const imported = await executor.importImage(path).catch((cause: unknown) => {
-    throw new MillraceError('image-unknown', {
-      actor: 'caller',
-      message: `This machine has no image ${digest}: ${(cause as Error).message}`,
-      values: { image: digest, folder },
-      hint: 'Images come from the machine’s folder of images; ask its operator, or choose another machine.',
-      cause,
-    });
-  });
-  if (imported === digest) return;
-  throw new MillraceError('image-unknown', {
-    actor: 'host',
-    message: `${path} has the digest ${imported}, expected ${digest}`,
-    values: { image: digest },
-  });
 }

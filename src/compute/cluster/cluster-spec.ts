@@ -1,10 +1,11 @@
 import { MillraceError } from '../../errors.ts';
 import type { JobLimits } from '../../host/index.ts';
+import { isCid } from '../spec/deployment-spec.ts';
 
 /** What a renter wants to run on several machines at once: one program, as many processes of it as it asks for, on a network of their own. */
 export interface ClusterSpec {
   version: 1;
-  /** Digest of the image of every process (`sha256:…`). */
+  /** Image of every process: digest of an archive that the machines have (`sha256:…`), or the CID of one in the storage network. */
   image: string;
   argv: string[];
   /** Beside what every process is told (see `rankEnvironment`). */
@@ -26,6 +27,8 @@ const WORDS_MAX = 1024;
 const LIMIT_NAMES: (keyof JobLimits)[] = ['memoryBytes', 'cpus', 'processes', 'diskBytes', 'wallSeconds', 'outputBytes'];
 const FIELDS = ['version', 'image', 'argv', 'env', 'processes', 'machines', 'limits', 'checkpointBytesMax', 'restartsMax'];
 
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
+
 /** Most machines of one cluster: every one knows every other. */
 export const MACHINES_MAX = 128;
 /** Most processes of one cluster. */
@@ -40,7 +43,7 @@ export function parseClusterSpec(value: unknown): ClusterSpec {
   const unknown = Object.keys(spec).find((name) => !FIELDS.includes(name));
   if (unknown !== undefined) throw badSpec(unknown.slice(0, 80), 'is no field of a cluster');
   if (spec.version !== 1) throw badSpec('version', 'is not 1');
-  if (typeof spec.image !== 'string' || !/^sha256:[0-9a-f]{64}$/.test(spec.image)) throw badSpec('image', 'is no digest sha256:…');
+  if (typeof spec.image !== 'string' || !isClusterImage(spec.image)) throw badSpec('image', 'is neither a digest sha256:… nor a CID');
   const argv = spec.argv;
   if (!Array.isArray(argv) || argv.length === 0 || argv.length > WORDS_MAX || argv.some((word) => typeof word !== 'string')) {
     throw badSpec('argv', `is no list of 1 to ${WORDS_MAX} texts`);
@@ -63,6 +66,11 @@ export function parseClusterSpec(value: unknown): ClusterSpec {
     checkpointBytesMax: integerOf(spec, 'checkpointBytesMax', 0, 2 ** 44),
     restartsMax: integerOf({ restartsMax: 3, ...spec }, 'restartsMax', 0, 1000),
   };
+}
+
+/** Whether machines can have an image by this name. */
+export function isClusterImage(image: string): boolean {
+  return DIGEST.test(image) || isCid(image);
 }
 
 /** Which ranks run on each of the machines: blocks in order, the first ones longer by one where it does not divide evenly. */

@@ -5,6 +5,7 @@ import { recoverAddress } from '../../chain/index.ts';
 import { contentDigest, createReplayGuard, verifyRequest } from '../../connect/index.ts';
 import { httpStatusOf, MillraceError, toMillraceError } from '../../errors.ts';
 import { readRequest } from '../../read-at-most.ts';
+import { isCid } from '../spec/deployment-spec.ts';
 import type { HostedLease } from './hosted-lease.ts';
 import type { SignedStatement } from './lease-record.ts';
 import type { Rental, RentalMain } from './rental.ts';
@@ -28,7 +29,6 @@ export const COMMAND_BYTES_MAX = 64 << 10;
 const BODY_BYTES_MAX = 64 << 10;
 const WORDS_MAX = 4_096;
 const PROBES_PER_SECOND = 5;
-const CID = /^(?:b[a-z2-7]{58,100}|Qm[1-9A-HJ-NP-Za-km-z]{44})$/;
 const STATUSES: Record<string, number> = {
   'body-too-big': 413,
   'lease-unknown': 404,
@@ -173,7 +173,7 @@ function commandOf(value: unknown): WorkspaceCommand {
 function mainOf(value: Record<string, unknown>): RentalMain {
   const { image } = value;
   if (image === undefined) return commandOf(value);
-  if (typeof image === 'string' && CID.test(image)) return { ...commandOf(value), image };
+  if (typeof image === 'string' && isCid(image)) return { ...commandOf(value), image };
   throw badCall('image is no CID');
 }
 

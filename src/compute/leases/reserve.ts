@@ -3,7 +3,7 @@ import type { AnyChainEvent, ChainClient, Sender } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { eventArgs } from '../../token/index.ts';
 import { greater, lesser } from '../../units.ts';
-import { chooseDevices } from '../schedule/choose.ts';
+import { type ChosenDevice, chooseDevices } from '../schedule/choose.ts';
 import { createDeviceIndex } from '../schedule/device-index.ts';
 import type { DeviceNeeds } from '../spec/needs.ts';
 import { classBytes } from './device-offers.ts';
@@ -14,7 +14,7 @@ import { type DeviceOffer, listDeviceOffers, viewOf } from './market-offers.ts';
 export interface RentalWish {
   /** Left out: the class of the device that scores best. */
   deviceClass?: string;
-  needs?: Partial<Pick<DeviceNeeds, 'milliCpus' | 'memoryBytes' | 'diskBytes' | 'regions' | 'attributes'>>;
+  needs?: Partial<DeviceNeeds>;
   count: number;
   /** Seconds from the beginning, which is as soon as possible. */
   seconds: number;
@@ -22,6 +22,10 @@ export interface RentalWish {
   /** Greatest price an hour and device, base units. */
   priceMax: bigint;
   isInterruptible: boolean;
+  /** Least notice before an interruptible lease is taken back, seconds; left out: any. */
+  noticeSecondsMin?: number;
+  /** Devices that are not to be taken. */
+  excluded?: ReadonlySet<bigint>;
   /** Least stake behind each lease, base units. */
   collateralMin: bigint;
   /** Who signs meters; left out: the renter itself. */
@@ -37,6 +41,7 @@ export interface ReservationCost {
 /** The transaction must be in a block before the first interval begins: so long after now, and longer when that was too soon. */
 const LEADS_SECONDS = [4n, 15n, 60n] as const;
 const SPARES = 16;
+const NO_NEEDS: DeviceNeeds = { milliCpus: 0, memoryBytes: 0, diskBytes: 0, gpus: 0, gpuModels: [], regions: [], attributes: {} };
 const HOUR = 3_600n;
 const BPS = 10_000n;
 const RESERVATION_FEE_BPS = 25n;
@@ -55,38 +60,8 @@ export async function reserveDevices(options: {
   offers?: readonly DeviceOffer[];
 }): Promise<LeaseView[]> {
   const { client, sender, wish } = options;
-  const [offers, times, now] = await Promise.all([
-    options.offers ?? listDeviceOffers(client, { deviceClass: wish.deviceClass }),
-    readMarketTimes(client),
-    client.now(),
-  ]);
-  const from = now + LEADS_SECONDS[0];
-  const until = from + BigInt(wish.seconds);
-  const fit = offers.filter(({ collateral }) => collateral >= wish.collateralMin);
-  const views = fit.map((offer) => viewOf(offer, { isInterruptible: wish.isInterruptible, noticeSeconds: times.noticeSeconds }));
-  const choose = (devices: typeof views, deviceClass?: string) =>
-    chooseDevices(createDeviceIndex(devices), {
-      needs: {
-        milliCpus: 0,
-        memoryBytes: 0,
-        diskBytes: 0,
-        gpus: 0,
-        gpuModels: [],
-        regions: [],
-        attributes: {},
-        ...wish.needs,
-        deviceClass,
-      },
-      ...{ count: wish.count, token: wish.token, priceMax: wish.priceMax, from: Number(from), until: Number(until), determinism: 'none' },
-      ...{ noticeSecondsMin: 0, isInterruptible: wish.isInterruptible, storedBytes: new Map(), inputBytes: 0 },
-      ...{ perOperatorMax: wish.count + SPARES, spares: SPARES, excluded: new Set<bigint>() },
-    });
-  const classOf = (deviceId: bigint) => fit.find((offer) => offer.deviceId === deviceId)?.deviceClass as string;
-  const deviceClass = wish.deviceClass ?? classOf((choose(views)[0] as { deviceId: bigint }).deviceId);
-  const chosen = choose(views, deviceClass);
-  const dearest = chosen
-    .map(({ deviceId }) => views.find((view) => view.deviceId === deviceId)?.prices[wish.token] as bigint)
-    .reduce(greater, 0n);
+  const offers = options.offers ?? (await listDeviceOffers(client, { deviceClass: wish.deviceClass }));
+  const { deviceClass, chosen, dearest } = await chooseForWish({ client, wish, offers });
   const { price, fees } = costOf(dearest, wish);
   const token = tokenOf(client, wish.token);
   await provideMoney({ client, sender, token, amount: (price + fees) * BigInt(wish.count), spender: client.address('computeMarket') });
@@ -110,6 +85,38 @@ export async function reserveDevices(options: {
     }
   }
   return [];
+}
+
+/**
+ * The devices that would be reserved for a wish, best first, with spares after them; nothing is reserved.
+ * @returns their class, and the greatest price of an hour among them
+ * @throws no-devices, bad-gang
+ */
+export async function chooseForWish(options: {
+  client: ChainClient;
+  wish: RentalWish;
+  offers: readonly DeviceOffer[];
+}): Promise<{ deviceClass: string; chosen: ChosenDevice[]; dearest: bigint }> {
+  const { client, wish, offers } = options;
+  const [times, now] = await Promise.all([readMarketTimes(client), client.now()]);
+  const from = now + LEADS_SECONDS[0];
+  const until = from + BigInt(wish.seconds);
+  const fit = offers.filter(({ collateral }) => collateral >= wish.collateralMin);
+  const views = fit.map((offer) => viewOf(offer, { isInterruptible: wish.isInterruptible, noticeSeconds: times.noticeSeconds }));
+  const choose = (deviceClass?: string) =>
+    chooseDevices(createDeviceIndex(views), {
+      needs: { ...NO_NEEDS, ...wish.needs, deviceClass },
+      ...{ count: wish.count, token: wish.token, priceMax: wish.priceMax, from: Number(from), until: Number(until), determinism: 'none' },
+      ...{ noticeSecondsMin: wish.noticeSecondsMin ?? 0, isInterruptible: wish.isInterruptible, storedBytes: new Map(), inputBytes: 0 },
+      ...{ perOperatorMax: wish.count + SPARES, spares: SPARES, excluded: wish.excluded ?? new Set<bigint>() },
+    });
+  const classOf = (deviceId: bigint) => fit.find((offer) => offer.deviceId === deviceId)?.deviceClass as string;
+  const deviceClass = wish.deviceClass ?? wish.needs?.deviceClass ?? classOf((choose()[0] as ChosenDevice).deviceId);
+  const chosen = choose(deviceClass);
+  const dearest = chosen
+    .map(({ deviceId }) => views.find((view) => view.deviceId === deviceId)?.prices[wish.token] as bigint)
+    .reduce(greater, 0n);
+  return { deviceClass, chosen, dearest };
 }
 
 /** The time that the next block will have, as far as the chain says it: the latest one may be old. */

@@ -1,6 +1,6 @@
-import { parseAmount } from '../../units.ts';
 import { type DeviceOffer, viewOf } from '../leases/market-offers.ts';
 import type { DeploymentSpec } from '../spec/deployment-spec.ts';
+import { priceUnits } from '../spec/needs.ts';
 import { type DeviceAnswer, explainChoice } from './choose.ts';
 import { createDeviceIndex } from './device-index.ts';
 
@@ -42,7 +42,7 @@ export function explainDeployment(spec: DeploymentSpec, options: ExplainOptions)
         needs,
         count,
         token,
-        priceMax: priceMax === undefined ? ANY_PRICE : roundedDown(priceMax.amount, decimals[token]),
+        priceMax: priceMax === undefined ? ANY_PRICE : priceUnits(priceMax.amount, decimals[token]),
         from,
         until: from + (spec.seconds ?? HOUR_SECONDS),
         determinism: 'none',
@@ -58,10 +58,4 @@ export function explainDeployment(spec: DeploymentSpec, options: ExplainOptions)
       return { group: group.name, workload, count, token, answers };
     }),
   );
-}
-
-/** A price may have more decimals than the token; what is below its least unit cannot be paid. */
-function roundedDown(amount: string, decimals: number): bigint {
-  const [whole = '0', fraction = ''] = amount.split('.');
-  return parseAmount(`${whole}.${fraction.slice(0, decimals)}0`.slice(0, whole.length + 1 + decimals).replace(/\.$/, ''), decimals);
 }

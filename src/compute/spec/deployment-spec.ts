@@ -90,6 +90,11 @@ export const DEPLOYMENT_FORMAT = 'millrace-deployment/1';
 /** A registry's name of an image: host, path, tag, digest. */
 const IMAGE_NAME = /^[a-z0-9](?:[A-Za-z0-9._:/-]{0,253}[A-Za-z0-9_])?(?:@sha256:[0-9a-f]{64})?$/;
 
+/** Whether a text has the form of a CID: of version 1 in base 32, or of version 0. */
+export function isCid(text: string): boolean {
+  return /^(?:b[a-z2-7]{58,100}|Qm[1-9A-HJ-NP-Za-km-z]{44})$/.test(text);
+}
+
 /** SHA-256 of the canonical form, the same rules as those of a job. */
 export function deploymentHash(spec: DeploymentSpec): Hex {
   return `0x${createHash('sha256').update(canonicalJson(spec)).digest('hex')}`;

@@ -75,6 +75,12 @@ export function plainDecimal(text: string): string {
   return `${whole.replace(/^0+(?=\d)/, '')}${rest === '' ? '' : `.${rest}`}`;
 }
 
+/** A price of a document in base units. It may have more decimals than the token; what is below its least unit cannot be paid. */
+export function priceUnits(amount: string, decimals: number): bigint {
+  const [whole = '0', fraction = ''] = amount.split('.');
+  return BigInt(whole) * 10n ** BigInt(decimals) + BigInt(fraction.slice(0, decimals).padEnd(decimals, '0') || '0');
+}
+
 /** The part of a document of our own that says which devices would do; `limits` are those of what runs there. */
 export function readNeeds(
   fields: Partial<Record<string, Field>>,
