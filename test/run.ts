@@ -21,6 +21,7 @@ const LONG_JOURNEYS = [
   'external-chain',
   'joining-inference',
   'own-infrastructure',
+  'validator-cases',
 ];
 
 const words = process.argv.slice(2);
