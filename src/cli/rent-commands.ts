@@ -2,10 +2,11 @@ import type { Command } from 'commander';
 import { MillraceError } from '../errors.ts';
 import type { Run } from './context.ts';
 
-/** Adds the commands of rentals: `offers`, `rent`, `rentals`, `exec`, `cp`, `extend`, `end-lease`, `rent-agent`. */
+/** Adds the commands of rentals: `offers`, `rent`, `rentals`, `exec`, `cp`, `extend`, `end-lease`, `rent-agent`, `queue`. */
 export function registerRentCommands(program: Command, run: Run): void {
   registerRenting(program, run);
   registerWorkInRentals(program, run);
+  registerQueue(program, run);
 }
 
 function registerRenting(program: Command, run: Run): void {
@@ -87,6 +88,17 @@ function registerWorkInRentals(program: Command, run: Run): void {
     .action(run(async (context, from: never, to: never) => (await import('./rent-exec.ts')).cp(context, from, to)));
 }
 
+function registerQueue(program: Command, run: Run): void {
+  program
+    .command('queue <file>')
+    .description('run the work of a document over your rentals until each piece has its result, whatever machines die')
+    .option('--on <rentals>', 'numbers of rentals, such as 7,8,9 (default: all that run, also those that begin meanwhile)')
+    .option('--output <folder>', 'where the results go (default: ./<name>-results)')
+    .option('--patience <duration>', 'end when nothing can run for so long', '10m')
+    .addHelpText('after', QUEUE_HELP)
+    .action(run(async (context, file: never, options: never) => (await import('./rent-queue.ts')).queue(context, file, options)));
+}
+
 /** `millrace rent end 7` is no command that runs in a rental: whoever means one says so by `--`. */
 function requireSeparator(command: readonly string[], words: readonly string[]): void {
   if (command.length === 0 || words.includes('--')) return;
@@ -114,4 +126,31 @@ Examples:
   millrace rent --count 3 --class cpu-4 --hours 8
   millrace rent --interruptible -- sh -c "while true; do ./work; done"
   millrace end-lease 7
+`;
+
+const QUEUE_HELP = `
+Each piece of work is a command that runs in a rental; a machine has as many at one time as it has cores, memory and disk for. When a machine is lost, what
+ran there begins again on another one; an end counts once. The same command goes on after a break: what has a result in the folder is not done again.
+A result is <folder>/<name>/stdout, stderr, result.json, and files/ for what a command with "outputs: true" left in $QUEUE_OUTPUT.
+
+  queue: 1
+  name: sweep                 # of the folder of results
+  input: ./data               # a file or folder that every machine is given as $QUEUE_INPUT
+  work:
+    - name: fit
+      command: [python3, fit.py]
+      repeat: 20              # fit-1 to fit-20, told $QUEUE_INDEX
+      cpus: 1                 # what it takes of a machine: 1 core and 64MiB where nothing is said
+      memory: 256MiB
+      time: 10m               # it has failed then (1d)
+      outputs: true
+      interruptible: true     # comes after other work and gives way to it
+    - name: pair
+      command: [sh, -c, 'echo member $RANK of $WORLD_SIZE']
+      machines: 2             # on two machines at once, or not at all; rentals have no network
+
+Examples:
+  millrace queue examples/sweep.yaml
+  millrace queue sweep.yaml --on 7,8,9 --output results
+  millrace --json queue sweep.yaml | grep work-ended
 `;

@@ -135,16 +135,23 @@ export class WorkQueue {
     return { state: entry.state, attempt: entry.attempt, nodes: [...entry.nodes] };
   }
 
-  /** What is to be done now; the queue takes it as done. */
-  plan(now: number): QueueAction[] {
+  /**
+   * What is to be done now; the queue takes it as done.
+   * @param startsMax so many starts at most, for whoever's `fits` depends on what runs; ask again then
+   */
+  plan(now: number, startsMax = Number.POSITIVE_INFINITY): QueueAction[] {
     const turnOf = (entry: Entry) => (this.#isPressing(entry, now) ? 0 : 1);
     const entries = [...this.#entries.values()].sort((one, other) => turnOf(one) - turnOf(other) || one.arrival - other.arrival);
     const actions = entries.filter(({ state }) => state === 'refilling').flatMap((entry) => this.#refill(entry, now));
     let reservation: Reservation | undefined;
+    let starts = 0;
     for (const entry of entries.filter(({ state }) => state === 'waiting')) {
+      if (starts >= startsMax) break;
       const nodes = findPlaces([...this.#nodes.values()], { ...membersOf(entry), now, reservation });
-      if (nodes !== undefined) actions.push(this.#start(entry, nodes, now));
-      else reservation ??= this.#reserve(entry, now, actions);
+      if (nodes !== undefined) {
+        actions.push(this.#start(entry, nodes, now));
+        starts += 1;
+      } else reservation ??= this.#reserve(entry, now, actions);
     }
     return actions;
   }
