@@ -249,8 +249,10 @@ try {
   const chain = await startPart('chain');
   const network = { rpcUrl: chain.url, manifest: chain.manifest };
   const miner = await startPart('miner', { ...network, backend: backend.url, index: 0 });
-  // So many streams at once are more than a gateway pays ahead at a miner that has earned nothing there yet (32): this one asks for nothing.
   const slowMiner = await startPart('miner', { ...network, backend: slow.url, index: 1, isFree: true });
+  // Miners that have earned nothing yet, and are paid by voucher.
+  const paidMiners: Part[] = [];
+  for (const index of [2, 3, 4]) paidMiners.push(await startPart('miner', { ...network, backend: slow.url, index }));
   const gateway = await startPart('gateway', { ...network, miners: [miner], name: 'tls' });
   const plainGateway = await startPart('gateway', {
     ...network,
@@ -258,6 +260,7 @@ try {
     name: 'plain',
   });
   const slowGateway = await startPart('gateway', { ...network, miners: [slowMiner], name: 'slow' });
+  const paidGateway = await startPart('gateway', { ...network, miners: paidMiners, name: 'paid' });
   const portkey = await startPortkey();
   const keyed = (part: Part): Record<string, string> => ({ authorization: `Bearer ${part.key}` });
   const portkeyHeaders = (url: string) => ({ 'x-portkey-provider': 'openai', 'x-portkey-custom-host': url, authorization: 'Bearer none' });
@@ -287,6 +290,13 @@ try {
     url: `${slowGateway.url}/v1`,
     headers: keyed(slowGateway),
     parts: { gateway: slowGateway.pid, miner: slowMiner.pid },
+  });
+  await measureStreams({
+    ...ours,
+    name: 'millrace, pinned TLS to three paid miners',
+    url: `${paidGateway.url}/v1`,
+    headers: keyed(paidGateway),
+    parts: { gateway: paidGateway.pid, ...Object.fromEntries(paidMiners.map(({ pid }, index) => [`miner ${index + 1}`, pid])) },
   });
   if (typeof portkey !== 'string') await measureStreams({ ...(targets[2] as Target), headers: portkeyHeaders(slow.url) });
   gateway.child.stdin?.end();

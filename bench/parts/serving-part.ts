@@ -25,6 +25,14 @@ interface Argument {
   miners: { url: string; transportKey: string; operatorId: number }[];
 }
 
+/** Accounts of the fixture's chain: those of gateways have tokens, those of miners coins for gas. */
+const MINER_ACCOUNTS = [1, 6, 7, 8, 9];
+const GATEWAY_ACCOUNTS: Record<string, number> = { tls: 2, slow: 3, plain: 4, paid: 5 };
+const FREE = { inputPerMillion: 0n, outputPerMillion: 0n, perRequest: 0n };
+const PRICE = { inputPerMillion: 70_000_003n, outputPerMillion: 210_000_007n, perRequest: 1000n };
+/** About as many requests as the default settings allow: a token ahead, where a request of an embedded model costs 0.0002 at most. */
+const TAB_MAX = 3n * 10n ** 8n;
+
 const [role, text] = process.argv.slice(2) as [string, string];
 const argument = JSON.parse(text) as Argument;
 const say = (value: object) => process.stdout.write(`${JSON.stringify(value)}\n`);
@@ -40,7 +48,7 @@ async function connect(account: number) {
 }
 
 async function startMiner(): Promise<void> {
-  const { client, signer, sender, token } = await connect(1 + 3 * argument.index);
+  const { client, signer, sender, token } = await connect(MINER_ACCOUNTS[argument.index] as number);
   const folder = join(argument.root, `miner-${argument.index}`);
   mkdirSync(folder, { recursive: true });
   const receiver = await openReceiver({
@@ -51,10 +59,8 @@ async function startMiner(): Promise<void> {
     sender,
   });
   const operatorId = argument.index + 1;
-  const free = { inputPerMillion: 0n, outputPerMillion: 0n, perRequest: 0n };
-  const models = backendModels(argument.backend, 1024).map((model) =>
-    argument.isFree ? { ...model, price: { ...model.price, ...free } } : model,
-  );
+  const price = argument.isFree ? FREE : PRICE;
+  const models = backendModels(argument.backend, 1024).map((model) => ({ ...model, price: { ...model.price, ...price } }));
   const miner = createMiner({
     operatorId: BigInt(operatorId),
     signer,
@@ -73,9 +79,9 @@ async function startMiner(): Promise<void> {
 }
 
 async function startGateway(): Promise<void> {
-  const { client, signer, sender, token } = await connect({ tls: 2, slow: 3, plain: 5 }[argument.name] as number);
+  const { client, signer, sender, token } = await connect(GATEWAY_ACCOUNTS[argument.name] as number);
   const folder = join(argument.root, `gateway-${argument.name}`);
-  const payer = await createPayer({ client, signer, sender, folder: join(folder, 'payer'), depositMax: 9n * 10n ** 10n });
+  const payer = await createPayer({ client, signer, sender, folder: join(folder, 'payer'), depositRequests: 4n });
   const gateway = await startInferenceServer({
     folder: join(folder, 'gateway'),
     port: 0,
@@ -91,7 +97,7 @@ async function startGateway(): Promise<void> {
     payer,
     token,
     now,
-    tabMax: 10n ** 10n,
+    tabMax: TAB_MAX,
     log: silentLogger,
   });
   const { key } = await gateway.keys.create({ name: 'bench', budget: 10n ** 20n });

@@ -15,7 +15,7 @@ export function registerInferenceGatewayCommands(gateway: Command, run: Run): vo
     .description('the inference gateway: OpenAI’s API in front of all miners, for callers with keys or x402 payments')
     .option('--listen <host:port>', 'where to listen (gatewayListen; 127.0.0.1:8090)')
     .option('--fee <percent>', 'on top of miners’ prices (gatewayFee; 0)')
-    .option('--tab-max <amount>', 'most tokens paid ahead to one miner (gatewayTabMax; 1)')
+    .option('--tab-max <amount>', 'most tokens paid ahead to one miner, a quarter of it to a new one (gatewayTabMax; 1)')
     .option('--no-payments', 'callers need a key; x402 payments are not taken')
     .addHelpText(
       'after',

@@ -72,6 +72,8 @@ export interface Payment {
   channelId: Hex;
   id: string;
   amount: bigint;
+  /** What its voucher promises in all: this payment and everything before it in the channel. */
+  cumulative: bigint;
   /** Value of the request header PAYMENT-SIGNATURE. */
   header: string;
   /** Reads the answer's headers, and frees the channel. @throws payment-malformed */
@@ -88,6 +90,8 @@ export interface PaymentRequest {
   amountMax: bigint;
   /** Names the payment: the same key for the same resource is never charged twice. Drawn when absent. */
   idempotencyKey?: string;
+  /** The most that may ever be signed in the channel that pays, whatever its receiver says of it. Asked before money is deposited. */
+  cumulativeMax?: (channelId: Hex) => bigint;
 }
 
 /** Pays receivers by vouchers. */
@@ -198,7 +202,7 @@ class Purse {
     await this.#journal?.close();
   }
 
-  payment({ required, amountMax, idempotencyKey }: PaymentRequest): Promise<Payment> {
+  payment({ required, amountMax, idempotencyKey, cumulativeMax }: PaymentRequest): Promise<Payment> {
     const demand = typeof required === 'string' ? decodePaymentRequired(required) : required;
     const terms = this.#chooseTerms(demand);
     if (terms.amount > amountMax) {
@@ -210,7 +214,7 @@ class Purse {
       });
     }
     this.#terms.set(termsKey(terms.receiver, terms.token), terms);
-    return this.#sign(terms, demand.resource, idempotencyKey);
+    return this.#sign(terms, demand.resource, { idempotencyKey, cumulativeMax });
   }
 
   pay(request: Parameters<Payer['pay']>[0]): Promise<Payment> {
@@ -219,7 +223,7 @@ class Purse {
       (terms) => isAddressEqual(terms.receiver, receiver) && (token === undefined || isAddressEqual(terms.token, token)),
     );
     if (known === undefined) throw termsUnknown(`No terms of ${receiver} are known`);
-    return this.#sign({ ...known, amount, shown: undefined }, resource, idempotencyKey);
+    return this.#sign({ ...known, amount, shown: undefined }, resource, { idempotencyKey });
   }
 
   async requestClose(channelId: Hex): Promise<{ finalizeAfter: bigint } | undefined> {
@@ -247,7 +251,11 @@ class Purse {
   }
 
   /** One payment of a channel after the other: each voucher stands on the one before. */
-  async #sign(terms: PaymentTerms, resource: PaidResource, idempotencyKey: string | undefined): Promise<Payment> {
+  async #sign(
+    terms: PaymentTerms,
+    resource: PaidResource,
+    { idempotencyKey, cumulativeMax }: Pick<PaymentRequest, 'idempotencyKey' | 'cumulativeMax'>,
+  ): Promise<Payment> {
     const config = this.#configOf(terms);
     const channelId = this.codec.channelId(config);
     const release = await this.#takeTurn(channelId);
@@ -269,6 +277,8 @@ class Purse {
         if (pending !== undefined) channel = { ...channel, charged: pending.voucher.maxClaimableAmount };
         const max = channel.charged + terms.amount;
         if (max > VOUCHER_AMOUNT_MAX) throw termsUnknown(`The price ${terms.amount} is no price`);
+        const signable = cumulativeMax?.(channelId);
+        if (signable !== undefined && max > signable) throw beyondBound(max, signable);
         if (max > channel.balance) channel = await this.#topUp(channel, terms.amount);
         const voucher = await this.codec.sign(this.#options.signer, { channelId, maxClaimableAmount: max });
         const id = idempotencyKey ?? newPaymentId();
@@ -293,6 +303,7 @@ class Purse {
       channelId,
       id: pending.id,
       amount: pending.amount,
+      cumulative: pending.voucher.maxClaimableAmount,
       header: encodePayment({ resource, terms, config, voucher: pending.voucher, paymentId: pending.id }),
       abandon: release,
       finish: async ({ status, header }) => {
@@ -436,6 +447,14 @@ class Purse {
 
 function termsKey(receiver: Address, token: Address): string {
   return `${receiver}/${token}`.toLowerCase();
+}
+
+function beyondBound(got: bigint, max: bigint): MillraceError {
+  return new MillraceError('payment-too-expensive', {
+    actor: 'peer',
+    message: `The receiver says that so much was charged that a voucher would be for ${got} in all, you sign at most ${max}`,
+    values: { got, max },
+  });
 }
 
 function newPaymentId(): string {

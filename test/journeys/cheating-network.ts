@@ -153,7 +153,8 @@ async function startGateway(subnet: TestSubnet, judges: readonly SubnetJudge[]):
     payer,
     token: client.address('networkToken'),
     now: () => client.now(),
-    tabMax: TAB_MAX,
+    // A new miner is paid a quarter of it ahead.
+    tabMax: 4n * TAB_MAX,
     onSample(sample) {
       const shown = { ...sample, payer: signer.address };
       for (const judge of judges) judge.show([shown], 1);

@@ -31,6 +31,7 @@ const candidate = (index: number, more: Partial<Candidate> = {}): Candidate => (
   tpotMs: 10,
   inFlight: 0,
   isOpen: true,
+  hasRoom: true,
   ...more,
 });
 const choose = (candidates: Candidate[], policy: Partial<ProviderPolicy> = {}, affinity = 1, parameters: string[] = []) =>
@@ -116,9 +117,15 @@ test('the fields of the provider object do what they say', () => {
   }
 });
 
-test('busy miners come after free ones, and those that cool down last', () => {
-  const miners = [candidate(1, { isOpen: false, price: 1n }), candidate(2, { inFlight: 4, price: 1n }), candidate(3)];
-  for (let affinity = 0; affinity < 50; affinity += 1) assert.deepEqual(choose([...miners], {}, affinity), [3, 2, 1]);
+test('busy miners come after free ones, the least loaded first, then those that cannot be paid now, and those that cool down last', () => {
+  const miners = [
+    candidate(1, { isOpen: false, price: 1n }),
+    candidate(2, { hasRoom: false, price: 1n }),
+    candidate(3, { inFlight: 9, price: 1n }),
+    candidate(4, { inFlight: 7, price: 1n }),
+    candidate(5),
+  ];
+  for (let affinity = 0; affinity < 50; affinity += 1) assert.deepEqual(choose([...miners], {}, affinity), [5, 4, 3, 2, 1]);
 });
 
 test('a miner that fails is left alone longer each time, tried once, and forgiven when it succeeds', () => {

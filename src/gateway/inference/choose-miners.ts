@@ -17,6 +17,8 @@ export interface Candidate {
   tpotMs: number | undefined;
   inFlight: number;
   isOpen: boolean;
+  /** It can be paid at once: what may be paid ahead there is not all held by requests under way. */
+  hasRoom: boolean;
 }
 
 /** What is asked for. */
@@ -34,6 +36,7 @@ export interface Choice {
 const RANK_MIN = 0.05;
 /** Who is more than so many times as fast as the median gains nothing by it: what is made up is there at once. */
 const FASTER_MAX = 2;
+const LOAD_MAX = 1000;
 const DEFAULT_TTFT_MS = 300;
 const DEFAULT_TPOT_MS = 20;
 
@@ -78,11 +81,14 @@ function isAllowed({ names, model, zeroRetention }: Candidate, { policy, paramet
   return parameters.every((name) => honoured.includes(name));
 }
 
-/** 0 for those that are fine; busy, slow and cooling ones after them. */
+/**
+ * 0 for those that are fine. After them slow ones, then busy ones by how many times as many requests they have as they work on at once, then those
+ * that cannot be paid now, and those that cool down.
+ */
 function penalty(candidate: Candidate, { throughputMin }: ProviderPolicy): number {
   const isSlow = throughputMin !== undefined && 1000 / (candidate.tpotMs ?? DEFAULT_TPOT_MS) < throughputMin;
-  const isBusy = BigInt(candidate.inFlight) >= candidate.model.concurrency;
-  return (candidate.isOpen ? 0 : 4) + (isBusy ? 2 : 0) + (isSlow ? 1 : 0);
+  const load = Math.min(Math.floor(candidate.inFlight / Math.max(1, Number(candidate.model.concurrency))), LOAD_MAX);
+  return (candidate.isOpen ? 0 : 4 * LOAD_MAX + 8) + (candidate.hasRoom ? 0 : 2 * LOAD_MAX + 4) + 2 * load + (isSlow ? 1 : 0);
 }
 
 /** What counts as cheapest and as fastest among some candidates. */

@@ -58,7 +58,7 @@ before(async () => {
     token,
     now: nowSeconds,
     feeBps: 500,
-    tabMax: 10n ** 9n,
+    tabMax: 10n ** 10n,
     onPaid: (one) => paid.push(one),
     onSample: (one) => samples.push(one),
     log: silentLogger,

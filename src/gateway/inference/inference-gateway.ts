@@ -109,7 +109,7 @@ interface Running {
   routed: Routed;
 }
 
-const RULES: RoutingRules = { attemptsMax: 3, firstPartMs: 30_000, idleMs: 60_000 };
+const RULES: RoutingRules = { attemptsMax: 3, roomMs: 30_000, firstPartMs: 30_000, idleMs: 60_000 };
 const BODY_BYTES_MAX = 32 << 20;
 const PAID_BYTES_MAX = 256 << 20;
 const UNPAID_BYTES_MAX = 64 << 20;
@@ -349,7 +349,9 @@ class Gateway implements InferenceGateway {
     const { path, query } = running.request;
     const asked = { path, query, contentType: running.request.headers['content-type'] ?? 'application/json', bytes: body };
     const inflated = await recountFault(this.#options.tokenizers, { model: chosen.model, question, request: asked, outcome });
-    noteOutcome(routed, outcome, performance.now());
+    const isCut = outcome.signed === undefined && outcome.fault === undefined && outcome.passedBytes > 0;
+    const worth = isCut ? priceUp(chosen.model, unitsOf(body, outcome)) : 0n;
+    noteOutcome(routed, outcome, { nowMs: performance.now(), worth });
     if (inflated !== undefined) chosen.miner.health(chosen.model.id).lied(performance.now());
     const fault = outcome.fault ?? inflated?.fault;
     let charged = 0n;
@@ -364,10 +366,7 @@ class Gateway implements InferenceGateway {
         ttftMs: outcome.ttftMs,
         totalMs: outcome.ttftMs + (Number(outputs.tpotUs) * output) / 1000,
       });
-    } else if (fault === undefined && outcome.passedBytes > 0) {
-      const used = { input: BigInt(Math.ceil(body.length / BYTES_PER_UNIT)), output: BigInt(Math.ceil(outcome.passedBytes / FRAME_BYTES)) };
-      charged = this.#withFee(priceUp(chosen.model, used));
-    }
+    } else if (fault === undefined) charged = this.#withFee(worth);
     charged = lesser(charged, sale.held);
     if (fault !== undefined)
       this.#options.log.warn('miner-fault', { uid: chosen.miner.entry.uid, code: fault.code, reason: fault.message.slice(0, 300) });
@@ -423,6 +422,11 @@ class Gateway implements InferenceGateway {
   #withFee(price: bigint): bigint {
     return price + (price * BigInt(this.#options.feeBps) + 9_999n) / 10_000n;
   }
+}
+
+/** What a caller who left before the receipt came has got, by the bytes that passed. */
+function unitsOf(body: Buffer, { passedBytes }: AnswerOutcome): { input: bigint; output: bigint } {
+  return { input: BigInt(Math.ceil(body.length / BYTES_PER_UNIT)), output: BigInt(Math.ceil(passedBytes / FRAME_BYTES)) };
 }
 
 const NO_CHANNEL: Hex = `0x${'00'.repeat(32)}`;

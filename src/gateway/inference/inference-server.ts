@@ -34,7 +34,7 @@ export interface InferenceServerOptions {
   feeBps?: number;
   /** No key and no payment is asked for. For 127.0.0.1 only. */
   isOpen?: boolean;
-  /** The most that is paid ahead to one miner. Default 10^18. */
+  /** The most that is paid ahead to one miner; a quarter of it to one that has earned nothing yet. Default 10^18. */
   tabMax?: bigint;
   /** Count tokens again, by model root. Default: those of embedded models. */
   tokenizers?: Tokenizers;
@@ -70,7 +70,7 @@ const HTTP_LIMITS = {
 };
 const CONNECTIONS_MAX = 4096;
 const SILENCE_MS = 120_000;
-const TAB_REQUESTS = 256n;
+const TAB_MAX = 10n ** 18n;
 const REFRESH_MS = 15_000;
 
 /** Starts a gateway in front of the network's miners. @throws folder-busy, journal-damaged, port-in-use, open-gateway-exposed */
@@ -86,7 +86,7 @@ export async function startInferenceServer(options: InferenceServerOptions): Pro
     opened.push(() => receipts.close());
     const directory = await openMinerDirectory({
       ...options,
-      purse: { requests: TAB_REQUESTS, amountMax: options.tabMax ?? 10n ** 18n },
+      tabMax: options.tabMax ?? TAB_MAX,
       refreshMs: options.refreshMs ?? REFRESH_MS,
       socketsMax: 1024,
     });

@@ -6,7 +6,8 @@ import { type OfferedModel, readAll, readOffer, type SignedOffer, sendHttp, type
 import type { Logger } from '../../log.ts';
 import type { Payer } from '../../token/index.ts';
 import { createMinerHealth, type MinerHealth } from './miner-health.ts';
-import { createMinerPurse, type MinerPurse, type PurseRules } from './miner-purse.ts';
+import { createMinerPurse, type MinerPurse } from './miner-purse.ts';
+import { createMinerTrust, type MinerTrust } from './miner-trust.ts';
 
 /** A miner as the network knows it. */
 export interface MinerEntry {
@@ -51,7 +52,8 @@ export interface DirectoryOptions {
   payer?: Payer;
   /** Prices in other tokens are left out. */
   token?: string;
-  purse: PurseRules;
+  /** The most that is paid ahead to one miner, base units. */
+  tabMax: bigint;
   /** Protocol time, seconds. */
   now: () => bigint | Promise<bigint>;
   refreshMs: number;
@@ -74,6 +76,8 @@ export async function openMinerDirectory(options: DirectoryOptions): Promise<Min
 class Directory implements MinerDirectory {
   readonly #options: DirectoryOptions;
   readonly #known = new Map<string, KnownMiner>();
+  /** By operator, also of those that are gone: who comes back under another address has the trust that is left. */
+  readonly #trust = new Map<bigint, MinerTrust>();
   readonly #timer: NodeJS.Timeout;
   #byModel = new Map<string, { miner: KnownMiner; model: OfferedModel }[]>();
   #refreshing: Promise<void> | undefined;
@@ -158,7 +162,7 @@ class Directory implements MinerDirectory {
   }
 
   #meet(key: string, entry: MinerEntry, signed: SignedOffer, agent: http.Agent | undefined): KnownMiner {
-    const { payer, purse: rules } = this.#options;
+    const { payer, tabMax } = this.#options;
     const health = new Map<string, MinerHealth>();
     const send = (path: string, init: RequestInit = {}) => reach(entry, path, init);
     return {
@@ -167,7 +171,7 @@ class Directory implements MinerDirectory {
       entry,
       signed,
       agent,
-      purse: payer === undefined ? undefined : createMinerPurse({ payer, send, rules }),
+      purse: payer === undefined ? undefined : createMinerPurse({ payer, send, trust: this.#trustIn(entry.operatorId), max: tabMax }),
       health(model) {
         let known = health.get(model);
         if (known === undefined) {
@@ -177,6 +181,12 @@ class Directory implements MinerDirectory {
         return known;
       },
     };
+  }
+
+  #trustIn(operatorId: bigint): MinerTrust {
+    const trust = this.#trust.get(operatorId) ?? createMinerTrust(this.#options.tabMax);
+    this.#trust.set(operatorId, trust);
+    return trust;
   }
 
   async #forget({ agent, purse }: KnownMiner): Promise<void> {

@@ -1,188 +1,291 @@
-import { systemClock } from '../../clock.ts';
+import { randomBytes } from 'node:crypto';
+import type { Hex } from 'viem';
 import { MillraceError } from '../../errors.ts';
 import { readJsonObject } from '../../inference/index.ts';
 import { readAtMost } from '../../read-at-most.ts';
-import type { Payer } from '../../token/index.ts';
+import { PAYMENT_REQUIRED, PAYMENT_SIGNATURE, type Payer, type Payment } from '../../token/index.ts';
 import { greater, lesser } from '../../units.ts';
+import type { MinerTrust, TabMoney } from './miner-trust.ts';
 
-/** Money for one request, from a tab that is open at a miner. */
+/** Money for one request, from the tab that is open at a miner. */
 export interface TabLease {
   token: string;
   /** What was charged of it. */
   settle(actual: bigint): void;
+  /** The miner may have taken all of it, and signed for nothing; `worth` of it the caller paid for. */
+  forfeit(worth: bigint): void;
   /** The miner does not know the tab, or says that it is used up: it is not used again. */
   broken(): void;
 }
 
-/** The tabs that a gateway has open at one miner: one voucher pays for many requests. */
+/** What a gateway pays one miner with: a tab, which vouchers fill, and from which many requests are paid. */
 export interface MinerPurse {
+  /** Whether a request that costs at most `amount` can be paid now, without waiting for another one to end. */
+  hasRoom(amount: bigint): boolean;
   /**
-   * Money for a request that costs at most `amount`; opens a tab when it must. Where all that may be paid ahead is held by requests under way, it
-   * waits so long for one of them to end. @throws what the payer throws, tab-refused, purse-full
+   * Money for a request that costs at most `amount`. Who comes first is served first: it waits until the tab is filled, and, where all that may be
+   * paid ahead is held by requests under way, until one of them ends. @throws what the payer throws, tab-refused, purse-too-small, the signal's reason
    */
-  lease(amount: bigint, patienceMs: number): Promise<TabLease>;
+  lease(amount: bigint, signal: AbortSignal): Promise<TabLease>;
   close(): Promise<void>;
 }
 
-interface OpenTab {
-  token: string;
-  size: bigint;
-  left: bigint;
-  isBroken: boolean;
-  /** Requests under way that it pays for: the miner keeps it open until they are over. */
-  holds: number;
-  /** The miner was told to end it. */
-  isEnded: boolean;
+/** How a purse reaches its miner. */
+export interface PurseOptions {
+  payer: Payer;
+  /** Sends a request to the miner. */
+  send: (path: string, init?: RequestInit) => Promise<Response>;
+  trust: MinerTrust;
+  /** The most that one request may cost. */
+  max: bigint;
+  nowMs?: () => number;
 }
 
-/** So many requests are paid ahead at a miner that has earned nothing here yet: what it may get away with, once. */
-const REQUESTS_FIRST = 8n;
-/** More is paid ahead only within this part of what it has earned: channels burn as much of it, so that nobody gains by taking a tab. */
-const EARNED_PARTS = 100n;
-/** Miners keep so many tabs of one channel open at a time (`TAB_LIMITS`). */
-const TABS_MAX = 4;
-/** A tab is asked for again while others of the channel are ending. */
-const OPEN_ATTEMPTS = 6;
-const OPEN_AGAIN_MS = 5;
+interface OpenTab extends TabMoney {
+  token: string;
+}
+
+interface Waiter {
+  amount: bigint;
+  grant(lease: TabLease): void;
+  refuse(error: unknown): void;
+}
+
+const TABS_PATH = '/v1/inference/tabs';
+const TAB_HEADER = 'millrace-tab';
+/** A payment is for so many requests like the one that needs it, or for all that wait; more, where payments follow one another fast. */
+const REQUESTS_MIN = 8n;
+const REQUESTS_MAX = 256n;
+const FAST_MS = 1_000;
+const SLOW_MS = 30_000;
+/** The price, the payment, and once more after the miner has said what it gave back. */
+const PAYMENTS_MAX = 2;
 /** What a miner says of a tab. */
 const ANSWER_BYTES_MAX = 16 << 10;
 
-/** How much is paid ahead at most. */
-export interface PurseRules {
-  /** A tab is at most so many times the price of the request that opens it. */
-  requests: bigint;
-  /** And at most so much, unless one request costs more. */
-  amountMax: bigint;
+/** The paying side of a miner's tabs. */
+export function createMinerPurse(options: PurseOptions): MinerPurse {
+  return new Purse(options);
 }
 
-/** The paying side of a miner's tabs. `send` reaches the miner. */
-export function createMinerPurse(options: {
-  payer: Payer;
-  /** Base of URLs, as the miner names its resources. */
-  send: (path: string, init?: RequestInit) => Promise<Response>;
-  rules: PurseRules;
-}): MinerPurse {
-  const { payer, send, rules } = options;
-  let current: OpenTab | undefined;
-  let [requestsAhead, earned] = [REQUESTS_FIRST, 0n];
-  let opening: Promise<OpenTab> | undefined;
-  /** Open at the miner, as far as is known here. */
-  const open = new Set<OpenTab>();
-  const waiting = new Set<() => void>();
+class Purse implements MinerPurse {
+  readonly #options: PurseOptions;
+  readonly #nowMs: () => number;
+  readonly #waiting = new Set<Waiter>();
+  #waitingAmount = 0n;
+  #tab: OpenTab | undefined;
+  /** Was replaced; the miner gives back what is left when its requests are over. */
+  #ending: OpenTab | undefined;
+  #isPaying = false;
+  #requests = REQUESTS_MIN;
+  #paid = { amount: 0n, atMs: 0 };
 
-  const askForTab = async (size: bigint): Promise<{ status: number; token: unknown }> => {
-    const answer = await payer.fetch(`/v1/inference/tabs?amount=${size}`, {
-      amountMax: size,
-      init: { method: 'POST' },
-      fetch: ((url: string, init?: RequestInit) => send(url, init)) as typeof fetch,
-    });
-    const bytes = await readAtMost(answer.body, ANSWER_BYTES_MAX);
-    return { status: answer.status, token: answer.status === 201 ? readJsonObject(bytes).tab : undefined };
-  };
-  const openTab = async (amount: bigint): Promise<OpenTab> => {
-    const trusted = greater(amount * requestsAhead, earned / EARNED_PARTS);
-    const size = greater(amount, lesser(trusted, lesser(amount * rules.requests, rules.amountMax)));
-    let asked = await askForTab(size);
-    // What a tab gives back when it ends there changes the sum that the next voucher begins at: seen from here, at any moment.
-    for (let attempt = 1; typeof asked.token !== 'string' && open.size > 0 && attempt < OPEN_ATTEMPTS; attempt += 1) {
-      await systemClock.sleep(OPEN_AGAIN_MS * 2 ** attempt);
-      asked = await askForTab(size);
+  constructor(options: PurseOptions) {
+    this.#options = options;
+    this.#nowMs = options.nowMs ?? (() => performance.now());
+  }
+
+  hasRoom(amount: bigint): boolean {
+    const money = this.#money();
+    const { trust, max } = this.#options;
+    if (amount > max) return false;
+    if (money.left + trust.room(money) - this.#waitingAmount >= amount) return true;
+    return this.#waiting.size === 0 && money.left + trust.roomAlone(money, amount) >= amount;
+  }
+
+  lease(amount: bigint, signal: AbortSignal): Promise<TabLease> {
+    const { max } = this.#options;
+    if (amount > max) return Promise.reject(tooDear(amount, max));
+    if (this.#waiting.size === 0 && this.#tab !== undefined && this.#tab.left >= amount) {
+      const lease = this.#leaseFrom(this.#tab, amount);
+      this.#fillAhead(amount);
+      return Promise.resolve(lease);
     }
-    if (typeof asked.token !== 'string') throw refused(asked.status);
-    const before = current;
-    current = { token: asked.token, size, left: size, isBroken: false, holds: 0, isEnded: false };
-    open.add(current);
-    if (before !== undefined && !before.isBroken) void endTab(before);
-    return current;
-  };
-  const endTab = async (tab: OpenTab): Promise<void> => {
+    return new Promise((resolve, reject) => {
+      if (signal.aborted) return reject(signal.reason);
+      const leave = () => {
+        this.#waiting.delete(waiter);
+        this.#waitingAmount -= amount;
+        signal.removeEventListener('abort', onAbort);
+      };
+      const waiter: Waiter = {
+        amount,
+        grant(lease) {
+          leave();
+          resolve(lease);
+        },
+        refuse(error) {
+          leave();
+          reject(error);
+        },
+      };
+      const onAbort = () => waiter.refuse(signal.reason);
+      signal.addEventListener('abort', onAbort, { once: true });
+      this.#waiting.add(waiter);
+      this.#waitingAmount += amount;
+      this.#serve();
+    });
+  }
+
+  async close(): Promise<void> {
+    const last = this.#tab;
+    this.#tab = undefined;
+    if (last !== undefined) await this.#end(last);
+  }
+
+  /** What the miner has of us that is still good for something. */
+  #money(): TabMoney {
+    return { left: this.#tab?.left ?? 0n, held: (this.#tab?.held ?? 0n) + (this.#ending?.held ?? 0n) };
+  }
+
+  /** Gives money to whoever waits, in order, and pays for more where that is allowed. */
+  #serve(): void {
+    for (const waiter of this.#waiting) {
+      const tab = this.#tab;
+      if (tab === undefined || tab.left < waiter.amount) {
+        const size = this.#sizeFor(waiter.amount);
+        if (size > 0n) this.#fill(size);
+        return;
+      }
+      waiter.grant(this.#leaseFrom(tab, waiter.amount));
+    }
+  }
+
+  /** How much is paid so that a request for `amount` can begin; 0 where that is not allowed now. */
+  #sizeFor(amount: bigint): bigint {
+    const { trust } = this.#options;
+    const money = this.#money();
+    const needed = amount - money.left;
+    const room = trust.room(money);
+    if (room < needed) return trust.roomAlone(money, amount) >= needed ? needed : 0n;
+    return lesser(room, greater(this.#waitingAmount - money.left, amount * this.#requests));
+  }
+
+  /** Pays while the tab still has money, so that no request waits for it. */
+  #fillAhead(amount: bigint): void {
+    const money = this.#money();
+    const wanted = amount * this.#requests;
+    if (this.#isPaying || money.left > wanted / REQUESTS_MIN) return;
+    if (this.#options.trust.room(money) >= wanted) this.#fill(wanted);
+  }
+
+  #fill(size: bigint): void {
+    if (this.#isPaying) return;
+    this.#isPaying = true;
+    const nowMs = this.#nowMs();
+    const lastedMs = nowMs - this.#paid.atMs;
+    if (this.#paid.amount > 0n && lastedMs < FAST_MS) this.#requests = lesser(this.#requests * 2n, REQUESTS_MAX);
+    else if (lastedMs > SLOW_MS) this.#requests = greater(this.#requests / 2n, REQUESTS_MIN);
+    this.#paid = { amount: size, atMs: nowMs };
+    const fail = (error: unknown) => {
+      for (const waiter of this.#waiting) waiter.refuse(error);
+    };
+    void this.#pay(size)
+      .then(() => {
+        this.#isPaying = false;
+        this.#serve();
+      })
+      .catch((error) => {
+        this.#isPaying = false;
+        fail(error);
+      });
+  }
+
+  async #pay(size: bigint): Promise<void> {
+    const answer = await this.#sendPayment(size, this.#tabToFill()?.token);
+    const bytes = await readAtMost(answer.body, ANSWER_BYTES_MAX);
+    const token = answer.status === 201 ? readJsonObject(bytes).tab : undefined;
+    if (typeof token !== 'string') throw refused(answer.status);
+    if (this.#tab?.token === token) {
+      this.#tab.left += size;
+      return;
+    }
+    const last = this.#tab;
+    this.#tab = { token, left: size, held: 0n };
+    if (last === undefined) return;
+    this.#ending = last;
+    void this.#end(last);
+  }
+
+  /** The tab that a payment is for; undefined where a new one shall show what the miner gives back of the one that there was. */
+  #tabToFill(): OpenTab | undefined {
+    const isAlone = this.#ending === undefined || this.#ending.held === 0n;
+    return isAlone && this.#options.trust.isShort(this.#money()) ? undefined : this.#tab;
+  }
+
+  /** Asks for the price of a tab and pays it; again, when the miner shows that it has charged less than we knew. */
+  async #sendPayment(size: bigint, token: string | undefined): Promise<Response> {
+    const { payer, send, trust } = this.#options;
+    const path = `${TABS_PATH}?amount=${size}`;
+    const known: Record<string, string> = token === undefined ? {} : { [TAB_HEADER]: token };
+    let signed: Payment | undefined;
+    // The second time it is for no more than the first, in the same channel.
+    const cumulativeMax = (channelId: Hex): bigint => {
+      if (signed === undefined) return trust.cumulativeMax(channelId, size);
+      return signed.channelId === channelId ? signed.cumulative : 0n;
+    };
+    const idempotencyKey = `pay_${randomBytes(16).toString('hex')}`;
+    let answer = await send(path, { method: 'POST', headers: known });
+    for (let attempt = 0; attempt < PAYMENTS_MAX && answer.status === 402; attempt += 1) {
+      const required = answer.headers.get(PAYMENT_REQUIRED);
+      await answer.body?.cancel();
+      if (required === null) throw refused(answer.status);
+      const payment = await payer.payment({ required, amountMax: size, cumulativeMax, idempotencyKey });
+      signed = payment;
+      trust.noteSigned(payment.channelId, payment.cumulative, payment.amount);
+      try {
+        if (payment.amount !== size) throw refused(answer.status);
+        answer = await send(path, { method: 'POST', headers: { ...known, [PAYMENT_SIGNATURE]: payment.header } });
+      } catch (error) {
+        payment.abandon();
+        throw error;
+      }
+      const { status, headers } = answer;
+      const outcome = await payment.finish({ status, header: (name) => headers.get(name) });
+      if (outcome.kind !== 'corrected') break;
+    }
+    return answer;
+  }
+
+  async #end(tab: OpenTab): Promise<void> {
     try {
-      const answer = await send('/v1/inference/tabs', { method: 'DELETE', headers: { 'millrace-tab': tab.token } });
+      const answer = await this.#options.send(TABS_PATH, { method: 'DELETE', headers: { [TAB_HEADER]: tab.token } });
       await readAtMost(answer.body, ANSWER_BYTES_MAX);
     } catch {
       // It ends by itself when nobody uses it.
     }
-    tab.isEnded = true;
-    tellOfRoom();
-  };
-  /** Something was given back, or a tab may be over: whoever waits looks again. */
-  const tellOfRoom = () => {
-    for (const tab of open) if (tab.isBroken || (tab.isEnded && tab.holds === 0)) open.delete(tab);
-    for (const wake of [...waiting]) wake();
-  };
-  const roomMade = (deadlineMs: number): Promise<void> =>
-    new Promise((resolve, reject) => {
-      const wake = () => {
-        clearTimeout(timer);
-        waiting.delete(wake);
-        resolve();
-      };
-      const timer = setTimeout(
-        () => {
-          waiting.delete(wake);
-          reject(full());
-        },
-        Math.max(0, deadlineMs - performance.now()),
-      );
-      waiting.add(wake);
-    });
-  const renew = (amount: bigint): Promise<OpenTab> => {
-    opening ??= openTab(amount).finally(() => {
-      opening = undefined;
-    });
-    return opening;
-  };
+  }
 
-  return {
-    async lease(amount, patienceMs) {
-      const deadlineMs = performance.now() + patienceMs;
-      let tab = current;
-      while (tab === undefined || tab.isBroken || tab.left < amount) {
-        if (opening === undefined && open.size >= TABS_MAX) await roomMade(deadlineMs);
-        else await renew(amount);
-        tab = current;
-      }
-      const used = tab;
-      used.left -= amount;
-      used.holds += 1;
-      // The next tab is opened while this one still has money, so that no request waits for it.
-      if (open.size < TABS_MAX && used.size >= amount * 8n && used.left < used.size / 8n) void renew(amount).catch(() => {});
-      let isOver = false;
-      const end = () => {
-        if (isOver) return false;
-        isOver = true;
-        used.holds -= 1;
-        return true;
-      };
-      return {
-        token: used.token,
-        settle(actual) {
-          if (!end()) return;
-          used.left += amount - actual;
-          earned += actual;
-          tellOfRoom();
-        },
-        broken() {
-          end();
-          used.isBroken = true;
-          [requestsAhead, earned] = [1n, 0n];
-          tellOfRoom();
-        },
-      };
-    },
-    async close() {
-      const last = current;
-      current = undefined;
-      if (last !== undefined && !last.isBroken) await endTab(last);
-    },
-  };
+  #leaseFrom(tab: OpenTab, amount: bigint): TabLease {
+    tab.left -= amount;
+    tab.held += amount;
+    let isOver = false;
+    const end = (spent: bigint, worth: bigint) => {
+      if (isOver) return;
+      isOver = true;
+      tab.held -= amount;
+      tab.left += amount - spent;
+      this.#options.trust.noteEarned(worth);
+      this.#serve();
+    };
+    return {
+      token: tab.token,
+      settle: (actual) => end(lesser(actual, amount), lesser(actual, amount)),
+      forfeit: (worth) => end(amount, lesser(worth, amount)),
+      broken: () => {
+        if (this.#tab === tab) this.#tab = undefined;
+        end(0n, 0n);
+      },
+    };
+  }
 }
 
-function full(): MillraceError {
-  return new MillraceError('purse-full', {
-    actor: 'host',
-    message: 'All that may be paid ahead at this miner is held by requests under way',
-    hint: 'Try again in a moment; more is paid ahead the more the miner has earned here.',
+function tooDear(amount: bigint, max: bigint): MillraceError {
+  return new MillraceError('purse-too-small', {
+    actor: 'caller',
+    message: `The request may cost ${amount} base units at this miner, at most ${max} is paid ahead to one miner`,
+    values: { amount, max },
+    hint: 'Ask for less, or let whoever runs the gateway raise the most that is paid ahead (`--tab-max`).',
   });
 }
 

@@ -23,6 +23,8 @@ import type { Question } from './question.ts';
 export interface RoutingRules {
   /** Miners that are tried for one request. */
   attemptsMax: number;
+  /** Until a miner can be paid, where all that may be paid ahead is held by requests under way. */
+  roomMs: number;
   /** To the first part of an answer. */
   firstPartMs: number;
   /** Between two parts. */
@@ -64,6 +66,7 @@ export function findMiners(directory: MinerDirectory, question: Question, nowMs:
   const trusted = serving.filter(({ miner, model }) => !miner.health(model.id).isBarred(nowMs));
   const candidates = trusted.map(({ miner, model }): Choosable => {
     const health = miner.health(model.id);
+    const price = priceMax(model, question);
     return {
       miner,
       names: miner.names,
@@ -71,11 +74,12 @@ export function findMiners(directory: MinerDirectory, question: Question, nowMs:
       rank: miner.entry.rank,
       model,
       zeroRetention: miner.signed.offer.zeroRetention,
-      price: priceMax(model, question),
+      price,
       ttftMs: health.ttftMs,
       tpotMs: health.tpotMs,
       inFlight: health.inFlight,
       isOpen: health.isOpen(nowMs),
+      hasRoom: hasRoom({ miner, price }),
     };
   });
   const { policy, parameters, affinity } = question;
@@ -94,69 +98,157 @@ function priceMax(model: OfferedModel, question: Question): bigint {
   return priceUp(model, { input: BigInt(Math.min(question.inputMax(model.unit), context)), output: BigInt(output) });
 }
 
-/** Asks one miner after the other until one gives the first part of an answer. @throws miner-refused, no-miner, request-aborted */
-export async function routeToMiner(
-  from: {
-    chosen: readonly Choosable[];
-    question: Question;
-    request: ServingRequest;
-    body: Buffer;
-    requestHash: Hex;
-    keep: boolean;
-    zeroRetention: boolean;
-  },
-  parts: { codec: ReceiptCodec<InferenceReceipt>; rules: RoutingRules; log: Logger },
-): Promise<Routed> {
-  const { request, question } = from;
-  const asked: MinerRequest = {
-    path: request.path,
-    query: request.query,
-    headers: minerHeaders(request, from.zeroRetention),
-    body: from.body,
-    requestHash: from.requestHash,
-    stream: question.stream,
-    signal: request.signal,
-    firstPartMs: parts.rules.firstPartMs,
-    idleMs: parts.rules.idleMs,
-  };
-  let last: MillraceError | undefined;
-  let attempts = 0;
-  const tried = from.chosen.slice(0, parts.rules.attemptsMax);
-  for (const chosen of tried) {
-    attempts += 1;
-    // Who else could answer is asked before anybody is waited for.
-    const patienceMs = chosen === tried.at(-1) ? parts.rules.firstPartMs : 0;
-    // A tab that the miner no longer knows is replaced once.
-    for (let renewals = 0; renewals < 2; renewals += 1) {
-      try {
-        return { ...(await tryMiner(chosen, asked, { codec: parts.codec, keep: from.keep, patienceMs })), chosen, attempts };
-      } catch (thrown) {
-        last = toMillraceError(thrown);
-        if (request.signal.aborted || last.code === 'miner-refused' || last.code === 'gateway-cannot-pay') throw last;
-        if (last.code === 'tab-refused' && renewals === 0) continue;
-        if (last.code === 'purse-full') break; // no fault of the miner's
-        const retryAfterMs = typeof last.values.retryAfterMs === 'number' ? last.values.retryAfterMs : 0;
-        chosen.miner.health(chosen.model.id).failed(performance.now(), retryAfterMs);
-        parts.log.info('miner-passed-over', {
-          uid: chosen.miner.entry.uid,
-          model: chosen.model.id,
-          code: last.code,
-          reason: last.message.slice(0, 200),
-        });
-        break;
-      }
+/** A question on its way to one of several miners. */
+export interface Routable {
+  chosen: readonly Choosable[];
+  question: Question;
+  request: ServingRequest;
+  body: Buffer;
+  requestHash: Hex;
+  keep: boolean;
+  zeroRetention: boolean;
+}
+
+/** What routing needs besides. */
+export interface RoutingParts {
+  codec: ReceiptCodec<InferenceReceipt>;
+  rules: RoutingRules;
+  log: Logger;
+}
+
+/**
+ * Asks one miner after the other until one gives the first part of an answer. Those that no more may be paid ahead come last: whichever of them
+ * has room first is asked. @throws miner-refused, no-miner, request-aborted, gateway-cannot-pay, purse-too-small
+ */
+export function routeToMiner(from: Routable, parts: RoutingParts): Promise<Routed> {
+  return new Route(from, parts).run();
+}
+
+class Route {
+  readonly #from: Routable;
+  readonly #parts: RoutingParts;
+  readonly #asked: MinerRequest;
+  #attempts = 0;
+  #last: MillraceError | undefined;
+
+  constructor(from: Routable, parts: RoutingParts) {
+    const { request, body, requestHash, question, zeroRetention } = from;
+    const { firstPartMs, idleMs } = parts.rules;
+    const { path, query, signal } = request;
+    const headers = minerHeaders(request, zeroRetention);
+    this.#from = from;
+    this.#parts = parts;
+    this.#asked = { path, query, headers, body, requestHash, stream: question.stream, signal, firstPartMs, idleMs };
+  }
+
+  async run(): Promise<Routed> {
+    const { rules } = this.#parts;
+    const full: Choosable[] = [];
+    for (const chosen of this.#from.chosen.slice(0, rules.attemptsMax)) {
+      const routed = hasRoom(chosen) ? await this.#ask(chosen) : undefined;
+      if (routed !== undefined) return routed;
+      if (!hasRoom(chosen)) full.push(chosen);
+    }
+    const deadlineMs = performance.now() + rules.roomMs;
+    while (full.length > 0) {
+      const granted = await this.#waitForRoom(full, deadlineMs);
+      if (granted === undefined) break;
+      const routed = await this.#ask(granted.chosen, granted.lease);
+      if (routed !== undefined) return routed;
+      full.splice(full.indexOf(granted.chosen), 1);
+    }
+    if (this.#last?.code === 'purse-too-small') throw this.#last;
+    throw allFailed(this.#from.question.model, this.#attempts, this.#last);
+  }
+
+  /** An answer, or undefined where another miner is to be asked. A tab that the miner no longer knows is replaced once. */
+  async #ask(chosen: Choosable, granted?: TabLease): Promise<Routed | undefined> {
+    this.#attempts += 1;
+    try {
+      return await this.#try(chosen, granted);
+    } catch (thrown) {
+      if (toMillraceError(thrown).code !== 'tab-refused' || !hasRoom(chosen)) return this.#passOver(chosen, thrown);
+    }
+    try {
+      return await this.#try(chosen);
+    } catch (thrown) {
+      return this.#passOver(chosen, thrown);
     }
   }
-  throw allFailed(question.model, attempts, last);
+
+  async #try(chosen: Choosable, granted?: TabLease): Promise<Routed> {
+    const { miner, model, price } = chosen;
+    const { signal } = this.#asked;
+    const lease = granted ?? (price > 0n && miner.purse !== undefined ? await leaseFrom(miner.purse, price, signal) : undefined);
+    const health = miner.health(model.id);
+    health.begin(performance.now());
+    health.inFlight += 1;
+    try {
+      const asked = model.evidence === 'replayed' ? witnessed(this.#asked) : this.#asked;
+      const answer = await askMiner({ miner, model, codec: this.#parts.codec, keep: this.#from.keep }, asked, lease);
+      void answer.outcome.then(() => {
+        health.inFlight -= 1;
+      });
+      return { answer, lease, chosen, attempts: this.#attempts };
+    } catch (error) {
+      health.inFlight -= 1;
+      lease?.settle(0n);
+      throw error;
+    }
+  }
+
+  /** Notes why a miner gave no answer. @throws where no other miner would do better */
+  #passOver({ miner, model }: Choosable, thrown: unknown): undefined {
+    const error = toMillraceError(thrown);
+    this.#last = error;
+    const { code, message, values } = error;
+    if (this.#asked.signal.aborted || code === 'miner-refused' || code === 'gateway-cannot-pay') throw error;
+    const retryAfterMs = typeof values.retryAfterMs === 'number' ? values.retryAfterMs : 0;
+    miner.health(model.id).failed(performance.now(), retryAfterMs);
+    this.#parts.log.info('miner-passed-over', { uid: miner.entry.uid, model: model.id, code, reason: message.slice(0, 200) });
+    return undefined;
+  }
+
+  /** Money at whichever miner has room first; undefined where none has until the time is up. */
+  async #waitForRoom(full: readonly Choosable[], deadlineMs: number): Promise<{ chosen: Choosable; lease: TabLease } | undefined> {
+    const { signal } = this.#asked;
+    const over = new AbortController();
+    const onGone = () => over.abort(signal.reason);
+    signal.addEventListener('abort', onGone, { once: true });
+    const late = setTimeout(() => over.abort(purseFull()), Math.max(0, deadlineMs - performance.now()));
+    const waiting = full.map(async (chosen) => {
+      const lease = await leaseFrom(chosen.miner.purse as MinerPurse, chosen.price, over.signal);
+      // A second one that had room in the same moment.
+      if (over.signal.aborted) lease.settle(0n);
+      return { chosen, lease };
+    });
+    try {
+      return await Promise.any(waiting);
+    } catch (thrown) {
+      signal.throwIfAborted();
+      const [first] = (thrown as AggregateError).errors;
+      this.#last = toMillraceError(first);
+      return undefined;
+    } finally {
+      clearTimeout(late);
+      signal.removeEventListener('abort', onGone);
+      over.abort(purseFull());
+    }
+  }
+}
+
+/** Whether a miner can be paid for its part without waiting for another request to end. */
+function hasRoom({ miner, price }: Pick<Choosable, 'miner' | 'price'>): boolean {
+  return price === 0n || miner.purse === undefined || miner.purse.hasRoom(price);
 }
 
 /** Money for a miner; what hinders this side from paying is no fault of the miner's, and no caller's business. */
-async function leaseFrom(purse: MinerPurse, price: bigint, patienceMs: number): Promise<TabLease> {
+async function leaseFrom(purse: MinerPurse, price: bigint, signal: AbortSignal): Promise<TabLease> {
   try {
-    return await purse.lease(price, patienceMs);
+    return await purse.lease(price, signal);
   } catch (thrown) {
     const error = toMillraceError(thrown);
-    if (MINER_FAULTS.has(error.code) || error.code === 'purse-full') throw error;
+    if (signal.aborted || MINER_FAULTS.has(error.code) || error.code === 'purse-too-small') throw error;
     throw new MillraceError('gateway-cannot-pay', {
       actor: 'host',
       message: `The gateway cannot pay a miner: ${error.message}`,
@@ -167,31 +259,15 @@ async function leaseFrom(purse: MinerPurse, price: bigint, patienceMs: number): 
   }
 }
 
-async function tryMiner(
-  { miner, model, price }: Choosable,
-  request: MinerRequest,
-  how: { codec: ReceiptCodec<InferenceReceipt>; keep: boolean; patienceMs: number },
-): Promise<{ answer: MinerAnswer; lease: TabLease | undefined }> {
-  const health = miner.health(model.id);
-  health.begin(performance.now());
-  health.inFlight += 1;
-  let lease: TabLease | undefined;
-  try {
-    if (price > 0n && miner.purse !== undefined) lease = await leaseFrom(miner.purse, price, how.patienceMs);
-    const answer = await askMiner({ miner, model, ...how }, model.evidence === 'replayed' ? witnessed(request) : request, lease);
-    void answer.outcome.then(() => {
-      health.inFlight -= 1;
-    });
-    return { answer, lease };
-  } catch (error) {
-    health.inFlight -= 1;
-    lease?.settle(0n);
-    throw error;
-  }
-}
-
-/** Books what an answer's outcome says of its miner. A receipt that does not fit is a lie; a stream that broke is a failure. */
-export function noteOutcome({ chosen, lease, answer }: Routed, outcome: AnswerOutcome, nowMs: number): void {
+/**
+ * Books what an answer's outcome says of its miner. A receipt that does not fit is a lie; a stream that broke is a failure. `worth`: what a caller
+ * who left before the receipt came pays for what he got, base units.
+ */
+export function noteOutcome(
+  { chosen, lease, answer }: Routed,
+  outcome: AnswerOutcome,
+  { nowMs, worth }: { nowMs: number; worth: bigint },
+): void {
   const health = chosen.miner.health(chosen.model.id);
   const { signed, fault } = outcome;
   if (signed !== undefined) {
@@ -201,7 +277,7 @@ export function noteOutcome({ chosen, lease, answer }: Routed, outcome: AnswerOu
     return;
   }
   // What the miner took of the tab nobody knows now.
-  lease?.broken();
+  lease?.forfeit(worth);
   if (fault === undefined) return;
   if (LIES.has(fault.code)) health.lied(nowMs);
   else health.failed(nowMs);
@@ -219,6 +295,14 @@ function minerHeaders(request: ServingRequest, zeroRetention: boolean): Record<s
     'content-type': headers['content-type'] ?? 'application/json',
     ...(zeroRetention ? { [RETENTION_HEADER]: 'none' } : replay === undefined ? {} : { [REPLAY_HEADER]: replay }),
   };
+}
+
+function purseFull(): MillraceError {
+  return new MillraceError('purse-full', {
+    actor: 'host',
+    message: 'All that may be paid ahead at this miner is held by requests under way',
+    hint: 'Try again in a moment; more is paid ahead the more the miner has earned here.',
+  });
 }
 
 function unknownModel({ model, task }: Question): MillraceError {

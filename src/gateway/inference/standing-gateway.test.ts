@@ -87,7 +87,8 @@ test('gateways ask only miners whose receipts are bonded; the bond is locked onc
   assert.equal(await ensureReceiptBond(client, { sender, operatorId }), 'done');
   assert.equal(await ensureReceiptBond(client, { sender, operatorId }), 'nothing');
   assert.equal((await minersOfNetwork(client))[0]?.operatorId, operatorId);
-  const unlocksAt = await leaveReceiptCourt(client, { sender, operatorId });
+  const unlocksAt = (await leaveReceiptCourt(client, { sender, operatorId })) as bigint;
+  assert.equal(await leaveReceiptCourt(client, { sender, operatorId }), unlocksAt, 'leaving again changes nothing');
   assert.deepEqual(await minersOfNetwork(client), []);
   assert.equal(await ensureReceiptBond(client, { sender, operatorId }), 'left');
   await assert.rejects(unlockReceiptBond({ sender, operatorId }), { code: 'still-locked' });

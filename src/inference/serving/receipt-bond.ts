@@ -58,9 +58,17 @@ export async function ensureReceiptBond(
   return 'done';
 }
 
-/** A miner leaves office: its receipts convict it for a while yet, then the bond can be had back. @throws not-enrolled, already-left, no-operator */
-export async function leaveReceiptCourt(client: ChainClient, options: { sender: Sender; operatorId: bigint }): Promise<bigint> {
+/**
+ * A miner leaves office: its receipts convict it for a while yet, then the bond can be had back. Can be repeated.
+ * @returns from when on, seconds; undefined where there is no court or it never was in office
+ * @throws no-operator
+ */
+export async function leaveReceiptCourt(client: ChainClient, options: { sender: Sender; operatorId: bigint }): Promise<bigint | undefined> {
   const { sender, operatorId } = options;
+  if (!hasReceiptCourt(client)) return undefined;
+  const { key, unlocksAt } = await client.read('receiptCourt', 'miner', [operatorId]);
+  if (BigInt(key) === 0n) return undefined;
+  if (unlocksAt !== 0) return BigInt(unlocksAt);
   await sender.send({ contract: 'receiptCourt', functionName: 'leave', args: [operatorId] });
   return BigInt((await client.read('receiptCourt', 'miner', [operatorId])).unlocksAt);
 }

@@ -35,7 +35,7 @@ export interface Till {
     headers: Readonly<Record<string, string | undefined>>,
     wanted: { amount: bigint; resource: string },
   ): Promise<{ sale: Sale } | { demand: ServingAnswer }>;
-  /** Opens a tab for `amount`, or says how to pay for it. */
+  /** Opens a tab with `amount`, or adds it to the one that the header names; or says how to pay for it. */
   openTab(headers: Readonly<Record<string, string | undefined>>, amount: bigint): Promise<ServingAnswer>;
   endTab(headers: Readonly<Record<string, string | undefined>>): Promise<ServingAnswer>;
   counts(): TillCounts;
@@ -120,7 +120,7 @@ export function createTill(options: { receiver?: Receiver; token?: Address; log:
       const resource = `/v1/inference/tabs?amount=${amount}`;
       const taken = await accept({ amount, resource: { url: resource }, token }, headers[PAYMENT_SIGNATURE.toLowerCase()]);
       if (taken.credit === undefined) return taken.demand;
-      const tab = await tabs.open(taken.credit);
+      const tab = await tabs.open(taken.credit, headers[TAB_HEADER]);
       const body = JSON.stringify({ tab: tab.token, amount: amount.toString(), channelId: tab.channelId, voucher: tab.voucher.toString() });
       return { status: 201, headers: { 'content-type': 'application/json', ...paymentHeaders(taken.credit.header) }, body };
     },
