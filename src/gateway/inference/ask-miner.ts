@@ -197,11 +197,12 @@ async function streamOf(incoming: IncomingMessage, context: StreamContext): Prom
   const outcome = new Promise<AnswerOutcome>((resolve) => {
     finish = resolve;
   });
-  const parts = pump({ first, queue, incoming, context, ttftMs, finish });
+  const passed: Passed = { bytes: 0 };
+  const parts = pump({ first, queue, incoming, context, ttftMs, passed, finish });
   // A stream that nobody reads to its end has an end all the same.
   incoming.once('close', () => {
     request.signal.removeEventListener('abort', onGone);
-    if (!incoming.readableEnded || request.signal.aborted) finish(cutOutcome(ttftMs));
+    if (!incoming.readableEnded || request.signal.aborted) finish(cutOutcome(ttftMs, passed.bytes));
   });
   return { status: 200, contentType: context.contentType, parts, outcome };
 }
@@ -215,50 +216,55 @@ function firstPartIn(data: Buffer): boolean {
   return true;
 }
 
+/** How much of a stream its reader has been given. */
+interface Passed {
+  bytes: number;
+}
+
 async function* pump(from: {
   first: Buffer[];
   queue: ChunkQueue;
   incoming: IncomingMessage;
   context: StreamContext;
   ttftMs: number;
+  passed: Passed;
   finish: (outcome: AnswerOutcome) => void;
 }): AsyncGenerator<Buffer> {
-  const { queue, incoming, context, ttftMs, finish } = from;
+  const { queue, incoming, context, ttftMs, passed, finish } = from;
   const tail = createStreamTail();
   const kept: Buffer[] = [];
-  let passedBytes = 0;
   const pass = (bytes: Buffer): Buffer => {
-    if (context.keep && passedBytes < KEPT_BYTES_MAX) kept.push(bytes);
-    passedBytes += bytes.length;
+    if (context.keep && passed.bytes < KEPT_BYTES_MAX) kept.push(bytes);
+    passed.bytes += bytes.length;
     return bytes;
   };
   try {
     for (const chunk of from.first) {
-      const passed = pass(tail.feed(chunk));
-      if (passed.length > 0) yield passed;
+      const part = pass(tail.feed(chunk));
+      if (part.length > 0) yield part;
     }
     for (;;) {
       const chunk = await queue.take();
       if (chunk === undefined) break;
-      const passed = pass(tail.feed(chunk));
-      if (passed.length > 0) yield passed;
+      const part = pass(tail.feed(chunk));
+      if (part.length > 0) yield part;
     }
     const rest = pass(tail.rest());
     const encoded = tail.receipt();
     const checked = context.check(encoded, tail.hash());
-    const whole = context.keep && passedBytes < KEPT_BYTES_MAX ? Buffer.concat(kept) : undefined;
-    finish({ ...checked, encoded, ttftMs, passedBytes, kept: whole });
+    const whole = context.keep && passed.bytes < KEPT_BYTES_MAX ? Buffer.concat(kept) : undefined;
+    finish({ ...checked, encoded, ttftMs, passedBytes: passed.bytes, kept: whole });
     // Who streams what it does not sign for has given no answer: its reader must not take it for one.
     yield checked.fault === undefined || tail.isError() ? rest : errorEvent(unproven(checked.fault));
   } catch (error) {
     if (!context.request.signal.aborted) {
       const failure = minerFailed(toMillraceError(error).message);
-      finish({ ...cutOutcome(ttftMs, passedBytes), fault: failure });
+      finish({ ...cutOutcome(ttftMs, passed.bytes), fault: failure });
       // A stream that breaks ends with an error event, not with silence.
       yield errorEvent(failure);
     }
   } finally {
-    finish(cutOutcome(ttftMs, passedBytes));
+    finish(cutOutcome(ttftMs, passed.bytes));
     incoming.destroy();
   }
 }
@@ -267,7 +273,7 @@ function errorEvent(error: MillraceError): Buffer {
   return Buffer.from(`data: ${JSON.stringify(errorObject(error))}\n\n`);
 }
 
-function cutOutcome(ttftMs: number, passedBytes = 0): AnswerOutcome {
+function cutOutcome(ttftMs: number, passedBytes: number): AnswerOutcome {
   return { signed: undefined, encoded: undefined, fault: undefined, ttftMs, passedBytes, kept: undefined };
 }
 
