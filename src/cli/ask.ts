@@ -23,7 +23,7 @@ export async function ask(context: CommandContext, question: string, options: As
       stream: isStreamed,
     });
     const response = await send('/v1/chat/completions', { body, type: 'application/json' });
-    const [words, encoded] = isStreamed ? await printStream(response) : await readWhole(response);
+    const [words, encoded] = isStreamed ? await printStream(response, context.output.piece) : await readWhole(response);
     const bill = await account(encoded);
     if (isStreamed) context.output.note(`\n${told(bill)}`);
     else context.output.result({ text: words, ...bill }, () => words);
@@ -48,7 +48,7 @@ async function readWhole(response: Response): Promise<[string, string | null]> {
 }
 
 /** Prints the pieces of a stream of server-sent events; gives all of the text, and the receipt in its last comment. */
-async function printStream(response: Response): Promise<[string, string | undefined]> {
+async function printStream(response: Response, print: (piece: string) => void): Promise<[string, string | undefined]> {
   const decoder = new TextDecoder();
   let [text, rest, receipt] = ['', '', undefined as string | undefined];
   for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
@@ -59,10 +59,10 @@ async function printStream(response: Response): Promise<[string, string | undefi
       const piece = pieceOf(line);
       if (piece === '') continue;
       text += piece;
-      process.stdout.write(piece);
+      print(piece);
     }
   }
-  process.stdout.write('\n');
+  print('\n');
   return [text, receipt];
 }
 

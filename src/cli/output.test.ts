@@ -46,6 +46,7 @@ test('what strangers named cannot move the cursor of a terminal, and JSON keeps 
   const out = collect();
   const output = createOutput({ json: false, stdout: out.stream, stderr: out.stream });
   output.result({ name }, () => `first\t${name}\nsecond`);
+  output.piece(name);
   output.note(name);
   printError(new MillraceError('peer-refused', { actor: 'peer', message: name, hint: name }), false, out.stream);
   const text = out.text();

@@ -8,6 +8,8 @@ export interface Output {
   result(value: unknown, text: () => string): void;
   /** One NDJSON line of a stream, or one line of text. */
   line(value: unknown, text: string): void;
+  /** Text for people as it comes, without an end of its line; nothing with `--json`. */
+  piece(text: string): void;
   /** A remark for people, on standard error; silent with `--json`. */
   note(text: string): void;
   progress(label: string): Progress;
@@ -34,6 +36,7 @@ export function createOutput(options: {
     json: options.json,
     result: (value, text) => void stdout.write(options.json ? `${toJson(value)}\n` : `${harmless(text())}\n`),
     line: (value, text) => void stdout.write(options.json ? `${toJson(value)}\n` : `${harmless(text)}\n`),
+    piece: (text) => void (options.json || stdout.write(harmless(text))),
     note: (text) => void (options.json || stderr.write(`${harmless(text)}\n`)),
     progress: (label) => (options.json || stderr.isTTY !== true ? { update() {}, end() {} } : bar(label, stderr)),
   };
