@@ -47,3 +47,4 @@ export { createSigner, developmentSigner, isSignedBy, recoverAddress, type Signe
 export { type ChainSupervisor, type ChainSupervisorOptions, EMBEDDED_CHAIN_ID, startChainSupervisor } from './supervisor.ts';
 export { controlChain } from './supervisor-control.ts';
 export { type TypedDataShape, typedDataDigest } from './typed-data.ts';
+export { unlessOvertaken } from './unless-overtaken.ts';

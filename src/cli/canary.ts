@@ -1,5 +1,5 @@
 import type { Sender } from '../chain/index.ts';
-import { type CanaryOutcome, runCanaries } from '../compute/index.ts';
+import { AUDITORS_MAX, type CanaryOutcome, runCanaries } from '../compute/index.ts';
 import { formatAmount, parseAmount, parseDuration } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { readJobDocument } from './job-document.ts';
@@ -20,7 +20,6 @@ export interface CanaryFlags {
 }
 
 const COUNT_MAX = 1_000_000;
-const AUDITORS_MAX = 8;
 
 /** Makes canaries of a job document until the budget is spent, the count is reached, or Ctrl-C: auditors that do not look lose stake. */
 export async function canary(context: CommandContext, path: string, flags: CanaryFlags): Promise<void> {

@@ -1,7 +1,7 @@
 import { join, resolve } from 'node:path';
 import type { ChainClient, Manifest, Sender } from '../chain/index.ts';
 import type { RunEvent, RunResult } from '../compute/index.ts';
-import { boxKeyOf, fetchFile, jobPeerOf, PHASE, runJob } from '../compute/index.ts';
+import { AUDITORS_MAX, boxKeyOf, fetchFile, jobPeerOf, PHASE, runJob } from '../compute/index.ts';
 import { MillraceError } from '../errors.ts';
 import { contentPort } from '../node/index.ts';
 import { formatAmount, parseAmount } from '../units.ts';
@@ -58,7 +58,7 @@ export async function runCommand(context: CommandContext, words: string[], optio
     token,
     ...(priceText === undefined ? {} : { priceMax: parseAmount(priceText, decimals) }),
     lowerable: options.lower || request.acceptsLowerClass,
-    auditors: wholeNumber('--auditors', options.auditors, 1, 16),
+    auditors: wholeNumber('--auditors', options.auditors, 1, AUDITORS_MAX),
     samples: request.auditedSegments ?? SAMPLES,
     files,
     fetchContent: contentPort(client),

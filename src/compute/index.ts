@@ -31,6 +31,7 @@ export { isFileName, sourcesOf as sourcesOfSpec } from './jobs/job-contents.ts';
 export { type JobPolicy, startJobProvider } from './jobs/job-provider.ts';
 export { type RunEvent, type RunResult, runJob } from './jobs/run-job.ts';
 export { openRunJournals, type RunJournal } from './jobs/run-journal.ts';
+export { AUDITORS_MAX } from './jobs/run-terms.ts';
 export { boxKeyOf } from './jobs/sealed-box.ts';
 export { type CopyCount, packArchive, unpackArchive } from './leases/archive.ts';
 export { defaultDevices } from './leases/default-device.ts';

@@ -1,5 +1,5 @@
-import { toMillraceError } from '../../errors.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
+import { startTending } from '../tending.ts';
 import type { JobEngines } from '../verify/engines.ts';
 import { openAuditor } from './auditor.ts';
 import { openCommittee } from './committee.ts';
@@ -20,28 +20,10 @@ const POLL_MS = 1_000;
  * @throws audit-journal-broken
  */
 export async function startAuditPart(options: AuditPartOptions): Promise<ComputePart> {
-  const { log } = options;
   const auditor = openAuditor(options);
   const committee = openCommittee(options);
-  const stopping = new AbortController();
-  let wake = () => {};
-  const loop = async () => {
-    while (!stopping.signal.aborted) {
-      await Promise.all([auditor.tend(), committee.tend()]).catch((error) => {
-        const { code, message } = toMillraceError(error);
-        if (!stopping.signal.aborted) log.warn('audits-not-tended', { code, reason: message.slice(0, 300) });
-      });
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, options.pollMs ?? POLL_MS);
-        wake = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-        if (stopping.signal.aborted) wake();
-      });
-    }
-  };
-  const looping = loop();
+  const look = () => Promise.all([auditor.tend(), committee.tend()]);
+  const tending = startTending(look, { pollMs: options.pollMs ?? POLL_MS, log: options.log, failed: 'audits-not-tended' });
   return {
     fetch: (request) => committee.fetch(request),
     metrics: () => metricsOf({ ...auditor.counts(), delivered: committee.counts().delivered }),
@@ -51,10 +33,7 @@ export async function startAuditPart(options: AuditPartOptions): Promise<Compute
     resume() {},
     leave: async () => ({ unfinished: auditor.counts().open }),
     async stop() {
-      stopping.abort();
-      wake();
-      await auditor.stop();
-      await looping;
+      await Promise.all([tending.stop(), auditor.stop()]);
     },
   };
 }

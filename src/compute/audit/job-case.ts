@@ -1,12 +1,11 @@
 import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Hex } from 'viem';
 import type { ChainClient, Signer } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { fetchFile, fetchState, fetchWork, type JobCaller, type JobPeer } from '../jobs/job-api.ts';
 import { termsOnChain } from '../jobs/job-chain.ts';
 import { keepContent, missingContents, prepareContents, sourcesOf } from '../jobs/job-contents.ts';
-import type { JobFolders } from '../jobs/job-records.ts';
+import { foldersAt } from '../jobs/job-records.ts';
 import type { JobResult, JobTerms } from '../jobs/job-terms.ts';
 import { boxKeyOf } from '../jobs/sealed-box.ts';
 import type { FetchContent } from '../part.ts';
@@ -110,7 +109,8 @@ export async function bringWork(
   const { caller, fetchContent, folder, signal } = ports;
   const { jobId, provider } = job;
   const { spec, handed } = await fetchWork(caller, provider, jobId, signal);
-  const folders = foldersIn(folder);
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const folders = foldersAt(folder);
   const bytesMax = spec.limits.diskBytes + spec.limits.memoryBytes;
   // What the specification does not name is not fetched, whatever the provider says.
   const named = handed.filter((source) => sourcesOf(spec).includes(source));
@@ -163,18 +163,4 @@ function stateBytesMax(spec: JobSpec): number {
   const beside = 2 << 20;
   const memory = spec.determinism === 'wasm-strict' ? strictMemoryBytes(spec) : spec.limits.diskBytes;
   return memory + Math.ceil(memory / 512) + beside;
-}
-
-function foldersIn(root: string): JobFolders {
-  mkdirSync(root, { recursive: true, mode: 0o700 });
-  const at = (name: string) => join(root, name);
-  return {
-    root,
-    contents: at('contents'),
-    input: at('input'),
-    run: at('run'),
-    artefacts: at('artefacts'),
-    log: at('log'),
-    stateHashes: at('state-hashes'),
-  };
 }

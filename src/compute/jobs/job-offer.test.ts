@@ -15,6 +15,7 @@ const OFFER: JobOffer = {
   collateral: 10n ** 18n,
   programs: ['module', 'image'],
   classes: ['wasm-strict', 'exact-output', 'none'],
+  engine: 'bubblewrap',
   cpus: 1.5,
   memoryBytes: 2 ** 30,
   diskBytes: 2 ** 30,
@@ -49,6 +50,8 @@ test('an offer of which anything was changed is refused', async () => {
     { classes: ['none'] },
     { prices: { stable: { cpuSecond: '1', gibSecond: '2', job: '100' } } },
     { programs: ['root'] },
+    { engine: 'gvisor' },
+    { engine: 'abacus' },
     { memoryBytes: -1 },
   ];
   for (const change of changes) {

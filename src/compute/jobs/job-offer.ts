@@ -26,6 +26,12 @@ export interface JobPrices {
   job: bigint;
 }
 
+/** Engines of images by name; `none`: images are not taken. */
+export const JOB_ENGINE_NAMES = ['none', 'bubblewrap', 'docker', 'gvisor', 'swarm', 'kubernetes'] as const;
+
+/** One of them. */
+export type JobEngineName = (typeof JOB_ENGINE_NAMES)[number];
+
 /** What a provider of jobs says of itself, signed; good until it expires. */
 export interface JobOffer {
   operatorId: bigint;
@@ -38,6 +44,8 @@ export interface JobOffer {
   /** What runs here. */
   programs: ProgramKind[];
   classes: DeterminismClass[];
+  /** What images run in. The operator's word, as the rest. */
+  engine: JobEngineName;
   /** The largest job. */
   cpus: number;
   memoryBytes: number;
@@ -145,6 +153,8 @@ function offerFromJson(given: Record<string, unknown>): JobOffer {
     throw badOffer(`its ${name} are not some of ${known.join(', ')}`);
   };
   const { cpus, boxKey, prices } = given;
+  const engine = JOB_ENGINE_NAMES.find((name) => name === given.engine);
+  if (engine === undefined) throw badOffer(`its engine is none of ${JOB_ENGINE_NAMES.join(', ')}`);
   if (typeof cpus !== 'number' || !(cpus >= 0 && cpus <= 1024)) throw badOffer('its cpus is no number');
   if (typeof boxKey !== 'string' || !/^0x[0-9a-f]{64}$/.test(boxKey)) throw badOffer('it has no key to seal to');
   return {
@@ -154,6 +164,7 @@ function offerFromJson(given: Record<string, unknown>): JobOffer {
     collateral: amount(given.collateral, 'collateral'),
     programs: words('programs', PROGRAM_KINDS),
     classes: words('classes', DETERMINISM_CLASSES),
+    engine,
     cpus,
     memoryBytes: whole('memoryBytes'),
     diskBytes: whole('diskBytes'),

@@ -1,16 +1,16 @@
 import { join } from 'node:path';
 import type { Hex } from 'viem';
 import { createReplayGuard } from '../../connect/index.ts';
-import { toMillraceError } from '../../errors.ts';
 import { openCaseAgent } from '../audit/case-agent.ts';
 import { openDeliverer } from '../audit/deliverer.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
 import type { DeterminismClass, JobSpec, ProgramKind } from '../spec/job-spec.ts';
+import { startTending, type Tending } from '../tending.ts';
 import { enginesForStrangers, executorFor, openStrictEngine, strictEngineOf } from '../verify/engines.ts';
 import { readState } from '../verify/run-segments.ts';
 import { tendJobsOnChain } from './job-chain.ts';
 import { createJobGathering } from './job-gathering.ts';
-import { type JobOffer, type SignedOffer, signOffer } from './job-offer.ts';
+import { JOB_ENGINE_NAMES, type JobOffer, type SignedOffer, signOffer } from './job-offer.ts';
 import { JOB_STATUSES, type JobRecord, type JobRecords, openJobRecords } from './job-records.ts';
 import { answerJobs } from './job-routes.ts';
 import { createJobRuns, type JobRuns } from './job-runs.ts';
@@ -58,9 +58,9 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
   const records = openJobRecords(join(options.folder, 'jobs'));
   const [key, strict] = await Promise.all([boxKeyOf(signer), openStrictEngine(log, 'strict jobs are not on offer')]);
   const executors = await enginesForStrangers(options.executors, log);
-  const stopping = new AbortController();
-  let [isDraining, wake] = [false, () => {}];
-  const nudge = () => wake();
+  let isDraining = false;
+  let tending: Tending | undefined;
+  const nudge = () => tending?.nudge();
   const gathering = createJobGathering({ ...options, records, onChange: nudge });
   const runs = createJobRuns({ ...options, records, executors, strict, onChange: nudge });
   const capable = whatRuns(policy, { executors: executors.map(({ engine }) => engine), isStrict: strict !== undefined });
@@ -117,23 +117,7 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
     runs.look(now);
     forgetOld(records, { now, keepSeconds: policy.keepSeconds });
   };
-  const loop = async () => {
-    while (!stopping.signal.aborted) {
-      await look().catch((error) => {
-        const { code, message } = toMillraceError(error);
-        if (!stopping.signal.aborted) log.warn('jobs-not-tended', { code, reason: message });
-      });
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, options.pollMs ?? POLL_MS);
-        wake = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-        if (stopping.signal.aborted) wake();
-      });
-    }
-  };
-  const looping = loop();
+  tending = startTending(look, { pollMs: options.pollMs ?? POLL_MS, log, failed: 'jobs-not-tended' });
   log.info('job-provider-started', { operatorId, jobs: records.all().length, programs: capable.programs.join(',') });
   return {
     jobs: () => records.all(),
@@ -152,10 +136,7 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
     },
     async stop() {
       isDraining = true;
-      stopping.abort();
-      wake();
-      await Promise.all([runs.stop(), gathering.stop()]);
-      await looping;
+      await Promise.all([tending?.stop(), runs.stop(), gathering.stop()]);
     },
   };
 }
@@ -163,14 +144,14 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
 function whatRuns(
   { takesCommands }: JobPolicy,
   { executors, isStrict }: { executors: readonly string[]; isStrict: boolean },
-): Pick<JobOffer, 'programs' | 'classes'> {
-  const runsImages = executors.some((engine) => engine !== 'wasm');
+): Pick<JobOffer, 'programs' | 'classes' | 'engine'> {
+  const engine = JOB_ENGINE_NAMES.find((name) => executors.some((each) => each === name)) ?? 'none';
   const programs: ProgramKind[] = [];
   if (isStrict || executors.includes('wasm')) programs.push('module');
-  if (runsImages) programs.push('image');
+  if (engine !== 'none') programs.push('image');
   if (takesCommands && executors.includes('bubblewrap')) programs.push('command');
   const classes: DeterminismClass[] = executors.length > 0 ? ['exact-output', 'fingerprint', 'none'] : [];
-  return { programs, classes: isStrict ? ['wasm-strict', ...classes] : classes };
+  return { programs, classes: isStrict ? ['wasm-strict', ...classes] : classes, engine };
 }
 
 /** What settled jobs left goes after a time; the receipt's hash stays on chain. */

@@ -100,23 +100,25 @@ export function openJobRecords(folder: string): JobRecords {
     },
     save,
     spec: (jobId) => decodeJobSpec(readFileSync(join(rootOf(jobId), SPEC))),
-    folders(jobId) {
-      const root = rootOf(jobId);
-      const at = (name: string) => join(root, name);
-      return {
-        root,
-        contents: at('contents'),
-        input: at('input'),
-        run: at('run'),
-        artefacts: at('artefacts'),
-        log: at('log'),
-        stateHashes: at('state-hashes'),
-      };
-    },
+    folders: (jobId) => foldersAt(rootOf(jobId)),
     remove(jobId) {
       records.delete(jobId);
       rmSync(rootOf(jobId), { recursive: true, force: true });
     },
+  };
+}
+
+/** A job's places below a folder of its own. */
+export function foldersAt(root: string): JobFolders {
+  const at = (name: string) => join(root, name);
+  return {
+    root,
+    contents: at('contents'),
+    input: at('input'),
+    run: at('run'),
+    artefacts: at('artefacts'),
+    log: at('log'),
+    stateHashes: at('state-hashes'),
   };
 }
 

@@ -5,6 +5,7 @@ import type { Address, Hex } from 'viem';
 import { type ChainClient, recoverAddress } from '../../chain/index.ts';
 import { type ReplayGuard, verifyRequest } from '../../connect/index.ts';
 import { httpStatusOf, MillraceError, toMillraceError } from '../../errors.ts';
+import { readRequest } from '../../read-at-most.ts';
 import { encodeJobSpec } from '../spec/job-spec.ts';
 import { proveLeaf } from '../verify/commitment.ts';
 import { readState } from '../verify/run-segments.ts';
@@ -85,7 +86,7 @@ async function showOffer({ signedOffer, isTaking }: JobRoutesOptions): Promise<R
 async function takeOrder(options: JobRoutesOptions, request: Request): Promise<Response> {
   if (!options.isTaking())
     throw new MillraceError('job-refused', { actor: 'caller', message: 'This provider takes no new jobs', values: {} });
-  const sealed = await readBody(request, ORDER_BYTES_MAX);
+  const sealed = await readRequest(request, ORDER_BYTES_MAX);
   const order = readOrder(await openBytes(sealed, { key: options.key, context: ORDER_CONTEXT }));
   const record = await takeJob(options.desk, order);
   options.nudge();
@@ -214,23 +215,6 @@ async function admit(options: JobRoutesOptions, request: Request, wanted: { jobI
 function sealedAnswer(plain: AsyncIterable<Uint8Array> | Iterable<Uint8Array>, { box, context }: { box: Hex; context: string }): Response {
   const body = ReadableStream.from(seal(plain, { recipient: box, context })) as ReadableStream<Uint8Array>;
   return new Response(body, { headers: { 'content-type': SEALED_TYPE, 'cache-control': 'no-store' } });
-}
-
-async function readBody(request: Request, bytesMax: number): Promise<Uint8Array> {
-  const parts: Uint8Array[] = [];
-  let taken = 0;
-  for await (const part of request.body ?? []) {
-    taken += part.length;
-    if (taken > bytesMax) {
-      throw new MillraceError('job-order-too-large', {
-        actor: 'caller',
-        message: `An order has at most ${bytesMax} bytes`,
-        values: { bytesMax },
-      });
-    }
-    parts.push(part);
-  }
-  return Buffer.concat(parts);
 }
 
 function notThere(jobId: Hex, part: string, name: string | undefined): MillraceError {

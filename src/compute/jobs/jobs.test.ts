@@ -20,7 +20,7 @@ import { orderToJson } from './job-desk.ts';
 import { type JobPolicy, type JobProvider, startJobProvider } from './job-provider.ts';
 import { type JobTerms, jobDomainOf, jobIdOf, termsToJson } from './job-terms.ts';
 import { type RunJobOptions, runJob } from './run-job.ts';
-import { composeTerms, fundJob } from './run-terms.ts';
+import { AUDITORS_MAX, composeTerms, fundJob } from './run-terms.ts';
 import { boxKeyOf } from './sealed-box.ts';
 
 const EXAMPLES = fileURLToPath(new URL('../../../examples/', import.meta.url));
@@ -142,9 +142,10 @@ test('jobs run from choice to receipt, two at a time: outputs checked, each paid
   assert.equal(await client.read('computeJobs', 'held', [client.address('stableToken')]), 0n);
 });
 
-test('the id of a job is the contract’s', async () => {
+test('the id of a job, and how many auditors it may have, are the contracts’', async () => {
   const { terms, jobId } = await order();
   assert.equal(await network.client.read('computeJobs', 'jobIdOf', [terms]), jobId);
+  assert.equal(await network.client.read('jobRules', 'AUDITORS_MAX'), BigInt(AUDITORS_MAX));
 });
 
 test('an order that says anything else than the offer is refused with the reason, and its honest twin is taken', async () => {

@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type ChainClient, fixSeed, type Sender } from '../../chain/index.ts';
-import { MillraceError, toMillraceError } from '../../errors.ts';
+import { type ChainClient, fixSeed, type Sender, unlessOvertaken } from '../../chain/index.ts';
+import { MillraceError } from '../../errors.ts';
 import { type Artefact, StrictEngine } from '../../host/index.ts';
 import { depositToRails, eventArgs, railsBalance, tokenBalance } from '../../token/index.ts';
 import { lesser } from '../../units.ts';
@@ -40,7 +40,7 @@ export type DemandNews =
 /** The part of a job's window after which outputs that did not come are demanded. */
 const WINDOW_PARTS = 2n;
 /** Answers of contracts that say that somebody else was first, or that a moment has passed or not come. */
-const HARMLESS: ReadonlySet<string> = new Set([
+const OVERTAKEN: ReadonlySet<string> = new Set([
   'already-drawn',
   'demand-closed',
   'demand-too-early',
@@ -65,7 +65,7 @@ export async function tendOutputDemand(
   const { attempt, journal } = options;
   if (attempt.demandId !== undefined) return await pushDemand(options, BigInt(attempt.demandId));
   if (journal.artefacts !== undefined || !(await isDue(options, seen))) return NOTHING;
-  return (await harmless(() => demand(options))) ?? NOTHING;
+  return (await unlessOvertaken(OVERTAKEN, () => demand(options))) ?? NOTHING;
 }
 
 async function isDue(
@@ -117,9 +117,11 @@ async function pushDemand(options: OutputDemandOptions, demandId: bigint): Promi
   const { drawSeconds } = await client.read('stateDemands', 'config');
   const isDrawn = deliverUntil !== 0;
   if (now >= (isDrawn ? BigInt(deliverUntil) : BigInt(seedTime) + BigInt(drawSeconds))) {
-    await harmless(() => sending((sender) => sender.send({ contract: 'stateDemands', functionName: 'expire', args: [demandId] })));
+    await unlessOvertaken(OVERTAKEN, () =>
+      sending((sender) => sender.send({ contract: 'stateDemands', functionName: 'expire', args: [demandId] })),
+    );
   } else if (!isDrawn && now >= BigInt(seedTime)) {
-    await harmless(() =>
+    await unlessOvertaken(OVERTAKEN, () =>
       sending(async (sender) => {
         if (await fixSeed(client, { sender, time: BigInt(seedTime) }))
           await sender.send({ contract: 'stateDemands', functionName: 'drawMembers', args: [demandId] });
@@ -176,13 +178,4 @@ async function bringModule({ journal, outputsFolder, fetchContent }: OutputDeman
   }
   await fetchContent(program.source, path, { bytesMax: limits.diskBytes + limits.memoryBytes, signal });
   return path;
-}
-
-async function harmless<Result>(act: () => Promise<Result>): Promise<Result | undefined> {
-  try {
-    return await act();
-  } catch (error) {
-    if (HARMLESS.has(toMillraceError(error).code)) return undefined;
-    throw error;
-  }
 }

@@ -29,6 +29,8 @@ export interface TermsWish {
   canarySalt?: Hex;
 }
 
+/** Auditors of one job at most (`JobRules.AUDITORS_MAX`). */
+export const AUDITORS_MAX = 8;
 /** How long a signed order may be brought to the chain, seconds of chain time: its provider first brings all contents to itself. */
 const OPEN_SECONDS = 300;
 const OPEN_SECONDS_MAX = 3_000;

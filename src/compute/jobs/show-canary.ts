@@ -1,6 +1,5 @@
 import type { Hex } from 'viem';
-import type { Sender } from '../../chain/index.ts';
-import { toMillraceError } from '../../errors.ts';
+import { type Sender, unlessOvertaken } from '../../chain/index.ts';
 import { openCanary } from '../audit/canary.ts';
 import { canaryStateHash } from '../audit/finding.ts';
 import { isLeafOf } from '../verify/commitment.ts';
@@ -21,7 +20,7 @@ export interface ShownCanary {
 }
 
 /** Its provider was first, or the time for it is over. */
-const HARMLESS: ReadonlySet<string> = new Set(['wrong-phase', 'too-late']);
+const OVERTAKEN: ReadonlySet<string> = new Set(['wrong-phase', 'too-late']);
 
 /**
  * The renter's part in showing a canary: its provider does it too, and either is enough. The leaf's proof is fetched while there is time, and kept, so that
@@ -37,11 +36,8 @@ export async function tendCanary(options: ShownCanary, { phase, result }: { phas
   if (phase !== PHASE.window || leaf === undefined) return;
   const { canary: isShown, guilty } = await caller.client.read('computeJobs', 'job', [jobId]);
   if (isShown || guilty) return;
-  try {
-    await sending((sender) => openCanary(sender, { terms, result, leaf, canary, key: `run/canary/${jobId}` }));
-  } catch (error) {
-    if (!HARMLESS.has(toMillraceError(error).code)) throw error;
-  }
+  const open = (sender: Sender) => openCanary(sender, { terms, result, leaf, canary, key: `run/canary/${jobId}` });
+  await unlessOvertaken(OVERTAKEN, () => sending(open));
 }
 
 async function fetchProof(

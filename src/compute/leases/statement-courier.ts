@@ -1,6 +1,5 @@
 import type { Hex } from 'viem';
-import type { ChainClient, Sender, Signer } from '../../chain/index.ts';
-import type { MillraceError } from '../../errors.ts';
+import { type ChainClient, type Sender, type Signer, unlessOvertaken } from '../../chain/index.ts';
 import { endOfInterval, passedIntervals, WORD } from './intervals.ts';
 import { type LeaseView, type MarketTimes, meterDigest, readStatement, SIDES, type Side, type Statement } from './lease-chain.ts';
 import type { LeaseRecord, SignedStatement } from './lease-record.ts';
@@ -18,7 +17,7 @@ export interface StatementCourier {
 }
 
 /** What the market says of words that came too late or twice: no harm. */
-const HARMLESS = new Set(['nothing-to-state']);
+const OVERTAKEN = new Set(['nothing-to-state']);
 
 /** A courier that sends with the sender's key and signs with the signer's. */
 export function createStatementCourier(options: {
@@ -74,9 +73,7 @@ export function createStatementCourier(options: {
     const { leaseId, side, word } = at;
     const args = [leaseId, SIDES[side], word, signed.spoken, signed.up, signed.signature] as const;
     const key = `meter-${leaseId}-${side}-${word}-${signed.spoken.toString(16)}`;
-    await sender.send({ contract: 'computeMarket', functionName: 'state', args, key }).catch((error: MillraceError) => {
-      if (!HARMLESS.has(error.code)) throw error;
-    });
+    await unlessOvertaken(OVERTAKEN, () => sender.send({ contract: 'computeMarket', functionName: 'state', args, key }));
   }
 }
 
