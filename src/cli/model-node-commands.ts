@@ -13,8 +13,12 @@ export function registerModelNodeCommands(program: Command, run: Run): void {
   registerTelling(miner, run, 'miner');
   miner
     .command('leave')
-    .description('take no new work, claim what was earned, leave office at the court of receipts: the bond comes free after a while')
-    .action(run(async (context) => (await import('./model-node-status.ts')).minerLeave(context)));
+    .description(
+      'take no new work, leave office at the court of receipts so that the bond comes free, claim what was earned; can be repeated',
+    )
+    .option('--no-wait', 'do not wait until requests are over and all is claimed; the node goes on, and so does the next call')
+    .addHelpText('after', '\nExamples:\n  millrace miner leave\n  millrace miner leave --no-wait')
+    .action(run(async (context, options: never) => (await import('./miner-leave.ts')).minerLeave(context, options)));
   miner
     .command('unlock')
     .description('free the bond of a miner that left, once its delay is over')

@@ -3,7 +3,6 @@ import { keystoreAddress } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import {
   hasReceiptCourt,
-  leaveReceiptCourt,
   MISSING_MODELS,
   openEngineSet,
   readReceiptBond,
@@ -13,7 +12,7 @@ import {
 } from '../inference/index.ts';
 import { type NodeCommand, nodeSocket } from '../node/index.ts';
 import { stakeOf } from '../token/index.ts';
-import { formatAmount, formatDuration, TOKEN_DECIMALS } from '../units.ts';
+import { formatAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import type { ModelNodeKind } from './model-node.ts';
 import { unbondedText } from './model-node-run.ts';
@@ -25,8 +24,8 @@ import { folderOf, openSession, stakeUnitOf } from './session.ts';
 
 const U16 = 65_535;
 
-/** What a node answers, as it comes over the socket. */
-interface Answer {
+/** What a node answers, as it comes over the socket: whole numbers of the chain are decimal strings. */
+export interface ModelNodeAnswer {
   operatorId: string;
   draining: boolean;
   roles: Record<string, Record<string, unknown>>;
@@ -38,7 +37,7 @@ export async function modelNodeStatus(context: CommandContext, kind: ModelNodeKi
   const operatorId = await operatorOf(client, folder, { kind });
   const key = keystoreAddress(ownNode(folder, kind).keystore);
   const [running, stake, uids, bond, waiting, operator] = await Promise.all([
-    tell(context, kind, 'status').catch(orNotRunning),
+    tellModelNode(context, kind, 'status').catch(orNotRunning),
     stakeOf(client, { operatorId }),
     uidsOfOperator(client, operatorId),
     kind === 'miner' && hasReceiptCourt(client) ? readReceiptBond(client, { operatorId, key }) : undefined,
@@ -89,31 +88,12 @@ function uidTable(uids: Awaited<ReturnType<typeof uidsOfOperator>>): string {
 
 /** The running node takes no new work, also after a restart, or takes it again. */
 export async function modelNodeTell(context: CommandContext, kind: ModelNodeKind, command: 'drain' | 'resume'): Promise<void> {
-  const { operatorId, draining, roles } = await tell(context, kind, command);
+  const { operatorId, draining, roles } = await tellModelNode(context, kind, command);
   context.output.result({ operatorId, draining, roles }, () =>
     draining
       ? `Operator ${operatorId} takes no new work; what it took on goes on to its end. Again: millrace ${kind} resume`
       : `Operator ${operatorId} takes work again.`,
   );
-}
-
-/** A miner ends: takes no new work, claims what it earned, and leaves office at the court of receipts, so that its bond comes free after a while. */
-export async function minerLeave(context: CommandContext): Promise<void> {
-  const answer = await tell(context, 'miner', 'leave').catch(orNotRunning);
-  const { client, sender, folder } = await openSender(context);
-  try {
-    const operatorId = await operatorOf(client, folder, { kind: 'miner' });
-    const unlocksAt = hasReceiptCourt(client) ? await leaveReceiptCourt(client, { sender, operatorId }) : 0n;
-    const seconds = unlocksAt - (await client.now());
-    context.output.result({ operatorId, unlocksAt, roles: answer?.roles ?? {} }, () =>
-      [
-        `Operator ${operatorId} has left: gateways pass it over from now on, its uids stay until others take them.`,
-        `In ${formatDuration(Number(seconds))}: millrace miner unlock, then millrace miner unstake AMOUNT.`,
-      ].join('\n'),
-    );
-  } finally {
-    sender.close();
-  }
 }
 
 /** The bond of a miner that left, whose delay is over, is free stake again. */
@@ -154,12 +134,14 @@ function embeddedCards(): ReturnType<ReturnType<typeof openEngineSet>['cards']> 
   return openEngineSet({ dataFolder: '.', programs: [textProgram()] }).cards();
 }
 
-function orNotRunning(error: unknown): undefined {
+/** For a node that may be away: undefined where none runs here. */
+export function orNotRunning(error: unknown): undefined {
   if (error instanceof MillraceError && error.code === 'node-not-running') return undefined;
   throw error;
 }
 
-async function tell(context: CommandContext, kind: ModelNodeKind, command: NodeCommand): Promise<Answer> {
+/** Tells the own running node something, over its control socket. @throws node-not-running */
+export async function tellModelNode(context: CommandContext, kind: ModelNodeKind, command: NodeCommand): Promise<ModelNodeAnswer> {
   const own = ownNode(folderOf(context), kind);
   const notRunning = (cause: MillraceError) =>
     new MillraceError('node-not-running', {
@@ -169,5 +151,5 @@ async function tell(context: CommandContext, kind: ModelNodeKind, command: NodeC
       hint: existsSync(own.keystore) ? `Start it with \`millrace ${kind} run\`.` : `Make one with \`millrace ${kind} init\`.`,
       cause,
     });
-  return (await askRunning(nodeSocket(own.folder), command, { notRunning })) as Answer;
+  return (await askRunning(nodeSocket(own.folder), command, { notRunning })) as ModelNodeAnswer;
 }

@@ -70,6 +70,7 @@ export async function startMinerRole(context: MinerStart): Promise<Role> {
   }
   const fetch = fetchOf((request) => miner.answer(request));
   const earnings = () => earningsOf(receiver as Receiver);
+  const claims = claimsInBackground(claimer, receiver);
   return {
     name: 'miner',
     fetch: (request) => (PATHS.test(new URL(request.url).pathname) ? fetch(request) : undefined),
@@ -80,16 +81,46 @@ export async function startMinerRole(context: MinerStart): Promise<Role> {
       miner.resume();
       void bond(context, { returns: true });
     },
+    // Gives where it stands at once: a chain may take its time, and whoever asks asks again.
     async leave() {
       miner.drain();
-      await claimer?.claimNow();
-      return earnings();
+      claims.begin();
+      return { ...miner.status(), ...earnings(), ...claims.status() };
     },
     async stop() {
       await miner.stop();
       await claimer?.stop();
       await receiver?.close();
       await engines.close();
+    },
+  };
+}
+
+/** Claims on demand, one round at a time, with what hinders them. */
+function claimsInBackground(claimer: Claimer, receiver: Receiver) {
+  let round: Promise<void> | undefined;
+  let problem: string | undefined;
+  return {
+    begin() {
+      if (round !== undefined || receiver.claimable().length === 0) return;
+      round = claimer
+        .claimNow()
+        .then(
+          () => {
+            problem = undefined;
+          },
+          (error) => {
+            const { code, message } = toMillraceError(error);
+            problem = `${code}: ${message.slice(0, 300)}`;
+          },
+        )
+        .finally(() => {
+          round = undefined;
+        });
+    },
+    status() {
+      const claimable = receiver.claimable().reduce((sum, { channel, total }) => sum + total - channel.claimed, 0n);
+      return { claimable, ...(claimable > 0n && problem !== undefined ? { problem } : {}) };
     },
   };
 }

@@ -2,8 +2,11 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { minersOfNetwork } from '../../src/gateway/index.ts';
@@ -21,6 +24,7 @@ const shop = person(root, 'shop');
 const keyFile = join(root, 'backend.key');
 const running: ChildProcess[] = [];
 let network: TestSubnet;
+let slow: Awaited<ReturnType<typeof startSlowWay>>;
 let backend: ChildProcess;
 let backendPort = 0;
 let miner: ChildProcess;
@@ -34,6 +38,7 @@ let nodeKey = '';
 before(async () => {
   writeFileSync(keyFile, `${SECRET}\n`, { mode: 0o600 });
   network = await startTestSubnet({ tempoSeconds: 600 });
+  slow = await startSlowWay(network.chain.rpcUrl);
   const manifest = join(network.folder, 'network.json');
   [minerPort] = await Promise.all([freePort(), startBackend(0)]);
   for (const who of [stranger, shop]) {
@@ -45,6 +50,7 @@ before(async () => {
 });
 after(async () => {
   for (const child of running) child.kill('SIGKILL');
+  slow?.stop();
   await network.stop();
   rmSync(root, { recursive: true, force: true });
 });
@@ -157,13 +163,67 @@ test('a gateway that starts again knows its keys and what they have spent; a rev
   assert.equal((await ask({})).status, 401);
 });
 
-test('a miner that leaves is asked no more, and has its bond back after the delay', async () => {
-  const { unlocksAt } = await stranger.json('miner', 'leave');
+test('a miner leaves while the chain takes its time: its person sees how far it is, breaks off, and goes on where it was', async () => {
+  const claimed = async () => {
+    const { claimed, earned } = (await stranger.json('miner', 'status')).roles.miner;
+    return [BigInt(claimed), BigInt(earned)] as const;
+  };
+  const [before] = await claimed();
+  for (let at = 0; at < 2; at += 1)
+    assert.equal((await ask({}, (await shop.json('gateway', 'keys', 'create', `late-${at}`)).key)).status, 200);
+  slow.hold();
+  const said = await stranger.text('miner', 'leave', '--no-wait');
+  assert.match(said, /has left: gateways pass it over .*\nNot over yet: .*\nIn .*: millrace miner unlock/);
   assert.deepEqual(await minersOfNetwork(network.client), []);
+  const broken = stranger.start('miner', 'leave');
+  running.push(broken);
+  await until(async () => (await stranger.json('miner', 'leave', '--no-wait')).waiting.claimable !== '0');
+  assert.notEqual(await stop(broken), 0, 'it waits for the claim, and can be broken off');
+  assert.equal((await claimed())[0], before);
+  slow.release();
+  const { waiting, unlocksAt } = await stranger.json('miner', 'leave');
+  assert.deepEqual(waiting, { requests: 0, tabs: 0, claimable: '0' });
+  const [after, earned] = await claimed();
+  assert.ok(after > before);
+  assert.equal(after, earned, 'all that it earned is claimed');
+  assert.equal((await stranger.json('miner', 'leave')).unlocksAt, unlocksAt, 'leaving again changes nothing');
   assert.equal(await stranger.codeOf('miner', 'unlock'), 'still-locked');
   await network.chain.warp(Number(BigInt(unlocksAt) - (await network.client.now())) + 1);
   assert.equal((await stranger.json('miner', 'unlock')).free, (100n * TOKEN).toString());
 });
+
+/** A way to the chain that lets everything through but, while it holds, transactions: a chain whose blocks are long. */
+async function startSlowWay(to: string) {
+  let holding: Promise<void> = Promise.resolve();
+  let release = () => {};
+  const server = createServer(async (request, response) => {
+    const body = await text(request);
+    if (body.includes('eth_sendRawTransaction')) await holding;
+    const answer = await fetch(to, { method: 'POST', body, headers: { 'content-type': 'application/json' } });
+    response.writeHead(answer.status, { 'content-type': 'application/json' }).end(await answer.text());
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    hold() {
+      holding = new Promise((resolve) => {
+        release = resolve;
+      });
+    },
+    release: () => release(),
+    stop() {
+      server.close();
+      server.closeAllConnections();
+    },
+  };
+}
+
+async function until(isSo: () => Promise<boolean>): Promise<void> {
+  for (let tries = 0; !(await isSo()); tries += 1) {
+    assert.ok(tries < 300, 'it comes to that');
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
 
 function ask(more: object, bearer = key, wishes: Record<string, string> = {}): Promise<Response> {
   const body = JSON.stringify({ model: MODEL, messages: [{ role: 'user', content: 'how goes it' }], ...more });
@@ -196,7 +256,7 @@ async function startBackend(port: number): Promise<void> {
 async function startMiner(): Promise<any> {
   const served = ['--backend', `http://127.0.0.1:${backendPort}/v1`, '--backend-model', `chat:${MODEL}=miller-7b`];
   const own = ['--model', 'moby-dick-1m', '--listen', `127.0.0.1:${minerPort}`];
-  miner = stranger.start('miner', 'run', ...own, ...served, '--backend-key-file', keyFile);
+  miner = stranger.start('--rpc-url', slow.url, 'miner', 'run', ...own, ...served, '--backend-key-file', keyFile);
   running.push(miner);
   const take = (chunk: Buffer) => {
     minerSaid += chunk.toString();
