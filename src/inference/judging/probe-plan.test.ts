@@ -27,12 +27,10 @@ const CHAT = '/v1/chat/completions';
 const WORD_FEATURES = 512;
 const SIZE = 32 + WORD_FEATURES;
 
-/** Users write new sentences all the time: a chain over the words of this project's own pages, so that hardly one comes twice. */
+/** Users write new sentences all the time: a chain over the words of a text that never changes, so that hardly one comes twice. */
 function createWriter(random: SeededRandom): () => string {
-  const pages = ['complaints.md', 'architecture.md', 'operators.md'].map((name) =>
-    readFileSync(join(import.meta.dirname, '../../../docs', name), 'utf8'),
-  );
-  const words = pages.join(' ').match(/[A-Za-z][a-z']+/g) ?? [];
+  const text = readFileSync(join(import.meta.dirname, '../../../LICENSE'), 'utf8');
+  const words = text.match(/[A-Za-z][a-z']+/g) ?? [];
   const next = new Map<string, string[]>();
   words.forEach((word, index) => {
     const list = next.get(word) ?? [];
@@ -142,35 +140,48 @@ function bestArea(training: readonly Seen[], held: readonly Seen[], random: Seed
   return Math.max(...areas);
 }
 
-const random = seededRandom(SEED);
-const write = createWriter(random);
-/** What users of the day before allow to be used: a third of the sessions; the miner itself answered a tenth of these. Each day has its own. */
-const corpora = [1, 2].map((): ProbeCorpus => {
-  const sessions = organicDay(random, write, 400).slice(0, 130);
-  const served = sessions.map((session, index) => ({ ...session, servedBy: [index % 10 === 0 ? UID : 3] }));
-  return { sessions: served, replayShare: 0.3 * WHOLE, forgetShare: 0.05 * WHOLE };
-});
-const corpus = corpora[0] as ProbeCorpus;
-const targets = [{ uid: UID, paths: [CHAT, '/v1/embeddings'] }];
-const planOf = (day: number, perTarget: number) =>
-  planProbes({
-    corpus: corpora[day - 1] as ProbeCorpus,
-    targets,
-    perTarget,
-    accounts: GATEWAYS,
-    window: { fromMs: day * DAY_MS, toMs: (day + 1) * DAY_MS },
-    seed: Buffer.from(`${SEED} ${day}`),
+/** Users of some days, what they allow to be used, and the probes that are made of it. */
+function worldOf(seed: number) {
+  const random = seededRandom(seed);
+  const write = createWriter(random);
+  // What users of the day before allow to be used: a third of the sessions; the miner itself answered a tenth of these. Each day has its own.
+  const corpora = [1, 2].map((): ProbeCorpus => {
+    const sessions = organicDay(random, write, 400).slice(0, 130);
+    const served = sessions.map((session, index) => ({ ...session, servedBy: [index % 10 === 0 ? UID : 3] }));
+    return { sessions: served, replayShare: 0.3 * WHOLE, forgetShare: 0.05 * WHOLE };
   });
-const probesOf = (day: number): Seen[] =>
-  planOf(day, 90).map((probe) => ({ ...probe, atMs: probe.dueMs, payer: `gateway ${probe.account}`, isProbe: true }));
+  const planOf = (day: number, perTarget: number) =>
+    planProbes({
+      corpus: corpora[day - 1] as ProbeCorpus,
+      targets,
+      perTarget,
+      accounts: GATEWAYS,
+      window: { fromMs: day * DAY_MS, toMs: (day + 1) * DAY_MS },
+      seed: Buffer.from(`${seed} ${day}`),
+    });
+  const probesOf = (day: number): Seen[] =>
+    planOf(day, 90).map((probe) => ({ ...probe, atMs: probe.dueMs, payer: `gateway ${probe.account}`, isProbe: true }));
+  return { random, write, corpus: corpora[0] as ProbeCorpus, planOf, probesOf };
+}
 
-test(`a classifier on payer, headers, size, timing and prompt tells hidden probes from users' requests with an area of at most 0.6 (seed ${SEED})`, () => {
-  const [training, held] = [1, 2].map((day) => [...seenOf(organicDay(random, write, 400), random, day), ...probesOf(day)]);
-  const area = bestArea(training as Seen[], held as Seen[], random);
-  assert.ok(area <= 0.6, `area ${area.toFixed(3)}`);
-});
+const targets = [{ uid: UID, paths: [CHAT, '/v1/embeddings'] }];
+const { random, write, corpus, planOf } = worldOf(SEED);
 
-test('the same classifier finds a careless prober: own account, leave to replay, texts that it sends twice, by the clock', () => {
+const seeds = process.env.MILLRACE_FULL === '1' ? [1, 2, 3, 4, 5, SEED] : [SEED];
+for (const seed of seeds) {
+  test(`a classifier on payer, headers, size, timing and prompt tells hidden probes from users' requests with an area of at most 0.6 (seed ${seed})`, (t) => {
+    const world = worldOf(seed);
+    const [training, held] = [1, 2].map((day) => [
+      ...seenOf(organicDay(world.random, world.write, 400), world.random, day),
+      ...world.probesOf(day),
+    ]);
+    const area = bestArea(training as Seen[], held as Seen[], world.random);
+    t.diagnostic(`area ${area.toFixed(3)}`);
+    assert.ok(area <= 0.6, `area ${area.toFixed(3)}`);
+  });
+}
+
+test('the same classifier finds a careless prober: own account, leave to replay, texts that it sends twice, by the clock', (t) => {
   const careless = (day: number): Seen[] =>
     Array.from({ length: 90 }, (_, index) => ({
       atMs: day * DAY_MS + index * 900_000,
@@ -184,6 +195,7 @@ test('the same classifier finds a careless prober: own account, leave to replay,
     }));
   const [training, held] = [1, 2].map((day) => [...seenOf(organicDay(random, write, 200), random, day), ...careless(day)]);
   const area = bestArea(training as Seen[], held as Seen[], random);
+  t.diagnostic(`area ${area.toFixed(3)}`);
   assert.ok(area >= 0.95, `area ${area.toFixed(3)}`);
 });
 
