@@ -3,7 +3,7 @@ import type http from 'node:http';
 import type { IncomingMessage } from 'node:http';
 import https from 'node:https';
 import { Readable } from 'node:stream';
-import type { TLSSocket } from 'node:tls';
+import { createSecureContext, type TLSSocket } from 'node:tls';
 import { MillraceError } from '../errors.ts';
 import { lookupPeer } from './relay-name.ts';
 
@@ -132,6 +132,8 @@ export function pinnedAgent(peer: PeerAddress, socketsMax: number): https.Agent 
   return new PinnedAgent(peer, socketsMax);
 }
 
+const SECURE_CONTEXT = createSecureContext({ minVersion: 'TLSv1.3' });
+
 class PinnedAgent extends https.Agent {
   readonly #peer: PeerAddress;
 
@@ -141,7 +143,8 @@ class PinnedAgent extends https.Agent {
       keepAlive: true,
       maxSockets: socketsMax,
       rejectUnauthorized: false,
-      minVersion: 'TLSv1.3',
+      // One for all connections: a burst of them would make one each.
+      secureContext: SECURE_CONTEXT,
       maxCachedSessions: 0,
       lookup: lookupPeer,
     });
