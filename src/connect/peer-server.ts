@@ -27,6 +27,8 @@ export interface PeerServerOptions {
   door?: PeerDoor;
   /** Greatest number of connections at once (default 512); more are closed at once. */
   connectionsMax?: number;
+  /** What a body that is awaited must bring in so long (default 4 KiB in 15 s); when it fails twice in a row its connection is cut. */
+  bodyRate?: { bytes: number; everyMs: number };
 }
 
 /** Who takes TLS connections that ask for another name than the server's own. */
@@ -35,9 +37,13 @@ export interface PeerDoor {
   take(name: string, connection: Socket): boolean;
 }
 
+const CONNECTIONS_MAX = 512;
 const TLS_HANDSHAKE_BYTE = 0x16;
 const FIRST_BYTE_TIMEOUT_MS = 10_000;
 const IDLE_TIMEOUT_MS = 60_000;
+/** Of all connections, so many at most from one address; proxies of this machine (127.0.0.1, ::1) bring everybody's. */
+const ONE_ADDRESS_SHARE = 3 / 4;
+const BODY_RATE = { bytes: 4096, everyMs: 15_000 };
 const LIMITS = {
   headersTimeout: 15_000,
   requestTimeout: 0,
@@ -48,8 +54,9 @@ const LIMITS = {
 
 /**
  * Serves one port that speaks TLS (for nodes, which pin the key) and plain HTTP (for content-addressed public reads
- * by foreign tools), told apart by the first byte. A request's body may take as long as bytes keep coming; a
- * connection that is silent for a minute is cut. Callers with bodies must limit them themselves.
+ * by foreign tools), told apart by the first byte. A request's body may take as long as bytes keep coming, 4 KiB in 15 seconds at least; a
+ * connection that is silent for a minute is cut. Callers with bodies must limit them themselves. One address takes three quarters of the
+ * connections at most.
  * @throws port-in-use
  */
 export async function startPeerServer(options: PeerServerOptions): Promise<PeerServer> {
@@ -64,9 +71,12 @@ export async function startPeerServer(options: PeerServerOptions): Promise<PeerS
   const front = net.createServer({ pauseOnConnect: false, noDelay: true }, (socket) =>
     routeByFirstByte(socket, { sockets, plain, secure, door: options.door }),
   );
-  front.maxConnections = options.connectionsMax ?? 512;
+  const connectionsMax = options.connectionsMax ?? CONNECTIONS_MAX;
+  front.maxConnections = connectionsMax;
+  front.prependListener('connection', limitPerAddress(Math.ceil(connectionsMax * ONE_ADDRESS_SHARE)));
   for (const server of [plain, secure]) {
     server.on('clientError', refuseGarbage);
+    server.prependListener('request', (request) => cutSlowBody(request, options.bodyRate ?? BODY_RATE));
     // Node enforces headersTimeout only from this event on, and these two never listen by themselves.
     server.emit('listening');
   }
@@ -91,6 +101,39 @@ export async function startPeerServer(options: PeerServerOptions): Promise<PeerS
       clearTimeout(cut);
     },
   };
+}
+
+/** Cuts connections of an address that has `most` already, so that no single one shuts others out. */
+function limitPerAddress(most: number): (socket: Socket) => void {
+  const counts = new Map<string, number>();
+  return (socket) => {
+    const address = socket.remoteAddress ?? '';
+    if (address === '127.0.0.1' || address === '::1' || address === '::ffff:127.0.0.1') return;
+    const count = (counts.get(address) ?? 0) + 1;
+    if (count > most) return void socket.destroy();
+    counts.set(address, count);
+    socket.once('close', () => {
+      const left = (counts.get(address) as number) - 1;
+      if (left === 0) counts.delete(address);
+      else counts.set(address, left);
+    });
+  };
+}
+
+/** Cuts a connection whose body drips while the server waits for it, twice in a row; a body that the server is slow to take is not cut. */
+function cutSlowBody(request: http.IncomingMessage, rate: { bytes: number; everyMs: number }): void {
+  let seenBytes = request.socket.bytesRead;
+  let wasSlow = false;
+  const timer = setInterval(() => {
+    if (request.complete) return clearInterval(timer);
+    const { bytesRead } = request.socket;
+    const isSlow = bytesRead - seenBytes < rate.bytes && request.readableLength === 0;
+    if (isSlow && wasSlow) request.socket.destroy();
+    seenBytes = bytesRead;
+    wasSlow = isSlow;
+  }, rate.everyMs);
+  timer.unref();
+  request.once('close', () => clearInterval(timer));
 }
 
 interface Routes {

@@ -11,6 +11,8 @@ const folder = mkdtempSync(join(tmpdir(), 'millrace-connect-'));
 let identity: TransportIdentity;
 let server: PeerServer;
 let requestsSeen = 0;
+/** Breaks the body of `/break` off. */
+let breakOff = () => {};
 
 before(async () => {
   identity = await openTransportIdentity(folder);
@@ -27,7 +29,7 @@ before(async () => {
           new ReadableStream({
             start(controller) {
               controller.enqueue(new Uint8Array(10));
-              setTimeout(() => controller.error(new TypeError('disk')), 20);
+              breakOff = () => controller.error(new TypeError('disk'));
             },
           }),
           { headers: { 'content-length': '100' } },
@@ -97,7 +99,9 @@ test('a kept connection that the peer has closed costs no request that may be se
 test('silence, refusal and a body that breaks off are typed errors', async () => {
   await assert.rejects(peerFetch(peer(), '/hang', { headersTimeoutMs: 200 }), { code: 'peer-timeout' });
   await assert.rejects(peerFetch({ ...peer(), endpoint: 'https://127.0.0.1:1' }, '/'), { code: 'peer-unreachable' });
-  await assert.rejects(async () => (await peerFetch(peer(), '/break')).arrayBuffer(), { code: 'peer-unreachable' });
+  const broken = await peerFetch(peer(), '/break');
+  breakOff();
+  await assert.rejects(broken.arrayBuffer(), { code: 'peer-unreachable' });
 });
 
 test('a taken port is refused with its number', async () => {
@@ -114,4 +118,35 @@ test('garbage on the wire closes that connection and the server goes on', async 
     });
   }
   assert.equal(await (await peerFetch(peer(), '/')).text(), 'hello');
+});
+
+test('a body that drips is cut, one that comes steadily or waits for the server is not, and no address takes every connection', async () => {
+  const rate = { bytes: 1000, everyMs: 400 };
+  const slow = await startPeerServer({
+    port: 0,
+    host: '127.0.0.1',
+    identity,
+    connectionsMax: 8,
+    bodyRate: rate,
+    async fetch(request) {
+      if (new URL(request.url).pathname === '/later') await new Promise((resolve) => setTimeout(resolve, 4 * rate.everyMs));
+      return new Response(`${(await request.arrayBuffer()).byteLength}`);
+    },
+  });
+  const at = { endpoint: `https://127.0.0.1:${slow.port}`, transportKey: identity.transportKey };
+  async function* steady(times: number, bytes: number) {
+    for (let index = 0; index < times; index += 1) {
+      yield new Uint8Array(bytes);
+      await new Promise((resolve) => setTimeout(resolve, rate.everyMs / 10));
+    }
+  }
+  await assert.rejects(peerFetch(at, '/', { method: 'PUT', body: steady(100_000, 1) }), { code: 'peer-unreachable' });
+  assert.equal(await (await peerFetch(at, '/', { method: 'PUT', body: steady(40, 1000) })).text(), '40000');
+  assert.equal(await (await peerFetch(at, '/later', { method: 'PUT', body: new Uint8Array(1 << 20) })).text(), `${1 << 20}`);
+
+  const held = Array.from({ length: 8 }, () => net.connect({ port: slow.port, host: '127.0.0.1', localAddress: '127.0.0.9' }));
+  await Promise.race(held.map((socket) => new Promise((resolve) => socket.on('error', () => {}).once('close', resolve))));
+  assert.equal(await (await fetch(`http://127.0.0.1:${slow.port}/`)).text(), '0', 'room for another address');
+  for (const socket of held) socket.destroy();
+  await slow.stop(0);
 });
