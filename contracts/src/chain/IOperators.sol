@@ -62,5 +62,7 @@ interface IOperators {
     function ownerOf(uint64 operatorId) external view returns (address);
     function nodeKeyOf(uint64 operatorId) external view returns (address);
     function beneficiaryOf(uint64 operatorId) external view returns (address);
+    /// @notice Owner, node key and beneficiary, for whoever compares them with others'.
+    function keysOf(uint64 operatorId) external view returns (address[3] memory);
     function rotationDelaySeconds() external view returns (uint64);
 }

@@ -132,6 +132,12 @@ contract Operators is IOperators, EIP712 {
     }
 
     /// @inheritdoc IOperators
+    function keysOf(uint64 operatorId) external view returns (address[3] memory) {
+        Operator storage entry = _known(operatorId);
+        return [entry.owner, entry.nodeKey, entry.beneficiary];
+    }
+
+    /// @inheritdoc IOperators
     function rotationDelaySeconds() public view returns (uint64) {
         return uint64(parameters.get(ROTATION_DELAY));
     }

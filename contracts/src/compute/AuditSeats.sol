@@ -32,10 +32,18 @@ abstract contract AuditSeats is IAuditors, IModule {
     /// @inheritdoc IAuditors
     mapping(IComputeJobs.Engine engine => uint256) public auditorCount;
     Checkpoints.Trace208 private _counts; // places ever, by time
-    mapping(uint256 place => Checkpoints.Trace208) private _holders; // by time: operator, and from bit 64 on its engines; 0: nobody
+    mapping(uint256 place => Seat) private _seats;
+    mapping(uint256 place => Checkpoints.Trace208) private _formerSeats; // by the time that they began: operator, and from bit 64 on its engines
     uint32[] private _free;
     mapping(uint64 operatorId => uint32[]) private _placesOf;
     mapping(uint64 operatorId => Auditor) internal _auditors;
+
+    /// Who holds a place; operator 0: nobody.
+    struct Seat {
+        uint64 operatorId;
+        uint8 engines;
+        uint48 since;
+    }
 
     /// Who is looked for.
     struct Search {
@@ -64,7 +72,7 @@ abstract contract AuditSeats is IAuditors, IModule {
         a.engines = engines;
         for (uint32 i; i < count; ++i) {
             uint32 place = _takePlace();
-            _seat(place, operatorId, engines);
+            _give(place, operatorId, engines);
             _placesOf[operatorId].push(place);
         }
         a.seats += count;
@@ -85,7 +93,7 @@ abstract contract AuditSeats is IAuditors, IModule {
         a.engines = engines;
         uint32[] storage places = _placesOf[operatorId];
         for (uint256 i; i < places.length; ++i) {
-            _seat(places[i], operatorId, engines);
+            _give(places[i], operatorId, engines);
         }
         emit EnginesChanged(operatorId, engines);
     }
@@ -94,8 +102,18 @@ abstract contract AuditSeats is IAuditors, IModule {
         if (engines == 0 || engines & ~ENGINES_ALL != 0) revert BadEngines(engines, ENGINES_ALL);
     }
 
-    function _seat(uint32 place, uint64 operatorId, uint8 engines) private {
-        _holders[place].push(uint48(block.timestamp), uint208(engines) << 64 | operatorId);
+    function _give(uint32 place, uint64 operatorId, uint8 engines) private {
+        Seat storage s = _seats[place];
+        if (s.since != 0) _formerSeats[place].push(s.since, uint208(s.engines) << 64 | s.operatorId);
+        (s.operatorId, s.engines, s.since) = (operatorId, engines, uint48(block.timestamp));
+    }
+
+    /// Who held a place then; most have changed hands before.
+    function _holderAt(uint256 place, uint48 at) private view returns (uint64 operatorId, uint8 engines) {
+        Seat storage s = _seats[place];
+        if (s.since <= at) return (s.operatorId, s.engines);
+        uint208 former = _formerSeats[place].upperLookup(at);
+        return (uint64(former), uint8(former >> 64));
     }
 
     /// @inheritdoc IAuditors
@@ -143,7 +161,7 @@ abstract contract AuditSeats is IAuditors, IModule {
         for (uint32 i; i < count; ++i) {
             uint32 place = places[places.length - 1];
             places.pop();
-            _holders[place].push(uint48(block.timestamp), 0);
+            _give(place, 0, 0);
             _free.push(place);
         }
         a.seats -= count;
@@ -162,7 +180,7 @@ abstract contract AuditSeats is IAuditors, IModule {
         }
     }
 
-    function _isOf(uint256 engines, IComputeJobs.Engine engine) private pure returns (bool) {
+    function _isOf(uint8 engines, IComputeJobs.Engine engine) private pure returns (bool) {
         return engine == IComputeJobs.Engine.None || engines >> uint8(engine) & 1 != 0;
     }
 
@@ -179,7 +197,7 @@ abstract contract AuditSeats is IAuditors, IModule {
     }
 
     function _searchFor(Wanted calldata wanted, bool needsRoom) private view returns (Search memory) {
-        address[3] memory keys = _keysOf(wanted.provider);
+        address[3] memory keys = operators.keysOf(wanted.provider);
         return Search(wanted, needsRoom, [keys[0], keys[1], keys[2], wanted.renter]);
     }
 
@@ -189,9 +207,8 @@ abstract contract AuditSeats is IAuditors, IModule {
         found = new uint64[](s.wanted.count);
         uint256 count;
         while (count < found.length && !order.isDone()) {
-            uint256 holder = _holders[order.next()].upperLookup(at);
-            uint64 operatorId = uint64(holder);
-            if (operatorId == 0 || !_isOf(holder >> 64, s.wanted.engine)) continue;
+            (uint64 operatorId, uint8 engines) = _holderAt(order.next(), at);
+            if (operatorId == 0 || !_isOf(engines, s.wanted.engine)) continue;
             if (_isIn(found, count, operatorId) || !_isEligible(operatorId, s)) continue;
             found[count++] = operatorId;
         }
@@ -211,18 +228,12 @@ abstract contract AuditSeats is IAuditors, IModule {
         uint64 provider = s.wanted.provider;
         if (operatorId == provider) return false;
         if (s.needsRoom && _lockedOf(operatorId) / _config.liePenalty <= _auditors[operatorId].duties) return false;
-        address[3] memory keys = _keysOf(operatorId);
-        for (uint256 k; k < 3; ++k) {
-            for (uint256 i; i < 4; ++i) {
-                if (keys[k] == s.keys[i]) return false;
-            }
-            if (stakeVault.sharesOf(provider, keys[k]) != 0) return false;
+        address[3] memory keys = operators.keysOf(operatorId);
+        for (uint256 i; i < 4; ++i) {
+            address key = s.keys[i];
+            if (key == keys[0] || key == keys[1] || key == keys[2]) return false;
         }
-        return true;
-    }
-
-    function _keysOf(uint64 operatorId) private view returns (address[3] memory) {
-        return [operators.ownerOf(operatorId), operators.nodeKeyOf(operatorId), operators.beneficiaryOf(operatorId)];
+        return !stakeVault.isBackedBy(provider, keys);
     }
 
     function _lockedOf(uint64 operatorId) private view returns (uint256) {

@@ -50,6 +50,7 @@ contract ComputeJobs is JobCases, IModule {
         uint256 returned;
         uint256 slashed;
         uint256 right; // auditors that found nothing
+        uint256 spent; // of what is held
     }
 
     constructor(IRegistry registry_, JobRules rules_, IRandomness randomness_, IRails rails_, address native_, address auction_)
@@ -173,7 +174,8 @@ contract ComputeJobs is JobCases, IModule {
         _settleAudit(c, terms, j, e);
         if (e.right == 0 || e.outcome != Outcome.Right) e.evidence = Evidence.ReputationOnly;
         _settleCollateral(c, terms, e);
-        _pay(c, terms.token, terms.renter, e.returned);
+        _pay(c, e, terms.token, terms.renter, e.returned);
+        held[terms.token] -= e.spent;
         bool isAudited = e.outcome == Outcome.Right && e.evidence != Evidence.ReputationOnly;
         if (isAudited && _passed[terms.operatorId] < PROBATION_JOBS) ++_passed[terms.operatorId];
         receiptHash = keccak256(
@@ -183,8 +185,8 @@ contract ComputeJobs is JobCases, IModule {
     }
 
     /// Out of what is held.
-    function _pay(Closing memory c, address token, address account, uint256 amount) private {
-        held[token] -= amount;
+    function _pay(Closing memory c, Ending memory e, address token, address account, uint256 amount) private view {
+        e.spent += amount;
         c.payments.add(Totals.keyOf(token == stable, account), amount);
     }
 
@@ -210,10 +212,10 @@ contract ComputeJobs is JobCases, IModule {
             return;
         }
         e.paid = net;
-        _pay(c, terms.token, operators.beneficiaryOf(terms.operatorId), net);
+        _pay(c, e, terms.token, operators.beneficiaryOf(terms.operatorId), net);
         if (stableFee == 0) return;
         emit StableFeeTaken(uint256(e.jobId), stableFee);
-        _pay(c, terms.token, auction, stableFee);
+        _pay(c, e, terms.token, auction, stableFee);
     }
 
     // ------------------------------------------------------------------------------------------------------------- audit's end
@@ -250,7 +252,7 @@ contract ComputeJobs is JobCases, IModule {
             uint256 extra = shares[i].sawCanary ? jackpot : 0;
             emit AuditorPaid(e.jobId, shares[i].auditor, each, extra);
             spent += each;
-            _pay(c, terms.token, operators.beneficiaryOf(shares[i].auditor), each + extra);
+            _pay(c, e, terms.token, operators.beneficiaryOf(shares[i].auditor), each + extra);
         }
     }
 

@@ -100,9 +100,16 @@ contract JobRules {
         _requireWithin("challengeSeconds", t.challengeSeconds, _config.challengeSecondsMin, _config.challengeSecondsMax);
     }
 
-    function _requireWithin(string memory field, uint256 got, uint256 min, uint256 max) private pure {
-        if (got < min) revert IComputeJobs.BadTerms(field, got, min);
-        if (got > max) revert IComputeJobs.BadTerms(field, got, max);
+    /// @param field a short name: as a word it costs nothing where all is well
+    function _requireWithin(bytes32 field, uint256 got, uint256 min, uint256 max) private pure {
+        if (got >= min && got <= max) return;
+        uint256 length;
+        while (field[length] != 0) ++length;
+        string memory name = new string(length);
+        assembly ("memory-safe") {
+            mstore(add(name, 0x20), field)
+        }
+        revert IComputeJobs.BadTerms(name, got, got < min ? min : max);
     }
 
     function _requireSigned(address signer, bytes32 digest, bytes calldata signature) private view {

@@ -52,24 +52,19 @@ abstract contract ProberSeats is ILeaseProbers, PanelSeats {
     }
 
     function _partiesOf(uint64 operatorId, address renter, address agent) internal view returns (Parties memory) {
-        address[3] memory keys = _keysOf(operatorId);
+        address[3] memory keys = operators.keysOf(operatorId);
         return Parties(operatorId, [keys[0], keys[1], keys[2], renter, agent]);
     }
 
     function _maySpeak(Seat storage s, uint48 askedAt, Parties memory parties) private view returns (bool) {
         uint64 operatorId = s.operatorId;
         if ((s.leftAt != 0 && s.leftAt <= askedAt) || operatorId == parties.operatorId) return false;
-        address[3] memory keys = _keysOf(operatorId);
+        address[3] memory keys = operators.keysOf(operatorId);
         for (uint256 i; i < 3; ++i) {
             for (uint256 k; k < 5; ++k) {
                 if (keys[i] == parties.keys[k]) return false;
             }
-            if (stakeVault.sharesOf(parties.operatorId, keys[i]) != 0) return false;
         }
-        return true;
-    }
-
-    function _keysOf(uint64 operatorId) private view returns (address[3] memory) {
-        return [operators.ownerOf(operatorId), operators.nodeKeyOf(operatorId), operators.beneficiaryOf(operatorId)];
+        return !stakeVault.isBackedBy(parties.operatorId, keys);
     }
 }

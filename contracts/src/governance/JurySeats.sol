@@ -142,9 +142,9 @@ abstract contract JurySeats is IJury {
     function _drawVotes(uint256 seed, uint256 openedAt, uint256 votes, Excluded memory excluded) internal view returns (Draw memory d) {
         uint48 at = uint48(openedAt - 1);
         Shuffle.Order memory order = Shuffle.begin(seed, _counts.upperLookup(at), STEPS_MAX);
-        d.met = new uint64[](order.places.length);
-        d.votes = new uint16[](order.places.length);
-        d.room = new uint256[](order.places.length);
+        d.met = new uint64[](order.stepsMax);
+        d.votes = new uint16[](order.stepsMax);
+        d.room = new uint256[](order.stepsMax);
         while (d.drawn < votes && !order.isDone()) {
             uint64 operatorId = uint64(_holders[order.next()].upperLookup(at));
             if (operatorId == 0) continue;
@@ -185,7 +185,7 @@ abstract contract JurySeats is IJury {
             excluded.keys[count] = accounts[count];
         }
         for (uint256 i; i < parties.length; ++i) {
-            address[3] memory keys = _keysOf(parties[i]);
+            address[3] memory keys = operators.keysOf(parties[i]);
             for (uint256 k; k < 3; ++k) {
                 excluded.keys[count++] = keys[k];
             }
@@ -197,20 +197,16 @@ abstract contract JurySeats is IJury {
         uint256 backed = _lockedOf(operatorId) / _config.penalty;
         uint256 open = _jurors[operatorId].openVotes;
         if (backed <= open) return 0;
-        address[3] memory keys = _keysOf(operatorId);
+        address[3] memory keys = operators.keysOf(operatorId);
         for (uint256 k; k < 3; ++k) {
             for (uint256 i; i < excluded.keys.length; ++i) {
                 if (keys[k] == excluded.keys[i]) return 0;
             }
-            for (uint256 i; i < excluded.parties.length; ++i) {
-                if (excluded.parties[i] == operatorId || stakeVault.sharesOf(excluded.parties[i], keys[k]) != 0) return 0;
-            }
+        }
+        for (uint256 i; i < excluded.parties.length; ++i) {
+            if (excluded.parties[i] == operatorId || stakeVault.isBackedBy(excluded.parties[i], keys)) return 0;
         }
         return backed - open;
-    }
-
-    function _keysOf(uint64 operatorId) private view returns (address[3] memory) {
-        return [operators.ownerOf(operatorId), operators.nodeKeyOf(operatorId), operators.beneficiaryOf(operatorId)];
     }
 
     function _lockedOf(uint64 operatorId) private view returns (uint256) {

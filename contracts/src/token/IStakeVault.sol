@@ -89,6 +89,8 @@ interface IStakeVault {
     function ownStake(uint64 operatorId) external view returns (uint256 active, uint256 exiting);
     function pool(uint64 operatorId) external view returns (Pool memory);
     function sharesOf(uint64 operatorId, address backer) external view returns (uint256);
+    /// @notice Whether one of an operator's keys backs another operator.
+    function isBackedBy(uint64 operatorId, address[3] calldata keys) external view returns (bool);
     /// @notice A backer's active shares as they were at their last change, in the units of the generation of then.
     /// Shares of generations below `depletedBefore` are worth nothing now.
     function positionOf(uint64 operatorId, address backer) external view returns (uint256 shares, uint32 generation, uint32 depletedBefore);

@@ -302,6 +302,15 @@ contract StakeVault is IStakeVault, StakeVotes, BackerHooks {
     }
 
     /// @inheritdoc IStakeVault
+    function isBackedBy(uint64 operatorId, address[3] calldata keys) external view returns (bool) {
+        for (uint256 i; i < 3; ++i) {
+            // Shares of before a total loss are none any more.
+            if (_positions[operatorId][keys[i]].shares != 0 && sharesOf(operatorId, keys[i]) != 0) return true;
+        }
+        return false;
+    }
+
+    /// @inheritdoc IStakeVault
     function positionOf(uint64 operatorId, address backer)
         external
         view

@@ -42,6 +42,7 @@ contract OperatorsTest is ChainFixture {
         assertEq(operators.ownerOf(second), caller);
         assertEq(operators.nodeKeyOf(second), vm.addr(secret));
         assertEq(operators.beneficiaryOf(second), beneficiary);
+        assertEq(abi.encode(operators.keysOf(second)), abi.encode([caller, vm.addr(secret), beneficiary]));
     }
 
     function testFuzz_aKeyIsNotTakenWithoutItsConsent(address thief, uint256 secret, bytes calldata signature) public {
@@ -234,6 +235,8 @@ contract OperatorsTest is ChainFixture {
         operators.nodeKeyOf(unknown);
         vm.expectRevert(expected);
         operators.beneficiaryOf(unknown);
+        vm.expectRevert(expected);
+        operators.keysOf(unknown);
         vm.expectRevert(expected);
         operators.setEndpoint(unknown, 0, "", 0);
         vm.expectRevert(expected);

@@ -195,4 +195,31 @@ contract JobEnginesTest is JobsFixture {
     function engineMask(uint8 random) private pure returns (uint8) {
         return (1 + random % 7) << 1;
     }
+
+    /// Whatever happens to a seat, several times in one second too: a draw sees each second as it was at its end.
+    function testFuzz_a_draw_sees_every_second_as_it_was(uint8[10] memory steps) public {
+        uint48[10] memory times;
+        bool[10] memory had;
+        uint48 time = uint48(block.timestamp) + 1;
+        for (uint256 i; i < 10; ++i) {
+            if (steps[i] & 1 == 1) time += 1 + steps[i] / 16;
+            vm.warp(time);
+            uint8 engines = steps[i] & 4 == 0 ? STRICT : ALL_ENGINES;
+            if (auditors.auditor(FIRST).seats == 0) {
+                vm.prank(nodeOf(FIRST));
+                auditors.enrol(FIRST, 1, engines);
+            } else if (steps[i] & 2 == 0) {
+                leaveAll(FIRST);
+            } else {
+                change(FIRST, engines);
+            }
+            (times[i], had[i]) = (time, auditors.replays(FIRST, IComputeJobs.Engine.Image));
+        }
+        IAuditors.Wanted memory w = wanted(IComputeJobs.Engine.Image, 9);
+        for (uint256 i; i < 10; ++i) {
+            if (i < 9 && times[i + 1] == times[i]) continue; // not the end of its second
+            w.seenAt = times[i] + 1;
+            assertEq(auditors.draw("seed", w).length, had[i] ? 5 : 4);
+        }
+    }
 }

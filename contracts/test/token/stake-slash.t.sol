@@ -208,6 +208,7 @@ contract StakeSlashTest is TokenFixture {
         vault.slash(operatorId, 1_000, payout(0, 0));
         assertEq(vault.pool(operatorId).generation, 1);
         assertEq(vault.sharesOf(operatorId, backer), 0);
+        assertFalse(vault.isBackedBy(operatorId, [backer, backer, backer]));
         vm.expectRevert(abi.encodeWithSelector(IStakeVault.PoolDepleted.selector, operatorId));
         vm.prank(backer);
         vault.requestBackerExit(operatorId, 1);

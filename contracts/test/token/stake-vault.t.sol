@@ -76,6 +76,10 @@ contract StakeVaultTest is TokenFixture {
         assertEq(backStake(operatorId, backer, first), first);
         assertEq(backStake(operatorId, owner, second), second);
         assertEq(vault.sharesOf(operatorId, backer), first);
+        address other = makeAddr("no backer");
+        assertTrue(vault.isBackedBy(operatorId, [backer, other, other]) && vault.isBackedBy(operatorId, [other, backer, other]));
+        assertTrue(vault.isBackedBy(operatorId, [other, other, backer]));
+        assertFalse(vault.isBackedBy(operatorId, [other, other, other]) || vault.isBackedBy(operatorId + 1, [backer, backer, backer]));
         assertEq(vault.backedBy(operatorId, backer), first);
         assertEq(vault.pool(operatorId).activeAssets, uint256(first) + second);
         assertEq(vault.pool(operatorId).activeShares, uint256(first) + second);
