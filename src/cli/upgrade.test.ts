@@ -44,6 +44,7 @@ async function upgraded(here: string): Promise<Record<string, unknown>> {
       said = value;
     },
     line() {},
+    piece() {},
     note() {},
     progress: () => ({ update() {}, end() {} }),
   };

@@ -126,6 +126,26 @@ test('a miner that fails, is busy, or breaks before the first part is passed ove
   }
 });
 
+test('a miner that shows a key on chain and names a plain endpoint is asked nothing', async () => {
+  let asked = 0;
+  const url = await startCheat(9n, (miner) => {
+    const listen = listenerOf((request) => miner.answer(request));
+    return createServer((request, response) => {
+      asked += 1;
+      listen(request, response);
+    });
+  });
+  for (const [transportKey, known] of [
+    [`0x${'11'.repeat(32)}`, 0],
+    ['', 1],
+  ] as const) {
+    asked = 0;
+    entries = [{ ...entryOf(url, 2, 9n), transportKey }];
+    await gateway.directory.refresh();
+    assert.deepEqual([asked, [...gateway.directory.all()].length], [known, known]);
+  }
+});
+
 test('a miner that dies, or fails with an error of its own, in the middle of a stream leaves one honest error and no receipt', async () => {
   const [part, own] = [
     'data: {"choices":[{"index":0,"delta":{"content":"the"}}]}\n\n',

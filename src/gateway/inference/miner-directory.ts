@@ -63,6 +63,8 @@ export interface DirectoryOptions {
 }
 
 const OFFER_MS = 5_000;
+/** To get a tab, the last byte of the answer included. */
+const TAB_MS = 4 * OFFER_MS;
 const OFFER_BYTES_MAX = 1 << 20;
 const AT_ONCE = 16;
 
@@ -131,6 +133,7 @@ class Directory implements MinerDirectory {
     seen.add(key);
     const known = this.#known.get(key);
     try {
+      checkEndpoint(entry);
       const agent = known?.agent ?? agentOf(entry, this.#options.socketsMax);
       const url = new URL('/v1/inference/offer', entry.endpoint);
       const signal = AbortSignal.timeout(OFFER_MS);
@@ -205,6 +208,16 @@ function indexByModel(miners: Iterable<KnownMiner>): Map<string, { miner: KnownM
   return index;
 }
 
+/** What the chain names is asked by TLS alone: anything else would be a stranger's choice of a server, or questions in clear. */
+function checkEndpoint({ endpoint, transportKey }: MinerEntry): void {
+  if (transportKey === '' || endpoint.startsWith('https:')) return;
+  throw new MillraceError('bad-endpoint', {
+    actor: 'peer',
+    message: `Got endpoint "${endpoint}", expected https://host:port`,
+    values: { endpoint },
+  });
+}
+
 function agentOf({ endpoint, transportKey }: MinerEntry, socketsMax: number): http.Agent | undefined {
   return endpoint.startsWith('https:') ? pinnedAgent({ endpoint, transportKey }, socketsMax) : undefined;
 }
@@ -213,9 +226,10 @@ function agentOf({ endpoint, transportKey }: MinerEntry, socketsMax: number): ht
 async function reach(entry: MinerEntry, path: string, init: RequestInit): Promise<Response> {
   const { endpoint, transportKey } = entry;
   const headers = Object.fromEntries(new Headers(init.headers));
-  if (endpoint.startsWith('https:')) return peerFetch({ endpoint, transportKey }, path, { method: init.method, headers, body: '' });
+  const signal = AbortSignal.timeout(TAB_MS);
+  if (endpoint.startsWith('https:')) return peerFetch({ endpoint, transportKey }, path, { method: init.method, headers, body: '', signal });
   try {
-    return await fetch(new URL(path, endpoint), { ...init, redirect: 'error', signal: AbortSignal.timeout(OFFER_MS * 4) });
+    return await fetch(new URL(path, endpoint), { ...init, redirect: 'error', signal });
   } catch (cause) {
     throw new MillraceError('peer-unreachable', { actor: 'peer', message: `${endpoint} did not answer`, values: { endpoint }, cause });
   }
