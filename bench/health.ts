@@ -7,14 +7,15 @@ import { readFileSync } from 'node:fs';
 import { keccak256, toHex } from 'viem';
 import { profile as production } from '../profiles/production.ts';
 import { checkLeaves, drawLeaves } from '../src/compute/health/challenge-check.ts';
-import { benchmark, startChallengeEngine, taskOf } from '../src/compute/health/challenge-engine.ts';
+import { benchmark, type ChallengeProgress, startChallengeEngine } from '../src/compute/health/challenge-engine.ts';
+import { challengesAnHour } from '../src/compute/health/challenge-time.ts';
+import { planOf } from '../src/compute/health/challenge-work.ts';
 import { partnerOf } from '../src/compute/health/draw.ts';
 import { figureRoot, openFigure } from '../src/compute/health/figure-tree.ts';
 import { encodeFigure, figureOf, type Statement } from '../src/compute/health/figures.ts';
 import { encodeReport, statementIn } from '../src/compute/health/report-data.ts';
 
 const DEVICES = 10_000;
-const SHARE = 0.6;
 
 const rule = production.computeHealth;
 const cpuSeconds = () => {
@@ -25,34 +26,39 @@ const cpuSeconds = () => {
 async function challengeCosts() {
   const engine = startChallengeEngine();
   const able = await benchmark(engine);
-  const declared = { rate: Math.floor(able.rate * SHARE), memoryMbs: Math.floor(able.memoryMbs * SHARE) };
-  const task = taskOf(rule, declared, randomBytes(32));
+  const task = { seed: randomBytes(32), plan: planOf(rule, able) };
   const [cpuBefore, startedAt] = [cpuSeconds(), performance.now()];
-  const solution = await engine.solve(task);
+  const run = engine.start(task);
+  await run.ended;
   const [solveMs, solveCpu] = [performance.now() - startedAt, cpuSeconds() - cpuBefore];
+  const progress = run.progress() as ChallengeProgress;
+  const openFrom = cpuSeconds();
+  const wanted = drawLeaves(task, progress);
+  const opened = await run.open(progress.done, wanted);
   const checkFrom = cpuSeconds();
-  const wanted = drawLeaves(task);
-  const isRight = checkLeaves(task, solution.root, wanted, solution.open(wanted));
+  const isRight = checkLeaves(task, progress, wanted, opened);
   const checkCpu = cpuSeconds() - checkFrom;
   await engine.close();
   if (!isRight) throw new TypeError('a right answer was refused');
+  const challenges = challengesAnHour(rule);
   return {
     able,
-    declared,
-    size: task.size,
+    plan: task.plan,
     solveMs: Math.round(solveMs),
     deadlineMs: rule.deadlineMs,
-    solveShareOfHour: solveMs / 1000 / rule.hourSeconds,
+    challenges,
+    deadlinesShareOfHour: (challenges * rule.deadlineMs) / 1000 / rule.hourSeconds,
     solveCpuSeconds: solveCpu,
+    openCpuSeconds: checkFrom - openFrom,
     checkCpuSeconds: checkCpu,
-    checksShareOfHour: (checkCpu * rule.rounds) / rule.hourSeconds,
+    checksShareOfHour: (challenges * checkCpu * rule.rounds) / rule.hourSeconds,
   };
 }
 
 /** What a proposer does once an hour, each device with an operator and a report of its own. */
 function proposerCosts() {
   const seed = keccak256('0x01');
-  const said: Statement = { verdict: 'passed', upBps: 9990, latencyUs: 12_000, bandwidthKbs: 90_000, elapsedMs: 1900 };
+  const said: Statement = { verdict: 'passed', upBps: 9990, latencyUs: 12_000, bandwidthKbs: 90_000, receiptTag: 1, doneBps: 9500 };
   const report = (seat: number) => encodeReport([{ seat, statements: Array.from({ length: rule.rounds }, () => said) }]);
   const reports = Array.from({ length: DEVICES }, (_, seat) => report(seat));
   const before = cpuSeconds();

@@ -26,8 +26,8 @@ import { benchmarkOf, type HealthNetwork, type HealthNode, missingForHealth, sta
 
 const FULL = process.env.MILLRACE_FULL === '1';
 const skip = FULL ? (missingForHealth() ?? false) : 'minutes of real processes: `npm run journeys -- --full compute-health`';
-/** So little that all nodes, which are one machine, do it in time. */
-const SMALL = { declared: { rate: 10, memoryMbs: 10 }, beatMs: 500, lookEveryMs: 1000 };
+/** So little that all nodes, which are one machine, do it in time. Hours are jumped through, which nodes cannot foresee: they look at the chain often. */
+const SMALL = { declared: { rate: 10, memoryMbs: 10 }, beatMs: 500, lookEveryMs: 1000, chainLookMs: 250 };
 const SLOW_KBS = 300;
 const SKEW_MS = 7_200_000;
 /** Heartbeats of a partner while the process is stopped, and afterwards. */
@@ -40,8 +40,10 @@ const TEN = 10;
 const PARTNERS_DEVICES = 5;
 /** Of a core, whatever else the machine has to do. */
 const CORES = 0.5;
-/** Of what was measured: the node has more to do than the challenge. */
-const DECLARED_SHARE = 0.9;
+const HOURS_COMPARED = 3;
+const HOURS_COMPARED_TRIED = 12;
+/** What a limit of processor time lets through in a deadline beyond its share: parts of a period at both ends, and what the benchmark's best of three missed. */
+const BURST = 0.1;
 /** A node gives the same answer for so long. */
 const SNAPSHOT_KEPT_MS = 2100;
 
@@ -70,6 +72,16 @@ async function untilSeated(count: number): Promise<void> {
   await waitUntil(`${count} devices have seats`, async () => {
     await view.refresh();
     return view.occupantsAt(view.hourAt(await network.client.now()) + 1).length === count;
+  });
+}
+
+/** Until a node's seats are all with what it declares of its devices together. */
+async function untilDeclared({ operatorId }: HealthNode, { rate }: { rate: number }, devices: number): Promise<void> {
+  await waitUntil(`${devices} devices are declared with ${rate}`, async () => {
+    await view.refresh();
+    const next = view.hourAt(await network.client.now()) + 1;
+    const own = view.occupantsAt(next).filter((one) => one.operatorId === operatorId);
+    return own.length === devices && own.every((one) => one.rate === Math.floor(rate / devices));
   });
 }
 
@@ -201,39 +213,41 @@ test('one machine registered as ten devices earns no more than as one', { skip }
   await begin();
   for (let partner = 0; partner < 2; partner += 1) nodes.push(await network.addNode({ health: SMALL, devices: PARTNERS_DEVICES }));
   const able = await benchmarkOf(CORES);
-  const share = { rate: Math.floor(able.rate * DECLARED_SHARE), memoryMbs: Math.floor(able.memoryMbs * DECLARED_SHARE) };
-  const asOne = BigInt(share.rate * view.rule.rateWeight + share.memoryMbs * view.rule.memoryWeight);
-  const one = await network.addNode({ health: { ...SMALL, declared: share }, cores: CORES });
-  nodes.push(one);
-  const earnedIn = async () => {
+  const whole = BigInt(able.rate * view.rule.rateWeight + able.memoryMbs * view.rule.memoryWeight);
+  const machine = await network.addNode({ health: { ...SMALL, declared: able }, cores: CORES });
+  nodes.push(machine);
+  const earnedIn = async (as: string) => {
     const hour = await beginHour(hours);
     await measureHour(hours, hour);
     await reportHour(hours, hour);
     const seed = (await view.seedOf(hour)) ?? '0x';
-    const own = view.occupantsAt(hour).filter(({ operatorId }) => operatorId === one.operatorId);
-    const said = own.map(({ seat }) => view.compute(hour, seat, seed));
-    const answered = own.flatMap((device) => view.pairsOf(hour, device, seed).flatMap((pair) => pair.said?.elapsedMs ?? []));
-    const shown = said.map(({ performance, reason }) => (performance > 0n ? performance : reason)).join(', ');
-    context.diagnostic(`${own.length} devices, each said to have ${asOne}: ${shown}; answered or given up after ${answered} ms`);
-    return { own, said, sum: said.reduce((total, { performance }) => total + performance, 0n) };
+    const own = view.occupantsAt(hour).filter(({ operatorId }) => operatorId === machine.operatorId);
+    const figures = own.map(({ seat }) => view.compute(hour, seat, seed));
+    const said = own.map((device) => view.pairsOf(hour, device, seed).flatMap((pair) => pair.said?.doneBps ?? []));
+    const shown = figures.map(({ performance, reason }, at) => `${performance > 0n ? performance : reason} (${said[at]})`).join(', ');
+    const sum = figures.reduce((total, { performance }) => total + performance, 0n);
+    context.diagnostic(`${as}: ${sum} of ${whole}, from ${own.length} with ${shown}`);
+    return { devices: own.length, sum, isMeasured: said.every((all) => all.length > 0) };
   };
-  await untilSeated(2 * PARTNERS_DEVICES + 1);
-  // As one it does what it declares: the same machine, honestly.
-  let honest = await earnedIn();
-  for (let tried = 1; honest.sum === 0n && tried < HOURS_TRIED; tried += 1) honest = await earnedIn();
-  assert.ok(honest.sum > 0n && honest.sum <= asOne, `as one ${honest.sum} of ${asOne}`);
+  /** Hours in which partners had something to say of every device. */
+  const earnedAs = async (as: string, devices: number, declared: typeof able): Promise<bigint[]> => {
+    await machine.restart({ health: { ...SMALL, declared }, devices, cores: CORES });
+    await untilSeated(2 * PARTNERS_DEVICES + devices);
+    await untilDeclared(machine, declared, devices);
+    const sums: bigint[] = [];
+    for (let tried = 0; tried < HOURS_COMPARED_TRIED && sums.length < HOURS_COMPARED; tried += 1) {
+      const hour = await earnedIn(as);
+      assert.equal(hour.devices, devices);
+      if (hour.isMeasured) sums.push(hour.sum);
+    }
+    assert.equal(sums.length, HOURS_COMPARED, `${as}: ${HOURS_COMPARED} hours in which every device was measured`);
+    return sums;
+  };
+  const one = await earnedAs('as one', 1, able);
+  const tenfold = { rate: able.rate * TEN, memoryMbs: able.memoryMbs * TEN };
   // Each of the ten is said to be the whole machine.
-  const tenfold = { rate: share.rate * TEN, memoryMbs: share.memoryMbs * TEN };
-  await one.restart({ health: { ...SMALL, declared: tenfold }, devices: TEN, cores: CORES });
-  await untilSeated(2 * PARTNERS_DEVICES + TEN);
-  let challenged = 0;
-  for (let tried = 0; tried < HOURS_TRIED && challenged < 2; tried += 1) {
-    const { own, said, sum } = await earnedIn();
-    assert.equal(own.length, TEN);
-    assert.ok(own.every(({ rate, memoryMbs }) => rate === share.rate && memoryMbs === share.memoryMbs));
-    assert.ok(sum <= asOne, `as ten ${sum}, as one ${asOne}`);
-    // An hour counts when most of the ten were asked at the instant, whatever they answered.
-    if (said.filter(({ performance, reason }) => performance > 0n || reason === 'challenge-missed').length > TEN / 2) challenged += 1;
-  }
-  assert.equal(challenged, 2, 'two hours in which most of the ten were challenged');
+  const ten = await earnedAs('as ten', TEN, tenfold);
+  context.diagnostic(`as one ${one}, as ten ${ten}, of ${whole}`);
+  assert.ok(one.every((sum) => sum > 0n && sum <= whole));
+  for (const sum of ten) assert.ok(Number(sum) <= Number(whole) * (1 + BURST), `as ten ${sum}, of ${whole}`);
 });

@@ -1,220 +1,181 @@
 import { randomBytes } from 'node:crypto';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
-import { Worker } from 'node:worker_threads';
 import { MillraceError } from '../../errors.ts';
-import type { ChallengeTask, OpenedLeaf } from './challenge-check.ts';
-import { CHUNK_ELEMENTS, type ChallengeSize, challengeSize, proveLeaf, SEGMENTS, treeOf } from './challenge-work.ts';
-import type { ChallengePiece, ChallengePieceResult } from './challenge-worker.ts';
+import type { OpenedLeaf, WantedLeaf } from './challenge-check.ts';
+import { PiecePool, type PieceSource } from './challenge-pool.ts';
+import { type ChallengePlan, proveLeaf, treeOf, UNIT_WORK, unitAt, unitCount } from './challenge-work.ts';
+import type { ChallengePiece } from './challenge-worker.ts';
 import type { Declared } from './figures.ts';
 
-/** A challenge that was solved: what is committed to, and what opens it. */
-export interface ChallengeSolution {
-  root: Uint8Array;
-  /** @throws bad-leaf */
-  open(indices: readonly number[]): OpenedLeaf[];
+/** A challenge of one device: its seed is the device's own, so no unit serves two. */
+export interface ChallengeTask {
+  seed: Uint8Array;
+  plan: ChallengePlan;
 }
 
-/** Solves challenges on all cores of this machine. Several at once share them, as several devices that are one machine would. */
+/** How far a challenge has come: so many of the plan's first units are done, and this is the commitment to them. */
+export interface ChallengeProgress {
+  done: number;
+  root: Uint8Array;
+}
+
+/** A challenge that is worked at. What was done stays, to be opened. */
+export interface ChallengeRun {
+  /** Undefined before the first unit is done. */
+  progress(): ChallengeProgress | undefined;
+  /** Ends when all units are done or the run was stopped. @throws challenge-engine-failed */
+  ended: Promise<void>;
+  /** Leaves of the first `done` units. @throws bad-leaf, challenge-engine-failed */
+  open(done: number, wanted: readonly WantedLeaf[]): Promise<OpenedLeaf[]>;
+  /** No more units are begun. */
+  stop(): void;
+}
+
+/** Makes units on all cores of this machine. Several challenges at once share them, as several devices that are one machine do. */
 export interface ChallengeEngine {
+  threads: number;
   /**
    * Starts the threads and has each of them work once, so that the first challenge finds them ready: starting one takes a good part of a deadline on a
    * machine that has much else to do.
    * @throws challenge-engine-failed
    */
   warm(): Promise<void>;
-  /** @throws challenge-engine-failed, or the signal's reason */
-  solve(task: ChallengeTask, signal?: AbortSignal): Promise<ChallengeSolution>;
+  start(task: ChallengeTask): ChallengeRun;
   close(): Promise<void>;
 }
 
-const ROWS_PER_PIECE = 32;
-const BENCHMARK_SIDE = 640;
-const BENCHMARK_ELEMENTS = 512 * CHUNK_ELEMENTS;
+const BENCHMARK_UNITS_PER_THREAD = 4;
 const BENCHMARK_RUNS = 3;
 
 /** An engine of so many threads, one a core unless told otherwise; they start with the first work and sleep until there is more. */
 export function startChallengeEngine(threads = availableParallelism()): ChallengeEngine {
   const pool = new PiecePool(threads);
+  const start = (task: ChallengeTask) => new Run(pool, task);
   return {
-    async warm() {
-      const side = ROWS_PER_PIECE * threads;
-      const b = new SharedArrayBuffer(side * side * 4);
-      for (const kind of ['fill', 'rows'] as const) {
-        await pool.run(rowPieces(kind, { seed: randomBytes(32), size: { side, elements: CHUNK_ELEMENTS }, b }));
-      }
-    },
-    async solve({ seed, size }, signal) {
-      const b = new SharedArrayBuffer(size.side * size.side * 4);
-      await pool.run(rowPieces('fill', { seed, size, b }), signal);
-      const rows = rowPieces('rows', { seed, size, b });
-      const segments = Array.from({ length: SEGMENTS }, (_, segment): ChallengePiece => {
-        const firstLeaf = size.side + (segment * size.elements) / CHUNK_ELEMENTS;
-        return { kind: 'segment', seed, segment, elements: size.elements, firstLeaf };
-      });
-      const results = await pool.run([...rows, ...segments], signal);
-      return solutionOf(size, results);
-    },
+    threads,
+    warm: () => start({ seed: randomBytes(32), plan: { products: threads, memories: threads } }).ended,
+    start,
     close: () => pool.close(),
   };
 }
 
 /**
- * What this machine can do now: the best of three runs each of the product and of the memory's part. Declare less than that: a challenge comes
- * while other work runs, and one that is missed costs the hour.
+ * What this machine can do now: the best of three runs each of products and of memory, on all threads.
  * @throws challenge-engine-failed, or the signal's reason
  */
 export async function benchmark(engine: ChallengeEngine, signal?: AbortSignal): Promise<Declared> {
-  const least = { side: 16, elements: CHUNK_ELEMENTS };
-  const timeOf = async (size: ChallengeSize) => {
+  const units = BENCHMARK_UNITS_PER_THREAD * engine.threads;
+  const timeOf = async (plan: ChallengePlan) => {
     let best = Number.POSITIVE_INFINITY;
     for (let run = 0; run < BENCHMARK_RUNS; run += 1) {
+      signal?.throwIfAborted();
       const startedAt = performance.now();
-      await engine.solve({ seed: randomBytes(32), size }, signal);
+      await engine.start({ seed: randomBytes(32), plan }).ended;
       best = Math.min(best, performance.now() - startedAt);
     }
     return best;
   };
-  const productMs = await timeOf({ ...least, side: BENCHMARK_SIDE });
-  const memoryMs = await timeOf({ ...least, elements: BENCHMARK_ELEMENTS });
-  const megabytes = (SEGMENTS * BENCHMARK_ELEMENTS * 96) / 1e6;
+  const productMs = await timeOf({ products: units, memories: 0 });
+  const memoryMs = await timeOf({ products: 0, memories: units });
   return {
-    rate: Math.max(1, Math.floor(BENCHMARK_SIDE ** 3 / 1000 / productMs)),
-    memoryMbs: Math.max(1, Math.floor((megabytes * 1000) / memoryMs)),
+    rate: Math.max(1, Math.floor((units * UNIT_WORK.products) / 1000 / productMs)),
+    memoryMbs: Math.max(1, Math.floor((units * UNIT_WORK.bytes) / 1000 / memoryMs)),
   };
 }
 
-/** The task of a device: its seed is its own, so one answer is good for one device. */
-export function taskOf(rule: Parameters<typeof challengeSize>[0], declared: Declared, seed: Uint8Array): ChallengeTask {
-  return { seed, size: challengeSize(rule, declared) };
-}
+class Run implements ChallengeRun {
+  readonly ended: Promise<void>;
+  readonly #pool: PiecePool;
+  readonly #task: ChallengeTask;
+  readonly #total: number;
+  /** Levels of each made unit's tree, leaves first, by its place in the plan. */
+  readonly #units: (Uint8Array[][] | undefined)[] = [];
+  readonly #source: PieceSource;
+  #begun = 0;
+  #done = 0;
+  #known: ChallengeProgress | undefined;
+  #end: () => void;
 
-function rowPieces(
-  kind: 'fill' | 'rows',
-  { seed, size, b }: { seed: Uint8Array; size: ChallengeSize; b: SharedArrayBuffer },
-): ChallengePiece[] {
-  const { side } = size;
-  return Array.from({ length: Math.ceil(side / ROWS_PER_PIECE) }, (_, piece) => {
-    const from = piece * ROWS_PER_PIECE;
-    return { kind, seed, side, from, to: Math.min(side, from + ROWS_PER_PIECE), b };
-  });
-}
-
-function solutionOf(size: ChallengeSize, results: readonly ChallengePieceResult[]): ChallengeSolution {
-  const levels = treeOf(results.flatMap(({ hashes }) => hashes));
-  return {
-    root: (levels.at(-1) as Uint8Array[])[0] as Uint8Array,
-    open: (indices) => indices.map((index) => ({ index, words: wordsOf(size, results, index), proof: proveLeaf(levels, index) })),
-  };
-}
-
-function wordsOf(size: ChallengeSize, results: readonly ChallengePieceResult[], index: number): Uint32Array {
-  let first = 0;
-  for (const { words, hashes } of results) {
-    if (index < first + hashes.length && index >= first) {
-      const length = index < size.side ? size.side : CHUNK_ELEMENTS;
-      return words.subarray((index - first) * length, (index - first + 1) * length);
-    }
-    first += hashes.length;
+  constructor(pool: PiecePool, task: ChallengeTask) {
+    [this.#pool, this.#task, this.#total] = [pool, task, unitCount(task.plan)];
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    promise.catch(() => {});
+    [this.ended, this.#end] = [promise, resolve];
+    this.#source = { next: () => this.#next(), take: (place, { hashes }) => this.#take(place, hashes), fail: reject };
+    pool.add(this.#source);
   }
-  throw new MillraceError('bad-leaf', {
+
+  progress(): ChallengeProgress | undefined {
+    if (this.#done === 0) return undefined;
+    if (this.#known?.done !== this.#done) this.#known = { done: this.#done, root: rootOf(treeOf(this.#rootsOf(this.#done))) };
+    return this.#known;
+  }
+
+  async open(done: number, wanted: readonly WantedLeaf[]): Promise<OpenedLeaf[]> {
+    const isThere = ({ place, leaf }: WantedLeaf) => this.#units[place]?.[0]?.[leaf] !== undefined && place < done;
+    if (!(done >= 1 && done <= this.#done) || !wanted.every(isThere)) throw badLeaf(done, this.#done);
+    const levels = treeOf(this.#rootsOf(done));
+    const words = await makeLeaves(this.#pool, this.#task, wanted);
+    return wanted.map(({ place, leaf }, index) => {
+      const unit = this.#units[place] as Uint8Array[][];
+      const proof = proveLeaf(unit, leaf);
+      return { place, leaf, words: words[index] as Uint32Array, proof, unitRoot: rootOf(unit), unitProof: proveLeaf(levels, place) };
+    });
+  }
+
+  stop(): void {
+    this.#pool.remove(this.#source);
+    this.#end();
+  }
+
+  #next(): ChallengePiece | undefined {
+    if (this.#begun === this.#total) return undefined;
+    this.#begun += 1;
+    return { seed: this.#task.seed, unit: unitAt(this.#task.plan, this.#begun - 1) };
+  }
+
+  /** Threads end in any order; what counts are the first units without a gap. */
+  #take(place: number, hashes: readonly Uint8Array[]): void {
+    this.#units[place] = treeOf(hashes);
+    while (this.#units[this.#done] !== undefined) this.#done += 1;
+    if (this.#done === this.#total) this.#end();
+  }
+
+  #rootsOf(done: number): Uint8Array[] {
+    return this.#units.slice(0, done).map((unit) => rootOf(unit as Uint8Array[][]));
+  }
+}
+
+function badLeaf(done: number, made: number): MillraceError {
+  return new MillraceError('bad-leaf', {
     actor: 'caller',
-    message: `Got leaf ${index}, the challenge has ${first}`,
-    values: { index, count: first },
+    message: `Got leaves of the first ${done} units, the challenge has ${made}`,
+    values: { done, count: made },
   });
 }
 
-interface PieceEntry {
-  piece: ChallengePiece;
-  resolve(result: ChallengePieceResult): void;
-  reject(reason: unknown): void;
+function rootOf(levels: readonly (readonly Uint8Array[])[]): Uint8Array {
+  return (levels.at(-1) as readonly Uint8Array[])[0] as Uint8Array;
 }
 
-/** Threads that take pieces in turn. Each has one at a time, so pieces of challenges that are solved at once alternate. */
-class PiecePool {
-  readonly #workers: Worker[] = [];
-  readonly #idle: Worker[] = [];
-  readonly #queue: PieceEntry[] = [];
-  readonly #running = new Set<PieceEntry>();
-  readonly #threads: number;
-  #closed = false;
-
-  constructor(threads: number) {
-    this.#threads = threads;
-  }
-
-  /** All results in the order of the pieces; stops giving out pieces when the signal says so. */
-  async run(pieces: readonly ChallengePiece[], signal?: AbortSignal): Promise<ChallengePieceResult[]> {
-    signal?.throwIfAborted();
-    const entries = pieces.map((piece) => ({ piece, ...Promise.withResolvers<ChallengePieceResult>() }));
-    const stop = () => {
-      for (const entry of entries) {
-        const at = this.#queue.indexOf(entry);
-        if (at >= 0) this.#queue.splice(at, 1);
-        entry.reject(signal?.reason);
-      }
-    };
-    signal?.addEventListener('abort', stop, { once: true });
-    this.#queue.push(...entries);
-    this.#feed();
-    try {
-      return await Promise.all(entries.map(({ promise }) => promise));
-    } finally {
-      signal?.removeEventListener('abort', stop);
-      for (const { promise } of entries) promise.catch(() => {});
-    }
-  }
-
-  async close(): Promise<void> {
-    this.#closed = true;
-    for (const { reject } of [...this.#queue.splice(0), ...this.#running]) reject(engineFailed('it was closed'));
-    await Promise.all(this.#workers.map((worker) => worker.terminate()));
-  }
-
-  #feed(): void {
-    while (this.#queue.length > 0 && !this.#closed) {
-      const worker = this.#idle.pop() ?? this.#start();
-      if (worker === undefined) return;
-      const entry = this.#queue.shift() as PieceEntry;
-      this.#running.add(entry);
-      const end = (done: () => void) => {
-        worker.removeAllListeners('message');
-        worker.removeAllListeners('error');
-        worker.unref();
-        this.#running.delete(entry);
-        done();
-        this.#feed();
-      };
-      worker.ref();
-      worker.once('message', (result: ChallengePieceResult) =>
-        end(() => {
-          this.#idle.push(worker);
-          entry.resolve(result);
-        }),
-      );
-      worker.once('error', (cause) =>
-        end(() => {
-          this.#workers.splice(this.#workers.indexOf(worker), 1);
-          entry.reject(engineFailed((cause as Error).message));
-        }),
-      );
-      worker.postMessage(entry.piece);
-    }
-  }
-
-  #start(): Worker | undefined {
-    if (this.#workers.length >= this.#threads) return undefined;
-    const worker = new Worker(join(import.meta.dirname, 'challenge-worker.ts'), { env: {} });
-    this.#workers.push(worker);
-    return worker;
-  }
-}
-
-function engineFailed(reason: string): MillraceError {
-  return new MillraceError('challenge-engine-failed', {
-    actor: 'host',
-    message: `The threads that solve hardware challenges failed: ${reason}`,
-    values: { reason },
-    hint: 'Too little memory for the work that was declared is the usual reason; enrol the device with less.',
+/** The words of leaves of a task, made again by the threads. */
+function makeLeaves(pool: PiecePool, { seed, plan }: ChallengeTask, wanted: readonly WantedLeaf[]): Promise<Uint32Array[]> {
+  return new Promise((resolve, reject) => {
+    const words: Uint32Array[] = [];
+    let [begun, ended] = [0, 0];
+    if (wanted.length === 0) resolve(words);
+    pool.add({
+      next() {
+        const leaf = wanted[begun];
+        begun += 1;
+        return leaf && { seed, unit: unitAt(plan, leaf.place), leaf: leaf.leaf };
+      },
+      take(index, result) {
+        words[index] = result.words;
+        ended += 1;
+        if (ended === wanted.length) resolve(words);
+      },
+      fail: reject,
+    });
   });
 }

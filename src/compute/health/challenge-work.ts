@@ -1,47 +1,114 @@
 import { createHash } from 'node:crypto';
+import type { Declared } from './figures.ts';
 
 /**
- * The hour's hardware challenge: C = A · B over the prime field, and passes over memory, both made from the challenge's seed, so none of it can be
- * known before. One commitment covers all rows of C and all chunks of memory; what is opened is drawn by the verifier after it. A row is
- * checked by a random vector x that only the verifier knows (Freivalds 1979): A (B x) = C x holds for a wrong row with probability 1/p.
+ * A hardware challenge: units of work of two kinds, each of one size for all devices of the network and each with a seed of its own. A product is
+ * C = A · B over the prime field, a memory unit passes over memory. Whoever a machine makes them for, it makes so many in the time that there
+ * is: what it proves for ten devices is what it would prove for one. One commitment covers all units that were done; what is opened of them is
+ * drawn by the verifier after it. A row of C is checked by a random vector x that only the verifier knows (Freivalds 1979): A (B x) = C x
+ * holds for a wrong row with probability 1/p.
  */
-export interface ChallengeSize {
-  /** Rows and columns of the matrices. */
-  side: number;
-  /** Elements of each of the memory's segments. */
-  elements: number;
+export interface ChallengePlan {
+  products: number;
+  memories: number;
+}
+
+/** A unit of a plan: the how-manieth of its kind it is. */
+export interface ChallengeUnit {
+  kind: 'product' | 'memory';
+  number: number;
+}
+
+/** The numbers of `IComputeHealth.Config` that a challenge depends on. */
+export interface ChallengeRule {
+  deadlineMs: number;
+  rateFillBps: number;
+  memoryFillBps: number;
+  rateWeight: number;
+  memoryWeight: number;
 }
 
 /** The largest prime below 2^21: products fit 42 bits, so 2,048 of them add up exactly in a double. */
 export const PRIME = 2_097_143;
-/** The memory's part is cut so, whatever the number of cores. */
-export const SEGMENTS = 8;
-/** Elements of a chunk, which is a leaf of the commitment. */
-export const CHUNK_ELEMENTS = 1024;
+/** Rows and columns of a product's matrices: B is a quarter of a megabyte, which a core's cache holds. */
+export const UNIT_SIDE = 256;
+/** Elements of a memory unit, four bytes each: with what they are made from more than such a cache holds. */
+export const UNIT_ELEMENTS = 1 << 20;
+/** Words of a leaf: four rows of a product, or a chunk of memory. */
+export const LEAF_WORDS = 1024;
+/** Rows of a product in one leaf. */
+export const LEAF_ROWS = LEAF_WORDS / UNIT_SIDE;
+/** Leaves of a unit of each kind; powers of two. */
+export const LEAVES = { product: UNIT_SIDE / LEAF_ROWS, memory: UNIT_ELEMENTS / LEAF_WORDS } as const;
 const PASSES = 8;
 /** A pass reads two words and writes one for each element. */
 const BYTES_PER_ELEMENT = PASSES * 12;
-const SIDE_MIN = 16;
-const SUMS_BETWEEN_MODULO = 2048;
 const MULTIPLIER = 0x9e3779b1;
+const BPS = 10_000n;
 
-/** How much work a device has by what is declared of it, under the rule of the chain. */
-export function challengeSize(
-  rule: { deadlineMs: number; rateFillBps: number; memoryFillBps: number },
-  declared: { rate: number; memoryMbs: number },
-): ChallengeSize {
-  const share = (bps: number) => (BigInt(rule.deadlineMs) * BigInt(bps)) / 10_000n;
-  const products = BigInt(declared.rate) * 1000n * share(rule.rateFillBps);
-  let side = BigInt(SIDE_MIN);
-  for (let step = 1n << 20n; step > 0n; step >>= 1n) if ((side + step) ** 3n <= products) side += step;
-  const bytes = BigInt(declared.memoryMbs) * 1000n * share(rule.memoryFillBps);
-  const chunks = bytes / BigInt(BYTES_PER_ELEMENT * SEGMENTS * CHUNK_ELEMENTS);
-  return { side: Number(side), elements: Math.max(1, Number(chunks)) * CHUNK_ELEMENTS };
+/** Multiply-adds of a product, and bytes that a memory unit moves. */
+export const UNIT_WORK = { products: UNIT_SIDE ** 3, bytes: UNIT_ELEMENTS * BYTES_PER_ELEMENT } as const;
+
+/**
+ * How many units a device has by what is declared of it, under the rule of the chain; a unit that was begun is one, so nothing is gained by declaring
+ * many small devices.
+ */
+export function planOf(rule: ChallengeRule, declared: Declared): ChallengePlan {
+  const units = (perMs: number, fillBps: number, unit: number) => {
+    const work = BigInt(perMs) * BigInt(rule.deadlineMs) * BigInt(fillBps);
+    const each = BigInt(unit) * BPS;
+    return Math.max(1, Number((work + each - 1n) / each));
+  };
+  return {
+    products: units(declared.rate * 1000, rule.rateFillBps, UNIT_WORK.products),
+    memories: units(declared.memoryMbs * 1000, rule.memoryFillBps, UNIT_WORK.bytes),
+  };
 }
 
-/** Leaves of the commitment: the rows of C, then the chunks of all segments. */
-export function leafCount({ side, elements }: ChallengeSize): number {
-  return side + (SEGMENTS * elements) / CHUNK_ELEMENTS;
+/** Units of both kinds. */
+export function unitCount({ products, memories }: ChallengePlan): number {
+  return products + memories;
+}
+
+/** How many of the first units of a plan are of each kind: they take turns by their numbers, so neither kind can be left for later. */
+export function unitsAmong(plan: ChallengePlan, first: number): ChallengePlan {
+  const memories = Number((BigInt(first) * BigInt(plan.memories)) / BigInt(unitCount(plan)));
+  return { products: first - memories, memories };
+}
+
+/** The unit at a place of a plan. */
+export function unitAt(plan: ChallengePlan, place: number): ChallengeUnit {
+  const before = unitsAmong(plan, place);
+  return unitsAmong(plan, place + 1).memories > before.memories
+    ? { kind: 'memory', number: before.memories }
+    : { kind: 'product', number: before.products };
+}
+
+/** Where a unit stands in a plan; the reverse of {@link unitAt}. */
+export function placeOf(plan: ChallengePlan, { kind, number }: ChallengeUnit): number {
+  const key = kind === 'memory' ? 'memories' : 'products';
+  let [low, high] = [0, unitCount(plan) - 1];
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2);
+    if (unitsAmong(plan, middle + 1)[key] > number) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+/**
+ * The share of what was declared that the first units of its plan prove, of 10,000, rounded down. A unit of a kind is worth the same whatever was
+ * declared, or less where the plan was rounded up, so shares add up over devices to no more than the units that were made.
+ */
+export function shareBps(rule: ChallengeRule, declared: Declared, done: number): number {
+  const plan = planOf(rule, declared);
+  const { products, memories } = unitsAmong(plan, done);
+  const rateWorth = BigInt(declared.rate) * BigInt(rule.rateWeight);
+  const memoryWorth = BigInt(declared.memoryMbs) * BigInt(rule.memoryWeight);
+  const [ofProducts, ofMemories] = [BigInt(plan.products), BigInt(plan.memories)];
+  const whole = (rateWorth + memoryWorth) * ofProducts * ofMemories;
+  const proven = rateWorth * BigInt(products) * ofMemories + memoryWorth * BigInt(memories) * ofProducts;
+  return whole === 0n ? 0 : Number((proven * BPS) / whole);
 }
 
 /** A hash of an index under two words of a key. Not for secrets: nobody may know a shortcut for the product, that is all. */
@@ -59,13 +126,13 @@ function keyOf(seed: Uint8Array, label: string): Uint32Array {
   return Uint32Array.of(hash.readUInt32LE(0), hash.readUInt32LE(4));
 }
 
-/** Rows of a matrix of the challenge, from `from` on, into `rows`. */
+/** Rows of a matrix of a product, from `from` on, into `rows`. */
 export function fillRows(
   rows: Float32Array | Float64Array,
-  { seed, matrix, side, from }: { seed: Uint8Array; matrix: 'a' | 'b'; side: number; from: number },
+  { seed, number, matrix, from }: { seed: Uint8Array; number: number; matrix: 'a' | 'b'; from: number },
 ): void {
-  const key = keyOf(seed, matrix);
-  const start = from * side;
+  const key = keyOf(seed, `${matrix} ${number}`);
+  const start = from * UNIT_SIDE;
   for (let at = 0; at < rows.length; at += 1) {
     const value = mix(key, start + at) >>> 11;
     rows[at] = value >= PRIME ? value - PRIME : value;
@@ -73,80 +140,99 @@ export function fillRows(
 }
 
 /** Rows of C: `a` has whole rows of A, `b` is all of B. */
-export function multiplyRows(a: Float64Array, b: Float32Array, side: number): Uint32Array {
-  const count = a.length / side;
+export function multiplyRows(a: Float64Array, b: Float32Array): Uint32Array {
   const product = new Uint32Array(a.length);
-  const sums = new Float64Array(side);
-  for (let row = 0; row < count; row += 1) {
+  const sums = new Float64Array(UNIT_SIDE);
+  for (let from = 0; from < a.length; from += UNIT_SIDE) {
     sums.fill(0);
-    for (let from = 0; from < side; from += SUMS_BETWEEN_MODULO - 4) {
-      addProducts(sums, a, b, { side, offset: row * side, from, to: Math.min(side, from + SUMS_BETWEEN_MODULO - 4) });
-      for (let column = 0; column < side; column += 1) sums[column] = (sums[column] as number) % PRIME;
-    }
-    for (let column = 0; column < side; column += 1) product[row * side + column] = sums[column] as number;
+    addProducts(sums, a.subarray(from, from + UNIT_SIDE), b);
+    for (let column = 0; column < UNIT_SIDE; column += 1) product[from + column] = (sums[column] as number) % PRIME;
   }
   return product;
 }
 
-/** Four terms at a time: the sums are loaded and stored once for them. */
-function addProducts(
-  sums: Float64Array,
-  a: Float64Array,
-  b: Float32Array,
-  { side, offset, from, to }: { side: number; offset: number; from: number; to: number },
-): void {
-  let term = from;
-  for (; term + 3 < to; term += 4) {
-    const [at0, at1, at2, at3] = [term * side, (term + 1) * side, (term + 2) * side, (term + 3) * side];
-    const a0 = a[offset + term] as number;
-    const a1 = a[offset + term + 1] as number;
-    const a2 = a[offset + term + 2] as number;
-    const a3 = a[offset + term + 3] as number;
-    for (let column = 0; column < side; column += 1) {
+/** Four terms at a time: the sums are loaded and stored once for them. So few terms that their sum is exact without a modulo between. */
+function addProducts(sums: Float64Array, a: Float64Array, b: Float32Array): void {
+  for (let term = 0; term < UNIT_SIDE; term += 4) {
+    const at0 = term * UNIT_SIDE;
+    const [at1, at2, at3] = [at0 + UNIT_SIDE, at0 + 2 * UNIT_SIDE, at0 + 3 * UNIT_SIDE];
+    const a0 = a[term] as number;
+    const a1 = a[term + 1] as number;
+    const a2 = a[term + 2] as number;
+    const a3 = a[term + 3] as number;
+    for (let column = 0; column < UNIT_SIDE; column += 1) {
       const before = sums[column] as number;
       const first = a0 * (b[at0 + column] as number) + a1 * (b[at1 + column] as number);
       sums[column] = before + first + (a2 * (b[at2 + column] as number) + a3 * (b[at3 + column] as number));
     }
   }
-  for (; term < to; term += 1) {
-    const factor = a[offset + term] as number;
-    for (let column = 0; column < side; column += 1) sums[column] = (sums[column] as number) + factor * (b[term * side + column] as number);
-  }
 }
 
-/** One segment of the memory's part, after all passes. */
-export function runSegment(seed: Uint8Array, segment: number, elements: number): Uint32Array {
-  const key = keyOf(seed, `memory ${segment}`);
-  let from = new Uint32Array(elements);
-  for (let at = 0; at < elements; at += 1) from[at] = mix(key, at);
-  let to = new Uint32Array(elements);
-  for (const stride of stridesOf(key, elements)) {
-    for (let at = 0; at < elements; at += 1) {
-      const other = at + stride;
-      to[at] = Math.imul(from[at] as number, MULTIPLIER) + (from[other < elements ? other : other - elements] as number);
+/** What a thread passes over, from unit to unit: taking memory from the system anew takes a third of a unit's time. */
+let memory: [Uint32Array<ArrayBuffer>, Uint32Array<ArrayBuffer>] | undefined;
+
+/** The words of a memory unit, after all passes; they stand until the next unit. */
+function passOverMemory(seed: Uint8Array, number: number): Uint32Array {
+  const key = keyOf(seed, `memory ${number}`);
+  memory ??= [new Uint32Array(UNIT_ELEMENTS), new Uint32Array(UNIT_ELEMENTS)];
+  let [from, to] = memory;
+  for (let at = 0; at < UNIT_ELEMENTS; at += 1) from[at] = mix(key, at);
+  for (const stride of stridesOf(key)) {
+    for (let at = 0; at < UNIT_ELEMENTS; at += 1) {
+      to[at] = Math.imul(from[at] as number, MULTIPLIER) + (from[(at + stride) & (UNIT_ELEMENTS - 1)] as number);
     }
     [from, to] = [to, from];
   }
   return from;
 }
 
-/** One element after all passes, from the 2^passes elements that it comes from. */
-export function elementAfterPasses(seed: Uint8Array, { segment, elements, at }: { segment: number; elements: number; at: number }): number {
-  const key = keyOf(seed, `memory ${segment}`);
-  const strides = stridesOf(key, elements);
-  const value = (pass: number, index: number): number => {
-    if (pass === 0) return mix(key, index);
-    const stride = strides[pass - 1] as number;
-    return (Math.imul(value(pass - 1, index), MULTIPLIER) + value(pass - 1, (index + stride) % elements)) >>> 0;
+/** Elements of a memory unit after all passes, each from the 2^passes elements that it comes from. */
+export function elementsOf(seed: Uint8Array, number: number, places: readonly number[]): Uint32Array {
+  const key = keyOf(seed, `memory ${number}`);
+  const strides = stridesOf(key);
+  const value = (pass: number, place: number): number => {
+    if (pass === 0) return mix(key, place);
+    const other = (place + (strides[pass - 1] as number)) & (UNIT_ELEMENTS - 1);
+    return (Math.imul(value(pass - 1, place), MULTIPLIER) + value(pass - 1, other)) >>> 0;
   };
-  return value(PASSES, at);
+  return Uint32Array.from(places, (place) => value(PASSES, place));
 }
 
-function stridesOf(key: Uint32Array, elements: number): number[] {
-  return Array.from({ length: PASSES }, (_, pass) => 1 + (mix(key, 0x7fff_0000 + pass) % (elements - 1)));
+function stridesOf(key: Uint32Array): number[] {
+  return Array.from({ length: PASSES }, (_, pass) => 1 + (mix(key, 0x7fff_0000 + pass) % (UNIT_ELEMENTS - 1)));
 }
 
-/** The hash of a leaf: of a row of C, or of a chunk of memory, as little-endian words. */
+/** All words of a unit: the rows of C, or memory after its passes; they stand until the next unit. */
+export function makeUnit(seed: Uint8Array, { kind, number }: ChallengeUnit): Uint32Array {
+  return kind === 'memory' ? passOverMemory(seed, number) : multiplyUnit(seed, number, { from: 0, to: UNIT_SIDE });
+}
+
+/** The words of one leaf of a unit, made again: opening a few is cheaper than keeping all. */
+export function makeLeaf(seed: Uint8Array, { kind, number }: ChallengeUnit, leaf: number): Uint32Array {
+  if (kind === 'product') return multiplyUnit(seed, number, { from: leaf * LEAF_ROWS, to: (leaf + 1) * LEAF_ROWS });
+  return elementsOf(
+    seed,
+    number,
+    Array.from({ length: LEAF_WORDS }, (_, place) => leaf * LEAF_WORDS + place),
+  );
+}
+
+function multiplyUnit(seed: Uint8Array, number: number, { from, to }: { from: number; to: number }): Uint32Array {
+  const b = new Float32Array(UNIT_SIDE * UNIT_SIDE);
+  fillRows(b, { seed, number, matrix: 'b', from: 0 });
+  const a = new Float64Array((to - from) * UNIT_SIDE);
+  fillRows(a, { seed, number, matrix: 'a', from });
+  return multiplyRows(a, b);
+}
+
+/** The hashes of all leaves of a unit's words, one after another. */
+export function hashLeaves(words: Uint32Array): Uint8Array[] {
+  return Array.from({ length: words.length / LEAF_WORDS }, (_, leaf) =>
+    hashLeaf(leaf, words.subarray(leaf * LEAF_WORDS, (leaf + 1) * LEAF_WORDS)),
+  );
+}
+
+/** The hash of a leaf of a unit, as little-endian words. */
 export function hashLeaf(index: number, words: Uint32Array): Uint8Array {
   const head = Buffer.alloc(5);
   head.writeUInt32LE(index, 1);

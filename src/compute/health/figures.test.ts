@@ -32,7 +32,8 @@ function drawStatement(draw: (below: number) => number): Statement {
     upBps: wild(65_535, 10_001),
     latencyUs: wild(0xffff_ffff, 120_000),
     bandwidthKbs: wild(0xffff_ffff, 2000),
-    elapsedMs: draw(30_000),
+    receiptTag: 0,
+    doneBps: draw(30_000),
   };
 }
 
@@ -92,7 +93,8 @@ const statement = fc.record(
     upBps: fc.integer({ min: 0, max: 65_535 }),
     latencyUs: fc.integer({ min: 0, max: 0xffff_ffff }),
     bandwidthKbs: fc.integer({ min: 0, max: 0xffff_ffff }),
-    elapsedMs: fc.integer({ min: 0, max: 0xffff_ffff }),
+    receiptTag: fc.integer({ min: 0, max: 0xffff }),
+    doneBps: fc.integer({ min: 0, max: 0xffff }),
   },
   { noNullPrototype: true },
 ) as fc.Arbitrary<Statement>;

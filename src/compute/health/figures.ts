@@ -22,13 +22,15 @@ export type Reason = (typeof REASONS)[number];
 /** What one partner measured of a device in an hour. */
 export interface Statement {
   verdict: Verdict;
-  /** Heartbeats that were answered, of 10,000. */
+  /** What of the declared machine was there, of 10,000: the share of heartbeats answered, times the share of the challenges' work done in time. */
   upBps: number;
   latencyUs: number;
   /** Kilobytes a second, the slower of both directions. */
   bandwidthKbs: number;
-  /** From the challenge's time to its answer, as the partner saw it; for people, no figure depends on it. */
-  elapsedMs: number;
+  /** 16 bits of the receipt that the device's node gave for its challenge, 0: none; for who looks for copies, no figure depends on it. */
+  receiptTag: number;
+  /** The share of the challenges' work alone, of 10,000; for people, no figure depends on it. */
+  doneBps: number;
 }
 
 /** What a partner says of a device, and what the device's operator says of the partner. */

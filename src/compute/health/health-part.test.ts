@@ -1,14 +1,17 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { stringToHex } from 'viem';
+import { stringToHex, toHex } from 'viem';
 import { startTestLeases, type TestLeaseNode, type TestLeases } from '../leases/lease-fixture.ts';
 import { listDeviceOffers } from '../leases/market-offers.ts';
+import type { ComputePart } from '../part.ts';
+import type { UnmeasuredStatement } from './copy-watch.ts';
 import { healthToJson, readDevices } from './device-health.ts';
 import { stabilityBps } from './device-rank.ts';
-import { decodeFigure } from './figures.ts';
+import { decodeFigure, type Statement } from './figures.ts';
 import { startHealth } from './health-part.ts';
-import { HealthView } from './health-view.ts';
+import { HealthView, type Occupant } from './health-view.ts';
 import { beginHour, type DrivenHours, finishHour, jumpTo, measureHour, proposeHour, reportHour, waitUntil } from './hour-fixture.ts';
+import { encodeReport } from './report-data.ts';
 
 /** So little that three nodes on a busy machine do it in time. */
 const SETTINGS = { declared: { rate: 1, memoryMbs: 1 }, beatMs: 400, lookEveryMs: 500 };
@@ -18,7 +21,10 @@ let view: HealthView;
 let hours: DrivenHours;
 /** A final hour in which all had performance. */
 let good = 0;
+/** The hour of which the third node, which is gone, tells what it has copied. */
+let disputed = 0;
 const nodes: TestLeaseNode[] = [];
+const parts: ComputePart[] = [];
 const gone = new Set<bigint>();
 
 before(async () => {
@@ -32,7 +38,7 @@ before(async () => {
   hours = { chain: network.chain, client: network.client, view, folderOf };
   for (const node of nodes) {
     await offerDevice(node);
-    await node.start((context) => startHealth(context, SETTINGS));
+    parts.push(await node.start((context) => startHealth(context, SETTINGS)));
   }
   await waitUntil('all have seats', async () => {
     await view.refresh();
@@ -56,6 +62,31 @@ async function offerDevice({ context }: TestLeaseNode): Promise<void> {
     collateral: 0n,
   };
   await context.sender.send({ contract: 'computeMarket', functionName: 'setOffer', args: [0n, offer] });
+}
+
+/** Reports for a node that measured nothing what another says of its partners, or said before, and that all of them passed. */
+async function copyReports({ operatorId, context }: TestLeaseNode, hour: number): Promise<void> {
+  await view.refresh();
+  const [seed = '0x', goodSeed = '0x'] = await Promise.all([view.seedOf(hour), view.seedOf(good)]);
+  const { seat } = view.occupantsAt(hour).find((one) => one.operatorId === operatorId) as Occupant;
+  const statements = Array.from({ length: view.rule.rounds }, (_, round): Statement | undefined => {
+    const about = view.drawnPartners(hour, seat, seed).find((one) => one.round === round)?.partner;
+    const all = about === undefined ? [] : [...view.pairsOf(hour, about, seed), ...view.pairsOf(good, about, goodSeed)];
+    const said = all.find((one) => one.said !== undefined && one.partner.operatorId !== operatorId)?.said;
+    return said && { ...said, verdict: 'passed' };
+  });
+  assert.ok(statements.some((statement) => statement !== undefined));
+  const data = toHex(encodeReport([{ seat, statements }]));
+  const report = { operatorId, hour, page: 0, data, signature: '0x' } as const;
+  await context.sender.send({ contract: 'computeHealth', functionName: 'report', args: [[report]] });
+}
+
+/** Whose statements two nodes have found to be copies, by hour. */
+async function copiesFound(): Promise<string[]> {
+  const found = await Promise.all(
+    parts.slice(0, 2).map(async (part) => ((await part.status()) as { unmeasured: UnmeasuredStatement[] }).unmeasured),
+  );
+  return found.map((all) => [...new Set(all.map(({ hour, operatorId }) => `${hour} ${operatorId}`))].join(', '));
 }
 
 test('three nodes measure one another, and an hour becomes final with what each has earned', async () => {
@@ -112,9 +143,12 @@ test('a node that is gone is found unreachable by its partners, and a proposal t
   await stopParts();
   gone.add(operatorId);
   const hour = await beginHour(hours);
+  disputed = hour;
   const lost = view.occupantsAt(hour).find((one) => one.operatorId === operatorId) as ReturnType<HealthView['occupantsAt']>[number];
   assert.ok(await measureHour(hours, hour));
   await reportHour(hours, hour);
+  // Gone, and says that it has measured: it copies what the other one reports.
+  await copyReports(nodes[2] as TestLeaseNode, hour);
   const seed = (await view.seedOf(hour)) ?? '0x';
   const said = view.pairsOf(hour, lost, seed).flatMap((pair) => pair.said?.verdict ?? []);
   assert.ok(said.length > 0 && said.every((verdict) => verdict === 'unreachable'), `${said}`);
@@ -137,6 +171,12 @@ test('a node that is gone is found unreachable by its partners, and a proposal t
     const [own] = await network.client.read('stakeVault', 'ownStake', [operatorId]);
     return own === before - BigInt(view.rule.bond);
   });
+});
+
+test('who copied what others report is found by those whom it speaks of, and nobody else is', async () => {
+  const copy = `${disputed} ${(nodes[2] as TestLeaseNode).operatorId}`;
+  await waitUntil('both have looked through that hour', async () => (await copiesFound()).every((found) => found !== ''));
+  assert.deepEqual(await copiesFound(), [copy, copy]);
 });
 
 test('what was final is claimed once the hour of its emission is over', async () => {

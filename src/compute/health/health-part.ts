@@ -4,6 +4,7 @@ import { ProtocolClock } from '../leases/protocol-clock.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
 import { startChallengeEngine } from './challenge-engine.ts';
 import { ClaimAgent } from './claim-agent.ts';
+import { CopyWatch } from './copy-watch.ts';
 import { type HealthSnapshot, healthToJson, readDevices } from './device-health.ts';
 import type { Declared } from './figures.ts';
 import { HealthView } from './health-view.ts';
@@ -14,6 +15,7 @@ import { HEALTH_PATH } from './partner-calls.ts';
 import { createPartnerRoutes } from './partner-routes.ts';
 import { Prober } from './prober.ts';
 import { SeatKeeper } from './seat-keeper.ts';
+import { SeedSight } from './seed-sight.ts';
 
 /** What a health part needs of a node. */
 export type HealthContext = Pick<ComputeContext, 'client' | 'signer' | 'sender' | 'operatorId' | 'folder' | 'log'>;
@@ -26,11 +28,14 @@ export interface HealthSettings {
   beatMs?: number;
   /** Between two looks for offers that want a seat, and for rewards to claim, milliseconds; default: 10 and 15 seconds. */
   lookEveryMs?: number;
+  /** Between two looks at the chain, milliseconds; default: as other roles, and a quarter of a second from shortly before each slot. */
+  chainLookMs?: number;
 }
 
 const SNAPSHOT_KEPT_MS = 2000;
 const REFRESH_MS = 1000;
 const SLOT_LOOK_MS = 250;
+const SLOT_NEAR_SECONDS = 1n;
 const HOURS_MAX = 48;
 
 /**
@@ -47,10 +52,12 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
   const challenges = new OwnChallenges({ engine, rule: view.rule, log, look: () => look() });
   const wallMs = () => Date.now();
   const line = { busy: false, hasChallenge: false };
-  const shared = { ...context, ...settings, view, protocol, challenges, observations, line, wallMs };
+  const sight = new SeedSight();
+  const shared = { ...context, ...settings, view, protocol, challenges, observations, sight, line, wallMs };
   const prober = new Prober(shared);
   const hours = new HourAgent(shared);
   const claims = new ClaimAgent(shared);
+  const copies = new CopyWatch(shared);
   const seats = new SeatKeeper({ ...shared, engine });
   const answerPartner = createPartnerRoutes(shared);
   const over = new AbortController();
@@ -58,12 +65,14 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
 
   let seen = await client.now();
   protocol.observe(seen);
-  const onBlock = async (block: { number: bigint; timestamp: bigint }) => {
+  const look = once(async () => {
+    const sentAtMs = performance.now();
+    const block = await client.public.getBlock({ blockTag: 'latest' });
+    sight.looked({ sentAtMs, answeredAtMs: performance.now(), timestamp: block.timestamp });
     protocol.observe(block.timestamp);
     if (block.timestamp > seen) seen = block.timestamp;
     await prober.onBlock(block);
-  };
-  const look = once(async () => onBlock(await client.public.getBlock({ blockTag: 'latest' })));
+  });
   let refreshedAt = Number.NEGATIVE_INFINITY;
   // Beside the blocks: a challenge that begins meanwhile must not wait for it.
   const refresh = once(async () => {
@@ -80,6 +89,7 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
         await view.refresh();
         await seats.run(now, over.signal);
         await hours.run(now);
+        await copies.run(now);
         await claims.run();
       } catch (error) {
         if (!over.signal.aborted) log.warn('health-agents-failed', { message: String(error) });
@@ -87,20 +97,19 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
       await pause(client.pollIntervalMs() * 5, over.signal);
     }
   };
-  // A slot may have the challenge from its first block on: who looks late gives those whom it measures so much longer.
-  const watchSlots = async () => {
+  // A slot may have a challenge from its first block on. Looks are close together from a second before: what lies between the last one without that
+  // block and the first one with it is time that this node cannot give to those whom it measures.
+  const watchChain = async () => {
     const slotOf = (time: bigint) => (time - view.rule.startTime) / BigInt(view.rule.slotSeconds);
     while (!over.signal.aborted) {
-      if (client.pollIntervalMs() > SLOT_LOOK_MS && slotOf(protocol.now()) > slotOf(seen)) await look().catch(failed);
-      await pause(SLOT_LOOK_MS, over.signal);
+      await look().catch((error) => log.warn('health-block-failed', { message: String(error) }));
+      void refresh().catch((error) => log.warn('health-refresh-failed', { message: String(error) }));
+      const isNear = slotOf(protocol.now() + SLOT_NEAR_SECONDS) > slotOf(seen);
+      const lookMs = settings.chainLookMs ?? client.pollIntervalMs();
+      await pause(isNear ? Math.min(SLOT_LOOK_MS, lookMs) : lookMs, over.signal);
     }
   };
-  const failed = (error: unknown) => log.warn('health-block-failed', { message: String(error) });
-  const watching = client.watchBlocks(async (block) => {
-    await onBlock(block).catch(failed);
-    void refresh().catch(failed);
-  }, over.signal);
-  const slots = watchSlots();
+  const watching = watchChain();
   engine.warm().catch((error) => log.warn('challenge-engine-cold', { message: String(error) }));
   prober.start();
   const working = agents();
@@ -118,12 +127,14 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
         `millrace_compute_health_reports ${hours.counts.reports}`,
         `millrace_compute_health_proposals ${hours.counts.proposals}`,
         `millrace_compute_health_disputes ${hours.counts.disputes}`,
+        `millrace_compute_health_unmeasured_statements ${copies.found.length}`,
       ].join('\n'),
     status: async () => ({
       hour: view.hourAt(protocol.now()),
       ...hours.counts,
       challengeShare: challenges.busyMs / (performance.now() - startedAt),
       clockAheadMs: wallMs() - Number(protocol.now()) * 1000,
+      unmeasured: copies.found,
       partnersClocks: partnersClocks(observations, view.hourAt(protocol.now())),
       devices: (await show(1)).devices.filter((device) => device.operatorId === operatorId),
     }),
@@ -138,7 +149,7 @@ export async function startHealth(context: HealthContext, settings: HealthSettin
       challenges.stop();
       await prober.stop();
       await engine.close();
-      await Promise.allSettled([watching, working, slots]);
+      await Promise.allSettled([watching, working]);
       observations.close();
     },
   };

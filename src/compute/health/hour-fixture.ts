@@ -44,8 +44,14 @@ export async function waitUntil(what: string, isSo: () => Promise<boolean> | boo
   }
 }
 
-/** Lets protocol time jump, in steps that nodes can follow: each waits until all have noted something from after the one before. */
-export async function jumpTo(hours: DrivenHours, time: bigint): Promise<void> {
+/** Lets protocol time jump, whoever is left behind: what nodes ask of one another meanwhile fails, so not while something is measured. */
+export async function jumpTo({ chain, client }: DrivenHours, time: bigint): Promise<void> {
+  const now = await client.now();
+  if (now < time) await chain.warp(Number(time - now));
+}
+
+/** Lets protocol time jump in steps that nodes can follow: each waits until all have noted something from after the one before. */
+async function stepTo(hours: DrivenHours, time: bigint): Promise<void> {
   const { chain, client } = hours;
   for (let now = await client.now(); now < time; now = await client.now()) {
     const step = time - now < STEP_SECONDS ? time - now : STEP_SECONDS;
@@ -92,21 +98,21 @@ export async function measureHour(hours: DrivenHours, hour: number): Promise<boo
   const clock = new ChallengeClock(view);
   const due = view.startOf(hour) + (BigInt(view.rule.hourSeconds) * TRANSFERS_DUE.parts) / TRANSFERS_DUE.of;
   const isOver = async () => view.hourAt(await client.now()) > hour;
-  const find = async () => clock.at(await client.public.getBlock({ blockTag: 'latest' }));
+  const find = async () => (await clock.until(await client.public.getBlock({ blockTag: 'latest' }))).at(-1);
   const isFound = async () => (await find()) !== undefined;
   const are = async (what: 'challenge' | 'transfer') => (await unmeasured(hours, hour, what)) === 0;
   while (!(await isFound()) && !(await isOver())) {
     if ((await client.now()) >= due) {
       await waitUntil(`transfers of hour ${hour}`, async () => (await are('transfer')) || (await isFound()) || (await isOver()));
     }
-    if (!(await isFound())) await jumpTo(hours, nextSlot(view, hour, await client.now()));
+    if (!(await isFound())) await stepTo(hours, nextSlot(view, hour, await client.now()));
   }
   // Who has not begun it by the end of its slot will not: it slept.
   const answeredBy = ((await find())?.time ?? 0n) + 2n * BigInt(view.rule.slotSeconds);
   const isLate = async () => (await client.now()) >= answeredBy;
   await waitUntil(`the challenge of hour ${hour} is answered`, async () => (await are('challenge')) || (await isLate()));
   const isAnswered = await are('challenge');
-  if (!(await isOver())) await jumpTo(hours, due);
+  if (!(await isOver())) await stepTo(hours, due);
   await waitUntil(`all transfers of hour ${hour} are made`, async () => (await are('transfer')) || (await isOver()));
   return isAnswered && !(await isOver());
 }

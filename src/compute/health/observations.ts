@@ -1,7 +1,9 @@
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Hex } from 'viem';
 import { syncFolder, writeAll } from '../../durable-file.ts';
 import type { Statement, Verdict } from './figures.ts';
+import { receiptTag } from './receipt.ts';
 import type { SeatStatements } from './report-data.ts';
 
 /** One thing that this node measured of a partner in an hour, with what both sides signed where the partner answered. */
@@ -19,8 +21,8 @@ export interface Observation {
   ping?: { answered: boolean; rttUs?: number; skewMs?: number };
   /** A transfer: kilobytes a second to this node and from it; 0 when it failed. */
   transfer?: { downKbs: number; upKbs: number };
-  /** How the hour's challenge ended. */
-  challenge?: { verdict: Exclude<Verdict, 'none' | 'unreachable'>; elapsedMs: number };
+  /** How a challenge of the hour ended: the share of its work that was done in time, of 10,000. */
+  challenge?: { slot: number; verdict: Exclude<Verdict, 'none' | 'unreachable'>; doneBps: number; receipt?: Hex };
 }
 
 const HOURS_KEPT = 48;
@@ -107,21 +109,27 @@ function readLines(path: string): Observation[] {
   });
 }
 
-/** What the measurements of one partner say; undefined where nothing was measured. The middle latency, of an even number the higher one. */
+/**
+ * What the measurements of one partner say; undefined where nothing was measured. The middle latency, of an even number the higher one; the mean of the
+ * challenges that were judged, one with a wrong answer makes the hour wrong.
+ */
 export function statementOf(observations: readonly Observation[]): Statement | undefined {
   const pings = observations.flatMap(({ ping }) => ping ?? []);
   if (pings.length === 0) return undefined;
   const rtts = pings.flatMap(({ rttUs }) => rttUs ?? []).sort((left, right) => left - right);
-  if (rtts.length === 0) return { verdict: 'unreachable', upBps: 0, latencyUs: 0, bandwidthKbs: 0, elapsedMs: 0 };
-  const challenge = observations.findLast((one) => one.challenge !== undefined)?.challenge;
+  if (rtts.length === 0) return { verdict: 'unreachable', upBps: 0, latencyUs: 0, bandwidthKbs: 0, receiptTag: 0, doneBps: 0 };
+  const challenges = observations.flatMap(({ challenge }) => challenge ?? []);
   const transfer = observations.findLast((one) => one.transfer !== undefined)?.transfer;
-  // Who slept through the challenge, or came to no transfer, has nothing to say of it, nor of the device.
-  if (challenge === undefined || transfer === undefined) return undefined;
+  // Who slept through all challenges, or came to no transfer, has nothing to say of them, nor of the device.
+  if (challenges.length === 0 || transfer === undefined) return undefined;
+  const doneBps = Math.floor(challenges.reduce((sum, challenge) => sum + challenge.doneBps, 0) / challenges.length);
+  const receipt = challenges.find((challenge) => challenge.receipt !== undefined)?.receipt;
   return {
-    verdict: challenge.verdict,
-    upBps: Math.floor((10_000 * rtts.length) / pings.length),
+    verdict: challenges.some(({ verdict }) => verdict === 'wrong') ? 'wrong' : doneBps > 0 ? 'passed' : 'missed',
+    upBps: Math.floor((doneBps * rtts.length) / pings.length),
     latencyUs: Math.min(U32, rtts[rtts.length >> 1] as number),
     bandwidthKbs: Math.min(U32, transfer.downKbs, transfer.upKbs),
-    elapsedMs: Math.min(U32, challenge.elapsedMs),
+    receiptTag: receipt === undefined ? 0 : receiptTag(receipt),
+    doneBps,
   };
 }

@@ -1,13 +1,16 @@
 import { MillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
-import type { OpenedLeaf } from './challenge-check.ts';
-import { type ChallengeEngine, type ChallengeSolution, taskOf } from './challenge-engine.ts';
+import type { OpenedLeaf, WantedLeaf } from './challenge-check.ts';
+import type { ChallengeEngine, ChallengeProgress, ChallengeRun } from './challenge-engine.ts';
 import { type ChallengeTime, deviceSeed } from './challenge-time.ts';
+import { planOf } from './challenge-work.ts';
 import type { HealthRule, Occupant } from './health-view.ts';
 
-interface Work {
-  solution: Promise<ChallengeSolution>;
-  stop: AbortController;
+/** Which challenge of which own seat. */
+export interface OwnChallenge {
+  hour: number;
+  slot: number;
+  seat: number;
 }
 
 /** Verifiers may ask for openings until so many deadlines after the challenge's time. */
@@ -23,10 +26,10 @@ export interface OwnChallengesOptions {
   look(): Promise<void>;
 }
 
-/** The challenges of this node's own devices: begun when their time comes, answered to whoever asks, forgotten soon after. */
+/** The challenges of this node's own devices: begun when their time comes, told to whoever asks, forgotten soon after. */
 export class OwnChallenges {
   readonly #options: OwnChallengesOptions;
-  readonly #works = new Map<string, Work>();
+  readonly #runs = new Map<string, ChallengeRun>();
   #busyMs = 0;
 
   constructor(options: OwnChallengesOptions) {
@@ -38,65 +41,82 @@ export class OwnChallenges {
     return this.#busyMs;
   }
 
-  /** Begins the work of one device; once. */
-  begin(challenge: ChallengeTime, device: Occupant): void {
+  /** Begins the work of one device; once. It ends with the deadline: what is done later counts nowhere. */
+  begin({ hour, slot, seed }: ChallengeTime, device: Occupant): void {
     const { engine, rule, log } = this.#options;
-    const key = keyOf(challenge.hour, device.seat);
-    if (this.#works.has(key)) return;
-    const stop = new AbortController();
+    const key = keyOf({ hour, slot, seat: device.seat });
+    if (this.#runs.has(key)) return;
     const startedAt = performance.now();
-    const task = taskOf(rule, device, deviceSeed(challenge.seed, device.deviceId));
-    const solution = engine.solve(task, stop.signal);
-    solution
-      .catch((error) => log.warn('challenge-not-solved', { hour: challenge.hour, seat: device.seat, message: String(error) }))
+    const run = engine.start({ seed: deviceSeed(seed, device.deviceId), plan: planOf(rule, device) });
+    run.ended
+      .catch((error) => log.warn('challenge-not-solved', { hour, slot, seat: device.seat, message: String(error) }))
       .finally(() => {
         this.#busyMs += performance.now() - startedAt;
       });
-    this.#works.set(key, { solution, stop });
-    const end = setTimeout(() => this.#end(key), KEPT_DEADLINES * rule.deadlineMs);
-    end.unref();
+    this.#runs.set(key, run);
+    setTimeout(() => run.stop(), rule.deadlineMs).unref();
+    setTimeout(() => this.#end(key), KEPT_DEADLINES * rule.deadlineMs).unref();
   }
 
   /**
-   * The commitment, as soon as it is there. A partner that asks has seen the challenge's block, so the chain is looked at for it without waiting for
-   * the next usual look, which on a chain elsewhere is seconds away: who asks early must not make who is asked late.
+   * What is committed to, again and again until all is done or the time is over. A partner that asks has seen the challenge's block, so the chain is
+   * looked at for it without waiting for the next usual look, which on a chain elsewhere is seconds away: who asks early must not make who is
+   * asked late.
    * @throws no-challenge
    */
-  async rootOf(hour: number, seat: number): Promise<Uint8Array> {
+  async *progressOf(own: OwnChallenge): AsyncGenerator<ChallengeProgress> {
     const { rule, look } = this.#options;
     const until = performance.now() + rule.deadlineMs;
-    while (!this.#works.has(keyOf(hour, seat)) && performance.now() < until) {
+    while (!this.#runs.has(keyOf(own)) && performance.now() < until) {
       await look();
-      if (!this.#works.has(keyOf(hour, seat))) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      if (!this.#runs.has(keyOf(own))) await pause();
     }
-    return (await this.#workOf(hour, seat).solution).root;
+    const run = this.#runOf(own);
+    let isOver = false;
+    const noteEnd = () => {
+      isOver = true;
+    };
+    run.ended.then(noteEnd, noteEnd);
+    for (let told = 0; ; await pause()) {
+      const wasOver = isOver;
+      const progress = run.progress();
+      if (progress !== undefined && progress.done > told) {
+        told = progress.done;
+        yield progress;
+      }
+      if (wasOver) return;
+    }
   }
 
-  /** @throws no-challenge, bad-leaf */
-  async open(hour: number, seat: number, leaves: readonly number[]): Promise<OpenedLeaf[]> {
-    return (await this.#workOf(hour, seat).solution).open(leaves);
+  /** @throws no-challenge, bad-leaf, challenge-engine-failed */
+  async open(own: OwnChallenge, done: number, leaves: readonly WantedLeaf[]): Promise<OpenedLeaf[]> {
+    return this.#runOf(own).open(done, leaves);
   }
 
   stop(): void {
-    for (const key of this.#works.keys()) this.#end(key);
+    for (const key of this.#runs.keys()) this.#end(key);
   }
 
-  #workOf(hour: number, seat: number): Work {
-    const work = this.#works.get(keyOf(hour, seat));
-    if (work !== undefined) return work;
+  #runOf(own: OwnChallenge): ChallengeRun {
+    const run = this.#runs.get(keyOf(own));
+    if (run !== undefined) return run;
     throw new MillraceError('no-challenge', {
       actor: 'caller',
-      message: `There is no challenge of seat ${seat} in hour ${hour} here`,
-      values: { hour, seat },
+      message: `There is no challenge of seat ${own.seat} in slot ${own.slot} of hour ${own.hour} here`,
+      values: { ...own },
     });
   }
 
   #end(key: string): void {
-    this.#works.get(key)?.stop.abort(new MillraceError('no-challenge', { actor: 'caller', message: 'The challenge is over' }));
-    this.#works.delete(key);
+    this.#runs.get(key)?.stop();
+    this.#runs.delete(key);
   }
 }
 
-function keyOf(hour: number, seat: number): string {
-  return `${hour}/${seat}`;
+function pause(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, POLL_MS));
+}
+
+function keyOf({ hour, slot, seat }: OwnChallenge): string {
+  return `${hour}/${slot}/${seat}`;
 }

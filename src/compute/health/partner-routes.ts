@@ -4,10 +4,12 @@ import { recoverAddress } from '../../chain/index.ts';
 import { contentDigest, createReplayGuard, type ReplayGuard, verifyRequest } from '../../connect/index.ts';
 import { httpStatusOf, MillraceError, toMillraceError } from '../../errors.ts';
 import { readAtMost } from '../../read-at-most.ts';
+import type { WantedLeaf } from './challenge-check.ts';
 import { littleEndian } from './challenge-work.ts';
 import type { HealthView } from './health-view.ts';
-import type { OwnChallenges } from './own-challenges.ts';
+import type { OwnChallenge, OwnChallenges } from './own-challenges.ts';
 import { ANSWER_HEADER, answerDigest, HEALTH_PATH, NETWORK_HEADER, networkName, type PartnerCaller } from './partner-calls.ts';
+import { signReceipt } from './receipt.ts';
 
 /** The node's link, which has one transfer at a time, its own or a partner's: two at once would halve each other. */
 export interface TransferLine {
@@ -29,6 +31,8 @@ export interface PartnerRoutesOptions extends PartnerCaller {
 const BODY_BYTES_MAX = 1 << 16;
 const CHUNK_BYTES = 1 << 16;
 const LEAVES_MAX = 64;
+/** Challenges that one partner may watch at a time: one a seat and round, asked again now and then. */
+const WATCHING_MAX = 256;
 /** Transfers of one partner in an hour; an honest one makes three attempts of two a seat and round at most. */
 const TRANSFERS_MAX = 64;
 const KEY_KEPT_MS = 60_000;
@@ -43,11 +47,12 @@ export function createPartnerRoutes(options: PartnerRoutesOptions): (request: Re
   const guard = createReplayGuard(() => Number(options.protocol.now()));
   const operatorOf = keepOperators(options);
   const transfers = new Map<string, number>();
+  const watching = new Map<bigint, number>();
   return (request) => {
     const { pathname } = new URL(request.url);
     const name = pathname.startsWith(`${HEALTH_PATH}/`) ? pathname.slice(HEALTH_PATH.length + 1) : '';
     if (request.method !== 'POST' || !/^(ping|download|upload|challenge|opening)$/.test(name)) return undefined;
-    return answer(options, request, { name, guard, operatorOf, transfers }).catch((error) => {
+    return answer(options, request, { name, guard, operatorOf, transfers, watching }).catch((error) => {
       const fault = toMillraceError(error);
       return Response.json(fault.toJSON(), { status: httpStatusOf(fault), headers: { 'content-type': 'application/problem+json' } });
     });
@@ -59,6 +64,8 @@ interface Desk {
   guard: ReplayGuard;
   operatorOf: (address: Hex) => Promise<bigint>;
   transfers: Map<string, number>;
+  /** How many challenges each partner watches. */
+  watching: Map<bigint, number>;
 }
 
 async function answer(options: PartnerRoutesOptions, request: Request, desk: Desk): Promise<Response> {
@@ -73,22 +80,79 @@ async function answer(options: PartnerRoutesOptions, request: Request, desk: Des
   const body = await readBody(request, BODY_BYTES_MAX);
   const asked = parseBody(body);
   if (desk.name === 'ping') return signed(options, request, { timeMs: options.wallMs(), hour });
-  const [of, seat] = [Number(asked.hour), Number(asked.seat)];
-  if (view.occupantAt(seat, of)?.operatorId !== options.operatorId) throw refused('bad-health-request', `Seat ${seat} is not of this node`);
-  if (desk.name === 'challenge') {
-    const root = await options.challenges.rootOf(of, seat);
-    return signed(options, request, { root: Buffer.from(root).toString('base64') });
+  const own = { hour: Number(asked.hour), slot: Number(asked.slot), seat: Number(asked.seat) };
+  if (view.occupantAt(own.seat, own.hour)?.operatorId !== options.operatorId) {
+    throw refused('bad-health-request', `Seat ${own.seat} is not of this node`);
   }
-  if (!Array.isArray(asked.leaves) || asked.leaves.length > LEAVES_MAX || !asked.leaves.every(Number.isSafeInteger)) {
-    throw refused('bad-health-request', `Expected up to ${LEAVES_MAX} numbers of leaves`);
+  if (desk.name === 'opening') return signed(options, request, await openLeaves(options, own, { asked, operatorId }));
+  return watchChallenge(options, own, { watching: desk.watching, operatorId });
+}
+
+async function openLeaves(
+  { challenges, client, signer }: PartnerRoutesOptions,
+  own: OwnChallenge,
+  { asked, operatorId }: { asked: Record<string, unknown>; operatorId: bigint },
+): Promise<object> {
+  const isLeaf = (leaf: unknown) => {
+    const { place, leaf: index } = (leaf ?? {}) as Record<string, unknown>;
+    return Number.isSafeInteger(place) && Number.isSafeInteger(index);
+  };
+  if (!Array.isArray(asked.leaves) || asked.leaves.length > LEAVES_MAX || !asked.leaves.every(isLeaf)) {
+    throw refused('bad-health-request', `Expected up to ${LEAVES_MAX} leaves`);
   }
-  const opened = await options.challenges.open(of, seat, asked.leaves as number[]);
-  const leaves = opened.map(({ index, words, proof }) => ({
-    index,
-    words: Buffer.from(littleEndian(words)).toString('base64'),
-    proof: proof.map((hash) => Buffer.from(hash).toString('base64')),
+  const base64 = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64');
+  const opened = await challenges.open(own, Number(asked.done), asked.leaves as WantedLeaf[]);
+  const leaves = opened.map(({ place, leaf, words, proof, unitRoot, unitProof }) => ({
+    place,
+    leaf,
+    words: base64(littleEndian(words)),
+    proof: proof.map(base64),
+    unitRoot: base64(unitRoot),
+    unitProof: unitProof.map(base64),
   }));
-  return signed(options, request, { leaves });
+  return { leaves, receipt: await signReceipt(client, signer, { hour: own.hour, seat: own.seat, askerId: operatorId }) };
+}
+
+/** A line for each commitment, as the work comes on. They are signed for with the opening, which names the one that counted. */
+async function watchChallenge(
+  { challenges }: PartnerRoutesOptions,
+  own: OwnChallenge,
+  { watching, operatorId }: { watching: Map<bigint, number>; operatorId: bigint },
+): Promise<Response> {
+  const open = watching.get(operatorId) ?? 0;
+  if (open >= WATCHING_MAX) throw refused('too-many-transfers', `Operator ${operatorId} watches ${open} challenges already`);
+  watching.set(operatorId, open + 1);
+  const commitments = challenges.progressOf(own);
+  const end = () => {
+    const left = (watching.get(operatorId) ?? 1) - 1;
+    if (left === 0) watching.delete(operatorId);
+    else watching.set(operatorId, left);
+  };
+  const first = await commitments.next().catch((error) => {
+    end();
+    throw error;
+  });
+  return new Response(
+    new ReadableStream<Uint8Array>({
+      async start(stream) {
+        try {
+          for (let next = first; !next.done; next = await commitments.next()) {
+            const { done, root } = next.value;
+            stream.enqueue(Buffer.from(`${JSON.stringify({ done, root: Buffer.from(root).toString('base64') })}\n`));
+          }
+          stream.close();
+        } catch {
+          // Who watched is gone, or the run failed, which its own line of the log says.
+        } finally {
+          end();
+        }
+      },
+      async cancel() {
+        await commitments.return(undefined);
+      },
+    }),
+    { headers: { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store' } },
+  );
 }
 
 async function serveTransfer(options: PartnerRoutesOptions, request: Request, name: 'download' | 'upload'): Promise<Response> {

@@ -3,14 +3,15 @@ import { type Clock, systemClock } from '../../clock.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { readAtMost } from '../../read-at-most.ts';
-import { checkLeaves, drawLeaves, type OpenedLeaf } from './challenge-check.ts';
-import { taskOf } from './challenge-engine.ts';
-import { ChallengeClock, type ChallengeTime, deviceSeed } from './challenge-time.ts';
+import { type ChallengeAsk, type ChallengeAskerOptions, checkCommitment, OPENING_TIMEOUT_MS, watchCommitments } from './challenge-asker.ts';
+import type { ChallengeProgress } from './challenge-engine.ts';
+import { ChallengeClock, type ChallengeTime } from './challenge-time.ts';
 import type { HealthView, Occupant } from './health-view.ts';
 import type { Observation, Observations } from './observations.ts';
 import type { OwnChallenges } from './own-challenges.ts';
-import { askPartner, callPartner, createPartnerBook, type PartnerCaller, type PartnerNode, type SignedAnswer } from './partner-calls.ts';
+import { askPartner, callPartner, createPartnerBook, type PartnerCaller, type PartnerNode } from './partner-calls.ts';
 import { sampleBytes, type TransferLine } from './partner-routes.ts';
+import type { SeedSight } from './seed-sight.ts';
 
 /** What a prober stands on. */
 export interface ProberOptions extends PartnerCaller {
@@ -18,6 +19,7 @@ export interface ProberOptions extends PartnerCaller {
   operatorId: bigint;
   observations: Observations;
   challenges: OwnChallenges;
+  sight: SeedSight;
   log: Logger;
   clock?: Clock;
   wallMs(): number;
@@ -34,13 +36,11 @@ interface Target {
   partner: Occupant;
 }
 
-/** What a partner committed to in time, or not. */
+/** What a partner committed to in time. */
 interface Commitment {
   target: Target;
-  node: PartnerNode;
-  root: Buffer;
-  elapsedMs: number;
-  signatures: readonly [request: string, answer: string];
+  ask: ChallengeAsk;
+  progress: ChallengeProgress;
 }
 
 const BEATS_PER_HOUR = 60;
@@ -54,8 +54,10 @@ const STALLED_MS = 800;
 const TRANSFER_SHARE = 0.7;
 /** Longer than a time-out took: this machine slept, and what seemed to fail says nothing of the partner. */
 const SLEPT_MS = 2000;
-const ASK_AGAIN_MS = 100;
-const OPENING_TIMEOUT_MS = 15_000;
+/** Who asks later than such a share of the deadline says nothing of a challenge. */
+const LATE_SHARE = 0.8;
+/** Who knows no better when a challenge became public than to such a share of the deadline does not say that it was missed: that may be its own doing. */
+const DOUBT_SHARE = 0.5;
 /** As above, of a challenge with its opening. */
 const SLEPT_DEADLINES = 2;
 /** A partner that has another transfer, or does not know the pair yet, is asked again; one that refuses all hour long is not spoken of. */
@@ -77,7 +79,7 @@ export class Prober {
   /** Since when each partner's oldest open heartbeat is open. */
   readonly #open = new Map<bigint, number[]>();
   readonly #running = new Set<Promise<unknown>>();
-  #challenged = 0;
+  #challenged = 0n;
 
   constructor(options: ProberOptions) {
     this.#options = options;
@@ -104,19 +106,14 @@ export class Prober {
     await Promise.allSettled(this.#running);
   }
 
-  /** A new block was seen: begins the hour's challenge if its time has come just now. Time is counted from here, not from when its seed is read. */
+  /** A new block was seen: begins the hour's challenges whose time has come just now. */
   async onBlock(block: { number: bigint; timestamp: bigint }): Promise<void> {
-    const { view } = this.#options;
-    const startedAt = this.#clock.nowMs();
-    const challenge = await this.#challengeClock.at(block);
-    if (challenge === undefined || challenge.hour === this.#challenged) return;
-    this.#challenged = challenge.hour;
-    // A node that comes later, or whose chain jumped, cannot say how long anybody took.
-    if (block.timestamp - challenge.time > BigInt(view.rule.slotSeconds)) return;
-    for (const device of view.occupantsAt(challenge.hour)) {
-      if (device.operatorId === this.#options.operatorId) this.#options.challenges.begin(challenge, device);
-    }
-    this.#keep(this.#challenge(await this.#targets(challenge.hour), challenge, startedAt));
+    const { view, challenges, operatorId } = this.#options;
+    const challenge = (await this.#challengeClock.until(block)).at(-1);
+    if (challenge === undefined || challenge.time <= this.#challenged) return;
+    this.#challenged = challenge.time;
+    for (const device of view.occupantsAt(challenge.hour)) if (device.operatorId === operatorId) challenges.begin(challenge, device);
+    this.#keep(this.#targets(challenge.hour).then((targets) => this.#challenge(targets, challenge)));
   }
 
   async #targets(hour: number): Promise<Target[]> {
@@ -256,80 +253,65 @@ export class Prober {
   }
 
   /**
-   * Asks all for their commitments at once; only when each has answered, or is late, are leaves drawn and checked: checking keeps this node from
-   * reading answers, and none must seem late for that.
+   * Watches all commitments at once; only when the time is over are leaves drawn and checked: checking keeps this node from reading answers, and none
+   * must seem late for that. Time is counted from when the seed may first have been known, so nobody has more of it than the rule gives.
    */
-  async #challenge(targets: readonly Target[], challenge: ChallengeTime, startedAt: number): Promise<void> {
-    const { line } = this.#options;
+  async #challenge(targets: readonly Target[], challenge: ChallengeTime): Promise<void> {
+    const { line, log, sight, view } = this.#options;
+    const seen = sight.of(challenge.time);
+    const { deadlineMs } = view.rule;
+    const lateMs = this.#clock.nowMs() - (seen?.fromMs ?? 0);
+    if (seen === undefined || lateMs > LATE_SHARE * deadlineMs) {
+      log.info('challenge-seen-late', { hour: challenge.hour, slot: challenge.slot, ...seen, lateMs });
+      return;
+    }
+    const isClear = seen.untilMs - seen.fromMs <= DOUBT_SHARE * deadlineMs;
     line.hasChallenge = true;
     try {
-      const commitments = await Promise.all(targets.map((target) => this.#askCommitment(target, startedAt)));
-      for (const commitment of commitments) if (commitment !== undefined) await this.#checkCommitment(commitment, challenge, startedAt);
+      const commitments = await Promise.all(targets.map((target) => this.#watch(target, challenge, { startMs: seen.fromMs, isClear })));
+      for (const commitment of commitments) if (commitment !== undefined) await this.#check(commitment);
     } finally {
       line.hasChallenge = false;
     }
   }
 
-  async #askCommitment(target: Target, startedAt: number): Promise<Commitment | undefined> {
-    const { deadlineMs } = this.#options.view.rule;
-    const { hour, partner } = target;
+  get #asker(): ChallengeAskerOptions {
+    return { ...this.#options, rule: this.#options.view.rule, clock: this.#clock, signal: this.#over.signal };
+  }
+
+  async #watch(
+    target: Target,
+    challenge: ChallengeTime,
+    { startMs, isClear }: { startMs: number; isClear: boolean },
+  ): Promise<Commitment | undefined> {
+    let reason: unknown = 'nothing was done in time';
     try {
-      const node = await this.#book(partner.operatorId);
-      const body = { hour, seat: partner.seat };
-      const asked = { path: '/challenge', body, timeoutMs: deadlineMs, signal: this.#over.signal };
-      const { value, requestSignature, answerSignature } = await this.#askInTime(node, asked, startedAt);
-      const root = Buffer.from(String(value.root), 'base64');
-      return { target, node, root, elapsedMs: this.#elapsedMs(startedAt), signatures: [requestSignature, answerSignature] };
+      const node = await this.#book(target.partner.operatorId);
+      const ask = { node, device: target.partner, challenge, startMs };
+      const progress = await watchCommitments(this.#asker, ask);
+      if (progress !== undefined) return { target, ask, progress };
     } catch (error) {
-      this.#miss(target, error, startedAt);
-      return undefined;
+      reason = error;
     }
+    if (isClear) this.#miss(target, { challenge, startMs }, reason);
+    return undefined;
   }
 
-  /** Asks again until the deadline: a node that has not yet seen the block which this one has refuses at first. */
-  async #askInTime(node: PartnerNode, asked: Parameters<typeof askPartner>[2], startedAt: number): Promise<SignedAnswer> {
-    for (;;) {
-      try {
-        return await askPartner(this.#options, node, asked);
-      } catch (error) {
-        this.#over.signal.throwIfAborted();
-        if (this.#elapsedMs(startedAt) + ASK_AGAIN_MS >= this.#options.view.rule.deadlineMs) throw error;
-        await this.#clock.sleep(ASK_AGAIN_MS, this.#over.signal);
-      }
-    }
-  }
-
-  async #checkCommitment(commitment: Commitment, { seed }: ChallengeTime, startedAt: number): Promise<void> {
-    const { rule } = this.#options.view;
-    const { target, node, root, elapsedMs, signatures } = commitment;
-    const { hour, partner } = target;
+  async #check({ target, ask, progress }: Commitment): Promise<void> {
     try {
-      const task = taskOf(rule, partner, deviceSeed(seed, partner.deviceId));
-      const leaves = drawLeaves(task);
-      const body = { hour, seat: partner.seat, leaves };
-      const opening = { path: '/opening', body, timeoutMs: OPENING_TIMEOUT_MS, signal: this.#over.signal };
-      const opened = await askPartner(this.#options, node, opening).then(({ value }) => readLeaves(value.leaves));
-      const isRight = root.length === 32 && checkLeaves(task, root, leaves, opened);
-      const verdict = elapsedMs > rule.deadlineMs ? 'missed' : isRight ? 'passed' : 'wrong';
-      this.#record([target], { challenge: { verdict, elapsedMs }, signatures });
+      const { signatures, ...judged } = await checkCommitment(this.#asker, ask, progress);
+      this.#record([target], { challenge: { slot: ask.challenge.slot, ...judged }, signatures });
     } catch (error) {
-      this.#miss(target, error, startedAt);
+      this.#miss(target, ask, error);
     }
   }
 
-  #miss(target: Target, error: unknown, startedAt: number): void {
-    const elapsedMs = this.#elapsedMs(startedAt);
-    if (this.#over.signal.aborted || elapsedMs > SLEPT_DEADLINES * (this.#options.view.rule.deadlineMs + OPENING_TIMEOUT_MS)) return;
-    this.#options.log.debug('challenge-missed', {
-      operatorId: target.partner.operatorId,
-      seat: target.partner.seat,
-      message: String(error),
-    });
-    this.#record([target], { challenge: { verdict: 'missed', elapsedMs } });
-  }
-
-  #elapsedMs(startedAt: number): number {
-    return Math.round(this.#clock.nowMs() - startedAt);
+  #miss(target: Target, { challenge, startMs }: Pick<ChallengeAsk, 'challenge' | 'startMs'>, error: unknown): void {
+    const { log, view } = this.#options;
+    const elapsedMs = this.#clock.nowMs() - startMs;
+    if (this.#over.signal.aborted || elapsedMs > SLEPT_DEADLINES * (view.rule.deadlineMs + OPENING_TIMEOUT_MS)) return;
+    log.debug('challenge-missed', { operatorId: target.partner.operatorId, seat: target.partner.seat, message: String(error) });
+    this.#record([target], { challenge: { slot: challenge.slot, verdict: 'missed', doneBps: 0 } });
   }
 
   #record(targets: readonly Target[], measured: Pick<Observation, 'ping' | 'transfer' | 'challenge' | 'signatures'>): void {
@@ -361,17 +343,4 @@ async function requireTransfer(response: Response, { operatorId }: PartnerNode):
 
 function keyOf({ hour, seat, round }: Target): string {
   return `${hour}/${seat}/${round}`;
-}
-
-/** The leaves of an answer; what cannot be read is left out, and so missing. */
-function readLeaves(value: unknown): OpenedLeaf[] {
-  if (!Array.isArray(value)) return [];
-  return value.flatMap((leaf: { index?: unknown; words?: unknown; proof?: unknown }) => {
-    const { index, words, proof } = leaf ?? {};
-    if (typeof index !== 'number' || typeof words !== 'string' || !Array.isArray(proof) || proof.length > 64) return [];
-    const bytes = Buffer.from(words, 'base64');
-    if (bytes.length % 4 !== 0) return [];
-    const read = Uint32Array.from({ length: bytes.length / 4 }, (_, at) => bytes.readUInt32LE(4 * at));
-    return [{ index, words: read, proof: proof.map((hash) => Buffer.from(String(hash), 'base64')) }];
-  });
 }

@@ -9,7 +9,7 @@ export interface SeatStatements {
   statements: readonly (Statement | undefined)[];
 }
 
-/** A report's bytes (`IComputeHealth`): entries in the order of seats, all of one page. */
+/** A report's bytes (`IComputeHealth`, where tag and share together are called `elapsedMs`): entries in the order of seats, all of one page. */
 export function encodeReport(entries: readonly SeatStatements[]): Uint8Array {
   const parts = [...entries]
     .sort((left, right) => left.seat - right.seat)
@@ -34,12 +34,13 @@ export function statementIn(report: Uint8Array, at: { rounds: number; seat: numb
   return undefined;
 }
 
-function writeStatement(bytes: Buffer, at: number, { verdict, upBps, latencyUs, bandwidthKbs, elapsedMs }: Statement): void {
+function writeStatement(bytes: Buffer, at: number, { verdict, upBps, latencyUs, bandwidthKbs, receiptTag, doneBps }: Statement): void {
   bytes.writeUInt8(VERDICTS.indexOf(verdict), at);
   bytes.writeUInt16BE(upBps, at + 1);
   bytes.writeUInt32BE(latencyUs, at + 3);
   bytes.writeUInt32BE(bandwidthKbs, at + 7);
-  bytes.writeUInt32BE(elapsedMs, at + 11);
+  bytes.writeUInt16BE(receiptTag, at + 11);
+  bytes.writeUInt16BE(doneBps, at + 13);
 }
 
 function readStatement(bytes: Buffer, at: number): Statement | undefined {
@@ -50,6 +51,7 @@ function readStatement(bytes: Buffer, at: number): Statement | undefined {
     upBps: bytes.readUInt16BE(at + 1),
     latencyUs: bytes.readUInt32BE(at + 3),
     bandwidthKbs: bytes.readUInt32BE(at + 7),
-    elapsedMs: bytes.readUInt32BE(at + 11),
+    receiptTag: bytes.readUInt16BE(at + 11),
+    doneBps: bytes.readUInt16BE(at + 13),
   };
 }

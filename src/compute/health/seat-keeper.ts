@@ -20,18 +20,15 @@ export interface SeatKeeperOptions {
   lookEveryMs?: number;
 }
 
-/** Of what was measured: other work runs when the challenge comes. */
-const DECLARED_SHARE = 0.6;
+/** Of what was measured: what is done in time is paid, so a machine that is in use then earns less in proportion. */
+const DECLARED_SHARE = 1;
 /** On a development network all nodes are one machine, and a challenge comes to all of them at once. */
 const DECLARED_SHARE_DEV = 0.12;
-/** After so many hours in a row without an answer in time the device is declared with less. */
-const MISSED_MAX = 2;
-const LESS = 0.7;
 const LOOK_EVERY_MS = 10_000;
 
 /**
  * Sees to it that the operator's devices on offer have seats: measures what this machine can do, declares a share of it, parted evenly among the
- * devices, and less when challenges are missed twice in a row. A device that is withdrawn from the market gives up its seat.
+ * devices. A device that is withdrawn from the market gives up its seat.
  */
 export class SeatKeeper {
   readonly #options: SeatKeeperOptions;
@@ -62,7 +59,6 @@ export class SeatKeeper {
       if (!seated && isOffered) wanting.push(deviceId);
     }
     if (wanting.length > 0 && !this.#paused) await this.#enrol(wanting, signal);
-    await this.#lower(now);
   }
 
   /** Gives up all seats; the hour that runs is the last. */
@@ -107,32 +103,6 @@ export class SeatKeeper {
       });
       log.info('device-seated', { deviceId, deviceClass: hexToString(deviceClass, { size: 32 }), rate, memoryMbs });
     }
-  }
-
-  /** Takes the seat again with less, for devices that missed the challenges of the last hours that are reported: nobody waits for them to be final. */
-  async #lower(now: bigint): Promise<void> {
-    const { sender, view, log } = this.#options;
-    const last = view.hourAt(now - BigInt(view.rule.reportSeconds)) - 1;
-    const first = last - MISSED_MAX + 1;
-    if (first < 1 || this.#paused) return;
-    for (const deviceId of this.#devices) {
-      const seat = view.seatsOfDevice(deviceId).at(-1);
-      if (seat === undefined || seat.until !== undefined || seat.from > first) continue;
-      if (!(await this.#missed(seat.seat, first, last))) continue;
-      const [rate, memoryMbs] = [Math.max(1, Math.floor(seat.rate * LESS)), Math.max(1, Math.floor(seat.memoryMbs * LESS))];
-      await this.#leave(deviceId);
-      await sender.send({ contract: 'computeHealth', functionName: 'enrol', args: [deviceId, rate, memoryMbs] });
-      log.warn('device-declared-with-less', { deviceId, rate, memoryMbs });
-    }
-  }
-
-  async #missed(seat: number, first: number, last: number): Promise<boolean> {
-    const { view } = this.#options;
-    for (let hour = first; hour <= last; hour += 1) {
-      const seed = await view.seedOf(hour);
-      if (seed === undefined || view.compute(hour, seat, seed).reason !== 'challenge-missed') return false;
-    }
-    return true;
   }
 
   async #leave(deviceId: bigint): Promise<void> {
