@@ -13,6 +13,7 @@ const LONG_JOURNEYS = [
   'behind-routers',
   'cheating-miners',
   'cluster',
+  'cluster-engines',
   'cluster-swarm',
   'compute-cheats',
   'compute-health',

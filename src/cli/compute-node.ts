@@ -78,7 +78,8 @@ export async function startComputeNode(context: CommandContext, session: Session
   });
 }
 
-function computeSettingsOf(context: CommandContext, options: ComputeNodeOptions): ComputeSettings {
+/** What is set for the own compute node, by flags, environment and `config.json`. */
+export function computeSettingsOf(context: CommandContext, options: ComputeNodeOptions): ComputeSettings {
   const flags = Object.fromEntries(Object.entries(FLAGS).map(([short, name]) => [name, options[short as keyof ComputeNodeOptions]]));
   return givenSettings(Object.keys(COMPUTE_DEFAULTS), { ...settingSources(context), flags });
 }

@@ -7,10 +7,18 @@ import { systemClock } from '../clock.ts';
 import { type DeviceReport, keepDeviceReport, reportDevice, requireForeignEngines } from '../compute/index.ts';
 import { readSetting } from '../config.ts';
 import { MillraceError } from '../errors.ts';
-import { adoptProcess, type Executor, SandboxExecutor, startProcess, WasmExecutor } from '../host/index.ts';
-import { COMPUTE_DEFAULTS, endpointUrl, fundFromFaucet } from '../node/index.ts';
+import { adoptProcess, type Executor, startProcess } from '../host/index.ts';
+import {
+  COMPUTE_DEFAULTS,
+  type ComputeSettings,
+  chosenEngine,
+  endpointUrl,
+  fundFromFaucet,
+  holdsRentals,
+  openEngines,
+} from '../node/index.ts';
 import { formatAmount, parseAmount, parseDuration, TOKEN_DECIMALS } from '../units.ts';
-import { type ComputeNodeOptions, startComputeNode } from './compute-node.ts';
+import { type ComputeNodeOptions, computeSettingsOf, startComputeNode } from './compute-node.ts';
 import type { CommandContext } from './context.ts';
 import { joinStep } from './join-step.ts';
 import { type SelfTest, selfTest } from './join-test.ts';
@@ -85,9 +93,14 @@ async function joinSteps(context: CommandContext, session: Session, options: Joi
   const endpoint = options.endpoint === undefined ? '' : endpointUrl(options.endpoint);
   const [stake, gas] = [parseAmount(options.stake, TOKEN_DECIMALS), parseAmount(options.gas, TOKEN_DECIMALS)];
   const waitSeconds = parseDuration(options.wait);
-  const engines = openEngines(session);
+  const settings = computeSettingsOf(context, options);
+  const engines = await openEngines(settings, session.folder.root);
   try {
-    await joinStep(context, 'engines that hold strangers’ work to its limits', async () => await requireForeignEngines(engines));
+    await joinStep(context, 'engines that hold strangers’ work to its limits', async () => {
+      await requireForeignEngines(engines);
+      // Whoever chose an engine means it: a node that would run modules alone is not what was asked for.
+      if (chosenEngine(settings) !== 'bubblewrap') await requireForeignEngines(engines.slice(0, 1));
+    });
     // Measuring needs no money and transactions need no processor: both at once.
     const measuring = joinStep(context, 'measuring this machine', async () => await measure(context, session, engines));
     measuring.catch(() => undefined);
@@ -124,7 +137,7 @@ async function startAndTest(
     const offers = await joinStep(
       context,
       'the offer at the market',
-      async () => await awaitOffers(context, session, { operatorId, device }),
+      async () => await awaitOffers(context, session, { operatorId, device, settings: computeSettingsOf(context, options) }),
     );
     const wanted = { ...given, client: session.client, reachSeconds: REACH_SECONDS };
     const test = await joinStep(context, 'a job through the network', async () => await selfTest(context, wanted));
@@ -133,13 +146,6 @@ async function startAndTest(
     await stop?.();
     throw error;
   }
-}
-
-function openEngines({ folder }: Session): Executor[] {
-  return [
-    new SandboxExecutor({ imageFolder: join(folder.root, 'images') }),
-    new WasmExecutor({ imageFolder: join(folder.root, 'modules') }),
-  ];
 }
 
 async function measure(context: CommandContext, { folder }: Session, executors: readonly Executor[]): Promise<DeviceReport> {
@@ -164,10 +170,10 @@ async function measure(context: CommandContext, { folder }: Session, executors: 
 async function awaitOffers(
   context: CommandContext,
   { client }: Session,
-  { operatorId, device }: Pick<Joined, 'operatorId' | 'device'>,
+  { operatorId, device, settings }: Pick<Joined, 'operatorId' | 'device'> & { settings: ComputeSettings },
 ): Promise<Joined['offers']> {
   const isWanted = (readSetting('leases', settingSources(context))?.value ?? COMPUTE_DEFAULTS.leases) !== 'no';
-  const isAble = device.facts.engines.some(({ engine, takesForeign }) => engine !== 'wasm' && takesForeign);
+  const isAble = holdsRentals(settings) && device.facts.engines.some(({ engine, takesForeign }) => engine !== 'wasm' && takesForeign);
   if (!isWanted || !isAble) return [];
   const deadlineMs = systemClock.nowMs() + OFFER_MS;
   while (systemClock.nowMs() < deadlineMs) {

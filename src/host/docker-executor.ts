@@ -59,7 +59,7 @@ const NO_PROGRAM = 127;
  * known by the digest of the file. Whoever may speak to the socket rules the machine: the node that does is to be its owner's.
  */
 export class DockerExecutor implements Executor {
-  readonly engine = 'docker';
+  readonly engine: 'docker' | 'gvisor';
   readonly #docker: Docker;
   readonly #options: DockerOptions;
   readonly #stop = new AbortController();
@@ -70,6 +70,7 @@ export class DockerExecutor implements Executor {
 
   constructor(options: DockerOptions = {}) {
     this.#options = options;
+    this.engine = options.runtime === 'runsc' ? 'gvisor' : 'docker';
     this.#docker = new Docker({ socketPath: options.socketPath ?? findDockerSocket() ?? '/run/docker.sock' });
   }
 

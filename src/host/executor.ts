@@ -148,7 +148,7 @@ export interface ExecutorReport {
 
 /** Something that runs jobs. One suite, `executor.cases.ts`, holds for every engine. */
 export interface Executor {
-  readonly engine: 'bubblewrap' | 'wasm' | 'docker' | 'swarm' | 'kubernetes';
+  readonly engine: 'bubblewrap' | 'wasm' | 'docker' | 'gvisor' | 'swarm' | 'kubernetes';
   /** What it can hold to here; found out once. */
   inspect(): Promise<ExecutorReport>;
   /**

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import type { ComputeContext, ComputePart, LeaseHost } from '../compute/index.ts';
 import { toMillraceError } from '../errors.ts';
 import type { Executor } from '../host/index.ts';
+import { chosenEngine, dockerOptions, holdsRentals, openEngines } from './compute-engines.ts';
 import { type ComputeSettings, computeSettings, jobPolicyOf, leaseTermsOf, resourcesOf, wholeOf } from './compute-settings.ts';
 import { contentPort } from './content-port.ts';
 import type { Role, RoleContext } from './role.ts';
@@ -50,7 +51,9 @@ export async function startComputeRole(context: ComputeStart): Promise<Role> {
   try {
     if (terms !== undefined) {
       const attributes = compute.keptAttributes(dataFolder);
-      const devices = compute.defaultDevices(shared.capacity.total, terms).map((device) => ({ ...device, attributes }));
+      const place = await openRentalPlace(context, executors[0] as Executor);
+      const offered = place === undefined ? [] : compute.defaultDevices(shared.capacity.total, terms);
+      const devices = offered.map((device) => ({ ...device, ...place, attributes }));
       leases = await begin('leases', (own) => compute.startLeaseHost(own, { devices }));
       await begin('health', (own) => compute.startHealth(own));
       await begin('prober', (own) => compute.startLeaseProber(own));
@@ -59,7 +62,7 @@ export async function startComputeRole(context: ComputeStart): Promise<Role> {
     if (publicHost !== '') {
       const cluster = { publicHost, imageFolder: join(dataFolder, 'images'), leases };
       const { openDockerExecutor } = await import('../host/index.ts');
-      const docker = await openDockerExecutor();
+      const docker = await openDockerExecutor(dockerOptions(settings));
       engines.push(docker);
       await begin('cluster', (own) => compute.startClusterPart({ ...own, executors: [docker] }, cluster)).catch((error) => {
         const { code, message, hint } = toMillraceError(error);
@@ -71,6 +74,27 @@ export async function startComputeRole(context: ComputeStart): Promise<Role> {
     throw error;
   }
   return roleOf('compute', parts, stopAll);
+}
+
+/** In what rentals begin: the owner's image, else this machine's software. Undefined: nothing here holds rentals, and the log says why. */
+async function openRentalPlace({ compute, log }: ComputeStart, executor: Executor): Promise<{ image?: string } | undefined> {
+  const { leaseImage } = computeSettings(compute);
+  const engine = chosenEngine(compute);
+  if (!holdsRentals(compute)) {
+    const fix = engine === 'docker' ? 'set leaseImage to an archive of a root file system (docker export)' : 'set leases to no';
+    log.warn('rentals-not-offered', { engine, reason: 'rentals need bubblewrap, or docker with an image', fix });
+    return undefined;
+  }
+  try {
+    return leaseImage === '' ? {} : { image: await executor.importImage(leaseImage) };
+  } catch (error) {
+    log.error('rentals-not-offered', {
+      engine,
+      reason: toMillraceError(error).message,
+      fix: 'mend leaseImage or the engine, then start the node again',
+    });
+    return undefined;
+  }
 }
 
 /** A role whose parts answer, count and end together. */
@@ -97,10 +121,12 @@ export function roleOf(name: string, parts: ReadonlyMap<string, ComputePart>, st
 }
 
 /** The default engine first. One that cannot be opened is logged with its remedy; its kinds of jobs are not on offer. */
-export async function openComputeEngines({ dataFolder, log }: ComputeStart): Promise<Executor[]> {
-  const { SandboxExecutor, WasmExecutor } = await import('../host/index.ts');
-  const imageFolder = join(dataFolder, 'images');
-  const engines: Executor[] = [new SandboxExecutor({ imageFolder }), new WasmExecutor({ imageFolder: join(dataFolder, 'modules') })];
+export async function openComputeEngines({
+  dataFolder,
+  compute,
+  log,
+}: Pick<ComputeStart, 'dataFolder' | 'compute' | 'log'>): Promise<Executor[]> {
+  const engines = await openEngines(compute, dataFolder);
   for (const engine of engines) {
     const report = await engine.inspect().catch((error) => {
       log.warn('engine-not-opened', { engine: engine.engine, reason: toMillraceError(error).message });

@@ -30,6 +30,28 @@ export const COMPUTE_DEFAULTS = {
   jobCommands: 'no',
   /** `yes`: makes canaries with renters that ask for them; only on a machine that is always awake, for one that is not shown in time is a forgery. */
   jobCanaries: 'no',
+  /**
+   * What runs images and rentals: `bubblewrap`, or `docker`, `gvisor` (Docker's runtime runsc), `swarm` (a farm of the owner's machines),
+   * `kubernetes` (NEVER RUN AGAINST A CLUSTER). Whoever may speak to an engine's socket rules its machine.
+   */
+  computeEngine: 'bubblewrap',
+  /** Paths of engines' sockets with commas between, a manager's of a farm first; empty: Docker's or Podman's usual one. */
+  engineSocket: '',
+  /** Of a farm or Kubernetes: a folder that its machines share with this one. */
+  engineFolder: '',
+  /** Of a farm: a program that gives a folder there a hard size (`PROGRAM hold FOLDER BYTES`, `PROGRAM release FOLDER`); empty: none, strangers are refused. */
+  engineHold: '',
+  kubernetesServer: '',
+  /** Files with the server's authority (empty: the system's) and the service account's token. */
+  kubernetesAuthority: '',
+  kubernetesToken: '',
+  kubernetesNamespace: 'millrace',
+  kubernetesRepository: '',
+  kubernetesClaim: '',
+  /** The owner's word that network policies are enforced, and pods held to so many processes; empty: not given, strangers are refused. */
+  kubernetesProcesses: '',
+  /** Archive of the root file system in which rentals begin; empty: this machine's software, which bubblewrap alone has. */
+  leaseImage: '',
   /** `yes`: leases a quarter of the machine out, as one device; `no`: none. */
   leases: 'yes',
   /** Of a device for an hour, in each token; stake behind each lease; the price of one that may be taken back, of the price. */
@@ -60,8 +82,10 @@ export function jobPolicyOf(given: ComputeSettings | undefined): JobPolicy {
     gibSecond: hourly(settings.jobPriceMemory, decimals),
     job: parseAmount(settings.jobPriceEach, decimals),
   });
-  if (settings.jobCommands !== 'yes' && settings.jobCommands !== 'no') throw badSetting('jobCommands', settings.jobCommands, 'yes or no');
-  if (settings.jobCanaries !== 'yes' && settings.jobCanaries !== 'no') throw badSetting('jobCanaries', settings.jobCanaries, 'yes or no');
+  if (settings.jobCommands !== 'yes' && settings.jobCommands !== 'no')
+    throw badComputeSetting('jobCommands', settings.jobCommands, 'yes or no');
+  if (settings.jobCanaries !== 'yes' && settings.jobCanaries !== 'no')
+    throw badComputeSetting('jobCanaries', settings.jobCanaries, 'yes or no');
   return {
     prices: { stable: prices(STABLE_DECIMALS), native: prices(TOKEN_DECIMALS) },
     collateral: parseAmount(settings.jobCollateral, TOKEN_DECIMALS),
@@ -79,11 +103,11 @@ export function leaseTermsOf(
   given: ComputeSettings | undefined,
 ): { stablePrice: bigint; nativePrice: bigint; collateral: bigint; interruptibleBps: number } | undefined {
   const { leases, leasePriceStable, leasePriceNative, leaseCollateral, leaseInterruptible } = computeSettings(given);
-  if (leases !== 'yes' && leases !== 'no') throw badSetting('leases', leases, 'yes or no');
+  if (leases !== 'yes' && leases !== 'no') throw badComputeSetting('leases', leases, 'yes or no');
   if (leases === 'no') return undefined;
   const percent = Number(leaseInterruptible);
   if (!Number.isInteger(percent) || percent < 0 || percent > PERCENT) {
-    throw badSetting('leaseInterruptible', leaseInterruptible, 'a whole number of hundredths of the price, up to 100');
+    throw badComputeSetting('leaseInterruptible', leaseInterruptible, 'a whole number of hundredths of the price, up to 100');
   }
   return {
     stablePrice: parseAmount(leasePriceStable, STABLE_DECIMALS),
@@ -98,11 +122,11 @@ export function resourcesOf(measured: Resources, given: ComputeSettings | undefi
   const { computeCpus, computeMemory, computeDisk, computeProcesses } = computeSettings(given);
   const cpus = computeCpus === '' ? measured.cpus : Number(computeCpus);
   if (!(cpus > 0 && cpus <= measured.cpus))
-    throw badSetting('computeCpus', computeCpus, `a number up to ${measured.cpus}, which the machine has`);
+    throw badComputeSetting('computeCpus', computeCpus, `a number up to ${measured.cpus}, which the machine has`);
   const size = (name: 'computeMemory' | 'computeDisk', text: string, most: number) => {
     const bytes = text === '' ? most : Number(parseSize(text));
     if (bytes <= most) return bytes;
-    throw badSetting(name, text, `at most ${most} bytes, which the machine has to spare`);
+    throw badComputeSetting(name, text, `at most ${most} bytes, which the machine has to spare`);
   };
   return {
     cpus,
@@ -117,7 +141,7 @@ export function wholeOf(name: keyof typeof COMPUTE_DEFAULTS, given: ComputeSetti
   const text = computeSettings(given)[name];
   const count = Number(text);
   if (Number.isInteger(count) && count >= 1 && count <= max) return count;
-  throw badSetting(name, text, `a whole number from 1 to ${max}`);
+  throw badComputeSetting(name, text, `a whole number from 1 to ${max}`);
 }
 
 /** Base units a second, rounded up. */
@@ -125,7 +149,8 @@ function hourly(text: string, decimals: number): bigint {
   return (parseAmount(text, decimals) + HOUR - 1n) / HOUR;
 }
 
-function badSetting(name: string, got: string, expected: string): MillraceError {
+/** A setting that cannot be used. */
+export function badComputeSetting(name: string, got: string, expected: string): MillraceError {
   return new MillraceError('bad-compute-setting', {
     actor: 'caller',
     message: `Got "${got.slice(0, 80)}" for ${name}, expected ${expected}`,

@@ -1,6 +1,7 @@
 /** Nodes and the local supervisor: processes that host roles, and the network that runs on this machine. */
 import { fileURLToPath } from 'node:url';
 
+export { chosenEngine, holdsRentals, openEngines } from './compute-engines.ts';
 export { COMPUTE_DEFAULTS, type ComputeSettings } from './compute-settings.ts';
 export { contentPort } from './content-port.ts';
 export { askControl, startControlServer } from './control.ts';
