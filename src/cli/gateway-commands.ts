@@ -16,6 +16,8 @@ export function registerInferenceGatewayCommands(gateway: Command, run: Run): vo
     .option('--listen <host:port>', 'where to listen (gatewayListen; 127.0.0.1:8090)')
     .option('--fee <percent>', 'on top of miners’ prices (gatewayFee; 0)')
     .option('--tab-max <amount>', 'most tokens paid ahead to one miner, a quarter of it to a new one (gatewayTabMax; 1)')
+    .option('--tls-cert <file>', 'certificate with its chain, PEM: serves HTTPS; read again when it is replaced (gatewayTlsCert)')
+    .option('--tls-key <file>', 'its private key, PEM (gatewayTlsKey)')
     .option('--no-payments', 'callers need a key; x402 payments are not taken')
     .addHelpText(
       'after',
@@ -25,6 +27,7 @@ Pages: /v1/… (OpenAI), /recognize, /health, /metrics, /v1/key, /v1/receipts/ID
 Examples:
   millrace gateway init --tokens 100 && millrace gateway keys create alice --budget 5 --period 30d
   millrace gateway run
+  millrace gateway run --listen 0.0.0.0:443 --tls-cert /etc/letsencrypt/live/HOST/fullchain.pem --tls-key /etc/letsencrypt/live/HOST/privkey.pem
   curl http://127.0.0.1:8090/v1/chat/completions -H "authorization: Bearer sk-millrace-…" -H "content-type: application/json" -d '{"model":"moby-dick-1m","messages":[{"role":"user","content":"Call me"}]}'`,
     )
     .action(run(async (context, options: never) => (await import('./gateway-run.ts')).gatewayRun(context, options)));

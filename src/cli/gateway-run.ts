@@ -20,12 +20,14 @@ export interface GatewayRunOptions {
   listen?: string;
   fee?: string;
   tabMax?: string;
+  tlsCert?: string;
+  tlsKey?: string;
   payments: boolean;
 }
 
 const FEE_BPS_MAX = 10_000;
 const STOP_MS = 10_000;
-const DEFAULTS = { gatewayListen: '127.0.0.1:8090', gatewayFee: '0', gatewayTabMax: '1' };
+const DEFAULTS = { gatewayListen: '127.0.0.1:8090', gatewayFee: '0', gatewayTabMax: '1', gatewayTlsCert: '', gatewayTlsKey: '' };
 
 /** Where the gateway of a data folder keeps its purse, keys, channels and receipts. */
 export function gatewayFolder(folder: NetworkFolder): { root: string; purse: string; serving: string; socket: string } {
@@ -62,13 +64,20 @@ export async function gatewayInit(context: CommandContext, options: { tokens: st
 export async function gatewayRun(context: CommandContext, options: GatewayRunOptions): Promise<void> {
   const sources = {
     ...settingSources(context),
-    flags: { gatewayListen: options.listen, gatewayFee: options.fee, gatewayTabMax: options.tabMax },
+    flags: {
+      gatewayListen: options.listen,
+      gatewayFee: options.fee,
+      gatewayTabMax: options.tabMax,
+      gatewayTlsCert: options.tlsCert,
+      gatewayTlsKey: options.tlsKey,
+    },
     profile: DEFAULTS,
   };
   const setting = (name: keyof typeof DEFAULTS) => readSetting(name, sources)?.value as string;
   const { host, port } = listenAddress(setting('gatewayListen'));
   const feeBps = feeOf(setting('gatewayFee'));
   const tabMax = parseAmount(setting('gatewayTabMax'), TOKEN_DECIMALS);
+  const tls = tlsFilesOf(setting('gatewayTlsCert'), setting('gatewayTlsKey'));
   const { client, folder } = await openSession(context);
   const { root, purse: path, socket } = gatewayFolder(folder);
   if (!existsSync(path)) throw noPurse(root);
@@ -77,11 +86,23 @@ export async function gatewayRun(context: CommandContext, options: GatewayRunOpt
   const sender = createSender({ client, signer, journalFolder: root, log });
   try {
     const takesPayments = options.payments;
-    const gateway = await startStandingGateway({ client, signer, sender, folder: root, host, port, feeBps, tabMax, takesPayments, log });
+    const gateway = await startStandingGateway({
+      client,
+      signer,
+      sender,
+      folder: root,
+      host,
+      port,
+      tls,
+      feeBps,
+      tabMax,
+      takesPayments,
+      log,
+    });
     try {
       const control = await startControlServer(socket, ({ command, arguments: given }) => answer(gateway, command, given));
       try {
-        await printRunning(context, gateway);
+        await printRunning(context, gateway, tls === undefined ? 'http' : 'https');
         await untilStopped(context);
       } finally {
         await control.stop();
@@ -94,9 +115,9 @@ export async function gatewayRun(context: CommandContext, options: GatewayRunOpt
   }
 }
 
-async function printRunning(context: CommandContext, gateway: StandingGateway): Promise<void> {
+async function printRunning(context: CommandContext, gateway: StandingGateway, scheme: 'http' | 'https'): Promise<void> {
   const { host, port, keys } = gateway;
-  const url = `http://${host}:${port}`;
+  const url = `${scheme}://${host}:${port}`;
   const { tokens, inChannels } = await gateway.purse();
   const usable = keys.list().filter(({ isRevoked }) => !isRevoked).length;
   const status = await gateway.status();
@@ -104,9 +125,9 @@ async function printRunning(context: CommandContext, gateway: StandingGateway): 
     [
       `Base URL for OpenAI clients: ${url}/v1, with one of ${usable} keys (millrace gateway keys create NAME). Pictures: ${url}/recognize`,
       `The purse holds ${formatAmount(tokens + inChannels, TOKEN_DECIMALS)}. Numbers: ${url}/metrics, ${url}/health. Press Ctrl-C to stop.`,
-      ...(host === '127.0.0.1' || host === '[::1]'
+      ...(scheme === 'https' || host === '127.0.0.1' || host === '[::1]'
         ? []
-        : ['It speaks plain HTTP: put a proxy with TLS before it, or keys travel in the open.']),
+        : ['It speaks plain HTTP: keys travel in the open. Give it --tls-cert and --tls-key, or put a proxy with TLS before it.']),
     ].join('\n'),
   );
 }
@@ -146,6 +167,17 @@ export function tellGateway(socket: string, command: string, given: Record<strin
       cause,
     });
   return askRunning(socket, command, { arguments: given, notRunning });
+}
+
+/** @throws bad-option */
+function tlsFilesOf(certPath: string, keyPath: string): { certPath: string; keyPath: string } | undefined {
+  if (certPath === '' && keyPath === '') return undefined;
+  if (certPath !== '' && keyPath !== '') return { certPath, keyPath };
+  throw new MillraceError('bad-option', {
+    actor: 'caller',
+    message: `Got ${certPath === '' ? '--tls-key without --tls-cert' : '--tls-cert without --tls-key'}, expected both`,
+    values: { certPath, keyPath },
+  });
 }
 
 function feeOf(text: string): number {

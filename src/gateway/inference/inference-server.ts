@@ -1,4 +1,5 @@
-import { createServer } from 'node:http';
+import http from 'node:http';
+import https from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { ReceiptDomain } from '../../chain/index.ts';
@@ -7,6 +8,7 @@ import { listenerOf, type SeenReceipt, type ServingAnswer, type ServingRequest, 
 import { lockFolder } from '../../lock.ts';
 import type { Logger } from '../../log.ts';
 import type { Payer, Receiver } from '../../token/index.ts';
+import { followTlsFiles, readTlsPair, type TlsFiles } from '../tls-files.ts';
 import { type CallerKeys, keysPath, openCallerKeys } from './caller-keys.ts';
 import { createInferenceGateway, type PaidRequest, type ReplaySample } from './inference-gateway.ts';
 import { type MinerDirectory, type MinerEntry, openMinerDirectory } from './miner-directory.ts';
@@ -20,6 +22,8 @@ export interface InferenceServerOptions {
   folder: string;
   host?: string;
   port: number;
+  /** Serves HTTPS with them, and with what they are replaced by; plain HTTP without. */
+  tls?: TlsFiles;
   domain: ReceiptDomain;
   /** Who there is: from the chain. */
   miners: () => Promise<readonly MinerEntry[]>;
@@ -73,7 +77,7 @@ const SILENCE_MS = 120_000;
 const TAB_MAX = 10n ** 18n;
 const REFRESH_MS = 15_000;
 
-/** Starts a gateway in front of the network's miners. @throws folder-busy, journal-damaged, port-in-use, open-gateway-exposed */
+/** Starts a gateway in front of the network's miners. @throws folder-busy, journal-damaged, port-in-use, open-gateway-exposed, bad-tls-file */
 export async function startInferenceServer(options: InferenceServerOptions): Promise<InferenceServer> {
   const host = options.host ?? '127.0.0.1';
   if (options.isOpen === true && host !== '127.0.0.1' && host !== '::1') throw exposed(host);
@@ -100,10 +104,8 @@ export async function startInferenceServer(options: InferenceServerOptions): Pro
       feeBps: options.feeBps ?? 0,
     });
     opened.push(() => gateway.stop());
-    const server = createServer(
-      HTTP_LIMITS,
-      listenerOf((request) => options.page?.(request) ?? gateway.answer(request)),
-    );
+    const listener = listenerOf((request) => options.page?.(request) ?? gateway.answer(request));
+    const server = options.tls === undefined ? http.createServer(HTTP_LIMITS, listener) : secureServer(options.tls, listener, options.log);
     server.maxConnections = CONNECTIONS_MAX;
     server.timeout = SILENCE_MS;
     await listen(server, options.port, host);
@@ -129,7 +131,15 @@ export async function startInferenceServer(options: InferenceServerOptions): Pro
   }
 }
 
-function listen(server: ReturnType<typeof createServer>, port: number, host: string): Promise<void> {
+function secureServer(files: TlsFiles, listener: http.RequestListener, log: Logger): https.Server {
+  const pair = readTlsPair(files);
+  const server = https.createServer({ ...HTTP_LIMITS, ...pair, handshakeTimeout: HTTP_LIMITS.headersTimeout }, listener);
+  const stopFollowing = followTlsFiles(server, pair, { files, log });
+  server.once('close', stopFollowing);
+  return server;
+}
+
+function listen(server: http.Server | https.Server, port: number, host: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (cause) => {
       const message = `Cannot listen on ${host}:${port}: ${cause.message}`;

@@ -11,6 +11,7 @@ import {
 } from '../../inference/index.ts';
 import type { Logger } from '../../log.ts';
 import { type Claimer, createPayer, openReceiver, type Payer, type Receiver, startClaimer } from '../../token/index.ts';
+import type { TlsFiles } from '../tls-files.ts';
 import type { CallerKeys } from './caller-keys.ts';
 import { type InferenceServer, startInferenceServer } from './inference-server.ts';
 import { minersOfNetwork } from './network-miners.ts';
@@ -25,6 +26,8 @@ export interface StandingGatewayOptions {
   folder: string;
   host: string;
   port: number;
+  /** Serves HTTPS with them; plain HTTP without. */
+  tls?: TlsFiles;
   /** On top of miners' prices, hundredths of a percent. */
   feeBps: number;
   /** The most that is paid ahead to one miner. */
@@ -68,7 +71,7 @@ const PURSE_MS = 10_000;
  * Starts a gateway to a network's miners that stays: it pays them by vouchers from a purse of its own, takes callers with keys and, if wanted, with
  * x402 payments, shows validators what callers allow, brings receipts that convict to the court for the reward, and says at `/health` and `/metrics` how
  * it stands. What it must not lose (keys, budgets, channels, vouchers, reports) is in its folder.
- * @throws folder-busy, port-in-use, key-in-use, unknown-module, and the chain's errors
+ * @throws folder-busy, port-in-use, key-in-use, bad-tls-file, unknown-module, and the chain's errors
  */
 export async function startStandingGateway(options: StandingGatewayOptions): Promise<StandingGateway> {
   const { client, signer, sender, folder, log } = options;
@@ -93,6 +96,7 @@ export async function startStandingGateway(options: StandingGatewayOptions): Pro
       folder: join(folder, 'serving'),
       host: options.host,
       port: options.port,
+      tls: options.tls,
       domain,
       miners: () => minersOfNetwork(client),
       payer,
