@@ -182,7 +182,7 @@ test('an hour has as many challenges as fit a hundredth of it, four at most, in 
   assert.equal(challengesAnHour({ hourSeconds: 300, deadlineMs: 2000 }), 1);
   const slots = 15;
   const counts = new Array<number>(slots).fill(0);
-  for (let hour = 0; hour < 1500; hour += 1) {
+  for (let hour = 0; hour < 600; hour += 1) {
     let left = 4;
     for (let slot = 0; slot < slots; slot += 1) {
       if (!isChallengeSlot(keccak256(toHex(`${hour}/${slot}`)), { slots: slots - slot, challenges: left })) continue;
@@ -191,6 +191,6 @@ test('an hour has as many challenges as fit a hundredth of it, four at most, in 
     }
     assert.equal(left, 0);
   }
-  // 400 each on average; five standard deviations.
-  for (const count of counts) assert.ok(Math.abs(count - 400) < 90, `${counts}`);
+  // 160 each on average; five standard deviations.
+  for (const count of counts) assert.ok(Math.abs(count - 160) < 55, `${counts}`);
 });
