@@ -3,8 +3,10 @@ import type { ChainClient } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import {
   concentrationOf,
+  type DecidedState,
   decodeRow,
   listSubnets,
+  readDecidedState,
   readSubnet,
   readUids,
   resemblances,
@@ -44,14 +46,18 @@ export async function subnetList(context: CommandContext): Promise<void> {
 }
 
 /**
- * One subnet: its metagraph, the weights last opened, how stake is concentrated, who could decide alone or says the same, and what validators say
+ * One subnet: its metagraph, the weights last opened, consensus and bonds as the last final epoch left them, how stake is concentrated, who could decide alone or says the same, and what validators say
  * of users' requests that they ran again.
  */
 export async function subnetShow(context: CommandContext, id: string): Promise<void> {
   const { client, manifest } = await openSession(context);
   const subnet = await readSubnet(client, subnetIdOf(id));
   const uids = await readUids(client, subnet.subnetId);
-  const [{ epoch, rows }, userReplays] = await Promise.all([lastOpinions(client, subnet), readUserReplays(client, subnet.subnetId, uids)]);
+  const [{ epoch, rows }, decided, userReplays] = await Promise.all([
+    lastOpinions(client, subnet),
+    lastDecided(client, subnet),
+    readUserReplays(client, subnet.subnetId, uids),
+  ]);
   const stakes = new Map(uids.filter(({ hasPermit }) => hasPermit).map(({ operatorId, stake }) => [operatorId, stake]));
   const concentration = concentrationOf(stakes, subnet.rules.kappa / U16);
   const alike = resemblances(rows).filter(({ likeness }) => likeness > 0);
@@ -64,6 +70,8 @@ export async function subnetShow(context: CommandContext, id: string): Promise<v
     uids,
     weightsOfEpoch: epoch,
     weights,
+    decided:
+      decided === undefined ? null : { ...decided, bonds: decided.bonds.flatMap((row, uid) => (row.length === 0 ? [] : [{ uid, row }])) },
     concentration,
     alike: alike.slice(0, SHOWN_PAIRS),
     userReplays,
@@ -74,6 +82,7 @@ export async function subnetShow(context: CommandContext, id: string): Promise<v
       String(uid.operatorId),
       formatAmount(uid.stake, TOKEN_DECIMALS),
       uid.hasPermit ? 'yes' : 'no',
+      decided === undefined ? '' : ((decided.consensus[uid.uid] ?? 0) / U16).toFixed(4),
       (uid.incentive / U16).toFixed(4),
       (uid.dividends / U16).toFixed(4),
       rowText(rows.get(uid.uid)),
@@ -82,7 +91,11 @@ export async function subnetShow(context: CommandContext, id: string): Promise<v
     const copies = alike.filter(({ likeness }) => likeness > ALIKE);
     return [
       `Subnet ${subnet.subnetId} (${subnet.kind}), epoch ${subnet.epoch} of ${subnet.tempoSeconds} s, mode ${subnet.rules.mode}, beacon: ${subnet.beacon.label}`,
-      table(['uid', 'operator', `stake (${unit})`, 'permit', 'incentive', 'dividends', `weights of epoch ${epoch ?? '–'}`], lines),
+      table(
+        ['uid', 'operator', `stake (${unit})`, 'permit', 'consensus', 'incentive', 'dividends', `weights of epoch ${epoch ?? '–'}`],
+        lines,
+      ),
+      bondsText(decided),
       `Stake: Herfindahl index ${concentration.herfindahl.toFixed(3)}; operators ${concentration.coalition.join(', ') || 'none'} together have ${share} and could decide alone.`,
       copies.length === 0
         ? 'No two validators said the same.'
@@ -101,6 +114,22 @@ async function lastOpinions(client: ChainClient, subnet: Subnet): Promise<{ epoc
     if (events.length > 0) return { epoch, rows: new Map(events.map(({ args }) => [args.uid, decodeRow(hexToBytes(args.row)) ?? []])) };
   }
   return { epoch: undefined, rows: new Map() };
+}
+
+/** Undefined where none is final, and where a node has forgotten the events that held it: the rest is shown all the same. */
+async function lastDecided(client: ChainClient, { subnetId }: Subnet): Promise<DecidedState | undefined> {
+  return readDecidedState(client, subnetId).catch((error: MillraceError) => {
+    if (error.code === 'evidence-missing') return undefined;
+    throw error;
+  });
+}
+
+function bondsText(decided: DecidedState | undefined): string {
+  if (decided === undefined) return 'Bonds: none yet (no epoch is final, or they were reset).';
+  const held = decided.bonds.flatMap((row, uid) =>
+    row.length === 0 ? [] : [`${uid} holds ${row.map(([of, part]) => `${((part * 100) / U16).toFixed(0)}% of ${of}`).join(', ')}`],
+  );
+  return `Bonds after epoch ${decided.epoch}: ${held.join('; ') || 'none'}.`;
 }
 
 function rowText(row: SparseRow | undefined): string {

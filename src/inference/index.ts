@@ -96,6 +96,7 @@ export {
   QUICKNET,
 } from './subnets/beacon.ts';
 export { type Concentration, concentrationOf, type Resemblance, resemblances } from './subnets/concentration.ts';
+export { type DecidedState, readDecidedState } from './subnets/epoch-evidence.ts';
 export { decodeMetagraph, listSubnets, readMetagraph, readSubnet, readUids, type Subnet, type Uid } from './subnets/metagraph.ts';
 export { createOpinionAgent, type OpinionAgent, type OpinionAgentOptions, type OpinionWork } from './subnets/opinion-agent.ts';
 export { findUid, type OwnUid, uidsOfOperator } from './subnets/own-uids.ts';

@@ -1,6 +1,7 @@
 import { bytesToHex, concatHex, encodeAbiParameters, type Hex, hexToBytes, keccak256, numberToHex, zeroHash } from 'viem';
 import type { ChainClient } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
+import type { SparseRow } from '../consensus/epoch-input.ts';
 import { packRows, unpackRows } from '../consensus/packed-rows.ts';
 import { type ClosedMetagraph, decodeMetagraph } from './metagraph.ts';
 
@@ -21,6 +22,7 @@ export interface EpochEvidence {
 
 const NO_OWNER_UID = 65_535;
 const WORD_BYTES = 32;
+const UIDS_MAX = 256;
 
 /** The hash that stands for a decision on chain. */
 export function rootOf({ payments, ranks, state }: EpochDecision): Hex {
@@ -45,7 +47,7 @@ export async function gatherEvidence(client: ChainClient, place: { subnetId: big
     if (row === undefined) throw missing(`the weights of uid ${uid}`, place);
     return [numberToHex(uid, { size: 2 }), numberToHex((row.length - 2) / 8, { size: 2 }), row];
   });
-  return { metagraph, rows: concatHex(['0x', ...rows]), state: await lastState(client, subnetId) };
+  return { metagraph, rows: concatHex(['0x', ...rows]), state: (await lastState(client, subnetId)).state };
 }
 
 /**
@@ -108,9 +110,37 @@ function uidWords({ holders }: ClosedMetagraph, { uids, committedAt, unrevealed 
 function splitState(state: Hex, { holders }: ClosedMetagraph, lastEpochAt: number): { consensus: Hex; bonds: Hex } {
   const bytes = hexToBytes(state);
   if (bytes.length === 0) return { consensus: '0x', bonds: '0x' };
-  const end = 2 + 2 * (((bytes[0] as number) << 8) | (bytes[1] as number));
-  const rows = unpackRows(bytes.subarray(end), 256).map((row, uid) => ((holders[uid]?.registeredAt ?? 0) < lastEpochAt ? row : []));
+  const end = consensusEnd(bytes);
+  const rows = unpackRows(bytes.subarray(end), UIDS_MAX).map((row, uid) => ((holders[uid]?.registeredAt ?? 0) < lastEpochAt ? row : []));
   return { consensus: bytesToHex(bytes.subarray(2, end)), bonds: bytesToHex(packRows(rows)) };
+}
+
+/** Where the consensus of a state ends and its bonds begin: the number of uids, two bytes, then two bytes of each. */
+function consensusEnd(bytes: Uint8Array): number {
+  return 2 + 2 * (((bytes[0] as number) << 8) | (bytes[1] as number));
+}
+
+/** What the newest final epoch of a subnet that was not passed over left for the next. */
+export interface DecidedState {
+  epoch: bigint;
+  /** By uid, parts of 65,535. */
+  consensus: number[];
+  /** By uid: what a validator holds of each miner, parts of 65,535. */
+  bonds: SparseRow[];
+}
+
+/**
+ * Consensus and bonds as the last final epoch left them; undefined where there is none, or bonds were reset since.
+ * @throws evidence-missing, chain-unreachable
+ */
+export async function readDecidedState(client: ChainClient, subnetId: bigint): Promise<DecidedState | undefined> {
+  const { epoch, state } = await lastState(client, subnetId);
+  const bytes = hexToBytes(state);
+  if (bytes.length === 0) return undefined;
+  const end = consensusEnd(bytes);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, end);
+  const consensus = Array.from({ length: (end - 2) / 2 }, (_, uid) => view.getUint16(2 + 2 * uid));
+  return { epoch, consensus, bonds: unpackRows(bytes.subarray(end), UIDS_MAX) };
 }
 
 function nameOperators({ holders }: ClosedMetagraph, payments: Hex): Hex {
@@ -120,14 +150,13 @@ function nameOperators({ holders }: ClosedMetagraph, payments: Hex): Hex {
   return bytesToHex(bytes);
 }
 
-/** What the last decided epoch left, found by its hash in what was logged, else decided again. */
-async function lastState(client: ChainClient, subnetId: bigint): Promise<Hex> {
+/** What the last decided epoch left, and which it was (later ones were passed over), found by its hash in what was logged. @throws evidence-missing */
+async function lastState(client: ChainClient, subnetId: bigint): Promise<{ epoch: bigint; state: Hex }> {
   const { next, stateHash } = await client.read('subnetEpochs', 'accountOf', [subnetId]);
-  if (stateHash === zeroHash) return '0x';
+  if (stateHash === zeroHash) return { epoch: next, state: '0x' };
   for (let epoch = next - 1n; epoch >= 0n; epoch -= 1n) {
     const found = (await loggedDecisions(client, { subnetId, epoch })).find(({ state }) => keccak256(state) === stateHash);
-    if (found !== undefined) return found.state;
-    if (epoch === 0n) break;
+    if (found !== undefined) return { epoch, state: found.state };
   }
   throw missing('the bonds of the last epoch', { subnetId, epoch: next });
 }

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { bytesToHex, hexToBytes } from 'viem';
+import { bytesToHex, concatHex, hexToBytes, numberToHex } from 'viem';
 import { silentLogger } from '../../log.ts';
 import { allowTokens } from '../../token/index.ts';
-import { decideEpoch, gatherEvidence, paymentsOf, rootOf } from './epoch-evidence.ts';
+import { packRows } from '../consensus/packed-rows.ts';
+import { decideEpoch, gatherEvidence, loggedDecisions, paymentsOf, readDecidedState, rootOf } from './epoch-evidence.ts';
 import { createSettler, type Settler } from './settler.ts';
 import { closeEpochs } from './subnet-actions.ts';
 import { startTestSubnet, type TestOperator, type TestSubnet, TOKEN } from './subnet-fixture.ts';
@@ -95,6 +96,17 @@ test('the decision that a settler finds by itself is the one that the chain come
   assert.ok(paymentsOf(own.payments).some(({ miner: amount }) => amount > 0n));
   await settler.tend();
   assert.ok((await account()).next > epoch);
+  // What people are shown: consensus and bonds in the bytes that the next epoch starts from, and the validators' bonds to their miner.
+  const shown = await readDecidedState(client, subnetId);
+  const [last] = await loggedDecisions(client, { subnetId, epoch: shown?.epoch as bigint });
+  assert.ok(shown !== undefined && last !== undefined && shown.epoch >= epoch);
+  const consensus = shown.consensus.map((part) => numberToHex(part, { size: 2 }));
+  assert.equal(last.state, concatHex([numberToHex(consensus.length, { size: 2 }), ...consensus, bytesToHex(packRows(shown.bonds))]));
+  for (const { uid } of validators)
+    assert.ok(
+      shown.bonds[uid]?.some(([of, part]) => of === miner.uid && part > 0),
+      `bonds of ${uid}`,
+    );
 });
 
 test('a proposal that pays somebody else is refuted, its bond is taken, and the right decision becomes final', async () => {
