@@ -148,3 +148,28 @@ test('a miner that fails is left alone longer each time, tried once, and forgive
   health.lied(0);
   assert.equal(health.isOpen(3_599_999), false);
 });
+
+test('a miner gets no more requests at once than it has places; who waits gets the next one in order, or goes away', async () => {
+  const health = createMinerHealth();
+  const never = new AbortController().signal;
+  await health.enter(2, never);
+  assert.equal(health.hasPlace(2), true);
+  await health.enter(2, never);
+  assert.deepEqual([health.hasPlace(2), health.inFlight], [false, 2]);
+  const order: number[] = [];
+  const gone = new AbortController();
+  const left = health.enter(2, gone.signal);
+  const waiting = [1, 2].map(async (index) => {
+    await health.enter(2, never);
+    order.push(index);
+  });
+  gone.abort(new RangeError('gone'));
+  await assert.rejects(left, /gone/);
+  health.leave();
+  health.leave();
+  await Promise.all(waiting);
+  assert.deepEqual([order, health.inFlight], [[1, 2], 2]);
+  health.leave();
+  health.leave();
+  assert.deepEqual([health.inFlight, health.hasPlace(1)], [0, true]);
+});

@@ -17,7 +17,7 @@ export interface Candidate {
   tpotMs: number | undefined;
   inFlight: number;
   isOpen: boolean;
-  /** It can be paid at once: what may be paid ahead there is not all held by requests under way. */
+  /** It can be asked at once: it has a place, and what may be paid ahead there is not all held by requests under way. */
   hasRoom: boolean;
 }
 
@@ -83,7 +83,7 @@ function isAllowed({ names, model, zeroRetention }: Candidate, { policy, paramet
 
 /**
  * 0 for those that are fine. After them slow ones, then busy ones by how many times as many requests they have as they work on at once, then those
- * that cannot be paid now, and those that cool down.
+ * that have no room now, and those that cool down.
  */
 function penalty(candidate: Candidate, { throughputMin }: ProviderPolicy): number {
   const isSlow = throughputMin !== undefined && 1000 / (candidate.tpotMs ?? DEFAULT_TPOT_MS) < throughputMin;

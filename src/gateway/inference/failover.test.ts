@@ -175,6 +175,24 @@ test('a miner that dies, or fails with an error of its own, in the middle of a s
   }
 });
 
+test('a burst of more requests than all miners take waits here for places, and everybody is answered; no miner has more at once than twice what it works on', async () => {
+  const models = free(backend.url).map((model) => ({ ...model, concurrency: 2, waitingMax: 2 }));
+  const small = await Promise.all([40n, 41n].map((operatorId) => startTestMiner({ models, operatorId })));
+  closing.push(...small.map((one) => () => one.stop()));
+  entries = small.map(({ url }, index) => entryOf(url, 40 + index, BigInt(40 + index)));
+  await gateway.directory.refresh();
+  const url = `http://127.0.0.1:${gateway.port}/v1/chat/completions`;
+  const operators = await Promise.all(
+    Array.from({ length: 60 }, async (_, index) => {
+      const answer = await fetch(url, { method: 'POST', body: chatBody({ stream: index % 2 === 0, user: String(index) }) });
+      assert.equal(answer.status, 200, await answer.text());
+      return answer.headers.get('millrace-operator');
+    }),
+  );
+  assert.deepEqual([...new Set(operators)].sort(), ['40', '41']);
+  for (const { health } of gateway.directory.all()) assert.equal(health('mill-chat').failures, 0, 'none of them had to refuse');
+});
+
 test('an answer that is not the one that was signed costs nothing, has no receipt, and ends the miner’s traffic', async () => {
   const url = await startCheat(21n, (miner) =>
     createServer(

@@ -1,7 +1,13 @@
 /** What a gateway has seen of one miner. */
 export interface MinerHealth {
   /** Requests that it is working on for this gateway. */
-  inFlight: number;
+  readonly inFlight: number;
+  /** Whether there is a place for one more, where it has `limit` of them. */
+  hasPlace(limit: number): boolean;
+  /** Takes a place; who comes first has the first that is left. Rejects with the signal's reason. */
+  enter(limit: number, signal: AbortSignal): Promise<void>;
+  /** Leaves a place to the next. */
+  leave(): void;
   /** To the first part of an answer, moving average; undefined before the first answer. */
   readonly ttftMs: number | undefined;
   /** Between units of output, moving average. */
@@ -33,9 +39,40 @@ export function createMinerHealth(): MinerHealth {
   let closedUntilMs = 0;
   let barredUntilMs = 0;
   let isTrying = false;
+  let inFlight = 0;
+  const waiting = new Set<() => void>();
   const moving = (known: number | undefined, seen: number) => (known === undefined ? seen : known + WEIGHT * (seen - known));
   return {
-    inFlight: 0,
+    get inFlight() {
+      return inFlight;
+    },
+    hasPlace: (limit) => inFlight + waiting.size < limit,
+    enter(limit, signal) {
+      if (inFlight < limit && waiting.size === 0) {
+        inFlight += 1;
+        return Promise.resolve();
+      }
+      return new Promise((resolve, reject) => {
+        if (signal.aborted) return reject(signal.reason);
+        const onAbort = () => {
+          waiting.delete(take);
+          reject(signal.reason);
+        };
+        const take = () => {
+          waiting.delete(take);
+          signal.removeEventListener('abort', onAbort);
+          resolve();
+        };
+        signal.addEventListener('abort', onAbort, { once: true });
+        waiting.add(take);
+      });
+    },
+    leave() {
+      const [next] = waiting;
+      // The place goes over to who waits.
+      if (next === undefined) inFlight -= 1;
+      else next();
+    },
     get ttftMs() {
       return ttftMs;
     },

@@ -23,7 +23,7 @@ import type { Question } from './question.ts';
 export interface RoutingRules {
   /** Miners that are tried for one request. */
   attemptsMax: number;
-  /** Until a miner can be paid, where all that may be paid ahead is held by requests under way. */
+  /** Until a miner has a place and can be paid, where all have as many requests as they take or as may be paid ahead. */
   roomMs: number;
   /** To the first part of an answer. */
   firstPartMs: number;
@@ -79,7 +79,7 @@ export function findMiners(directory: MinerDirectory, question: Question, nowMs:
       tpotMs: health.tpotMs,
       inFlight: health.inFlight,
       isOpen: health.isOpen(nowMs),
-      hasRoom: hasRoom({ miner, price }),
+      hasRoom: hasRoom({ miner, model, price }),
     };
   });
   const { policy, parameters, affinity } = question;
@@ -117,8 +117,8 @@ export interface RoutingParts {
 }
 
 /**
- * Asks one miner after the other until one gives the first part of an answer. Those that no more may be paid ahead come last: whichever of them
- * has room first is asked. @throws miner-refused, no-miner, request-aborted, gateway-cannot-pay, purse-too-small
+ * Asks one miner after the other until one gives the first part of an answer. Those that have no place, or that no more may be paid ahead, come last:
+ * whichever of them has room first is asked. @throws miner-refused, no-miner, request-aborted, gateway-cannot-pay, purse-too-small
  */
 export function routeToMiner(from: Routable, parts: RoutingParts): Promise<Routed> {
   return new Route(from, parts).run();
@@ -145,15 +145,18 @@ class Route {
     const { rules } = this.#parts;
     const full: Choosable[] = [];
     for (const chosen of this.#from.chosen.slice(0, rules.attemptsMax)) {
-      const routed = hasRoom(chosen) ? await this.#ask(chosen) : undefined;
+      if (!hasRoom(chosen)) {
+        full.push(chosen);
+        continue;
+      }
+      const routed = await this.#ask(chosen);
       if (routed !== undefined) return routed;
-      if (!hasRoom(chosen)) full.push(chosen);
     }
     const deadlineMs = performance.now() + rules.roomMs;
     while (full.length > 0) {
       const granted = await this.#waitForRoom(full, deadlineMs);
       if (granted === undefined) break;
-      const routed = await this.#ask(granted.chosen, granted.lease);
+      const routed = await this.#ask(granted.chosen, granted.admission);
       if (routed !== undefined) return routed;
       full.splice(full.indexOf(granted.chosen), 1);
     }
@@ -162,7 +165,7 @@ class Route {
   }
 
   /** An answer, or undefined where another miner is to be asked. A tab that the miner no longer knows is replaced once. */
-  async #ask(chosen: Choosable, granted?: TabLease): Promise<Routed | undefined> {
+  async #ask(chosen: Choosable, granted?: Admission): Promise<Routed | undefined> {
     this.#attempts += 1;
     try {
       return await this.#try(chosen, granted);
@@ -176,22 +179,17 @@ class Route {
     }
   }
 
-  async #try(chosen: Choosable, granted?: TabLease): Promise<Routed> {
-    const { miner, model, price } = chosen;
-    const { signal } = this.#asked;
-    const lease = granted ?? (price > 0n && miner.purse !== undefined ? await leaseFrom(miner.purse, price, signal) : undefined);
-    const health = miner.health(model.id);
-    health.begin(performance.now());
-    health.inFlight += 1;
+  async #try(chosen: Choosable, granted?: Admission): Promise<Routed> {
+    const { miner, model } = chosen;
+    const { lease, leave } = granted ?? (await admit(chosen, this.#asked.signal));
+    miner.health(model.id).begin(performance.now());
     try {
       const asked = model.evidence === 'replayed' ? witnessed(this.#asked) : this.#asked;
       const answer = await askMiner({ miner, model, codec: this.#parts.codec, keep: this.#from.keep }, asked, lease);
-      void answer.outcome.then(() => {
-        health.inFlight -= 1;
-      });
+      void answer.outcome.then(leave);
       return { answer, lease, chosen, attempts: this.#attempts };
     } catch (error) {
-      health.inFlight -= 1;
+      leave();
       lease?.settle(0n);
       throw error;
     }
@@ -209,18 +207,18 @@ class Route {
     return undefined;
   }
 
-  /** Money at whichever miner has room first; undefined where none has until the time is up. */
-  async #waitForRoom(full: readonly Choosable[], deadlineMs: number): Promise<{ chosen: Choosable; lease: TabLease } | undefined> {
+  /** A place, and money, at whichever miner has both first; undefined where none has until the time is up. */
+  async #waitForRoom(full: readonly Choosable[], deadlineMs: number): Promise<{ chosen: Choosable; admission: Admission } | undefined> {
     const { signal } = this.#asked;
     const over = new AbortController();
     const onGone = () => over.abort(signal.reason);
     signal.addEventListener('abort', onGone, { once: true });
-    const late = setTimeout(() => over.abort(purseFull()), Math.max(0, deadlineMs - performance.now()));
+    const late = setTimeout(() => over.abort(minersFull()), Math.max(0, deadlineMs - performance.now()));
     const waiting = full.map(async (chosen) => {
-      const lease = await leaseFrom(chosen.miner.purse as MinerPurse, chosen.price, over.signal);
+      const admission = await admit(chosen, over.signal);
       // A second one that had room in the same moment.
-      if (over.signal.aborted) lease.settle(0n);
-      return { chosen, lease };
+      if (over.signal.aborted) giveBack(admission);
+      return { chosen, admission };
     });
     try {
       return await Promise.any(waiting);
@@ -232,14 +230,43 @@ class Route {
     } finally {
       clearTimeout(late);
       signal.removeEventListener('abort', onGone);
-      over.abort(purseFull());
+      over.abort(minersFull());
     }
   }
 }
 
-/** Whether a miner can be paid for its part without waiting for another request to end. */
-function hasRoom({ miner, price }: Pick<Choosable, 'miner' | 'price'>): boolean {
+/** What a request has at a miner: a place among those that it works on, and money where it costs some. */
+interface Admission {
+  lease: TabLease | undefined;
+  leave(): void;
+}
+
+/** Twice as many as a miner works on at once: the next are there when one is over, and its queue stays free for others. */
+function placesOf({ concurrency }: OfferedModel): number {
+  return 2 * Math.max(1, Number(concurrency));
+}
+
+/** Whether a miner can be asked now, without waiting for another request to end. */
+function hasRoom({ miner, model, price }: Pick<Choosable, 'miner' | 'model' | 'price'>): boolean {
+  if (!miner.health(model.id).hasPlace(placesOf(model))) return false;
   return price === 0n || miner.purse === undefined || miner.purse.hasRoom(price);
+}
+
+async function admit({ miner, model, price }: Choosable, signal: AbortSignal): Promise<Admission> {
+  const health = miner.health(model.id);
+  await health.enter(placesOf(model), signal);
+  const leave = () => health.leave();
+  try {
+    return { lease: price > 0n && miner.purse !== undefined ? await leaseFrom(miner.purse, price, signal) : undefined, leave };
+  } catch (error) {
+    leave();
+    throw error;
+  }
+}
+
+function giveBack({ lease, leave }: Admission): void {
+  lease?.settle(0n);
+  leave();
 }
 
 /** Money for a miner; what hinders this side from paying is no fault of the miner's, and no caller's business. */
@@ -297,11 +324,11 @@ function minerHeaders(request: ServingRequest, zeroRetention: boolean): Record<s
   };
 }
 
-function purseFull(): MillraceError {
-  return new MillraceError('purse-full', {
-    actor: 'host',
-    message: 'All that may be paid ahead at this miner is held by requests under way',
-    hint: 'Try again in a moment; more is paid ahead the more the miner has earned here.',
+function minersFull(): MillraceError {
+  return new MillraceError('miners-full', {
+    actor: 'peer',
+    message: 'All miners have as many requests as they take, or as may be paid ahead there',
+    hint: 'Try again in a moment; more is paid ahead the more a miner has earned here.',
   });
 }
 
