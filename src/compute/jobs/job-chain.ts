@@ -14,8 +14,8 @@ export interface JobChainOptions {
   sender: Sender;
   operatorId: bigint;
   records: JobRecords;
-  /** Whether all contents of a job are here: only then is it opened. */
-  isReady(jobId: Hex): boolean;
+  /** Whether all contents of a job are here, and it can be done in time: only then is it opened. */
+  mayOpen(jobId: Hex): boolean;
   log: Logger;
 }
 
@@ -24,8 +24,17 @@ export const PHASE = { none: 0, running: 1, committed: 2, sealing: 3, revealing:
 
 /** Jobs in one transaction: opening one costs most, and a transaction has 16.7 M gas. */
 const BATCH_MAX = 32;
-/** What a transaction of one kind is refused with when the job is lost for good. */
-const LOST: readonly string[] = ['terms-expired', 'too-late', 'bad-signature', 'bad-terms', 'too-few-for-class', 'on-probation'];
+/** What a transaction of one kind is refused with when the job is lost for good. A renter without its money has taken it back: its order holds no room. */
+const LOST: readonly string[] = [
+  'terms-expired',
+  'too-late',
+  'bad-signature',
+  'bad-terms',
+  'too-few-for-class',
+  'on-probation',
+  'insufficient-balance',
+  'insufficient-allowance',
+];
 
 type Work = 'open' | 'commit' | 'settle';
 
@@ -44,7 +53,7 @@ export async function tendJobsOnChain(options: JobChainOptions): Promise<void> {
   await inBatches(
     options,
     'open',
-    due(({ record, phase }) => record.status === 'agreed' && phase === PHASE.none && options.isReady(record.jobId)),
+    due(({ record, phase }) => record.status === 'agreed' && phase === PHASE.none && options.mayOpen(record.jobId)),
   );
   await inBatches(
     options,
@@ -74,7 +83,9 @@ function learn({ records, log }: JobChainOptions, record: JobRecord, seen: { pha
     records.save(record);
     log.info('job-status', { jobId: record.jobId, status });
   };
-  if (record.status === 'agreed' && phase === PHASE.running) become('open', { dueAt: Number(until) });
+  // What was given up while its opening was on the way is due all the same.
+  const isNew = record.status === 'agreed' || (record.status === 'failed' && record.dueAt === undefined);
+  if (isNew && phase === PHASE.running) become('open', { dueAt: Number(until) });
   else if (record.status === 'agreed' && phase === PHASE.none && now >= BigInt(record.terms.openUntil)) {
     become('failed', { reason: record.reason ?? 'its signatures were over before all its contents were here and it was on the chain' });
   } else if (record.status === 'done' && phase > PHASE.running && phase < PHASE.settled) become('committed');

@@ -5,9 +5,11 @@ import { meterAllowance, railsBalance, tokenAddress } from '../../token/index.ts
 import { type Canary, canaryFromJson, canarySeal } from '../audit/canary.ts';
 import { decodeJobSpec, type JobSpec, specHash } from '../spec/job-spec.ts';
 import { workSeconds } from '../verify/work.ts';
+import { PHASE, phaseOf } from './job-chain.ts';
 import { isFileName, sourcesOf } from './job-contents.ts';
 import { type JobOffer, type PriceToken, priceOf, whyNot } from './job-offer.ts';
 import type { JobRecord, JobRecords } from './job-records.ts';
+import type { JobRoom } from './job-room.ts';
 import { isOfTerms, type JobTerms, jobDomainOf, jobIdOf, requireTermsSignature, termsFromJson } from './job-terms.ts';
 
 /** What a renter brings: terms that it signed, the work, and what it will hand over. */
@@ -35,6 +37,10 @@ export interface JobDeskOptions {
   requireEngine(spec: JobSpec): void;
   /** Jobs that may wait or run at one time. */
   jobsMax: number;
+  /** The time that the machine has for them. */
+  room: Pick<JobRoom, 'require'>;
+  /** Does one thing after another: two orders at one time must not both find the room and the money of one. */
+  inTurn<Result>(work: () => Promise<Result>): Promise<Result>;
 }
 
 const ORDER_FIELDS_MAX = 256;
@@ -75,24 +81,33 @@ export function readOrder(bytes: Uint8Array): JobOrder {
 }
 
 /**
- * Takes a job: checks the order against the offer, the renter's money and what runs here, signs, and keeps it. The same order twice is one job.
- * @throws job-refused with the reason, bad-job-signature
+ * Takes a job: checks the order against the offer, what runs here, the time that the machine has and the renter's money, signs, and keeps it. The same
+ * order twice is one job.
+ * @throws job-refused with the reason, no-room-in-time, bad-job-signature
  */
 export async function takeJob(options: JobDeskOptions, order: JobOrder): Promise<JobRecord> {
-  const { client, signer, records } = options;
-  const { terms, spec, handed } = order;
+  const { client, records } = options;
+  const { terms, spec } = order;
   const domain = jobDomainOf(client);
   const jobId = jobIdOf(domain, terms);
   const known = records.find(jobId);
   if (known !== undefined) return known;
-  const waiting = records.all().filter(({ status }) => WAITING.includes(status)).length;
-  if (waiting >= options.jobsMax)
-    throw refused(`${waiting} jobs wait or run, at most ${options.jobsMax} may`, 'Try later, or another provider.');
   requireTermsSignature({ domain, terms, signer: terms.renter, signature: order.signature });
   checkWork(options, order);
   if (order.canary !== undefined) await checkCanary(options, terms, order.canary);
   checkTimes(terms, spec, { now: Number(await client.now()), spareSeconds: options.offer().spareSeconds });
-  await checkMoney(client, terms);
+  return await options.inTurn(async () => records.find(jobId) ?? (await agree(options, order, jobId)));
+}
+
+/** What depends on the other orders; nothing else is agreed meanwhile. */
+async function agree(options: JobDeskOptions, order: JobOrder, jobId: Hex): Promise<JobRecord> {
+  const { client, signer, records } = options;
+  const { terms, spec, handed } = order;
+  const waiting = records.all().filter(({ status }) => WAITING.includes(status)).length;
+  if (waiting >= options.jobsMax)
+    throw refused(`${waiting} jobs wait or run, at most ${options.jobsMax} may`, 'Try later, or another provider.');
+  await checkMoney(options, terms);
+  options.room.require(spec, terms.runSeconds, Number(await client.now()));
   const record: JobRecord = {
     jobId,
     terms,
@@ -102,9 +117,6 @@ export async function takeJob(options: JobDeskOptions, order: JobOrder): Promise
     handed,
     ...(order.canary === undefined ? {} : { canary: order.canary }),
   };
-  // Two equal orders at one time: the first one's record stands.
-  const meanwhile = records.find(jobId);
-  if (meanwhile !== undefined) return meanwhile;
   records.add(record, spec);
   return record;
 }
@@ -147,18 +159,24 @@ function checkTimes(terms: JobTerms, spec: JobSpec, { now, spareSeconds }: { now
   if (terms.runSeconds < due) throw refused(`it must be done in ${terms.runSeconds} s, ${due} are needed for its time limit`);
 }
 
-/** The renter's money as it is now; the contract decides when the job is opened. */
-async function checkMoney(client: ChainClient, terms: JobTerms): Promise<void> {
-  const { token, renter: account, price, auditFee } = terms;
-  const needed = costOf(client, { token, price, auditFee });
+/** The renter's money as it is now, for this job and for all that it has ordered here and that is not on chain yet; the contract decides when they are opened. */
+async function checkMoney({ client, records }: JobDeskOptions, terms: JobTerms): Promise<void> {
+  const { token, renter: account } = terms;
+  const isOfRenter = (other: JobTerms) =>
+    other.renter.toLowerCase() === account.toLowerCase() && other.token.toLowerCase() === token.toLowerCase();
+  const agreed = records.all().filter((record) => record.status === 'agreed' && isOfRenter(record.terms));
+  const phases = await Promise.all(agreed.map(({ jobId }) => phaseOf(client, jobId)));
+  const others = agreed.filter((_, index) => phases[index]?.phase === PHASE.none);
+  const ordered = others.reduce((sum, { terms: other }) => sum + costOf(client, other), 0n);
+  const needed = ordered + costOf(client, terms);
   const [balance, allowance] = await Promise.all([
     railsBalance(client, { token, account }),
     meterAllowance(client, { payer: account, meter: 'computeJobs', token }),
   ]);
   if (balance < needed || allowance < needed) {
     throw refused(
-      `the renter has ${balance} at the rails and allows ${allowance}; it costs ${needed}`,
-      'Deposit and allow what the job costs.',
+      `the renter has ${balance} at the rails and allows ${allowance}; it costs ${needed}, of which ${ordered} are for ${others.length} orders before it`,
+      'Deposit and allow what the job costs, or wait until your last order is on chain or its signatures are over.',
     );
   }
 }
@@ -179,6 +197,16 @@ export function tokenOf(client: ChainClient, address: string): PriceToken | unde
 /** An order as it is sent. */
 export function orderToJson(order: Omit<JobOrder, 'terms' | 'spec'> & { terms: Record<string, unknown>; spec: Uint8Array }): Uint8Array {
   return Buffer.from(JSON.stringify({ ...order, spec: Buffer.from(order.spec).toString('utf8') }));
+}
+
+/** Does what it is given one after another. */
+export function createTurns(): JobDeskOptions['inTurn'] {
+  let last: Promise<unknown> = Promise.resolve();
+  return (work) => {
+    const mine = last.then(work);
+    last = mine.catch(() => {});
+    return mine;
+  };
 }
 
 /** A random word. */

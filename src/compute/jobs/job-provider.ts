@@ -9,9 +9,11 @@ import { startTending, type Tending } from '../tending.ts';
 import { enginesForStrangers, executorFor, openStrictEngine, strictEngineOf } from '../verify/engines.ts';
 import { readState } from '../verify/run-segments.ts';
 import { tendJobsOnChain } from './job-chain.ts';
+import { createTurns } from './job-desk.ts';
 import { createJobGathering } from './job-gathering.ts';
 import { JOB_ENGINE_NAMES, type JobOffer, type SignedOffer, signOffer } from './job-offer.ts';
 import { JOB_STATUSES, type JobRecord, type JobRecords, openJobRecords } from './job-records.ts';
+import { createJobRoom } from './job-room.ts';
 import { answerJobs } from './job-routes.ts';
 import { createJobRuns, type JobRuns } from './job-runs.ts';
 import { commitmentOf } from './job-states.ts';
@@ -47,6 +49,8 @@ const POLL_MS = 500;
 const OFFER_SECONDS = 600;
 /** An offer is signed anew when less than this is left of it. */
 const OFFER_RENEW_SECONDS = 300;
+/** Of what is spare, the part that is kept to commit a result in; the rest is there to wait for room. */
+const COMMIT_PARTS = 2;
 
 /**
  * Starts the provider's side of jobs: offers, takes signed terms, fetches or is handed contents, runs, commits, serves states and outputs to who may
@@ -62,7 +66,9 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
   let tending: Tending | undefined;
   const nudge = () => tending?.nudge();
   const gathering = createJobGathering({ ...options, records, onChange: nudge });
-  const runs = createJobRuns({ ...options, records, executors, strict, onChange: nudge });
+  const commitSeconds = Math.ceil(policy.spareSeconds / COMMIT_PARTS);
+  const runs = createJobRuns({ ...options, records, executors, strict, commitSeconds, onChange: nudge });
+  const room = createJobRoom({ records, runs, isReady: gathering.isReady, commitSeconds });
   const capable = whatRuns(policy, { executors: executors.map(({ engine }) => engine), isStrict: strict !== undefined });
   // What devices are promised when this part starts, jobs do not get.
   const { cpus, memoryBytes, diskBytes } = options.capacity.free();
@@ -101,6 +107,8 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
     operatorId,
     records,
     jobsMax: policy.jobsMax,
+    room,
+    inTurn: createTurns(),
     offer: () => offerUntil(0),
   };
   const isTaking = () => !isDraining && capable.programs.length > 0;
@@ -110,7 +118,8 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
   const deliverer = openDeliverer({ ...options, commitmentOf: (jobId) => commitmentOf(records, jobId), stateOf });
   const look = async () => {
     gathering.look();
-    await tendJobsOnChain({ ...options, records, isReady: gathering.isReady });
+    const openable = room.openable(Number(await client.now()));
+    await tendJobsOnChain({ ...options, records, mayOpen: (jobId) => openable.has(jobId) });
     await cases.tend();
     await deliverer.tend();
     const now = Number(await client.now());

@@ -36,6 +36,7 @@ export interface JobRoutesOptions {
 
 const STATUS_OF_CODE: Record<string, number> = {
   'job-refused': 409,
+  'no-room-in-time': 409,
   'not-a-reader': 403,
   'job-part-missing': 404,
   'method-not-allowed': 405,

@@ -6,7 +6,7 @@ import type { Logger } from '../../log.ts';
 import { type Canary, canaryCommitment } from '../audit/canary.ts';
 import type { Capacity, Resources } from '../capacity.ts';
 import type { FetchContent } from '../part.ts';
-import { workWithTurn } from '../schedule/machine-turn.ts';
+import type { MachineState } from '../schedule/machine-turn.ts';
 import { type JobSpec, specHash } from '../spec/job-spec.ts';
 import type { Commitment } from '../verify/commitment.ts';
 import { executorFor, type JobEngines } from '../verify/engines.ts';
@@ -15,6 +15,7 @@ import { workSeconds } from '../verify/work.ts';
 import { missingContents, prepareContents } from './job-contents.ts';
 import type { JobFolders, JobRecord, JobRecords } from './job-records.ts';
 import { keepStateHashes } from './job-states.ts';
+import { type DueWork, inOrder, withTurn } from './machine-plan.ts';
 
 /** What runs jobs. */
 export interface JobRunsOptions {
@@ -24,6 +25,8 @@ export interface JobRunsOptions {
   /** Undefined where this machine does not calculate as all do. */
   strict: StrictEngine | undefined;
   fetchContent: FetchContent;
+  /** What is kept to commit a result in, seconds. */
+  commitSeconds: number;
   log: Logger;
   /** Called when a job's status has changed. */
   onChange(): void;
@@ -36,6 +39,10 @@ export interface JobRuns {
   /** Segments that a running job has kept. */
   segmentsOf(jobId: Hex): number | undefined;
   running(): number;
+  /** What the machine has and does now. */
+  machine(): MachineState;
+  /** Jobs that are on chain and do not run yet, in the order in which they are due, less the time to commit. */
+  waiting(): (DueWork & { record: JobRecord })[];
   /** Ends all runs where they are; they go on at the next start. */
   stop(): Promise<void>;
 }
@@ -55,8 +62,8 @@ interface JobRun {
 }
 
 /**
- * Runs jobs as far as there is room, in the order in which they are due; a later one passes only where it does not delay an earlier one, so none
- * starves. A run that was ended by a kill goes on at its last state, or begins again where it has none.
+ * Runs jobs as far as there is room, in the order in which they are due; a later one passes only where it does not delay the first one that waits, and
+ * makes none late that would be in time without it (the plan by which jobs are taken, job-room.ts). A run that was ended by a kill goes on at its last state, or begins again where it has none.
  */
 export function createJobRuns(options: JobRunsOptions): JobRuns {
   const { records, capacity, log } = options;
@@ -91,23 +98,27 @@ export function createJobRuns(options: JobRunsOptions): JobRuns {
     records.save(record);
     log.warn('job-run-failed', { jobId: record.jobId, code, reason: message, attempts });
   };
+  const machine = () => ({ total: capacity.total, free: capacity.free(), running: [...underWay.values()] });
+  const waiting = () => {
+    const idle = records.all().filter(({ jobId, status }) => (status === 'open' || status === 'running') && !underWay.has(jobId));
+    return inOrder(
+      idle.map((record) => {
+        const spec = records.spec(record.jobId);
+        const dueAt = (record.dueAt ?? Number.POSITIVE_INFINITY) - options.commitSeconds;
+        return { record, resources: resourcesOf(spec), wallSeconds: workSeconds(spec), dueAt };
+      }),
+    );
+  };
   return {
+    machine,
+    waiting,
     look(now) {
       for (const [, { dueAt, ending }] of underWay) if (now >= dueAt) ending.abort(tooLate(dueAt));
-      const waiting = records
-        .all()
-        .filter(({ jobId, status }) => (status === 'open' || status === 'running') && !underWay.has(jobId))
-        .sort((one, other) => (one.dueAt ?? 0) - (other.dueAt ?? 0));
-      const isLate = ({ dueAt }: JobRecord) => now >= (dueAt ?? Number.POSITIVE_INFINITY);
-      for (const record of waiting.filter(isLate)) fail(options, record, tooLate(record.dueAt as number));
-      const ready = waiting
-        .filter((record) => !isLate(record))
-        .filter(({ jobId, handed }) => missingContents(handed, records.folders(jobId)).length === 0)
-        .filter(({ jobId }) => performance.now() >= (notBefore.get(jobId)?.atMs ?? 0))
-        .map((work) => ({ work, spec: records.spec(work.jobId) }))
-        .map(({ work, spec }) => ({ work, resources: resourcesOf(spec), wallSeconds: workSeconds(spec) }));
-      const machine = { total: capacity.total, free: capacity.free(), running: [...underWay.values()] };
-      for (const record of workWithTurn(ready, machine, now)) start(record, now);
+      for (const { record } of waiting()) if (now >= (record.dueAt ?? now + 1)) fail(options, record, tooLate(record.dueAt as number));
+      const ready = waiting()
+        .filter(({ record: { jobId, handed } }) => missingContents(handed, records.folders(jobId)).length === 0)
+        .filter(({ record: { jobId } }) => performance.now() >= (notBefore.get(jobId)?.atMs ?? 0));
+      for (const { record } of withTurn(ready, machine(), now)) start(record, now);
     },
     segmentsOf: (jobId) => underWay.get(jobId)?.segments,
     running: () => underWay.size,

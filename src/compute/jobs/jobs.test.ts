@@ -8,15 +8,16 @@ import { fileURLToPath } from 'node:url';
 import type { Hex } from 'viem';
 import { buildModule } from '../../../tools/examples.ts';
 import { createSigner } from '../../chain/index.ts';
-import { railsBalance, withdrawEarnings } from '../../token/index.ts';
+import { approveMeter, depositToRails, railsBalance, withdrawEarnings } from '../../token/index.ts';
 import { startTestLeases, type TestLeaseNode, type TestLeases, until } from '../leases/lease-fixture.ts';
+import type { ComputeContext } from '../part.ts';
 import { encodeJobSpec, type JobSpec, runtimeOf } from '../spec/job-spec.ts';
 import { type JobRequest, parseJob } from '../spec/parse-job.ts';
 import { surveyProviders } from './choose-provider.ts';
 import { fetchFile, fetchProgress, fetchState, fetchWork, sendContent, sendOrder } from './job-api.ts';
 import { PHASE, phaseOf } from './job-chain.ts';
 import { sourcesOf } from './job-contents.ts';
-import { orderToJson } from './job-desk.ts';
+import { costOf, orderToJson } from './job-desk.ts';
 import { type JobPolicy, type JobProvider, startJobProvider } from './job-provider.ts';
 import { type JobTerms, jobDomainOf, jobIdOf, termsToJson } from './job-terms.ts';
 import { type RunJobOptions, runJob } from './run-job.ts';
@@ -43,8 +44,8 @@ let provider: JobProvider;
 let request: JobRequest;
 let files: Record<string, string>;
 
-const start = async (policy: Partial<JobPolicy> = {}) =>
-  (await node.start((context) => startJobProvider({ ...context, policy: { ...POLICY, ...policy }, pollMs: 100 }))) as JobProvider;
+const start = async (policy: Partial<JobPolicy> = {}, more: Partial<ComputeContext> = {}) =>
+  (await node.start((context) => startJobProvider({ ...context, ...more, policy: { ...POLICY, ...policy }, pollMs: 100 }))) as JobProvider;
 
 before(async () => {
   request = parseJob(readFileSync(join(EXAMPLES, 'word-count.yaml'), 'utf8'));
@@ -110,6 +111,14 @@ async function order(change: Partial<JobTerms> = {}, spec: JobSpec = request.spe
     for (const [source, path] of Object.entries(files)) await send(source, path);
   };
   return { jobId, terms, bytes, peer, boxKey: offer.boxKey, caller, send, handOver };
+}
+
+/** Allows what so many jobs cost, and has it at the rails. */
+async function fundJobs(terms: JobTerms, count: bigint): Promise<void> {
+  const { client, renter } = network;
+  const allowance = count * costOf(client, terms);
+  await depositToRails(client, { sender: renter.sender, token: 'stable', amount: allowance });
+  await approveMeter(client, { sender: renter.sender, meter: 'computeJobs', token: 'stable', allowance });
 }
 
 const isOpen = async (jobId: Hex) => (await phaseOf(network.client, jobId)).phase >= PHASE.running;
@@ -219,10 +228,9 @@ test('a job goes on after its provider was stopped at each step; strangers see n
 
 test('a job without a result in time is settled as late: the renter has its price back, the provider loses stake', async () => {
   const { client, renter } = network;
-  // Something else takes the whole machine.
-  const { total } = node.context.capacity;
-  const taken = node.context.capacity.reserve('something else', total);
-  assert.ok(taken !== undefined);
+  // Nothing is left of the machine once the job is open.
+  await node.stopParts();
+  provider = await start({}, { capacity: { ...node.context.capacity, reserve: () => undefined } });
   const { jobId, terms, bytes, peer, boxKey, handOver } = await order();
   await fundJob(client, renter.sender, terms);
   await sendOrder(peer, bytes, { boxKey });
@@ -230,7 +238,8 @@ test('a job without a result in time is settled as late: the renter has its pric
   await until('the job is open', () => isOpen(jobId));
   await network.chain.warp(terms.runSeconds + 1);
   const late = await settlementOf(jobId);
-  taken.release();
+  await node.stopParts();
+  provider = await start();
   assert.equal(late.paid, 0n);
   assert.ok(late.returned >= (terms.price * 99n) / 100n);
   assert.equal(late.slashed, terms.collateral / 10n);
@@ -240,9 +249,9 @@ test('a job without a result in time is settled as late: the renter has its pric
 });
 
 test('a renter that hands nothing over cannot make its provider late, and neither can what nobody has', async () => {
-  const { client, renter } = network;
+  const { client } = network;
   const silent = await order();
-  await fundJob(client, renter.sender, silent.terms);
+  await fundJobs(silent.terms, 2n);
   await sendOrder(silent.peer, silent.bytes, silent);
   const nowhere = { ...request.spec, inputs: [{ path: 'text', cid: `bafy${'a'.repeat(55)}` }] };
   const missing = await order({}, nowhere);
@@ -254,6 +263,40 @@ test('a renter that hands nothing over cannot make its provider late, and neithe
     await until('both are given up', () => provider.jobs().some((one) => one.jobId === jobId && one.status === 'settled'));
     assert.equal((await phaseOf(client, jobId)).phase, PHASE.none, 'it was never opened, so nothing is due');
   }
+});
+
+test('orders without end on the money of one are not taken: one may wait for each job that the renter has the money for', async () => {
+  // Their contents are never handed over, so none comes on the chain.
+  const orders = await Promise.all(Array.from({ length: 4 }, () => order()));
+  const taken = async () => {
+    const answers = await Promise.allSettled(orders.map(({ peer, bytes, boxKey }) => sendOrder(peer, bytes, { boxKey })));
+    const refusals = answers.flatMap((one) => (one.status === 'rejected' ? [one.reason.code] : []));
+    assert.ok(
+      refusals.every((code) => code === 'job-refused'),
+      refusals.join(),
+    );
+    return answers.length - refusals.length;
+  };
+  const [{ terms }] = orders as [(typeof orders)[0]];
+  await fundJobs(terms, 1n);
+  assert.equal(await taken(), 1);
+  await fundJobs(terms, 3n);
+  assert.equal(await taken(), 3);
+  await network.chain.warp(Math.max(...orders.map((one) => one.terms.openUntil)) - Number(await network.client.now()) + 1);
+  await until('all are given up', () => provider.jobs().every(({ status }) => status === 'settled'));
+});
+
+test('a job for which the machine has no time is refused and told so; its twin is taken once the room is there', async () => {
+  const [{ capacity }, { client, renter }] = [node.context, network];
+  const lease = capacity.reserve('lease 1', { ...capacity.total, cpus: capacity.total.cpus - 0.5 });
+  assert.ok(lease !== undefined);
+  const { jobId, terms, bytes, peer, boxKey, handOver } = await order();
+  await fundJob(client, renter.sender, terms);
+  await assert.rejects(sendOrder(peer, bytes, { boxKey }), { code: 'no-room-in-time' });
+  lease.release();
+  await sendOrder(peer, bytes, { boxKey });
+  await handOver();
+  assert.equal((await settlementOf(jobId)).slashed, 0n);
 });
 
 test('jobs that are made to reach a limit are paid like any other, and their renter learns which it was', async () => {
