@@ -27,7 +27,7 @@ export interface GatewayRunOptions {
 
 const FEE_BPS_MAX = 10_000;
 const STOP_MS = 10_000;
-const DEFAULTS = { gatewayListen: '127.0.0.1:8090', gatewayFee: '0', gatewayTabMax: '1', gatewayTlsCert: '', gatewayTlsKey: '' };
+const DEFAULTS = { gatewayListen: '127.0.0.1:8090', gatewayFee: '0', gatewayTabMax: '1' };
 
 /** Where the gateway of a data folder keeps its purse, keys, channels and receipts. */
 export function gatewayFolder(folder: NetworkFolder): { root: string; purse: string; serving: string; socket: string } {
@@ -77,7 +77,7 @@ export async function gatewayRun(context: CommandContext, options: GatewayRunOpt
   const { host, port } = listenAddress(setting('gatewayListen'));
   const feeBps = feeOf(setting('gatewayFee'));
   const tabMax = parseAmount(setting('gatewayTabMax'), TOKEN_DECIMALS);
-  const tls = tlsFilesOf(setting('gatewayTlsCert'), setting('gatewayTlsKey'));
+  const tls = tlsFilesOf(readSetting('gatewayTlsCert', sources)?.value, readSetting('gatewayTlsKey', sources)?.value);
   const { client, folder } = await openSession(context);
   const { root, purse: path, socket } = gatewayFolder(folder);
   if (!existsSync(path)) throw noPurse(root);
@@ -170,7 +170,7 @@ export function tellGateway(socket: string, command: string, given: Record<strin
 }
 
 /** @throws bad-option */
-function tlsFilesOf(certPath: string, keyPath: string): { certPath: string; keyPath: string } | undefined {
+function tlsFilesOf(certPath = '', keyPath = ''): { certPath: string; keyPath: string } | undefined {
   if (certPath === '' && keyPath === '') return undefined;
   if (certPath !== '' && keyPath !== '') return { certPath, keyPath };
   throw new MillraceError('bad-option', {
