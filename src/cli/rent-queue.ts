@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import {
   type CopyCount,
   listDeviceOffers,
@@ -49,7 +49,8 @@ export async function queue(context: CommandContext, path: string, options: Queu
   const input = await inputOf(document, path);
   await ensureRentAgent(context, session);
   mkdirSync(folder, { recursive: true });
-  const lock = lockFolder(folder);
+  // Apart from the results, whose names begin with a letter or a digit.
+  const lock = lockFolder(join(folder, '.queue'));
   try {
     const wanted = options.on?.split(',').map(rentalNumber);
     const machines = machinesOf({ session, signer, wanted, input });

@@ -4,6 +4,7 @@ import { systemClock } from '../../clock.ts';
 import { toMillraceError } from '../../errors.ts';
 import type { Executor } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
+import type { Resources } from '../capacity.ts';
 import type { FetchContent } from '../part.ts';
 
 /** Where the image that a renter wants stands, for the renter. */
@@ -19,12 +20,15 @@ export interface RentalImageState {
 export interface RentalImageOptions {
   executor: Executor;
   fetchContent: FetchContent;
+  /** What was rented: an archive has at most as many bytes as its disk and memory together. */
+  resources: Pick<Resources, 'diskBytes' | 'memoryBytes'>;
   /** The rental's own folder. */
   folder: string;
   log: Logger;
 }
 
-const ARCHIVE_BYTES_MAX = 4 * 2 ** 30;
+/** Different ones in one rental: what was unpacked stays on the machine's disk. */
+const IMAGES_MAX = 4;
 const TRIES = 6;
 const PAUSE_MS = 5_000;
 /** That it can be had later, or elsewhere, is no reason to try again. */
@@ -41,6 +45,7 @@ export class RentalImage {
   #digest: string | undefined;
   #fault: string | undefined;
   #isRefused = false;
+  readonly #seen = new Set<string>();
   #fetching: { stop: AbortController; done: Promise<void> } | undefined;
   #count = 0;
 
@@ -72,11 +77,14 @@ export class RentalImage {
     const before = this.#digest;
     this.#fetching?.stop.abort();
     [this.#wanted, this.#digest, this.#fault, this.#isRefused] = [source, undefined, undefined, false];
+    const isOneTooMany = source !== undefined && !this.#seen.has(source) && this.#seen.size >= IMAGES_MAX;
+    if (isOneTooMany) [this.#isRefused, this.#fault] = [true, 'images-too-many'];
+    else if (source !== undefined) this.#seen.add(source);
     const stop = new AbortController();
     const left = this.#fetching?.done;
     const done = (async () => {
       await left;
-      if (source !== undefined) await this.#bring(source, stop.signal);
+      if (source !== undefined && !isOneTooMany) await this.#bring(source, stop.signal);
       else if (before !== undefined) await this.#onChange();
     })();
     this.#fetching = { stop, done };
@@ -118,11 +126,11 @@ export class RentalImage {
 
   /** Fetches and unpacks it. @returns its digest */
   async #take(source: string, signal: AbortSignal): Promise<string> {
-    const { executor, fetchContent, folder } = this.#options;
+    const { executor, fetchContent, folder, resources } = this.#options;
     this.#count += 1;
     const path = join(folder, `image-${this.#count}.tar`);
     try {
-      await fetchContent(source, path, { bytesMax: ARCHIVE_BYTES_MAX, signal });
+      await fetchContent(source, path, { bytesMax: resources.diskBytes + resources.memoryBytes, signal });
       return await executor.importImage(path);
     } finally {
       rmSync(path, { recursive: true, force: true });

@@ -116,6 +116,12 @@ test('a rental goes over into the renter’s image when that is there, is up all
     await rental.setMain({ argv: ['/bin/true'], image: 'bnone' });
     await until('what is not there is refused', () => rental.status().image?.fault === 'bad-cid');
     assert.equal(await rental.probe(), true);
+    await rental.setMain({ argv: ['/bin/true'], image: 'bfourth' });
+    await until('another one is not there either', () => rental.status().image?.fault === 'bad-cid');
+    await rental.setMain({ argv: ['/bin/true'], image: 'bfifth' });
+    assert.deepEqual(rental.status().image, { source: 'bfifth', state: 'refused', fault: 'images-too-many' });
+    await rental.setMain({ argv: ['/bin/true'], image: 'bgood' });
+    await until('one that it had is taken again', () => rental.status().image?.state === 'ready');
   } finally {
     await rental.close();
   }
