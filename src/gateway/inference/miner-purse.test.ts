@@ -193,6 +193,7 @@ test('what a miner took for nothing is forgiven in days, and no faster', async (
   const taken = await Promise.all(Array.from({ length: 40 }, () => purse.lease(PRICE, never)));
   for (const lease of taken) lease.broken();
   assert.equal(purse.hasRoom(1n), false);
+  await assert.rejects(purse.lease(1n, never), { code: 'purse-spent' });
   nowMs = DAY_MS / 40;
   assert.deepEqual([purse.hasRoom(PRICE), purse.hasRoom(PRICE + 1n)], [true, false]);
   (await purse.lease(PRICE, never)).settle(PRICE);

@@ -24,7 +24,8 @@ export interface MinerPurse {
   hasRoom(amount: bigint): boolean;
   /**
    * Money for a request that costs at most `amount`. Who comes first is served first: it waits until the tab is filled, and, where all that may be
-   * paid ahead is held by requests under way, until one of them ends. @throws what the payer throws, tab-refused, purse-too-small, the signal's reason
+   * paid ahead is held by requests under way, until one of them ends. @throws what the payer throws, tab-refused, purse-too-small, purse-spent, the
+   * signal's reason
    */
   lease(amount: bigint, signal: AbortSignal): Promise<TabLease>;
   close(): Promise<void>;
@@ -144,6 +145,10 @@ class Purse implements MinerPurse {
       const tab = this.#tab;
       if (tab === undefined || tab.left < waiter.amount) {
         const size = this.#sizeFor(waiter.amount);
+        if (size === 0n && !this.#isPaying && this.#money().held === 0n) {
+          waiter.refuse(spent());
+          continue;
+        }
         if (size > 0n) this.#fill(size);
         return;
       }
@@ -177,9 +182,6 @@ class Purse implements MinerPurse {
     if (this.#paid.amount > 0n && lastedMs < FAST_MS) this.#requests = lesser(this.#requests * 2n, REQUESTS_MAX);
     else if (lastedMs > SLOW_MS) this.#requests = greater(this.#requests / 2n, REQUESTS_MIN);
     this.#paid = { amount: size, atMs: nowMs };
-    const fail = (error: unknown) => {
-      for (const waiter of this.#waiting) waiter.refuse(error);
-    };
     void this.#pay(size)
       .then(() => {
         this.#isPaying = false;
@@ -187,8 +189,12 @@ class Purse implements MinerPurse {
       })
       .catch((error) => {
         this.#isPaying = false;
-        fail(error);
+        this.#refuse(error);
       });
+  }
+
+  #refuse(error: unknown): void {
+    for (const waiter of this.#waiting) waiter.refuse(error);
   }
 
   async #pay(size: bigint): Promise<void> {
@@ -286,6 +292,15 @@ function tooDear(amount: bigint, max: bigint): MillraceError {
     message: `The request may cost ${amount} base units at this miner, at most ${max} is paid ahead to one miner`,
     values: { amount, max },
     hint: 'Ask for less, or let whoever runs the gateway raise the most that is paid ahead (`--tab-max`).',
+  });
+}
+
+/** Nothing is under way that could give anything back: waiting helps nobody. */
+function spent(): MillraceError {
+  return new MillraceError('purse-spent', {
+    actor: 'peer',
+    message: 'What may be paid ahead at this miner was taken there for nothing',
+    hint: 'Ask another miner; what was lost is forgiven within days.',
   });
 }
 

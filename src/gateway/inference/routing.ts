@@ -59,6 +59,9 @@ const MINER_FAULTS: ReadonlySet<string> = new Set([
   'peer-key-mismatch',
 ]);
 
+/** Why no tab is opened, where it is neither the miner's fault of now nor this side's. */
+const PURSE_LIMITS: ReadonlySet<string> = new Set(['purse-too-small', 'purse-spent']);
+
 /** The miners for a question, best first. @throws unknown-model, no-miner, price-above-limit */
 export function findMiners(directory: MinerDirectory, question: Question, nowMs: number): Choosable[] {
   const serving = directory.serving(question.model, question.task);
@@ -275,7 +278,7 @@ async function leaseFrom(purse: MinerPurse, price: bigint, signal: AbortSignal):
     return await purse.lease(price, signal);
   } catch (thrown) {
     const error = toMillraceError(thrown);
-    if (signal.aborted || MINER_FAULTS.has(error.code) || error.code === 'purse-too-small') throw error;
+    if (signal.aborted || MINER_FAULTS.has(error.code) || PURSE_LIMITS.has(error.code)) throw error;
     throw new MillraceError('gateway-cannot-pay', {
       actor: 'host',
       message: `The gateway cannot pay a miner: ${error.message}`,
