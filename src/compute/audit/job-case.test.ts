@@ -1,7 +1,17 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { createHash } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { MillraceError } from '../../errors.ts';
+import { cidOfDigest } from '../../host/index.ts';
+import { NOBODY, startTestJobPeer, type TestJobPeer } from '../jobs/job-peer-fixture.ts';
+import { type JobTerms, jobDomainOf, jobIdOf, termsToJson } from '../jobs/job-terms.ts';
+import type { FetchContent } from '../part.ts';
+import { encodeJobSpec, type JobSpec, specHash } from '../spec/job-spec.ts';
+import { parseJob } from '../spec/parse-job.ts';
 import type { LeafProof } from '../verify/commitment.ts';
-import { type StateSource, withinTime } from './job-case.ts';
+import { bringWork, type CommittedJob, type StateSource, withinTime } from './job-case.ts';
 
 const LEAF: LeafProof = { index: 1, chainHash: '0x', stateHash: '0x', proof: [] };
 const OPTIONS = { signal: new AbortController().signal, bytesMax: 100 };
@@ -44,4 +54,82 @@ test('a state that comes in time is handed on, and what the caller ends is not c
   const asked = withinTime(slow(60_000), 60_000).fetch(1, { ...OPTIONS, signal: stopping.signal });
   stopping.abort(new RangeError('stopped'));
   await assert.rejects(asked, /stopped/);
+});
+
+const PROGRAM = Buffer.from('a program');
+const TEXT = Buffer.from('a text');
+const cidOf = (bytes: Uint8Array) => cidOfDigest(createHash('sha256').update(bytes).digest());
+const NOWHERE: FetchContent = (cid) => Promise.reject(new MillraceError('no-holders', { actor: 'peer', message: `Nobody has ${cid}` }));
+
+let provider: TestJobPeer;
+let count = 0;
+
+before(async () => {
+  provider = await startTestJobPeer();
+});
+after(() => provider?.stop());
+
+/** A committed job of a provider that serves its specification, and what else the test says. */
+function committedJob(input: string, limits: Partial<JobSpec['limits']> = {}): CommittedJob {
+  const { spec } = parseJob(`{job: 1, module: ${cidOf(PROGRAM)}, check: {class: wasm-strict, segments: 2}, inputs: {text: ${input}}}`);
+  const wanted = { ...spec, limits: { ...spec.limits, ...limits } };
+  const terms: JobTerms = {
+    renter: NOBODY,
+    operatorId: 1n,
+    specHash: specHash(wanted),
+    token: NOBODY,
+    price: 2n,
+    auditFee: 1n,
+    collateral: 1n,
+    determinism: 3,
+    engine: 1,
+    lowerable: true,
+    segments: 2,
+    samples: 1,
+    auditors: 1,
+    openUntil: 1,
+    runSeconds: 1,
+    auditSeconds: 1,
+    challengeSeconds: 1,
+    flagSeal: `0x${'00'.repeat(32)}`,
+    nonce: 1n,
+  };
+  const jobId = jobIdOf(jobDomainOf(provider.caller.client), terms);
+  const work = { terms: termsToJson(terms), spec: Buffer.from(encodeJobSpec(wanted)).toString('utf8'), handed: [], result: null };
+  provider.served.clear();
+  provider.served.set('work', Buffer.from(JSON.stringify(work)));
+  return { jobId, terms, result: { root: jobId, outputDigest: jobId }, provider: provider.peer };
+}
+
+function bring(job: CommittedJob, fetchContent: FetchContent) {
+  count += 1;
+  const { caller, folder } = provider;
+  return bringWork(job, { caller, fetchContent, folder: join(folder, `${count}`), signal: AbortSignal.timeout(60_000) });
+}
+
+test('contents that the network lost come from the provider, which must have had them; what neither hands over counts against it', async () => {
+  const job = committedJob(cidOf(TEXT));
+  provider.served.set(cidOf(PROGRAM), PROGRAM);
+  provider.served.set(cidOf(TEXT), TEXT);
+  const { inputFolder, programPath } = await bring(job, NOWHERE);
+  assert.deepEqual(readFileSync(join(inputFolder as string, 'text')), TEXT);
+  assert.deepEqual(readFileSync(programPath as string), PROGRAM);
+  provider.served.set(cidOf(TEXT), Buffer.from('another text'));
+  await assert.rejects(bring(job, NOWHERE), { code: 'content-withheld', actor: 'peer' });
+  provider.served.delete(cidOf(TEXT));
+  await assert.rejects(bring(job, NOWHERE), { code: 'content-withheld', actor: 'peer' });
+  const network: FetchContent = async (cid, path) => {
+    assert.equal(cid, cidOf(TEXT));
+    writeFileSync(path, TEXT);
+    return TEXT.length;
+  };
+  assert.deepEqual(readFileSync(join((await bring(job, network)).inputFolder as string, 'text')), TEXT, 'an honest network will do');
+});
+
+test('a folder that nobody has any more is no fault of its provider', async () => {
+  const job = committedJob(`bafy${'a'.repeat(55)}`);
+  provider.served.set(cidOf(PROGRAM), PROGRAM);
+  await assert.rejects(bring(job, NOWHERE), { code: 'content-gone' });
+  provider.served.delete(cidOf(PROGRAM));
+  await assert.rejects(bring(job, NOWHERE), { code: 'content-withheld' });
 });

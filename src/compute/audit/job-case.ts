@@ -1,11 +1,12 @@
 import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Hex } from 'viem';
 import type { ChainClient, Signer } from '../../chain/index.ts';
-import { MillraceError } from '../../errors.ts';
+import { MillraceError, toMillraceError } from '../../errors.ts';
 import { fetchFile, fetchState, fetchWork, type JobCaller, type JobPeer } from '../jobs/job-api.ts';
 import { termsOnChain } from '../jobs/job-chain.ts';
-import { keepContent, missingContents, prepareContents, sourcesOf } from '../jobs/job-contents.ts';
-import { foldersAt } from '../jobs/job-records.ts';
+import { contentBytesMax, isFileName, keepContent, missingContents, prepareContents, sourcesOf } from '../jobs/job-contents.ts';
+import { contentName, foldersAt, type JobFolders } from '../jobs/job-records.ts';
 import type { JobResult, JobTerms } from '../jobs/job-terms.ts';
 import { boxKeyOf } from '../jobs/sealed-box.ts';
 import type { FetchContent } from '../part.ts';
@@ -36,6 +37,8 @@ export interface FetchStateOptions {
   bytesMax: number;
 }
 
+/** What a provider does that hands over something else than it was asked for. */
+const OTHERS_FAULTS: ReadonlySet<string> = new Set(['content-differs', 'content-too-large']);
 const CALLER_KEYS = new WeakMap<Signer, Promise<JobCaller>>();
 
 /**
@@ -98,9 +101,10 @@ export function withinTime(source: StateSource, budgetMs: number): StateSource {
 }
 
 /**
- * Brings a job's program and inputs to a folder: what the provider has from the renter comes from the provider, all else from the network. Called
- * again it goes on.
- * @throws job-work-differs, content-differs, content-missing, and the errors of peers
+ * Brings a job's program and inputs to a folder. Files are asked for from the provider first, which must have had them to run the job, then from the
+ * network; folders and files of many blocks, which no digest of bytes names, come from the network alone. Called again it goes on.
+ * @throws job-work-differs; content-withheld where the provider does not hand over what it must have; content-gone where nobody has what the provider
+ *   need not hand over, which is no fault of its; content-missing, and the errors of peers
  */
 export async function bringWork(
   job: CommittedJob,
@@ -108,16 +112,43 @@ export async function bringWork(
 ): Promise<JobWork> {
   const { caller, fetchContent, folder, signal } = ports;
   const { jobId, provider } = job;
-  const { spec, handed } = await fetchWork(caller, provider, jobId, signal);
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const { spec } = await fetchWork(caller, provider, jobId, signal);
   const folders = foldersAt(folder);
-  const bytesMax = spec.limits.diskBytes + spec.limits.memoryBytes;
-  // What the specification does not name is not fetched, whatever the provider says.
-  const named = handed.filter((source) => sourcesOf(spec).includes(source));
-  for (const source of missingContents(named, folders)) {
+  mkdirSync(folders.contents, { recursive: true, mode: 0o700 });
+  // What shows that the provider could not have run the job comes before what shows nothing.
+  for (const source of missingContents(sourcesOf(spec).filter(isFileName), folders))
+    await bringFile(job, { ...ports, spec, folders, source });
+  const fromNetwork: FetchContent = (cid, path, options) =>
+    fetchContent(cid, path, options).catch((error) => {
+      throw isOthers(error, signal) ? gone(jobId, cid, error) : error;
+    });
+  return { spec, ...(await prepareContents({ spec, handed: [], folders }, { fetchContent: fromNetwork, signal })) };
+}
+
+/** A content that the provider must have, from it or from the network. */
+async function bringFile(
+  { jobId, provider }: CommittedJob,
+  of: { caller: JobCaller; fetchContent: FetchContent; signal: AbortSignal; spec: JobSpec; folders: JobFolders; source: string },
+): Promise<void> {
+  const { caller, fetchContent, signal, folders, source } = of;
+  const bytesMax = contentBytesMax(of.spec);
+  try {
     await keepContent(await fetchFile(caller, provider, { jobId, part: 'contents', name: source, signal }), { folders, source, bytesMax });
+  } catch (error) {
+    signal.throwIfAborted();
+    if (!isOthers(error, signal)) throw error;
+    // What is named by SHA-256 alone is nowhere else.
+    if (source.startsWith('sha256:')) throw withheld(jobId, source, error);
+    await fetchContent(source, join(folders.contents, contentName(source)), { bytesMax, signal }).catch((cause) => {
+      throw isOthers(cause, signal) ? withheld(jobId, source, cause) : cause;
+    });
   }
-  return { spec, ...(await prepareContents({ spec, handed, folders }, { fetchContent, signal })) };
+}
+
+/** Whether it is the others' doing that something did not come: this machine's own troubles are nobody's fault. */
+function isOthers(error: unknown, signal: AbortSignal): boolean {
+  const { actor, code } = toMillraceError(error);
+  return actor === 'peer' || OTHERS_FAULTS.has(code) || signal.aborted;
 }
 
 /**
@@ -155,6 +186,26 @@ export async function takeLeaf(
     actor: 'peer',
     message: `What was handed over is not leaf ${index} of job ${jobId}`,
     values: { jobId, index },
+  });
+}
+
+function withheld(jobId: Hex, source: string, cause: unknown): MillraceError {
+  return new MillraceError('content-withheld', {
+    actor: 'peer',
+    message: `Neither the provider of job ${jobId} nor the network hands over ${source}, without which it cannot have been run`,
+    values: { jobId, source },
+    hint: 'Withheld work counts against the provider.',
+    cause,
+  });
+}
+
+function gone(jobId: Hex, source: string, cause: unknown): MillraceError {
+  return new MillraceError('content-gone', {
+    actor: 'peer',
+    message: `Nobody in the network has ${source} of job ${jobId} any more`,
+    values: { jobId, source },
+    hint: 'This is no fault of the provider: only files whose names are their digests are kept by it.',
+    cause,
   });
 }
 

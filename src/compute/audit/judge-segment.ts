@@ -29,6 +29,8 @@ const PATIENCE_PARTS = 4n;
 /** Of the time to commit, what all sources together may take before their silence counts. */
 const FETCH_PARTS = 3;
 const EVIDENCE_STATES_MAX = 16;
+/** What nobody has, and the operator need not hand over. */
+const CONTENT_GONE = 'content-gone';
 
 /**
  * The judge of segments: runs the one that is disputed again, as its specification says, from the state that the operator has committed to. The state
@@ -56,6 +58,7 @@ export function segmentJudge(options: SegmentJudgeOptions): Judge {
         signal.throwIfAborted();
         const { code, message, actor } = toMillraceError(error);
         log.warn('segment-not-judged', { ...about, code, reason: message.slice(0, 300) });
+        if (code === CONTENT_GONE) return await silenceOf(client, dispute, NOT_GUILTY);
         const isOwn = actor === 'host' || actor === 'bug' || actor === 'chain';
         if (isOwn && !patience.aborted) return undefined;
       }
@@ -64,10 +67,10 @@ export function segmentJudge(options: SegmentJudgeOptions): Judge {
   };
 }
 
-/** Guilty once nearly all of the time is over in which the operator could have shown its work; before, no answer yet. */
-async function silenceOf(client: ChainClient, { openedAt, commitUntil }: JuryDispute): Promise<bigint | undefined> {
+/** Guilty, or another ruling, once nearly all of the time is over in which the work could have been had; before, no answer yet. */
+async function silenceOf(client: ChainClient, { openedAt, commitUntil }: JuryDispute, ruling = GUILTY): Promise<bigint | undefined> {
   const left = commitUntil - (await client.now());
-  return left <= (commitUntil - openedAt) / PATIENCE_PARTS ? GUILTY : undefined;
+  return left <= (commitUntil - openedAt) / PATIENCE_PARTS ? ruling : undefined;
 }
 
 /** What a dispute of `JobDisputes` is about. */

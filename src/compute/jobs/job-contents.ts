@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { link, mkdir, open as openFile, rename, rm } from 'node:fs/promises';
+import { link, mkdir, open as openFile, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { syncFolder } from '../../durable-file.ts';
 import { MillraceError } from '../../errors.ts';
@@ -29,6 +29,11 @@ export function isFileName(source: string): boolean {
   return source.startsWith('sha256:') || source.startsWith('bafkrei');
 }
 
+/** Bytes that a job's contents may take in all, handed over or from the network. */
+export function contentBytesMax({ limits }: JobSpec): number {
+  return limits.diskBytes + limits.memoryBytes;
+}
+
 /** Contents that the renter has yet to hand over. */
 export function missingContents(handed: readonly string[], folders: JobFolders): string[] {
   return handed.filter((source) => !existsSync(join(folders.contents, contentName(source))));
@@ -37,14 +42,16 @@ export function missingContents(handed: readonly string[], folders: JobFolders):
 /**
  * Takes a content that was handed over: a file whose bytes are what its name says. It is at its place when the promise resolves, durable, or not
  * there at all.
+ * @param place.bytesMax of all contents of the job together
  * @throws content-differs, content-too-large
  */
 export async function keepContent(
   bytes: AsyncIterable<Uint8Array>,
   place: { folders: JobFolders; source: string; bytesMax: number },
 ): Promise<void> {
-  const { folders, source, bytesMax } = place;
+  const { folders, source } = place;
   await mkdir(folders.contents, { recursive: true, mode: 0o700 });
+  const bytesMax = place.bytesMax - (await bytesIn(folders.contents));
   const temporary = join(folders.contents, `.${randomUUID()}`);
   const file = await openFile(temporary, 'wx', READABLE);
   try {
@@ -68,29 +75,41 @@ export async function keepContent(
 }
 
 /**
- * Brings all contents of a job to where it finds them: what was handed over is linked into `/input`, the rest comes from the network. Called
- * again it goes on.
+ * Brings all contents of a job to where it finds them: what was handed over is linked into `/input`, the rest comes from the network. Files whose names
+ * are their digests are kept under these names wherever they came from, to be handed to who checks the job. Called again it goes on.
+ * @param ports.bytesMax of all contents together; default: what the job may take
  * @throws content-missing, and what `fetchContent` throws
  */
 export async function prepareContents(
   job: { spec: JobSpec; handed: readonly string[]; folders: JobFolders },
-  ports: { fetchContent: FetchContent; signal: AbortSignal },
+  ports: { fetchContent: FetchContent; signal: AbortSignal; bytesMax?: number },
 ): Promise<ReadyContents> {
   const { spec, handed, folders } = job;
-  const bytesMax = spec.limits.diskBytes + spec.limits.memoryBytes;
+  const { fetchContent, signal, bytesMax = contentBytesMax(spec) } = ports;
   const bring = async (source: string, path: string) => {
     if (existsSync(path)) return;
     await mkdir(dirname(path), { recursive: true });
+    await mkdir(folders.contents, { recursive: true, mode: 0o700 });
     const kept = join(folders.contents, contentName(source));
-    if (existsSync(kept)) return await link(kept, path);
-    if (handed.includes(source) || source.startsWith('sha256:')) throw missing(source);
-    await ports.fetchContent(source, path, { bytesMax, signal: ports.signal });
+    if (!existsSync(kept)) {
+      if (handed.includes(source) || source.startsWith('sha256:')) throw missing(source);
+      const left = bytesMax - (await bytesIn(folders.contents));
+      // What is no single file has one place only: it cannot be linked.
+      await fetchContent(source, isFileName(source) ? kept : path, { bytesMax: Math.max(0, left), signal });
+      if (!isFileName(source)) return;
+    }
+    await link(kept, path);
   };
   for (const { path, cid } of spec.inputs) await bring(cid, join(folders.input, path));
   const { source } = spec.program;
   const programPath = source === '' ? undefined : join(folders.root, 'program');
   if (programPath !== undefined) await bring(source, programPath);
   return { programPath, inputFolder: spec.inputs.length === 0 ? undefined : folders.input };
+}
+
+async function bytesIn(folder: string): Promise<number> {
+  const names = (await readdir(folder)).filter((name) => !name.startsWith('.'));
+  return (await Promise.all(names.map((name) => stat(join(folder, name))))).reduce((sum, { size }) => sum + size, 0);
 }
 
 function isNamed(source: string, digest: Buffer): boolean {

@@ -10,7 +10,7 @@ import { encodeJobSpec } from '../spec/job-spec.ts';
 import { proveLeaf } from '../verify/commitment.ts';
 import { readState } from '../verify/run-segments.ts';
 import { BOX_HEADER, boxContext, JOBS_HEADER, JOBS_PATH, jobsHeader, packState, SEALED_TYPE } from './job-api.ts';
-import { keepContent, missingContents, sourcesOf } from './job-contents.ts';
+import { contentBytesMax, keepContent, missingContents, sourcesOf } from './job-contents.ts';
 import { type JobDeskOptions, readOrder, takeJob } from './job-desk.ts';
 import { offerToJson, type SignedOffer } from './job-offer.ts';
 import { type JobPart, requireReader } from './job-readers.ts';
@@ -130,7 +130,7 @@ async function takeContent(
   const spec = records.spec(jobId);
   const context = boxContext(jobId, `contents ${source}`);
   const body = request.body ?? new ReadableStream<Uint8Array>({ start: (stream) => stream.close() });
-  const bytesMax = spec.limits.diskBytes + spec.limits.memoryBytes;
+  const bytesMax = contentBytesMax(spec);
   await keepContent(open(body, { key: options.key, context }), { folders: records.folders(jobId), source, bytesMax });
   options.nudge();
   return Response.json({ missing: missingContents(record.handed, records.folders(jobId)) });

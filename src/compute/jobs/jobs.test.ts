@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -10,11 +10,11 @@ import { buildModule } from '../../../tools/examples.ts';
 import { createSigner } from '../../chain/index.ts';
 import { approveMeter, depositToRails, railsBalance, withdrawEarnings } from '../../token/index.ts';
 import { startTestLeases, type TestLeaseNode, type TestLeases, until } from '../leases/lease-fixture.ts';
-import type { ComputeContext } from '../part.ts';
+import type { ComputeContext, FetchContent } from '../part.ts';
 import { encodeJobSpec, type JobSpec, runtimeOf } from '../spec/job-spec.ts';
 import { type JobRequest, parseJob } from '../spec/parse-job.ts';
 import { surveyProviders } from './choose-provider.ts';
-import { fetchFile, fetchProgress, fetchState, fetchWork, sendContent, sendOrder } from './job-api.ts';
+import { fetchFile, fetchProgress, fetchState, fetchWork, type JobPeer, sendContent, sendOrder } from './job-api.ts';
 import { PHASE, phaseOf } from './job-chain.ts';
 import { sourcesOf } from './job-contents.ts';
 import { costOf, orderToJson } from './job-desk.ts';
@@ -297,6 +297,27 @@ test('a job for which the machine has no time is refused and told so; its twin i
   await sendOrder(peer, bytes, { boxKey });
   await handOver();
   assert.equal((await settlementOf(jobId)).slashed, 0n);
+});
+
+test('what a provider brought from the network it hands to who may check the job, when the network has it no more', async () => {
+  await node.stopParts();
+  const [program, text] = Object.keys(files) as [string, string];
+  let isThere = true;
+  const fetchContent: FetchContent = async (cid, path) => {
+    assert.ok(cid === text && isThere);
+    isThere = false;
+    copyFileSync(TEXT, path);
+    return readFileSync(TEXT).length;
+  };
+  provider = await start({}, { fetchContent });
+  const result = await runJob(runOptions({ files: { [program]: MODULE } }));
+  const { client, renter } = network;
+  const caller = { client, signer: renter.signer, key: await boxKeyOf(renter.signer) };
+  const [candidate] = await surveyProviders(client, { log: network.log });
+  const parts = await fetchFile(caller, candidate?.peer as JobPeer, { jobId: result.jobId, part: 'contents', name: text });
+  const got: Uint8Array[] = [];
+  for await (const part of parts) got.push(part);
+  assert.deepEqual(Buffer.concat(got), readFileSync(TEXT));
 });
 
 test('jobs that are made to reach a limit are paid like any other, and their renter learns which it was', async () => {

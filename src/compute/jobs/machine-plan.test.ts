@@ -83,6 +83,15 @@ test('whatever is ordered, and however long it really takes, what was taken is d
   assert.ok(taken > 0);
 });
 
+test('work passes what has no room yet only where nothing that waits is late by it', () => {
+  const machine = { total: idle.total, free: of(2, 7), running: [{ resources: of(2), endsBy: 10 }] };
+  const [first, second] = [work(3, 5, 16), work(4, 10, 26)];
+  // It would run beside the first one, in the way of the second.
+  assert.deepEqual(withTurn([first, second, work(1, 100)], machine, 0), []);
+  const short = work(1, 15);
+  assert.deepEqual(withTurn([first, second, short], machine, 0), [short]);
+});
+
 /** A whole-machine job of 15 s, due 25 s after its opening. */
 const WHOLE = {
   determinism: 'none',
