@@ -3,6 +3,8 @@ import type { Run } from './context.ts';
 
 const REPLAY = ['--replay', 'a validator may see and repeat this request; else only validators’ own probes check the miner'] as const;
 
+const COURT = '\n\nA receipt that convicts who signed it is kept, told of, and reported to the court from this wallet, for the reward.';
+
 /** Adds the commands of the inference network with their options, help and examples. */
 export function registerInferenceCommands(program: Command, run: Run): void {
   program
@@ -12,7 +14,7 @@ export function registerInferenceCommands(program: Command, run: Run): void {
     .option('--max-tokens <count>', 'how long the answer may be', '128')
     .option('--seed <number>', 'the same seed, the same answer')
     .option(...REPLAY)
-    .addHelpText('after', '\nExamples:\n  millrace ask "Call me"\n  millrace ask - --json < question.txt')
+    .addHelpText('after', `\nExamples:\n  millrace ask "Call me"\n  millrace ask - --json < question.txt${COURT}`)
     .action(run(async (context, question: never, options: never) => (await import('./ask.ts')).ask(context, question, options)));
   program
     .command('recognize <file>')
@@ -20,7 +22,7 @@ export function registerInferenceCommands(program: Command, run: Run): void {
     .option('--task <task>', 'detection, ocr, command or activity', 'detection')
     .option('--model <name>', 'which model (default: any of the task)')
     .option(...REPLAY)
-    .addHelpText('after', '\nExamples:\n  millrace recognize photo.jpg\n  millrace recognize letter.png --task ocr')
+    .addHelpText('after', `\nExamples:\n  millrace recognize photo.jpg\n  millrace recognize letter.png --task ocr${COURT}`)
     .action(run(async (context, path: never, options: never) => (await import('./recognize.ts')).recognize(context, path, options)));
   program
     .command('say <text>')
@@ -29,14 +31,14 @@ export function registerInferenceCommands(program: Command, run: Run): void {
     .option('--voice <name>', 'which voice', 'alloy')
     .option('--model <name>', 'which model (default: the first that is served)')
     .option(...REPLAY)
-    .addHelpText('after', '\nExample:\n  millrace say "The mill turns." -o mill.wav')
+    .addHelpText('after', `\nExample:\n  millrace say "The mill turns." -o mill.wav${COURT}`)
     .action(run(async (context, text: never, options: never) => (await import('./say.ts')).say(context, text, options)));
   program
     .command('embed <texts...>')
     .description('texts as vectors; without --json how near each is to the first')
     .option('--model <name>', 'which model (default: the first that is served)')
     .option(...REPLAY)
-    .addHelpText('after', '\nExample:\n  millrace embed "a broken generator" "the power unit failed" "chocolate cake"')
+    .addHelpText('after', `\nExample:\n  millrace embed "a broken generator" "the power unit failed" "chocolate cake"${COURT}`)
     .action(run(async (context, texts: never, options: never) => (await import('./embed.ts')).embed(context, texts, options)));
   const models = program
     .command('models')
