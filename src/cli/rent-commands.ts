@@ -32,8 +32,9 @@ function registerRenting(program: Command, run: Run): void {
     .addHelpText('after', RENT_HELP)
     .action(
       run(async (context, words: readonly string[], options: never) => {
-        const { isDocument, rentDocument } = await import('./rent-document.ts');
-        if (isDocument(words) && !process.argv.includes('--')) return await rentDocument(context, words[0] as string, options);
+        if (isDocument(words) && !process.argv.includes('--')) {
+          return await (await import('./rent-document.ts')).rentDocument(context, words[0] as string, options);
+        }
         requireSeparator(words, process.argv);
         await (await import('./rent.ts')).rent(context, words, options);
       }),
@@ -97,6 +98,11 @@ function registerQueue(program: Command, run: Run): void {
     .option('--patience <duration>', 'end when nothing can run for so long', '10m')
     .addHelpText('after', QUEUE_HELP)
     .action(run(async (context, file: never, options: never) => (await import('./rent-queue.ts')).queue(context, file, options)));
+}
+
+/** One word with the ending of a document, or `-`. */
+function isDocument(words: readonly string[]): boolean {
+  return words.length === 1 && /^-$|\.(?:ya?ml|json|sdl)$/i.test(words[0] ?? '');
 }
 
 /** `millrace rent end 7` is no command that runs in a rental: whoever means one says so by `--`. */

@@ -13,11 +13,6 @@ import { decimalsOf } from './session.ts';
 /** Flags that would say again what a document says. */
 const OF_DOCUMENT = ['class', 'count', 'cpus', 'memory', 'interruptible'] as const;
 
-/** Whether the words of `millrace rent` name a document: one word with the ending of one, or `-`. */
-export function isDocument(words: readonly string[]): boolean {
-  return words.length === 1 && /^-$|\.(?:ya?ml|json|sdl)$/i.test(words[0] ?? '');
-}
-
 /**
  * Rents what a deployment's document wants, of our own YAML or Akash SDL: all of it or nothing, and starts in each rental what is to run there.
  * @throws bad-spec, spec-unsupported with field, line and column; bad-option, price-missing, no-devices, gang-incomplete, rental-image-refused
