@@ -4,9 +4,10 @@ import { dirname, join } from 'node:path';
 import type { Hex } from 'viem';
 import { MillraceError } from '../../errors.ts';
 import { type Artefact, cidOfDigest } from '../../host/index.ts';
+import { withinTotal } from '../../total-time.ts';
 import type { JobSpec } from '../spec/job-spec.ts';
 import { digestRun, JOB_END, type JobEnd } from '../verify/canonical-output.ts';
-import { fetchFile, type JobCaller, type JobPeer } from './job-api.ts';
+import { fetchFile, type JobCaller, type JobPeer, totalMsOf } from './job-api.ts';
 
 /** What a provider says it has, and what it is held to. */
 export interface ClaimedOutputs {
@@ -39,7 +40,11 @@ export async function fetchOutputs(
   if (!(total <= spec.limits.diskBytes + spec.limits.outputBytes))
     throw differs(jobId, `its outputs have ${total} bytes, more than it may write`);
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  for (const artefact of artefacts) await fetchOne(caller, peer, { jobId, artefact, folder, signal });
+  for (const artefact of artefacts) {
+    await withinTotal(totalMsOf(artefact.sizeBytes), signal, (ending) =>
+      fetchOne(caller, peer, { jobId, artefact, folder, signal: ending }),
+    );
+  }
   const got = await digestRun(spec, { end: end as JobEnd, artefacts, folder });
   if (got !== outputDigest) throw differs(jobId, `they give the digest ${got}, committed was ${outputDigest}`);
 }
@@ -56,7 +61,7 @@ export async function placeOutputs(artefacts: readonly Artefact[], { from, to }:
 async function fetchOne(
   caller: JobCaller,
   peer: JobPeer,
-  wanted: { jobId: Hex; artefact: Artefact; folder: string; signal: AbortSignal | undefined },
+  wanted: { jobId: Hex; artefact: Artefact; folder: string; signal: AbortSignal },
 ): Promise<void> {
   const { jobId, artefact, folder, signal } = wanted;
   const { cid, sizeBytes } = artefact;

@@ -6,6 +6,7 @@ import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Artefact } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
 import type { FetchContent } from '../part.ts';
+import { type Beside, createBeside } from './beside.ts';
 import { fetchOutputs, placeOutputs } from './fetch-outputs.ts';
 import { fetchProgress, fetchReceipt, type JobCaller, type JobPeer, type JobProgress } from './job-api.ts';
 import { PHASE, phaseOf } from './job-chain.ts';
@@ -74,29 +75,45 @@ const REASON_LENGTH_MAX = 300;
 
 /**
  * Follows one job from its order to its end. What the provider says is shown; what counts is what the chain says. A job without a result is settled
- * as late, so that its money comes back.
+ * as late, so that its money comes back. No answer of the provider is waited for beyond a moment: who drips is followed as who is silent.
  * @throws job-without-result (values.outcome: not-opened, late, guilty, not-audited): the money is back, another provider may be tried;
  *   output-withheld; the signal's reason
  */
 export async function followAttempt(options: FollowOptions): Promise<JobEnding> {
+  const over = new AbortController();
+  const signal = options.signal === undefined ? over.signal : AbortSignal.any([options.signal, over.signal]);
+  const beside = createBeside();
+  try {
+    return await follow({ ...options, signal }, beside);
+  } finally {
+    over.abort();
+    await beside.ended();
+  }
+}
+
+async function follow(options: FollowOptions, beside: Beside): Promise<JobEnding> {
   const { client } = options.caller;
   const { jobId, terms } = options.attempt;
   const said = new Set<string>();
   let windowOverMs: number | undefined;
   let settledMs: number | undefined;
+  let progress: JobProgress | undefined;
   for (;;) {
     options.signal?.throwIfAborted();
     const [{ phase, until }, now] = [await phaseOf(client, jobId), await client.now()];
-    const progress = await askProgress(options);
+    const isFetching = beside.isUnderWay('outputs');
+    await beside.go('progress', async () => {
+      progress = await askProgress(options);
+    });
     options.emit({ kind: 'progress', jobId, phase, segments: progress?.segments ?? 0, of: terms.segments, until });
     if (phase === PHASE.none && (now >= BigInt(terms.openUntil) || progress?.status === 'failed'))
       throw failed(options, 'not-opened', progress);
     if (phase === PHASE.running && now >= until) await settle(options, NO_RESULT);
     if (phase >= PHASE.committed) {
-      await takeOutputs(options, progress);
+      await beside.go('outputs', () => takeOutputs(options, progress));
       if (options.untilOutput && options.journal.artefacts !== undefined) return await endingOf(options, { isSettled: false });
     }
-    if (options.attempt.canary !== undefined) await showCanary(options, phase);
+    if (options.attempt.canary !== undefined) await beside.go('canary', () => showCanary(options, phase));
     if (phase === PHASE.window || (phase === PHASE.settled && options.attempt.demandId !== undefined)) {
       const isConvicted = await demandOutputs(options, { phase, until, now, said });
       if (isConvicted && phase === PHASE.window) await settle(options, await resultOnChain(client, jobId));
@@ -110,7 +127,8 @@ export async function followAttempt(options: FollowOptions): Promise<JobEnding> 
       if (outcome !== 'right' && outcome !== 'canary') throw failed(options, outcome.replace(' ', '-'), progress);
       if (options.journal.artefacts !== undefined) return await endingOf(options, { isSettled: true });
       settledMs ??= systemClock.nowMs();
-      if (systemClock.nowMs() - settledMs > OUTPUT_PATIENCE_MS) throw withheld(jobId);
+      // What is still coming may take its time, once.
+      if (!isFetching && systemClock.nowMs() - settledMs > OUTPUT_PATIENCE_MS) throw withheld(jobId);
     }
     await systemClock.sleep(client.pollIntervalMs(), options.signal);
   }
@@ -159,6 +177,7 @@ async function showCanary(options: FollowOptions, phase: number): Promise<void> 
 async function keepOutputs(options: FollowOptions, got: Pick<RunJournal, 'artefacts' | 'end' | 'endReason'>): Promise<void> {
   const { journal, journals, attempt, outputFolder } = options;
   const { artefacts = [] } = got;
+  if (journal.artefacts !== undefined) return;
   if (outputFolder !== undefined) await placeOutputs(artefacts, { from: outputsFolderOf(options), to: outputFolder });
   Object.assign(journal, got);
   journals.save(journal);

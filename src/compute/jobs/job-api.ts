@@ -3,6 +3,7 @@ import type { ChainClient, Signer } from '../../chain/index.ts';
 import { type PeerAddress, type PeerRequest, peerFetch, signRequest } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
 import type { Artefact } from '../../host/index.ts';
+import { withinTotal } from '../../total-time.ts';
 import { decodeJobSpec, type JobSpec, specHash } from '../spec/job-spec.ts';
 import type { LeafProof } from '../verify/commitment.ts';
 import { readOffer, type SignedOffer } from './job-offer.ts';
@@ -64,6 +65,14 @@ const OFFER_TIMEOUT_MS = 5_000;
 const ORDER_TIMEOUT_MS = 30_000;
 /** For the beginning of an answer: a provider that is busy running is not busy talking. */
 const PART_TIMEOUT_MS = 15_000;
+/** For short answers from their first byte to their last, in all: who drips is as good as silent. */
+const SHORT_TOTAL_MS = 15_000;
+const LOG_TOTAL_MS = 60_000;
+/** For a content that is handed over, where the caller does not say until when it is of use. */
+const SEND_TOTAL_MS = 60 * 60_000;
+/** What long answers must reach, bytes a second, and what they get besides. */
+const BYTES_PER_SECOND_MIN = 64 << 10;
+const LONG_SPARE_MS = 30_000;
 
 /** Names chain and contract in a signed request, so that it is good on one network only (CAIP-10 account). */
 export function jobsHeader(client: ChainClient): string {
@@ -75,14 +84,20 @@ export function boxContext(jobId: Hex, what: string): string {
   return `job ${jobId} ${what}`;
 }
 
+/** How long an answer of so many bytes may take in all, milliseconds. */
+export function totalMsOf(sizeBytes: number): number {
+  return LONG_SPARE_MS + (sizeBytes * 1000) / BYTES_PER_SECOND_MIN;
+}
+
 /** A provider's offer, checked. @throws bad-job-offer, and the errors of peers */
 export async function fetchOffer(
   client: ChainClient,
   peer: JobPeer,
   request: Pick<PeerRequest, 'signal'> = {},
 ): Promise<SignedOffer & { isBusy: boolean }> {
-  const response = await peerFetch(peer, `${JOBS_PATH}/offer`, { ...request, headersTimeoutMs: OFFER_TIMEOUT_MS });
-  const bytes = await plainAnswer(response, peer);
+  const bytes = await withinTotal(OFFER_TIMEOUT_MS + SHORT_TOTAL_MS, request.signal, async (signal) =>
+    plainAnswer(await peerFetch(peer, `${JOBS_PATH}/offer`, { signal, headersTimeoutMs: OFFER_TIMEOUT_MS }), peer),
+  );
   return readOffer(parseJson(bytes, peer), { domain: jobDomainOf(client), ...peer, now: await client.now() });
 }
 
@@ -94,16 +109,18 @@ export async function fetchOffer(
 export async function sendOrder(peer: JobPeer, order: Uint8Array, { boxKey, signal }: { boxKey: Hex; signal?: AbortSignal }): Promise<Hex> {
   const body = await sealBytes(order, { recipient: boxKey, context: 'job order' });
   const headers = { 'content-type': SEALED_TYPE, 'content-length': String(body.length) };
-  const response = await peerFetch(peer, JOBS_PATH, { method: 'POST', headers, body, signal, headersTimeoutMs: ORDER_TIMEOUT_MS });
-  const { signature } = parseJson(await plainAnswer(response, peer), peer);
+  const bytes = await withinTotal(ORDER_TIMEOUT_MS + SHORT_TOTAL_MS, signal, async (ending) => {
+    const request = { method: 'POST', headers, body, signal: ending, headersTimeoutMs: ORDER_TIMEOUT_MS };
+    return plainAnswer(await peerFetch(peer, JOBS_PATH, request), peer);
+  });
+  const { signature } = parseJson(bytes, peer);
   if (typeof signature === 'string' && /^0x[0-9a-fA-F]{130}$/.test(signature)) return signature as Hex;
   throw badAnswer(peer, 'it has no signature');
 }
 
 /** How far a provider is with a job. @throws not-a-reader, job-part-missing, box-damaged, and the errors of peers */
 export async function fetchProgress(caller: JobCaller, peer: JobPeer, jobId: Hex, signal?: AbortSignal): Promise<JobProgress> {
-  const stream = await askPart(caller, peer, { jobId, path: jobId, what: 'progress', signal });
-  const given = parseJson(await collect(stream, ANSWER_BYTES_MAX, peer), peer) as unknown as {
+  const given = parseJson(await askShort(caller, peer, { jobId, path: jobId, what: 'progress', signal }), peer) as unknown as {
     [name in keyof JobProgress]: JobProgress[name] | null;
   };
   if (!JOB_STATUSES.includes(given.status as JobStatus)) throw badAnswer(peer, 'it has no status');
@@ -121,24 +138,25 @@ export async function fetchProgress(caller: JobCaller, peer: JobPeer, jobId: Hex
 }
 
 /**
- * Hands a content over, sealed to the provider.
+ * Hands a content over, sealed to the provider, within so many milliseconds in all.
  * @throws content-differs, content-too-large, content-unwanted, and the errors of peers
  */
 export async function sendContent(
   caller: JobCaller,
   peer: JobPeer,
-  content: { jobId: Hex; source: string; bytes: AsyncIterable<Uint8Array>; boxKey: Hex; signal?: AbortSignal },
+  content: { jobId: Hex; source: string; bytes: AsyncIterable<Uint8Array>; boxKey: Hex; totalMs?: number; signal?: AbortSignal },
 ): Promise<void> {
-  const { jobId, source, bytes, boxKey, signal } = content;
+  const { jobId, source, bytes, boxKey, totalMs = SEND_TOTAL_MS } = content;
   const path = `${JOBS_PATH}/${jobId}/contents/${source}`;
   const headers = await signedHeaders(caller, peer, { method: 'PUT', path });
   const body = seal(bytes, { recipient: boxKey, context: boxContext(jobId, `contents ${source}`) });
-  const given = { method: 'PUT', headers: { ...headers, 'content-type': SEALED_TYPE }, body, signal };
-  await plainAnswer(await peerFetch(peer, path, { ...given, headersTimeoutMs: 10 * 60_000 }), peer);
+  const given = { method: 'PUT', headers: { ...headers, 'content-type': SEALED_TYPE }, body, headersTimeoutMs: totalMs };
+  await withinTotal(totalMs, content.signal, async (signal) => plainAnswer(await peerFetch(peer, path, { ...given, signal }), peer));
 }
 
 /**
- * A file of a job, opened as it comes: an output under its CID, a content that was handed over, or the log. The caller checks the digest.
+ * A file of a job, opened as it comes: an output under its CID, a content, or the log, which breaks off where it takes long. The caller checks the
+ * digest, and ends what takes too long by its signal.
  * @throws not-a-reader, job-part-missing, box-damaged, and the errors of peers
  */
 export function fetchFile(
@@ -148,7 +166,9 @@ export function fetchFile(
 ): Promise<AsyncGenerator<Uint8Array>> {
   const { jobId, part, name, signal } = file;
   const [path, what] = name === undefined ? [`${jobId}/${part}`, part] : [`${jobId}/${part}/${name}`, `${part} ${name}`];
-  return askPart(caller, peer, { jobId, path, what, signal });
+  const patience = part === 'log' ? [AbortSignal.timeout(LOG_TOTAL_MS)] : [];
+  const ending = AbortSignal.any([...patience, ...(signal === undefined ? [] : [signal])]);
+  return askPart(caller, peer, { jobId, path, what, signal: ending });
 }
 
 /** A settled job's receipt as its provider signed it; the caller checks it against the chain. @throws as fetchProgress, and bad-receipt */
@@ -158,8 +178,8 @@ export async function fetchReceipt(
   jobId: Hex,
   signal?: AbortSignal,
 ): Promise<{ receipt: JobReceipt; signature: Hex }> {
-  const stream = await askPart(caller, peer, { jobId, path: `${jobId}/receipt`, what: 'receipt', signal });
-  return jobReceiptCodec(caller.client).fromJson((await collect(stream, ANSWER_BYTES_MAX, peer)).toString('utf8'));
+  const bytes = await askShort(caller, peer, { jobId, path: `${jobId}/receipt`, what: 'receipt', signal });
+  return jobReceiptCodec(caller.client).fromJson(bytes.toString('utf8'));
 }
 
 /**
@@ -167,8 +187,7 @@ export async function fetchReceipt(
  * @throws job-work-differs, not-a-reader, job-part-missing, box-damaged, and the errors of peers
  */
 export async function fetchWork(caller: JobCaller, peer: JobPeer, jobId: Hex, signal?: AbortSignal): Promise<SharedWork> {
-  const stream = await askPart(caller, peer, { jobId, path: `${jobId}/work`, what: 'work', signal });
-  const given = parseJson(await collect(stream, ANSWER_BYTES_MAX, peer), peer);
+  const given = parseJson(await askShort(caller, peer, { jobId, path: `${jobId}/work`, what: 'work', signal }), peer);
   const terms = termsFromJson(given.terms);
   const spec = decodeJobSpec(Buffer.from(String(given.spec)));
   if (jobIdOf(jobDomainOf(caller.client), terms) !== jobId || specHash(spec) !== terms.specHash) throw workDiffers(jobId);
@@ -185,8 +204,11 @@ export async function fetchState(
   wanted: { jobId: Hex; index: number; bytesMax?: number; signal?: AbortSignal },
 ): Promise<{ leaf: LeafProof; state: Uint8Array }> {
   const { jobId, index, bytesMax = STATE_BYTES_MAX, signal } = wanted;
-  const stream = await askPart(caller, peer, { jobId, path: `${jobId}/states/${index}`, what: `states ${index}`, signal });
-  return unpackState(await collect(stream, bytesMax + HEAD_BYTES_MAX, peer), peer);
+  const part = { jobId, path: `${jobId}/states/${index}`, what: `states ${index}` };
+  const bytes = await withinTotal(totalMsOf(bytesMax), signal, async (ending) =>
+    collect(await askPart(caller, peer, { ...part, signal: ending }), bytesMax + HEAD_BYTES_MAX, peer),
+  );
+  return unpackState(bytes, peer);
 }
 
 /** A state and its leaf in one message: length of the leaf's JSON, the JSON, the state. */
@@ -209,11 +231,21 @@ export function unpackState(bytes: Buffer, peer: JobPeer): { leaf: LeafProof; st
   return { leaf, state: Uint8Array.from(bytes.subarray(4 + length)) };
 }
 
-async function askPart(
-  caller: JobCaller,
-  peer: JobPeer,
-  wanted: { jobId: Hex; path: string; what: string; signal: AbortSignal | undefined },
-): Promise<AsyncGenerator<Uint8Array>> {
+interface WantedPart {
+  jobId: Hex;
+  path: string;
+  what: string;
+  signal: AbortSignal | undefined;
+}
+
+/** A part that is short whatever the job. */
+function askShort(caller: JobCaller, peer: JobPeer, wanted: WantedPart): Promise<Buffer> {
+  return withinTotal(PART_TIMEOUT_MS + SHORT_TOTAL_MS, wanted.signal, async (signal) =>
+    collect(await askPart(caller, peer, { ...wanted, signal }), ANSWER_BYTES_MAX, peer),
+  );
+}
+
+async function askPart(caller: JobCaller, peer: JobPeer, wanted: WantedPart): Promise<AsyncGenerator<Uint8Array>> {
   const path = `${JOBS_PATH}/${wanted.path}`;
   const headers = await signedHeaders(caller, peer, { method: 'GET', path });
   const response = await peerFetch(peer, path, { headers, signal: wanted.signal, headersTimeoutMs: PART_TIMEOUT_MS });

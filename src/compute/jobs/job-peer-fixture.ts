@@ -7,8 +7,8 @@ import { openTransportIdentity, startPeerServer } from '../../connect/index.ts';
 import { boxContext, type JobCaller, type JobPeer, SEALED_TYPE } from './job-api.ts';
 import { boxKeyOf, seal } from './sealed-box.ts';
 
-/** What a peer answers with: bytes, or parts as they come. */
-export type Served = Uint8Array | AsyncIterable<Uint8Array>;
+/** What a peer answers with: bytes or parts as they come, or a body that is sent as it is, sealed or not. */
+export type Served = Uint8Array | AsyncIterable<Uint8Array> | { body: ReadableStream<Uint8Array> };
 
 /** A provider of jobs that serves what a test tells it, honest or not, and somebody who asks it; without a chain. */
 export interface TestJobPeer {
@@ -40,6 +40,7 @@ export async function startTestJobPeer(): Promise<TestJobPeer> {
     const what = name ?? part ?? (jobId === undefined ? 'offer' : 'progress');
     const bytes = served.get(what);
     if (bytes === undefined) return new Response(null, { status: 404 });
+    if ('body' in bytes) return new Response(bytes.body);
     const plain = bytes instanceof Uint8Array ? [bytes] : bytes;
     if (jobId === undefined) return new Response(ReadableStream.from(plain) as ReadableStream<Uint8Array>);
     const context = boxContext(jobId as Hex, name === undefined ? what : `${part} ${name}`);

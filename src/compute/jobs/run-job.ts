@@ -242,10 +242,12 @@ async function bringOrder(run: Run, attempt: RunAttempt, peer: JobPeer): Promise
   await handOver(run, attempt, peer);
 }
 
-async function handOver({ journal, caller, options, emit }: Run, { jobId, boxKey }: RunAttempt, peer: JobPeer): Promise<void> {
+/** A provider that takes them slowly has them until the signatures are over; after that they are of no use. */
+async function handOver({ journal, caller, options, emit }: Run, { jobId, boxKey, terms }: RunAttempt, peer: JobPeer): Promise<void> {
   for (const [source, path] of Object.entries(journal.files)) {
     emit({ kind: 'handing-over', jobId, source });
-    await sendContent(caller, peer, { jobId, source, boxKey, bytes: createReadStream(path), signal: options.signal });
+    const totalMs = (terms.openUntil - Number(await options.client.now())) * 1000;
+    await sendContent(caller, peer, { jobId, source, boxKey, bytes: createReadStream(path), totalMs, signal: options.signal });
   }
 }
 
