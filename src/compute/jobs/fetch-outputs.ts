@@ -35,7 +35,8 @@ export async function fetchOutputs(
 ): Promise<void> {
   const { jobId, spec, artefacts, end, outputDigest } = claimed;
   const total = artefacts.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-  const isPlain = artefacts.length <= ARTEFACTS_MAX && artefacts.every(({ path }) => PATH.test(path));
+  const isSize = (bytes: number) => Number.isSafeInteger(bytes) && bytes >= 0;
+  const isPlain = artefacts.length <= ARTEFACTS_MAX && artefacts.every(({ path, sizeBytes }) => PATH.test(path) && isSize(sizeBytes));
   if (!isPlain || !JOB_END.test(end)) throw differs(jobId, 'its list of outputs is malformed');
   if (!(total <= spec.limits.diskBytes + spec.limits.outputBytes))
     throw differs(jobId, `its outputs have ${total} bytes, more than it may write`);

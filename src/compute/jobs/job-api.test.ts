@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, mock, test } from 'node:test';
+import { type Artefact, cidOfDigest } from '../../host/index.ts';
+import { parseJob } from '../spec/parse-job.ts';
+import { digestRun } from '../verify/canonical-output.ts';
+import { keepOutput } from '../verify/run-segments.ts';
 import { createBeside } from './beside.ts';
+import { fetchOutputs } from './fetch-outputs.ts';
 import { fetchOffer, fetchProgress } from './job-api.ts';
 import { startTestJobPeer, type TestJobPeer } from './job-peer-fixture.ts';
 
@@ -57,6 +65,31 @@ test('a provider that drips its answers is left like one that is silent; one tha
   };
   served.set('progress', honest());
   assert.equal((await fetchProgress(caller, peer, JOB)).segments, 2);
+});
+
+test('outputs whose sizes cancel out are refused before a byte of them is fetched; their honest twin comes', async () => {
+  const { caller, peer, served, asked, folder } = provider;
+  const { spec } = parseJob('{job: 1, command: ["true"], limits: {disk: 1MiB}}');
+  const own = join(folder, 'own');
+  mkdirSync(own);
+  const artefact = keepOutput(Buffer.from('an output'), own);
+  const claim = (artefacts: Artefact[], outputDigest = JOB) =>
+    fetchOutputs(caller, peer, { jobId: JOB, spec, end: 'exit 0', artefacts, outputDigest }, { folder: join(folder, 'got') });
+  served.set(artefact.cid, Buffer.from('an output'));
+  const before = asked.length;
+  const other = cidOfDigest(createHash('sha256').digest());
+  for (const sizes of [
+    [1e15, -1e15],
+    [0.5, 8.5],
+    [Number.NaN, 9],
+  ]) {
+    const artefacts = sizes.map((sizeBytes, at) => ({ path: `${at}`, cid: at === 0 ? other : artefact.cid, sizeBytes }));
+    await assert.rejects(claim(artefacts), { code: 'output-differs' });
+    served.set('progress', Buffer.from(JSON.stringify({ ...PROGRESS, artefacts })));
+    await assert.rejects(fetchProgress(caller, peer, JOB), { code: 'peer-answer-bad' });
+  }
+  assert.ok(asked.slice(before).every((path) => path.endsWith(JOB)));
+  await claim([artefact], await digestRun(spec, { end: 'exit 0', artefacts: [artefact], folder: own }));
 });
 
 test('what is slow goes on beside a loop, is not begun twice, and what it throws is heard at a later look', async () => {

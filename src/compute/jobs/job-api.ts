@@ -131,7 +131,7 @@ export async function fetchProgress(caller: JobCaller, peer: JobPeer, jobId: Hex
     segments: Number(given.segments),
     missing: given.missing.map(String),
     end: given.end ?? undefined,
-    artefacts: given.artefacts.map(readArtefact),
+    artefacts: given.artefacts.map((one) => readArtefact(one, peer)),
     result: given.result ?? undefined,
     reason: given.reason ?? undefined,
   };
@@ -305,9 +305,11 @@ function parseJson(bytes: Uint8Array, peer: JobPeer): Record<string, unknown> {
   throw badAnswer(peer, 'it is no JSON');
 }
 
-function readArtefact(value: unknown): Artefact {
-  const { path, cid, sizeBytes } = value as Artefact;
-  return { path: String(path), cid: String(cid), sizeBytes: Number(sizeBytes) };
+function readArtefact(value: unknown, peer: JobPeer): Artefact {
+  const { path, cid, sizeBytes } = (value ?? {}) as Artefact;
+  // Sizes below nothing would hide others behind their sum.
+  if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 0) throw badAnswer(peer, 'an output has no size');
+  return { path: String(path), cid: String(cid), sizeBytes };
 }
 
 function badAnswer(peer: JobPeer, reason: string): MillraceError {
