@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { MillraceError } from '../../errors.ts';
@@ -101,11 +101,29 @@ function committedJob(input: string, limits: Partial<JobSpec['limits']> = {}): C
   return { jobId, terms, result: { root: jobId, outputDigest: jobId }, provider: provider.peer };
 }
 
-function bring(job: CommittedJob, fetchContent: FetchContent) {
+function bring(job: CommittedJob, fetchContent: FetchContent, bytesMax?: number) {
   count += 1;
   const { caller, folder } = provider;
-  return bringWork(job, { caller, fetchContent, folder: join(folder, `${count}`), signal: AbortSignal.timeout(60_000) });
+  return bringWork(job, { caller, fetchContent, folder: join(folder, `${count}`), signal: AbortSignal.timeout(60_000), bytesMax });
 }
+
+test('whatever a stranger’s specification allows, its contents take no more of an auditor’s disk than that has for them', async () => {
+  const job = committedJob(cidOf(TEXT), { diskBytes: 2 ** 43 });
+  let sent = 0;
+  const flood = async function* () {
+    for (;;) {
+      sent += 1;
+      yield new Uint8Array(1 << 20);
+    }
+  };
+  provider.served.set(cidOf(PROGRAM), flood());
+  await assert.rejects(bring(job, NOWHERE, 4 << 20), { code: 'work-too-large-here', actor: 'host' });
+  assert.ok(sent < 64, `${sent} MiB were sent`);
+  assert.deepEqual(readdirSync(join(provider.folder, `${count}`, 'contents')), []);
+  provider.served.set(cidOf(PROGRAM), PROGRAM);
+  provider.served.set(cidOf(TEXT), TEXT);
+  assert.deepEqual(readFileSync((await bring(job, NOWHERE, 4 << 20)).programPath as string), PROGRAM);
+});
 
 test('contents that the network lost come from the provider, which must have had them; what neither hands over counts against it', async () => {
   const job = committedJob(cidOf(TEXT));

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Hex } from 'viem';
 import type { ChainClient, Signer } from '../../chain/index.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
+import { freeDiskBytes } from '../../host/index.ts';
 import { fetchFile, fetchState, fetchWork, type JobCaller, type JobPeer } from '../jobs/job-api.ts';
 import { termsOnChain } from '../jobs/job-chain.ts';
 import { contentBytesMax, isFileName, keepContent, missingContents, prepareContents, sourcesOf } from '../jobs/job-contents.ts';
@@ -37,8 +38,11 @@ export interface FetchStateOptions {
   bytesMax: number;
 }
 
+const TOO_LARGE = 'content-too-large';
 /** What a provider does that hands over something else than it was asked for. */
-const OTHERS_FAULTS: ReadonlySet<string> = new Set(['content-differs', 'content-too-large']);
+const OTHERS_FAULTS: ReadonlySet<string> = new Set(['content-differs', TOO_LARGE]);
+/** Of the free disk, the part that contents of one job may take that somebody else has ordered. */
+const DISK_PARTS = 4;
 const CALLER_KEYS = new WeakMap<Signer, Promise<JobCaller>>();
 
 /**
@@ -103,40 +107,47 @@ export function withinTime(source: StateSource, budgetMs: number): StateSource {
 /**
  * Brings a job's program and inputs to a folder. Files are asked for from the provider first, which must have had them to run the job, then from the
  * network; folders and files of many blocks, which no digest of bytes names, come from the network alone. Called again it goes on.
- * @throws job-work-differs; content-withheld where the provider does not hand over what it must have; content-gone where nobody has what the provider
+ * @param ports.bytesMax of all contents together, whatever a stranger's specification allows; default: a quarter of what is free on the disk
+ * @throws job-work-differs; work-too-large-here where they are more; content-withheld where the provider does not hand over what it must have; content-gone where nobody has what the provider
  *   need not hand over, which is no fault of its; content-missing, and the errors of peers
  */
 export async function bringWork(
   job: CommittedJob,
-  ports: { caller: JobCaller; fetchContent: FetchContent; folder: string; signal: AbortSignal },
+  ports: { caller: JobCaller; fetchContent: FetchContent; folder: string; signal: AbortSignal; bytesMax?: number },
 ): Promise<JobWork> {
   const { caller, fetchContent, folder, signal } = ports;
   const { jobId, provider } = job;
   const { spec } = await fetchWork(caller, provider, jobId, signal);
   const folders = foldersAt(folder);
   mkdirSync(folders.contents, { recursive: true, mode: 0o700 });
+  const ownBytes = ports.bytesMax ?? Number(await freeDiskBytes(folder)) / DISK_PARTS;
+  const bytesMax = Math.min(contentBytesMax(spec), ownBytes);
+  const isTooLargeHere = (error: unknown) => bytesMax === ownBytes && toMillraceError(error).code === TOO_LARGE;
   // What shows that the provider could not have run the job comes before what shows nothing.
   for (const source of missingContents(sourcesOf(spec).filter(isFileName), folders))
-    await bringFile(job, { ...ports, spec, folders, source });
+    await bringFile(job, { ...ports, folders, source, bytesMax }).catch((error) => {
+      throw isTooLargeHere(error) ? tooLargeHere(jobId, bytesMax) : error;
+    });
   const fromNetwork: FetchContent = (cid, path, options) =>
     fetchContent(cid, path, options).catch((error) => {
+      if (isTooLargeHere(error)) throw tooLargeHere(jobId, bytesMax);
       throw isOthers(error, signal) ? gone(jobId, cid, error) : error;
     });
-  return { spec, ...(await prepareContents({ spec, handed: [], folders }, { fetchContent: fromNetwork, signal })) };
+  return { spec, ...(await prepareContents({ spec, handed: [], folders }, { fetchContent: fromNetwork, signal, bytesMax })) };
 }
 
 /** A content that the provider must have, from it or from the network. */
 async function bringFile(
   { jobId, provider }: CommittedJob,
-  of: { caller: JobCaller; fetchContent: FetchContent; signal: AbortSignal; spec: JobSpec; folders: JobFolders; source: string },
+  of: { caller: JobCaller; fetchContent: FetchContent; signal: AbortSignal; folders: JobFolders; source: string; bytesMax: number },
 ): Promise<void> {
-  const { caller, fetchContent, signal, folders, source } = of;
-  const bytesMax = contentBytesMax(of.spec);
+  const { caller, fetchContent, signal, folders, source, bytesMax } = of;
   try {
     await keepContent(await fetchFile(caller, provider, { jobId, part: 'contents', name: source, signal }), { folders, source, bytesMax });
   } catch (error) {
     signal.throwIfAborted();
-    if (!isOthers(error, signal)) throw error;
+    // Who hands over more than the job may have is asked no further.
+    if (!isOthers(error, signal) || toMillraceError(error).code === TOO_LARGE) throw error;
     // What is named by SHA-256 alone is nowhere else.
     if (source.startsWith('sha256:')) throw withheld(jobId, source, error);
     await fetchContent(source, join(folders.contents, contentName(source)), { bytesMax, signal }).catch((cause) => {
@@ -186,6 +197,15 @@ export async function takeLeaf(
     actor: 'peer',
     message: `What was handed over is not leaf ${index} of job ${jobId}`,
     values: { jobId, index },
+  });
+}
+
+function tooLargeHere(jobId: Hex, bytesMax: number): MillraceError {
+  return new MillraceError('work-too-large-here', {
+    actor: 'host',
+    message: `The contents of job ${jobId} have more than ${bytesMax} bytes, which this machine has for them`,
+    values: { jobId, bytesMax },
+    hint: 'Nothing was found about the job. Free some disk, or hold no seats on this machine.',
   });
 }
 
