@@ -216,3 +216,18 @@ test('callers who leave in the middle of their streams do not use up what an hon
   assert.ok(seen.opened > 2, 'a new tab shows what came back of the one before');
   assert.equal(purse.hasRoom(PRICE), true);
 });
+
+test('a tab that ended unused, with most of what a miner is trusted with on it, hinders nobody: the miner is asked what it gave back', async () => {
+  let nowMs = 0;
+  const { purse, tabs } = purseAndMiner({ nowMs: () => nowMs });
+  const dear = 39n * PRICE;
+  const first = await purse.lease(dear, never);
+  tabs.find(first.token).hold(dear).settle(PRICE);
+  first.settle(PRICE);
+  nowMs += 61_000;
+  await tabs.sweep();
+  (await purse.lease(dear - PRICE, never)).broken();
+  const again = await purse.lease(dear, never);
+  tabs.find(again.token).hold(dear).settle(dear);
+  again.settle(dear);
+});

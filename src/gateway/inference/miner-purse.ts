@@ -79,6 +79,8 @@ class Purse implements MinerPurse {
   #ending: OpenTab | undefined;
   #isPaying = false;
   #requests = REQUESTS_MIN;
+  /** What was lost when the miner was last asked what it gave back. */
+  #lostSeen = 0n;
   #paid = { amount: 0n, atMs: 0 };
 
   constructor(options: PurseOptions) {
@@ -162,8 +164,17 @@ class Purse implements MinerPurse {
     const money = this.#money();
     const needed = amount - money.left;
     const room = trust.room(money);
-    if (room < needed) return trust.roomAlone(money, amount) >= needed ? needed : 0n;
+    if (room < needed) return trust.roomAlone(money, amount) >= needed ? needed : this.#sizeOfLook(money);
     return lesser(room, greater(this.#waitingAmount - money.left, amount * this.#requests));
+  }
+
+  /** The smallest payment: its answer shows what the miner gave back of tabs that are over. Once for the same loss. */
+  #sizeOfLook(money: TabMoney): bigint {
+    const { trust } = this.#options;
+    const lost = trust.lost(money);
+    if (money.held > 0n || lost === 0n || lost === this.#lostSeen || trust.room(money) === 0n) return 0n;
+    this.#lostSeen = lost;
+    return 1n;
   }
 
   /** Pays while the tab still has money, so that no request waits for it. */

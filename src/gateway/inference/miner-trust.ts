@@ -20,6 +20,8 @@ export interface MinerTrust {
   room(tab: TabMoney): bigint;
   /** The same for one request that costs at most `amount`, more than could be paid ahead otherwise. */
   roomAlone(tab: TabMoney, amount: bigint): bigint;
+  /** What is ahead and not on the tab: taken for nothing, or given back and not seen yet. */
+  lost(tab: TabMoney): bigint;
   /** Whether so much is lost that it is worth asking the miner what it gives back. */
   isShort(tab: TabMoney): boolean;
   /** The most that may be signed in all in a channel so that `amount` can be paid. 0 in one channel too many. */
@@ -49,16 +51,16 @@ export function createMinerTrust(max: bigint, nowMs: () => number = () => perfor
 
   const ahead = () => [...channels.values()].reduce((sum, { origin, last }) => sum + last - origin, -earned);
   const limit = () => lesser(max, first + earned / EARNED_PARTS);
+  const lostOf = ({ left, held }: TabMoney) => greater(0n, ahead() - left - held);
   /** What is ahead, less what of it is forgiven. */
-  const counted = ({ left, held }: TabMoney): bigint => {
+  const counted = (tab: TabMoney): bigint => {
     const atMs = nowMs();
-    const paid = ahead();
-    const lost = greater(0n, paid - left - held);
+    const lost = lostOf(tab);
     const more = (first * BigInt(Math.floor(atMs - forgivenAtMs))) / DAY_MS;
     // Less than one base unit is not lost to rounding: the time goes on counting.
     if (more > 0n || lost === 0n) forgivenAtMs = atMs;
     forgiven = lesser(forgiven + more, lost);
-    return paid - forgiven;
+    return ahead() - forgiven;
   };
 
   return {
@@ -70,7 +72,8 @@ export function createMinerTrust(max: bigint, nowMs: () => number = () => perfor
       const taken = counted(tab);
       return tab.held === 0n && amount > limit() && taken <= limit() ? max - taken : 0n;
     },
-    isShort: (tab) => ahead() - tab.left - tab.held > first / FIRST_PARTS,
+    lost: lostOf,
+    isShort: (tab) => lostOf(tab) > first / FIRST_PARTS,
     cumulativeMax(channelId, amount) {
       const known = channels.get(channelId);
       if (known !== undefined) return known.last + amount;
