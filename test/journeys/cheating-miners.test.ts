@@ -61,7 +61,9 @@ async function killWhileItStreams(ask: (asking: Asking) => Promise<Told>): Promi
   const onFirst = () => {
     killing ??= miner.kill();
   };
-  const streams = await Promise.all(Array.from({ length: CUT }, () => ask({ miner, isStream: true, tokensMax: LONG_ANSWER, onFirst })));
+  const streams = await Promise.all(
+    Array.from({ length: CUT }, () => ask({ miner, isOnly: true, isStream: true, tokensMax: LONG_ANSWER, onFirst })),
+  );
   await killing;
   assert.ok(streams.some(({ code }) => code === 'miner-failed'));
 }
