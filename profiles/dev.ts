@@ -132,7 +132,16 @@ export const profile: Profile = {
     patienceSeconds: 120,
   },
   // a lease of a minute has six intervals; words stay good for a minute; a supplier that ends one gives two intervals' notice
-  computeMarket: { meterSeconds: 10, speakSeconds: 60, noticeSeconds: 20, downBpsMax: 500 },
+  // (no lease is shorter than two), one of ten minutes has all of its offer's collateral at risk
+  computeMarket: {
+    meterSeconds: 10,
+    speakSeconds: 60,
+    noticeSeconds: 20,
+    downBpsMax: 500,
+    leadSeconds: 1,
+    leaseSecondsMin: 20,
+    collateralSeconds: 600,
+  },
   // three of the machine's own nodes
   leaseProbers: {
     seatStake: 5n * TOKEN,

@@ -130,7 +130,16 @@ export const profile: Profile = {
   },
   // Leases of at most 64 words, 11 days; a whole word of 4.3 hours can be brought in one transaction. Who rents has a quarter of an hour to
   // move away; one interval in a hundred down is an accident.
-  computeMarket: { meterSeconds: 60, speakSeconds: 6 * 3600, noticeSeconds: 900, downBpsMax: 100 },
+  // A supplier hears of a lease ten seconds before it begins; an hour, and more, has all of its offer's collateral at risk, five minutes a twelfth.
+  computeMarket: {
+    meterSeconds: 60,
+    speakSeconds: 6 * 3600,
+    noticeSeconds: 900,
+    downBpsMax: 100,
+    leadSeconds: 10,
+    leaseSecondsMin: 300,
+    collateralSeconds: 3600,
+  },
   // a prober looks at 128 intervals, two hours, for a cent; of the five no two liars decide
   leaseProbers: {
     seatStake: 100n * TOKEN,

@@ -126,7 +126,17 @@ export const profile: Profile = {
   },
   // Leases of at most 64 words, 11 days; a whole word of 4.3 hours can be brought in one transaction, also after two hours' trouble. Who rents
   // has an hour to move away; one interval in a hundred down is an accident.
-  computeMarket: { meterSeconds: 60, speakSeconds: 7 * 3600, noticeSeconds: 3600, downBpsMax: 100 },
+  // A supplier hears of a lease half a minute before it begins; an hour, and more, has all of its offer's collateral at risk, five minutes a
+  // twelfth: who cuts time into leases cannot make a missed second dearer.
+  computeMarket: {
+    meterSeconds: 60,
+    speakSeconds: 7 * 3600,
+    noticeSeconds: 3600,
+    downBpsMax: 100,
+    leadSeconds: 30,
+    leaseSecondsMin: 300,
+    collateralSeconds: 3600,
+  },
   // a prober looks at 128 intervals, two hours, for five cents; of the seven no three liars decide
   leaseProbers: {
     seatStake: 1000n * TOKEN,

@@ -149,7 +149,15 @@ export interface Profile {
     patienceSeconds: number;
   };
   /** `IComputeMarket.Config`. */
-  computeMarket: { meterSeconds: number; speakSeconds: number; noticeSeconds: number; downBpsMax: number };
+  computeMarket: {
+    meterSeconds: number;
+    speakSeconds: number;
+    noticeSeconds: number;
+    downBpsMax: number;
+    leadSeconds: number;
+    leaseSecondsMin: number;
+    collateralSeconds: number;
+  };
   /** `ILeaseProbers.Config`; the fee in base units of the stable token. */
   leaseProbers: {
     seatStake: bigint;

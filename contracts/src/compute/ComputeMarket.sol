@@ -30,6 +30,9 @@ contract ComputeMarket is IComputeMarket, IModule, IRailMeter, ComputeFees, Devi
     uint32 public immutable speakSeconds;
     uint32 public immutable noticeSeconds;
     uint16 public immutable downBpsMax;
+    uint32 public immutable leadSeconds;
+    uint32 public immutable leaseSecondsMin;
+    uint32 public immutable collateralSeconds;
 
     /// @notice Devices are numbered from 1.
     uint64 public deviceCount;
@@ -44,6 +47,7 @@ contract ComputeMarket is IComputeMarket, IModule, IRailMeter, ComputeFees, Devi
     uint128 private transient _wantedPriceMax;
     uint128 private transient _wantedCollateralMin;
     bool private transient _wantedInterruptible;
+    uint64 private transient _wantedSeconds;
 
     constructor(
         Config memory c,
@@ -57,7 +61,11 @@ contract ComputeMarket is IComputeMarket, IModule, IRailMeter, ComputeFees, Devi
     ) ComputeFees(rails_, native_, stable_, auction_) EIP712("Millrace Compute Market", "1") {
         if (c.meterSeconds == 0 || c.speakSeconds == 0) revert BadMeter(c.meterSeconds, c.speakSeconds);
         if (c.downBpsMax > BPS) revert BadShare(c.downBpsMax, BPS);
+        if (c.leaseSecondsMin < c.meterSeconds || c.collateralSeconds < c.leaseSecondsMin) {
+            revert BadLeaseSeconds(c.meterSeconds, c.leaseSecondsMin, c.collateralSeconds);
+        }
         (meterSeconds, speakSeconds, noticeSeconds, downBpsMax) = (c.meterSeconds, c.speakSeconds, c.noticeSeconds, c.downBpsMax);
+        (leadSeconds, leaseSecondsMin, collateralSeconds) = (c.leadSeconds, c.leaseSecondsMin, c.collateralSeconds);
         (registry, operators, stakeVault) = (registry_, operators_, stakeVault_);
     }
 
@@ -91,13 +99,19 @@ contract ComputeMarket is IComputeMarket, IModule, IRailMeter, ComputeFees, Devi
     /// Locks the collateral; an operator whose stake, or whose limit for it, does not reach has nothing on offer.
     function _commit(uint64 deviceId) internal override returns (bool) {
         Offer storage o = _offers[deviceId];
-        uint128 collateral = o.collateral;
+        uint128 collateral = _collateralOf(o);
         if (collateral == 0) return true;
         try stakeVault.lock(o.operatorId, collateral) {
             return true;
         } catch {
             return false;
         }
+    }
+
+    /// Of the offer's collateral the part that the reservation that runs puts at risk: less time, less of it; rounded up.
+    function _collateralOf(Offer storage o) private view returns (uint128) {
+        uint256 time = Math.min(_wantedSeconds, collateralSeconds);
+        return uint128(Math.mulDiv(o.collateral, time, collateralSeconds, Math.Rounding.Ceil));
     }
 
     // ------------------------------------------------------------------------------------------------------------- leases
@@ -109,11 +123,12 @@ contract ComputeMarket is IComputeMarket, IModule, IRailMeter, ComputeFees, Devi
     {
         (uint64 from, uint64 until) = (request.from, request.until);
         uint64 secondsMax = uint64(Math.min(WORDS_MAX * 256 * meterSeconds, type(uint32).max));
-        if (from < block.timestamp || until <= from || until - from > secondsMax) {
-            revert LeaseTimeOutOfBounds(from, until, block.timestamp, secondsMax);
+        uint256 earliest = block.timestamp + leadSeconds;
+        if (from < earliest || until < from || until - from < leaseSecondsMin || until - from > secondsMax) {
+            revert LeaseTimeOutOfBounds(from, until, earliest, leaseSecondsMin, secondsMax);
         }
         (_wantedClass, _wantedToken, _wantedPriceMax) = (request.deviceClass, request.token, request.priceMax);
-        (_wantedCollateralMin, _wantedInterruptible) = (request.collateralMin, request.interruptible);
+        (_wantedCollateralMin, _wantedInterruptible, _wantedSeconds) = (request.collateralMin, request.interruptible, until - from);
         leaseIds = _reserveGang(candidates, wanted, from, until);
         for (uint256 i; i < wanted; ++i) {
             _open(leaseIds[i], request);
@@ -131,11 +146,11 @@ contract ComputeMarket is IComputeMarket, IModule, IRailMeter, ComputeFees, Devi
         Lease storage l = _leases[leaseId];
         (l.renter, l.deviceId, l.interruptible) = (msg.sender, deviceId, request.interruptible);
         (l.agent, l.operatorId) = (request.agent == address(0) ? msg.sender : request.agent, o.operatorId);
-        (l.from, l.until, l.collateral) = (request.from, request.until, o.collateral);
+        (l.from, l.until, l.collateral) = (request.from, request.until, _collateralOf(o));
         (l.token, l.railId) = (request.token, uint64(railId));
         _leaseOfRail[railId] = leaseId;
         // The price fits: the fees were taken on it.
-        emit LeaseOpened(leaseId, msg.sender, o.operatorId, deviceId, railId, uint128(price), o.collateral, request.interruptible);
+        emit LeaseOpened(leaseId, msg.sender, o.operatorId, deviceId, railId, uint128(price), l.collateral, request.interruptible);
         rails.begin(railId, request.from, request.until);
     }
 

@@ -19,12 +19,18 @@ import {DeviceCalendar} from "./DeviceCalendar.sol";
 /// time that was found down, where that is more than `downBpsMax` of the reserved time: time of which two of node, renter and probers say down,
 /// or which the renter denies while the node is silent. Half of what is taken is the renter's (at most half of what comes out of the
 /// operator's own stake), the rest is burnt.
+/// @notice A lease shorter than `collateralSeconds` has at risk only its time's share of the offer's collateral: however a renter cuts time into
+/// leases, a second that is missed never costs more than the offer's collateral divided by `collateralSeconds`, rounded up by lease. No lease
+/// is shorter than `leaseSecondsMin`, and none begins sooner than `leadSeconds` after its reservation, so that its supplier has seen it.
 interface IComputeMarket {
     struct Config {
         uint32 meterSeconds;
         uint32 speakSeconds; // after an interval's end, in which it may be spoken of
         uint32 noticeSeconds; // between a supplier's word that it ends a lease and the end
         uint16 downBpsMax; // of the reserved time that may be found down without loss
+        uint32 leadSeconds; // at least, between a reservation and the beginning
+        uint32 leaseSecondsMin; // at least an interval
+        uint32 collateralSeconds; // a lease so long, or longer, has the offer's whole collateral at risk; a shorter one its share
     }
 
     struct Offer {
@@ -36,7 +42,7 @@ interface IComputeMarket {
         bytes32 attributes; // hash of the document that says them
         uint128 stablePrice; // base units an hour; 0: not in this token
         uint128 nativePrice;
-        uint128 collateral; // stake behind each lease, base units
+        uint128 collateral; // stake behind a lease of `collateralSeconds` or more, base units
     }
 
     /// What a renter wants.
@@ -48,7 +54,7 @@ interface IComputeMarket {
         uint64 until;
         address agent; // signs meters for the renter; 0: the renter itself
         bool interruptible;
-        uint128 collateralMin;
+        uint128 collateralMin; // of the offer, whatever the lease's length
     }
 
     struct Lease {
@@ -100,10 +106,11 @@ interface IComputeMarket {
     event MeterStated(uint64 indexed leaseId, Side indexed side, uint32 word, uint256 spoken, uint256 up, uint256 denied);
 
     error BadMeter(uint32 meterSeconds, uint32 speakSeconds);
+    error BadLeaseSeconds(uint32 meterSeconds, uint32 leaseSecondsMin, uint32 collateralSeconds);
     error BadShare(uint256 bps, uint256 bpsMax);
     error NotOperator(uint64 operatorId, address caller);
     error UnknownDevice(uint64 deviceId);
-    error LeaseTimeOutOfBounds(uint64 from, uint64 until, uint256 earliest, uint64 secondsMax);
+    error LeaseTimeOutOfBounds(uint64 from, uint64 until, uint256 earliest, uint64 secondsMin, uint64 secondsMax);
     error UnknownLease(uint64 leaseId);
     error NotParty(uint64 leaseId, address caller);
     error NotProbers(address caller, address probers);
@@ -144,4 +151,7 @@ interface IComputeMarket {
     function speakSeconds() external view returns (uint32);
     function noticeSeconds() external view returns (uint32);
     function downBpsMax() external view returns (uint16);
+    function leadSeconds() external view returns (uint32);
+    function leaseSecondsMin() external view returns (uint32);
+    function collateralSeconds() external view returns (uint32);
 }

@@ -143,7 +143,7 @@ contract ComputeRewardsTest is RewardsFixture {
     /// Prices in either token: what is counted is what was taken, but for the two base units of an ambiguous price.
     function testFuzz_countedFeesAreThoseThatWereTaken(uint32 length, bool inStable) public {
         vm.warp(health.startOf(2));
-        uint64 time = uint64(bound(length, 10, 10 days));
+        uint64 time = uint64(bound(length, 60, 10 days));
         uint256 before = rails.balanceOf(inStable ? address(stable) : address(native), address(auction));
         uint64 leaseId = rentAndClose(renter, 1, inStable ? address(stable) : address(native), time);
         uint256 taken = rails.balanceOf(inStable ? address(stable) : address(native), address(auction)) - before;

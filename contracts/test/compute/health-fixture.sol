@@ -59,7 +59,7 @@ abstract contract HealthFixture is TokenFixture {
         IBuybackAuction.Config memory lots = IBuybackAuction.Config(1e6, LOT_MAX, PAR / 1024, PAR, 6 hours, 10 minutes, 1 days);
         auction = BuybackAuction(deployCode("BuybackAuction", abi.encode(lots, rails, stable, native)));
         market = deployComputeMarket(
-            IComputeMarket.Config(60, 3 hours, 120, 500),
+            IComputeMarket.Config(60, 3 hours, 120, 500, 1, 60, 600),
             registry,
             operators,
             vault,

@@ -130,6 +130,92 @@ contract LeaseAttacksTest is ProbersFixture {
         assertEq(balance(beneficiary), NET);
     }
 
+    // A renter cuts an hour into the shortest leases and denies them: each lease is found down whole.
+    function test_whoCutsTimeIntoShortLeasesTakesNoMoreThanItsShare() public {
+        uint256 lost = loseInPieces(METER, 6);
+        assertEq(lost, COLLATERAL * 6 * METER / COLLATERAL_SECONDS);
+        assertEq(vault.claimableOf(renter), lost / 2);
+    }
+
+    /// The honest twin: one lease of the same time is compensated alike.
+    function test_oneLeaseOfTheSameTimeCostsTheSame() public {
+        assertEq(loseInPieces(6 * METER, 1), COLLATERAL * 6 * METER / COLLATERAL_SECONDS);
+    }
+
+    // The whole collateral for one second: leases of a second, or in the very next one.
+    function test_aSecondIsNoLease() public {
+        for (uint64 length = 1; length < METER; length += 29) {
+            refuse(length);
+        }
+        vm.warp(start - LEAD_SECONDS + 1);
+        refuse(METER);
+        // The honest twin: an interval, of which the supplier has known for as long as it needs.
+        vm.warp(start - LEAD_SECONDS);
+        assertEq(market.lease(rent(METER)).until, start + METER);
+    }
+
+    function refuse(uint64 length) private {
+        uint256 earliest = block.timestamp + LEAD_SECONDS;
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                IComputeMarket.LeaseTimeOutOfBounds.selector, start, start + length, earliest, METER, 64 * 256 * uint64(METER)
+            )
+        );
+        vm.prank(renter);
+        market.reserve(request(start, length), devices(1), 1);
+    }
+
+    /// However a renter cuts time into leases, a second that is missed costs at most its part of the collateral, and at least as much as it would
+    /// in one lease: who takes short leases away, or leaves them, does not come off cheaper than who does so with a long one.
+    /// forge-config: default.fuzz.runs = 32
+    function testFuzz_aMissedSecondCostsTheSameInShortLeases(uint256 pieces, uint256 length) public {
+        pieces = bound(pieces, 1, 4);
+        length = bound(length, METER, COLLATERAL_SECONDS);
+        uint256 lost = loseInPieces(uint64(length), pieces);
+        uint256 fair = COLLATERAL * pieces * length / COLLATERAL_SECONDS;
+        assertGe(lost, fair);
+        assertLe(lost, fair + pieces); // a base unit a lease, rounded up
+    }
+
+    /// forge-config: default.fuzz.runs = 32
+    function testFuzz_aLongLeaseRisksTheCollateralAndNoMore(uint256 length, bool ends) public {
+        length = bound(length, COLLATERAL_SECONDS, 150 * uint256(METER));
+        vm.prank(renter);
+        uint64 leaseId = market.reserve(request(start + 100, uint64(length)), devices(1), 1)[0];
+        assertEq(locked(), COLLATERAL);
+        if (ends) {
+            // A supplier that ends it before it begins takes all of it away.
+            vm.warp(start + 100 - NOTICE_SECONDS);
+            vm.prank(owner);
+            assertEq(market.end(leaseId), start + 100);
+            market.close(leaseId);
+        } else {
+            denyAll(leaseId);
+            closeLate(leaseId);
+        }
+        assertEq(vault.claimableOf(renter), COLLATERAL / 2);
+    }
+
+    /// Leases of the first device that follow one another, all denied by the renter while the node says nothing. What the supplier has lost.
+    function loseInPieces(uint64 length, uint256 pieces) private returns (uint256) {
+        uint64 from = start;
+        for (uint256 i; i < pieces; ++i) {
+            vm.prank(renter);
+            uint64 leaseId = market.reserve(request(from, length), devices(1), 1)[0];
+            denyAll(leaseId);
+            market.close(leaseId);
+            from = uint64(block.timestamp) + LEAD_SECONDS;
+        }
+        (uint256 stake,) = vault.ownStake(operatorId);
+        return STAKE - stake;
+    }
+
+    function denyAll(uint64 leaseId) private {
+        vm.warp(market.lease(leaseId).until);
+        say(leaseId, RENTER, 0, ALL, 0);
+        vm.warp(block.timestamp + SPEAK);
+    }
+
     /// Wash leases: supplier and renter are one. Whatever they do, together they have less than before: fees, and half of what is slashed.
     function testFuzz_whoLeasesToHimselfLoses(uint8 mode, uint16 at, uint256 says) public {
         uint256 stableBefore = balance(renter) + balance(beneficiary);

@@ -70,6 +70,19 @@ contract LeaseCollateralTest is MarketFixture {
         assertEq(market.lease(market.reserve(request(start, 600), candidates, 1)[0]).deviceId, poor);
     }
 
+    function test_aShortLeaseLocksItsShareOfTheCollateral() public {
+        uint64 leaseId = rent(61); // of 600 seconds, for which all of it is locked
+        uint256 share = (COLLATERAL * uint256(61) + 599) / 600;
+        assertEq(locked(), share);
+        assertEq(market.lease(leaseId).collateral, share);
+        vm.warp(start + 61);
+        say(leaseId, RENTER, 0, ALL, 0); // the node is silent: all of it is found down
+        vm.expectEmit(address(market));
+        emit IComputeMarket.CollateralFreed(leaseId, operatorId, 61, share, share / 2);
+        closeLate(leaseId);
+        assertEq(locked(), 0);
+    }
+
     function test_aRenterWantsSoMuchCollateralAtLeast() public {
         IComputeMarket.Request memory r = request(start, 600);
         r.collateralMin = COLLATERAL + 1;
@@ -207,7 +220,7 @@ contract LeaseCollateralTest is MarketFixture {
     function testFuzz_whatIsPaidAndWhatIsLost(uint256[6] memory said, uint16 length, uint8 ender, uint16 endsAfter, bool interruptible)
         public
     {
-        length = uint16(bound(length, 1, 150 * uint256(METER))); // all of it may still be spoken of at its end
+        length = uint16(bound(length, METER, 150 * uint256(METER))); // all of it may still be spoken of at its end
         uint64 leaseId = interruptible ? rentInterruptible(length) : rent(length);
         uint256 net = rails.rail(market.lease(leaseId).railId).amount;
         vm.warp(start + bound(endsAfter, 0, length - 1));
@@ -215,9 +228,8 @@ contract LeaseCollateralTest is MarketFixture {
             vm.prank(ender % 3 == 1 ? renter : nodeKey);
             try market.end(leaseId) {} catch {}
         }
-        IComputeMarket.Lease memory l = market.lease(leaseId);
-        uint256 time = l.until - start;
-        vm.warp(l.until);
+        uint256 time = market.lease(leaseId).until - start;
+        vm.warp(start + time);
         speakAll(leaseId, said, time);
         closeLate(leaseId);
         (uint256 up, uint256 down) = recordOf(said, time);
@@ -225,9 +237,16 @@ contract LeaseCollateralTest is MarketFixture {
         uint256 lost = ender % 3 == 2 && !interruptible ? length - time : 0;
         if (down * 10_000 > 500 * uint256(length)) lost += down;
         (uint256 active,) = vault.ownStake(operatorId);
-        assertEq(STAKE - active, (COLLATERAL * lost + length - 1) / length);
+        assertEq(STAKE - active, lossOf(length, lost));
         assertEq(vault.claimableOf(renter), (STAKE - active) / 2);
         assertEq(locked(), 0);
+    }
+
+    /// The share of what a lease has at risk; both rounded up.
+    function lossOf(uint256 length, uint256 lost) private pure returns (uint256) {
+        uint256 atRisk = COLLATERAL;
+        if (length < COLLATERAL_SECONDS) atRisk = (COLLATERAL * length + COLLATERAL_SECONDS - 1) / COLLATERAL_SECONDS;
+        return (atRisk * lost + length - 1) / length;
     }
 
     /// Node, renter and probers, of one word, in any order; a lease that is over is spoken of within SPEAK.

@@ -23,6 +23,8 @@ abstract contract MarketFixture is AuctionFixture {
     uint128 internal constant COLLATERAL = 10e18;
     uint256 internal constant STAKE = 1_000e18;
     uint32 internal constant NOTICE_SECONDS = 120;
+    uint32 internal constant LEAD_SECONDS = 30;
+    uint32 internal constant COLLATERAL_SECONDS = 600;
 
     Registry internal registry;
     Operators internal operators;
@@ -70,9 +72,9 @@ abstract contract MarketFixture is AuctionFixture {
         vm.stopPrank();
     }
 
-    /// A notice of two intervals; 5 % of a lease may be found down without loss.
+    /// A notice of two intervals; 5 % of a lease may be found down without loss; one of an interval is the shortest, one of ten risks all collateral.
     function config() internal pure virtual returns (IComputeMarket.Config memory) {
-        return IComputeMarket.Config(METER, SPEAK, NOTICE_SECONDS, 500);
+        return IComputeMarket.Config(METER, SPEAK, NOTICE_SECONDS, 500, LEAD_SECONDS, METER, COLLATERAL_SECONDS);
     }
 
     function newOperator(address owner_, address key, uint256 secret, address beneficiary_) internal returns (uint64) {

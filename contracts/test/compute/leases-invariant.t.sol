@@ -15,7 +15,7 @@ contract LeaseHandler is MarketFixture {
     }
 
     function reserve(uint64 delay, uint16 length, bool interruptible, uint256 count) external {
-        IComputeMarket.Request memory r = request(uint64(block.timestamp + delay % 600), uint64(bound(length, 1, 7_200)));
+        IComputeMarket.Request memory r = request(uint64(block.timestamp + LEAD_SECONDS + delay % 600), uint64(bound(length, METER, 7_200)));
         (r.interruptible, count) = (interruptible, bound(count, 1, 3));
         vm.prank(renter);
         try market.reserve(r, devices(3), count) returns (uint64[] memory leaseIds) {

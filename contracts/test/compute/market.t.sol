@@ -40,7 +40,7 @@ contract ComputeMarketTest is MarketFixture {
 
     /// Whatever both say, in whatever pieces it is settled: paid are the seconds that both found up, and not a unit is lost.
     function testFuzz_paidAreTheSecondsThatBothFoundUp(uint256 node, uint256 renter_, uint16 length, bool settles, bool inNative) public {
-        length = uint16(bound(length, 1, 350 * uint256(METER)));
+        length = uint16(bound(length, METER, 350 * uint256(METER)));
         IComputeMarket.Request memory r = request(start, length);
         if (inNative) r.token = address(native);
         vm.prank(renter);
@@ -218,14 +218,26 @@ contract ComputeMarketTest is MarketFixture {
 
     function test_impossibleReservationsAreRefused() public {
         uint64 secondsMax = 64 * 256 * METER;
-        IComputeMarket.Request[3] memory bad = [request(start - 101, 10), request(start, 0), request(start, secondsMax + 1)];
-        for (uint256 i; i < 3; ++i) {
+        uint64 earliest = start - 100 + LEAD_SECONDS;
+        IComputeMarket.Request[5] memory bad =
+            [request(earliest - 1, 600), request(start, 0), request(start, 0), request(start, METER - 1), request(start, secondsMax + 1)];
+        bad[1].until = start - 1;
+        for (uint256 i; i < 5; ++i) {
             vm.expectRevert(
-                abi.encodeWithSelector(IComputeMarket.LeaseTimeOutOfBounds.selector, bad[i].from, bad[i].until, block.timestamp, secondsMax)
+                abi.encodeWithSelector(IComputeMarket.LeaseTimeOutOfBounds.selector, bad[i].from, bad[i].until, earliest, METER, secondsMax)
             );
             market.reserve(bad[i], devices(1), 1);
         }
+        // What just fits is taken.
+        vm.prank(renter);
+        assertEq(market.reserve(request(earliest, METER), devices(1), 1)[0], 1);
         IComputeMarket.Config memory c = config();
+        c.leaseSecondsMin = METER - 1;
+        refuseConfig(c, abi.encodeWithSelector(IComputeMarket.BadLeaseSeconds.selector, METER, METER - 1, COLLATERAL_SECONDS));
+        c = config();
+        c.collateralSeconds = METER - 1;
+        refuseConfig(c, abi.encodeWithSelector(IComputeMarket.BadLeaseSeconds.selector, METER, METER, METER - 1));
+        c = config();
         c.speakSeconds = 0;
         refuseConfig(c, abi.encodeWithSelector(IComputeMarket.BadMeter.selector, METER, 0));
         c = config();

@@ -1,6 +1,8 @@
 import type { Address, Hex } from 'viem';
 import type { ChainClient, Sender } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
+import { greater } from '../../units.ts';
+import { readLeaseBounds } from '../leases/lease-chain.ts';
 import type { ClusterChain, ClusterMarket } from './cluster-chain.ts';
 
 /** On which terms a renter reserves machines. */
@@ -9,7 +11,7 @@ export interface ClusterTerms {
   token: Address;
   /** Greatest price of a machine, base units an hour. */
   priceMax: bigint;
-  /** Chain time at which all leases end. */
+  /** Chain time at which all leases end; one that would be shorter than the market takes ends so much later. */
   until: bigint;
   /** Who speaks for the renter. */
   agent: Address;
@@ -17,8 +19,8 @@ export interface ClusterTerms {
   collateralMin: bigint;
 }
 
-/** The first interval begins so much after the latest block, for the transaction to be in time. */
-const LEAD_SECONDS = 3n;
+/** Beyond the market's least lead: the first interval begins so much after the latest block, for the transaction to be in time. */
+const SLACK_SECONDS = 3n;
 /** Of the contract: most candidates of one reservation. */
 const CANDIDATES_MAX = 128;
 /** What the contract says of a request that came too late. */
@@ -50,13 +52,15 @@ export function openClusterMarket(client: ChainClient, withSender: WithSender, t
   return {
     ...chain,
     findMachines: async ({ count, withoutOperators }) => {
-      const from = (await client.now()) + LEAD_SECONDS;
+      const from = (await client.now()) + BigInt((await readLeaseBounds(client)).leadSeconds) + SLACK_SECONDS;
       const devices = await findCandidates(client, terms, { from, withoutOperators });
       if (devices.length < count) throw short(count, devices.length);
       return { count, from: String(from), devices: devices.map(String) };
     },
     reserve: async ({ count, from, devices }, key) => {
-      const { deviceClass, token, priceMax, until, agent, collateralMin } = terms;
+      const { deviceClass, token, priceMax, agent, collateralMin } = terms;
+      const { leaseSecondsMin } = await readLeaseBounds(client);
+      const until = greater(terms.until, BigInt(from) + BigInt(leaseSecondsMin));
       const request = { deviceClass, token, priceMax, from: BigInt(from), until, agent, interruptible: false, collateralMin };
       const candidates = devices.map((deviceId) => ({ deviceId: BigInt(deviceId), hint: 0n }));
       const call = { contract: 'computeMarket', functionName: 'reserve', args: [request, candidates, BigInt(count)], key } as const;

@@ -32,6 +32,14 @@ export interface MarketTimes {
   noticeSeconds: number;
 }
 
+/** What the market asks of a reservation's time, seconds. */
+export interface LeaseBounds {
+  /** Least time between a reservation and the lease's beginning: its supplier has seen it by then. */
+  leadSeconds: number;
+  /** Shortest lease. */
+  leaseSecondsMin: number;
+}
+
 /** Who speaks of a lease's intervals, as the contract numbers them. */
 export const SIDES = { node: 0, renter: 1, probers: 2 } as const;
 
@@ -59,6 +67,15 @@ export async function readMarketTimes(client: ChainClient): Promise<MarketTimes>
     client.read('computeMarket', 'noticeSeconds'),
   ]);
   return { meterSeconds, speakSeconds, noticeSeconds };
+}
+
+/** What the market asks of a reservation's time. @throws chain-unreachable */
+export async function readLeaseBounds(client: ChainClient): Promise<LeaseBounds> {
+  const [leadSeconds, leaseSecondsMin] = await Promise.all([
+    client.read('computeMarket', 'leadSeconds'),
+    client.read('computeMarket', 'leaseSecondsMin'),
+  ]);
+  return { leadSeconds, leaseSecondsMin };
 }
 
 /** What a side has said on chain of one word of a lease. @throws chain-unreachable */

@@ -3,7 +3,7 @@ import { after, before, test } from 'node:test';
 import { type ChainClient, createSender, developmentSigner, type Signer } from '../../chain/index.ts';
 import { peerFetch } from '../../connect/index.ts';
 import type { MillraceError } from '../../errors.ts';
-import { type LeaseView, readLease, readPeer, readStatement } from './lease-chain.ts';
+import { type LeaseView, meterDigest, readLease, readPeer, readStatement, SIDES } from './lease-chain.ts';
 import { STABLE, startTestLeases, TEST_DEVICE, type TestLeaseNode, type TestLeases, until } from './lease-fixture.ts';
 import { startLeaseHost } from './lease-host.ts';
 import { startLeaseProber } from './lease-prober.ts';
@@ -14,10 +14,12 @@ import { type RenterAgent, startRenterAgent } from './renter-agent.ts';
 import { endLease, extendLease, provideMoney, type RentalWish, reserveDevices } from './reserve.ts';
 
 const SILENT_INDEX = 2;
+const HOSTILE_INDEX = 15;
+const SHORTEST_SECONDS = 20;
 const WISH: RentalWish = { count: 1, seconds: 50, token: 'stable', priceMax: 10n * STABLE, isInterruptible: false, collateralMin: 0n };
 
 const SMALL = { ...TEST_DEVICE.resources, cpus: 0.3 };
-const FIRST_DEVICES = ['cpu-1', 'cpu-2', 'cpu-4'].map((deviceClass) => ({
+const FIRST_DEVICES = ['cpu-1', 'cpu-2', 'cpu-4', 'cpu-5'].map((deviceClass) => ({
   ...TEST_DEVICE,
   name: deviceClass,
   deviceClass,
@@ -29,6 +31,7 @@ let hosts: [TestLeaseNode, TestLeaseNode];
 let agent: RenterAgent;
 let reason: string | undefined;
 const silent = developmentSigner(SILENT_INDEX, 'dev');
+const hostile = developmentSigner(HOSTILE_INDEX, 'dev');
 
 before(async () => {
   leases = await startTestLeases();
@@ -44,7 +47,7 @@ before(async () => {
   await until('offers and seats', async () => {
     const offers = await listDeviceOffers(leases.client);
     return (
-      offers.filter(({ document }) => document !== undefined).length === 4 && (await leases.client.read('leaseProbers', 'seatCount')) === 3n
+      offers.filter(({ document }) => document !== undefined).length === 5 && (await leases.client.read('leaseProbers', 'seatCount')) === 3n
     );
   });
   const { client, renter, log } = leases;
@@ -109,7 +112,9 @@ async function words(client: ChainClient, leaseId: bigint) {
 const stories = {
   async rental(): Promise<LeaseView> {
     const { client, renter } = leases;
+    await assert.rejects(rent('cpu-1', { seconds: SHORTEST_SECONDS - 1 }), { code: 'lease-time-out-of-bounds' });
     const lease = await rent('cpu-1', { seconds: 30 });
+    await assert.rejects(extendLease({ client, sender: renter.sender, lease, seconds: 1 }), { code: 'lease-time-out-of-bounds' });
     const rental = await reach(lease);
     assert.deepEqual(await sh(rental, 'echo out; cat; echo err >&2; exit 5', 'in\n'), { code: 5, said: 'out\nin\nerr\n' });
     await sh(rental, 'echo kept > /tmp/file');
@@ -159,6 +164,29 @@ const stories = {
     assert.equal((await sh(await reach(lease), 'echo back')).said, 'back\n');
     await untilSpoken(lease, ['node', 'renter']);
     return lease;
+  },
+  async shortLeases(): Promise<LeaseView> {
+    const { client, faucet, folder, log } = leases;
+    const sender = createSender({ client, signer: hostile, journalFolder: `${folder}/hostile`, log });
+    const deny = async ({ leaseId }: LeaseView) => {
+      const said = { spoken: 0b11n, up: 0n };
+      const signature = await hostile.signDigest(meterDigest(client, { leaseId, side: 'renter', word: 0, ...said }));
+      const args = [leaseId, SIDES.renter, 0, said.spoken, said.up, signature] as const;
+      await sender.send({ contract: 'computeMarket', functionName: 'state', args });
+    };
+    try {
+      await faucet.send({ contract: 'stableToken', functionName: 'mint', args: [hostile.address, 10n * STABLE] });
+      const first = await rent('cpu-5', { seconds: SHORTEST_SECONDS }, sender);
+      await untilSpoken(first, ['node']);
+      await deny(first);
+      const last = await rent('cpu-5', { seconds: SHORTEST_SECONDS }, sender);
+      await client.waitForTime(last.until);
+      await deny(last);
+      await until('the node has spoken of all', async () => (await readStatement(client, last.leaseId, 'node', 0)).spoken === 0b11n);
+      return last;
+    } finally {
+      sender.close();
+    }
   },
   async interruptible(): Promise<LeaseView> {
     const lease = await rent('cpu-4', { seconds: 3600, isInterruptible: true });
@@ -232,6 +260,20 @@ test('a machine that dies comes back by itself, admits the time between, and pay
   const slashed = (closed.collateral * BigInt(10 * countBits(down)) + 59n) / 60n;
   assert.equal(freed?.args.slashed, slashed);
   assert.equal(await client.read('stakeVault', 'claimableOf', [renter.signer.address]), slashed / 2n);
+});
+
+test('a renter that takes the shortest leases and denies them finds a node that speaks in time, and risks for it a thirtieth of the stake', async (context) => {
+  if (reason !== undefined) return context.skip(reason);
+  const { client } = leases;
+  const closed = await endOf('shortLeases');
+  const { node, renter } = await words(client, closed.leaseId);
+  assert.deepEqual([node.spoken, renter], [0b11n, { spoken: 0b11n, up: 0n }]);
+  const share = BigInt(SHORTEST_SECONDS);
+  assert.equal(closed.collateral, (TEST_DEVICE.collateral * share + 599n) / 600n);
+  const [freed] = await client.events({ name: 'computeMarket', event: 'CollateralFreed', args: { leaseId: closed.leaseId } });
+  // None, unless this machine was too busy for its own probes.
+  const admitted = BigInt(10 * countBits(node.spoken & ~node.up));
+  assert.equal(freed?.args.slashed, (closed.collateral * admitted + share - 1n) / share);
 });
 
 test('a supplier ends an interruptible lease with a notice and without loss, and it was cheaper', async (context) => {

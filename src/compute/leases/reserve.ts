@@ -7,7 +7,7 @@ import { type ChosenDevice, chooseDevices } from '../schedule/choose.ts';
 import { createDeviceIndex } from '../schedule/device-index.ts';
 import type { DeviceNeeds } from '../spec/needs.ts';
 import { classBytes } from './device-offers.ts';
-import { type LeaseView, readLease, readMarketTimes } from './lease-chain.ts';
+import { type LeaseBounds, type LeaseView, readLease, readLeaseBounds, readMarketTimes } from './lease-chain.ts';
 import { type DeviceOffer, listDeviceOffers, viewOf } from './market-offers.ts';
 
 /** What somebody wants to rent. */
@@ -16,7 +16,7 @@ export interface RentalWish {
   deviceClass?: string;
   needs?: Partial<DeviceNeeds>;
   count: number;
-  /** Seconds from the beginning, which is as soon as possible. */
+  /** Seconds from the beginning, which is as soon as possible; not less than the market's shortest lease. */
   seconds: number;
   token: 'stable' | 'native';
   /** Greatest price an hour and device, base units. */
@@ -26,7 +26,7 @@ export interface RentalWish {
   noticeSecondsMin?: number;
   /** Devices that are not to be taken. */
   excluded?: ReadonlySet<bigint>;
-  /** Least stake behind each lease, base units. */
+  /** Least stake that offers put behind a lease of the market's `collateralSeconds`, base units; a shorter lease has its share. */
   collateralMin: bigint;
   /** Who signs meters; left out: the renter itself. */
   agent?: Address;
@@ -38,8 +38,8 @@ export interface ReservationCost {
   fees: bigint;
 }
 
-/** The transaction must be in a block before the first interval begins: so long after now, and longer when that was too soon. */
-const LEADS_SECONDS = [4n, 15n, 60n] as const;
+/** The transaction must be in a block so long before the beginning as the market asks: so much earlier it is sent, and more when that was too late. */
+const SLACKS_SECONDS = [3n, 15n, 60n] as const;
 const SPARES = 16;
 const NO_NEEDS: DeviceNeeds = { milliCpus: 0, memoryBytes: 0, diskBytes: 0, gpus: 0, gpuModels: [], regions: [], attributes: {} };
 const HOUR = 3_600n;
@@ -51,7 +51,8 @@ const STABLE_FEE_BPS = 200n;
  * Reserves devices for the sender: chooses candidates by price, standing and attributes, sees that its account at the rails holds price and fees,
  * and takes all of them or none.
  * @param options.offers to choose from; left out: all
- * @throws no-devices, bad-gang, gang-incomplete when others were quicker, insufficient-balance, and the sender's errors
+ * @throws no-devices, bad-gang, lease-time-out-of-bounds for a lease that is too short, gang-incomplete when others were quicker,
+ * insufficient-balance, and the sender's errors
  */
 export async function reserveDevices(options: {
   client: ChainClient;
@@ -61,6 +62,7 @@ export async function reserveDevices(options: {
 }): Promise<LeaseView[]> {
   const { client, sender, wish } = options;
   const offers = options.offers ?? (await listDeviceOffers(client, { deviceClass: wish.deviceClass }));
+  const { leadSeconds } = await readLeaseBounds(client);
   const { deviceClass, chosen, dearest } = await chooseForWish({ client, wish, offers });
   const { price, fees } = costOf(dearest, wish);
   const token = tokenOf(client, wish.token);
@@ -74,13 +76,13 @@ export async function reserveDevices(options: {
     collateralMin: wish.collateralMin,
   };
   const candidates = chosen.map(({ deviceId, hint }) => ({ deviceId, hint }));
-  for (const lead of LEADS_SECONDS) {
-    const begins = (await presentTime(client)) + lead;
+  for (const slack of SLACKS_SECONDS) {
+    const begins = (await presentTime(client)) + BigInt(leadSeconds) + slack;
     const request = { ...terms, from: begins, until: begins + BigInt(wish.seconds) };
     try {
       return await sendReservation({ client, sender }, request, candidates, BigInt(wish.count));
     } catch (error) {
-      const wasTooSoon = error instanceof MillraceError && error.code === 'lease-time-out-of-bounds' && lead !== LEADS_SECONDS.at(-1);
+      const wasTooSoon = error instanceof MillraceError && error.code === 'lease-time-out-of-bounds' && slack !== SLACKS_SECONDS.at(-1);
       if (!wasTooSoon) throw error;
     }
   }
@@ -90,7 +92,7 @@ export async function reserveDevices(options: {
 /**
  * The devices that would be reserved for a wish, best first, with spares after them; nothing is reserved.
  * @returns their class, and the greatest price of an hour among them
- * @throws no-devices, bad-gang
+ * @throws no-devices, bad-gang, lease-time-out-of-bounds for a lease that is too short
  */
 export async function chooseForWish(options: {
   client: ChainClient;
@@ -98,8 +100,9 @@ export async function chooseForWish(options: {
   offers: readonly DeviceOffer[];
 }): Promise<{ deviceClass: string; chosen: ChosenDevice[]; dearest: bigint }> {
   const { client, wish, offers } = options;
-  const [times, now] = await Promise.all([readMarketTimes(client), client.now()]);
-  const from = now + LEADS_SECONDS[0];
+  const [times, bounds, now] = await Promise.all([readMarketTimes(client), readLeaseBounds(client), client.now()]);
+  checkLength(wish.seconds, bounds);
+  const from = now + BigInt(bounds.leadSeconds) + SLACKS_SECONDS[0];
   const until = from + BigInt(wish.seconds);
   const fit = offers.filter(({ collateral }) => collateral >= wish.collateralMin);
   const views = fit.map((offer) => viewOf(offer, { isInterruptible: wish.isInterruptible, noticeSeconds: times.noticeSeconds }));
@@ -129,8 +132,9 @@ async function presentTime(client: ChainClient): Promise<bigint> {
 }
 
 /**
- * Leases the same device for a time that follows a lease at once: an extension. At the device's price of now.
- * @throws device-not-free when it is taken or no longer on offer on these terms, lease-is-over, and the sender's errors
+ * Leases the same device for a time that follows a lease at once: an extension, which the market takes up to its least lead before that lease's
+ * end. At the device's price of now.
+ * @throws lease-time-out-of-bounds for one that is too short, device-not-free when it is taken or no longer on offer on these terms, lease-is-over, and the sender's errors
  */
 export async function extendLease(options: {
   client: ChainClient;
@@ -140,12 +144,14 @@ export async function extendLease(options: {
   priceMax?: bigint;
 }): Promise<LeaseView> {
   const { client, sender, lease, seconds } = options;
-  const [offer, now, stable] = await Promise.all([
+  const [offer, now, bounds] = await Promise.all([
     client.read('computeMarket', 'offerOf', [lease.deviceId]),
     presentTime(client),
-    Promise.resolve(client.address('stableToken').toLowerCase()),
+    readLeaseBounds(client),
   ]);
-  if (lease.until <= now) throw leaseIsOver(lease, now);
+  const stable = client.address('stableToken').toLowerCase();
+  checkLength(seconds, bounds);
+  if (lease.until < now + BigInt(bounds.leadSeconds)) throw leaseIsOver(lease, now);
   const full = lease.token.toLowerCase() === stable ? offer.stablePrice : offer.nativePrice;
   const hourly = lease.interruptible ? (full * BigInt(offer.interruptibleBps) + BPS - 1n) / BPS : full;
   if (hourly === 0n || (options.priceMax !== undefined && hourly > options.priceMax)) throw notFree(lease, hourly);
@@ -239,6 +245,16 @@ function reserveArgs(
   wanted: bigint,
 ) {
   return [request, candidates, wanted] as const;
+}
+
+function checkLength(seconds: number, { leaseSecondsMin }: LeaseBounds): void {
+  if (seconds >= leaseSecondsMin) return;
+  throw new MillraceError('lease-time-out-of-bounds', {
+    actor: 'caller',
+    message: `Got a lease of ${seconds} seconds, expected ${leaseSecondsMin} or more`,
+    values: { seconds, secondsMin: leaseSecondsMin },
+    hint: 'Rent for longer: who ends a rental early pays only for the time up to there.',
+  });
 }
 
 function tooPoor(token: string, needed: bigint, held: bigint): MillraceError {

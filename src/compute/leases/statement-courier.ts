@@ -1,6 +1,7 @@
 import type { Hex } from 'viem';
 import { type ChainClient, type Sender, type Signer, unlessOvertaken } from '../../chain/index.ts';
-import { endOfInterval, passedIntervals, WORD } from './intervals.ts';
+import { type Clock, systemClock } from '../../clock.ts';
+import { endOfInterval, passedIntervals, rangeBits, WORD } from './intervals.ts';
 import { type LeaseView, type MarketTimes, meterDigest, readStatement, SIDES, type Side, type Statement } from './lease-chain.ts';
 import type { LeaseRecord, SignedStatement } from './lease-record.ts';
 
@@ -10,14 +11,16 @@ export interface StatementCourier {
   sign(record: LeaseRecord, side: Side, word: number): Promise<SignedStatement>;
   /**
    * Sends what the chain does not have yet of one side's words, when it is due: a share of the time to speak has passed for its oldest interval, or
-   * the lease is over.
+   * the lease is over. What the market does not take, since its latest block is older than the interval's end, is sent again until it is too old.
    * @returns transactions sent
    */
   deliver(lease: LeaseView, side: Side, words: Iterable<readonly [number, SignedStatement]>, now: bigint): Promise<number>;
 }
 
-/** What the market says of words that came too late or twice: no harm. */
-const OVERTAKEN = new Set(['nothing-to-state']);
+/** What the market says of words that came too late, twice, or before its latest block has their intervals behind it. */
+const NOT_TAKEN = new Set(['nothing-to-state']);
+/** Between two looks at what the chain has of one word. */
+const LOOK_PAUSE_MS = 1_000;
 
 /** A courier that sends with the sender's key and signs with the signer's. */
 export function createStatementCourier(options: {
@@ -27,11 +30,12 @@ export function createStatementCourier(options: {
   times: MarketTimes;
   /** Of the time to speak that may pass; the side that is paid goes first, the other one need only when it did not. */
   dueShare?: number;
+  clock?: Clock;
 }): StatementCourier {
-  const { client, sender, signer, times, dueShare = 1 / 3 } = options;
+  const { client, sender, signer, times, dueShare = 1 / 3, clock = systemClock } = options;
   const dueSeconds = BigInt(Math.floor(times.speakSeconds * dueShare));
-  /** What the chain is known to have, so that it is not asked at each look. */
-  const delivered = new Map<string, bigint>();
+  /** What the chain was last seen to have, and when it is looked at again. */
+  const seen = new Map<string, { spoken: bigint; dueMs: number }>();
   const signed = new Map<string, SignedStatement>();
 
   const isDue = (lease: LeaseView, word: number, fresh: bigint, now: bigint): boolean => {
@@ -53,27 +57,35 @@ export function createStatementCourier(options: {
     async deliver(lease, side, words, now) {
       let sent = 0;
       const sure = passedIntervals(lease, times.meterSeconds, now - BigInt(times.speakSeconds));
+      const passed = passedIntervals(lease, times.meterSeconds, now);
       for (const [word, statement] of words) {
         const key = `${lease.leaseId}-${side}-${word}`;
-        const tooOld = (1n << BigInt(Math.min(WORD, Math.max(0, sure - word * WORD)))) - 1n;
-        const fresh = (has: bigint) => statement.spoken & ~has & ~tooOld;
-        if (!isDue(lease, word, fresh(delivered.get(key) ?? 0n), now)) continue;
-        const onChain = await readStatement(client, lease.leaseId, side, word);
-        delivered.set(key, onChain.spoken);
-        if (fresh(onChain.spoken) === 0n) continue;
-        await sendStatement({ leaseId: lease.leaseId, side, word }, statement);
-        delivered.set(key, onChain.spoken | statement.spoken);
-        sent += 1;
+        const speakable = rangeBits(word, sure, passed);
+        const fresh = (has: bigint) => statement.spoken & speakable & ~has;
+        const known = seen.get(key) ?? { spoken: 0n, dueMs: 0 };
+        if (clock.nowMs() < known.dueMs || !isDue(lease, word, fresh(known.spoken), now)) continue;
+        const { spoken } = await readStatement(client, lease.leaseId, side, word);
+        // Whether it took what is sent now, and how much of it, only the chain can say: it is asked again.
+        seen.set(key, { spoken, dueMs: clock.nowMs() + LOOK_PAUSE_MS });
+        if (fresh(spoken) === 0n) continue;
+        if (await sendStatement({ leaseId: lease.leaseId, side, word }, statement, fresh(spoken))) sent += 1;
       }
       return sent;
     },
   };
 
-  async function sendStatement(at: { leaseId: bigint; side: Side; word: number }, signed: Statement & { signature: Hex }): Promise<void> {
+  /** @returns whether the market took anything of it */
+  async function sendStatement(
+    at: { leaseId: bigint; side: Side; word: number },
+    signed: Statement & { signature: Hex },
+    fresh: bigint,
+  ): Promise<boolean> {
     const { leaseId, side, word } = at;
     const args = [leaseId, SIDES[side], word, signed.spoken, signed.up, signed.signature] as const;
-    const key = `meter-${leaseId}-${side}-${word}-${signed.spoken.toString(16)}`;
-    await unlessOvertaken(OVERTAKEN, () => sender.send({ contract: 'computeMarket', functionName: 'state', args, key }));
+    // By what the chain lacks too: of a word of which it took a part the rest is another effect.
+    const key = `meter-${leaseId}-${side}-${word}-${signed.spoken.toString(16)}-${fresh.toString(16)}`;
+    const receipt = await unlessOvertaken(NOT_TAKEN, () => sender.send({ contract: 'computeMarket', functionName: 'state', args, key }));
+    return receipt !== undefined;
   }
 }
 
