@@ -30,6 +30,8 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
     IRandomness public immutable randomness;
     IRails public immutable rails;
     address public immutable token;
+    uint32 private immutable _graceSeconds; // of the jobs' rules
+    uint32 private immutable _auditSecondsMax;
 
     Config private _config; // written once, in the constructor
     /// @inheritdoc IStateDemands
@@ -48,6 +50,8 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
         (_config, jobs) = (c, jobs_);
         (auditors, operators, randomness, rails) = (jobs_.auditors(), jobs_.operators(), jobs_.randomness(), jobs_.rails());
         token = jobs_.stakeVault().stakeToken();
+        IComputeJobs.Config memory rules = jobs_.rules().config();
+        (_graceSeconds, _auditSecondsMax) = (rules.graceSeconds, rules.auditSecondsMax);
     }
 
     function _requireSeconds(string memory field, uint32 time) private pure {
@@ -179,7 +183,19 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
         Demand storage d = _open(demandId);
         uint256 until = _until(d);
         if (block.timestamp < until) revert DemandTooEarly(demandId, until, block.timestamp);
-        _end(demandId, d, d.deliverUntil == 0 ? IComputeJobs.Verdict.Refused : IComputeJobs.Verdict.Guilty);
+        if (d.deliverUntil == 0) return _end(demandId, d, IComputeJobs.Verdict.Refused);
+        _requireCanariesTimeOver(d.jobId);
+        _end(demandId, d, IComputeJobs.Verdict.Guilty);
+    }
+
+    /// A canary's leaf has no state that could be delivered: who demands it convicts nobody before its maker had the time to open it.
+    function _requireCanariesTimeOver(bytes32 jobId) private view {
+        IComputeJobs.Job memory j = jobs.job(jobId);
+        (IComputeJobs.Phase phase, uint48 until) = jobs.phaseOf(jobId);
+        if (phase == IComputeJobs.Phase.Settled || j.guilty || j.canary) return;
+        if (phase != IComputeJobs.Phase.Window) revert IComputeJobs.WrongPhase(jobId, phase, IComputeJobs.Phase.Window);
+        uint256 graceUntil = uint256(until) - j.challengeSeconds - j.extraSeconds + _graceSeconds;
+        if (block.timestamp < graceUntil) revert IComputeJobs.TooEarly(jobId, graceUntil, block.timestamp);
     }
 
     /// The bond is the operator's only where it has delivered; a fee that nobody has earned goes back.

@@ -140,7 +140,7 @@ contract JobStatesAttack is JobsFixture {
         assertEq(vault.claimableOf(auditor), COLLATERAL * 4 / 10);
     }
 
-    /// A job that is decided while others still replay waits for them: nobody is punished for a reveal that had its time.
+    /// Nothing is decided while others still replay, or before the canaries' time is over: nobody is punished for a reveal that had its time.
     function test_who_had_still_time_to_reveal_is_not_punished_when_a_withheld_state_decides() public {
         IComputeJobs.JobTerms memory t = wholeTerms();
         t.auditSeconds = 600;
@@ -149,11 +149,13 @@ contract JobStatesAttack is JobsFixture {
         uint64 demandId = demand(t, w, nodeOf(auditorOf(jobId, 0)), 3);
         drawMembers(demandId);
         vm.warp(block.timestamp + 200);
-        demands.expire(demandId);
-        assertTrue(jobs.job(jobId).guilty);
         vm.expectPartialRevert(IComputeJobs.WrongPhase.selector);
-        jobs.settle(one(t), one(resultOf(w)));
+        demands.expire(demandId);
         sealAndReveal(finding(jobId, 0, IAuditors.Finding.Withheld, 3, 0), replay(t, w, 1));
+        vm.expectRevert(abi.encodeWithSelector(IComputeJobs.TooEarly.selector, jobId, block.timestamp + GRACE, block.timestamp));
+        demands.expire(demandId);
+        vm.warp(block.timestamp + GRACE);
+        demands.expire(demandId);
         jobs.settle(one(t), one(resultOf(w)));
         assertOutcome(jobId, IComputeJobs.Outcome.Guilty);
         for (uint8 i; i < 2; ++i) {
@@ -314,24 +316,32 @@ contract JobStatesAttack is JobsFixture {
         assertEq(stableOf(beneficiaryOf(provider)), NET);
     }
 
-    /// A canary has no state to show at its wrong leaf; who demanded it loses nothing, nor does the operator.
-    function test_a_demand_for_a_canarys_wrong_state_ends_without_loss() public {
-        IComputeJobs.JobTerms memory t = wholeTerms();
+    /// A job whose leaf 4 is a canary's.
+    function canary() private returns (IComputeJobs.JobTerms memory t, JobWork.Work memory w) {
+        t = wholeTerms();
+        t.auditSeconds = 600;
         t.flagSeal = jobs.canarySeal(renter, t.nonce, CANARY_SALT);
-        JobWork.Work memory w = honestWork(t);
+        w = honestWork(t);
         bytes32[] memory hashes = new bytes32[](9);
         for (uint256 i; i < 9; ++i) {
             hashes[i] = w.leaves[i].stateHash;
         }
         hashes[4] = jobs.canaryStateHash(CANARY_SALT, 4);
         w.commitToHashes(hashes);
+    }
+
+    function openCanary(IComputeJobs.JobTerms memory t, JobWork.Work memory w) private {
+        jobs.openCanary(t, resultOf(w), 4, w.leaves[4].chainHash, w.proofOf(4), CANARY_SALT);
+    }
+
+    /// A canary has no state to show at its wrong leaf; who demanded it loses nothing, nor does the operator.
+    function test_a_demand_for_a_canarys_wrong_state_ends_without_loss() public {
+        (IComputeJobs.JobTerms memory t, JobWork.Work memory w) = canary();
         bytes32 jobId = toAudit(t, w);
         address auditor = nodeOf(auditorOf(jobId, 0));
         uint64 demandId = demand(t, w, auditor, 4);
         sealAndReveal(finding(jobId, 0, IAuditors.Finding.Withheld, 4, 0), replay(t, w, 1));
-        bytes32 chainHash = w.leaves[4].chainHash;
-        bytes32[] memory proof = w.proofOf(4);
-        jobs.openCanary(t, resultOf(w), 4, chainHash, proof, CANARY_SALT);
+        openCanary(t, w);
         jobs.settle(one(t), one(resultOf(w)));
         assertOutcome(jobId, IComputeJobs.Outcome.Canary);
         drawMembers(demandId);
@@ -340,5 +350,57 @@ contract JobStatesAttack is JobsFixture {
         assertEq(bondsOf(auditor), 1_000e18);
         assertEq(stableOf(beneficiaryOf(provider)), NET);
         assertEq(jobs.job(jobId).openCases, 0);
+    }
+
+    /// The renter, which knows the leaf, demands it while auditors replay, whenever it likes: its operator cannot deliver it, opens the canary in
+    /// its time, and is paid.
+    /// forge-config: default.fuzz.runs = 16
+    function testFuzz_a_renter_robs_no_operator_by_demanding_the_leaf_of_their_canary(uint256 moment) public {
+        fundAccuser(renter);
+        (IComputeJobs.JobTerms memory t, JobWork.Work memory w) = canary();
+        uint256 stake = ownActive(provider);
+        bytes32 jobId = toAudit(t, w);
+        vm.warp(block.timestamp + bound(moment, 0, 380));
+        uint64 demandId = demand(t, w, renter, 4);
+        drawMembers(demandId);
+        vm.warp(demands.demandOf(demandId).deliverUntil);
+        expectNotOver(demandId);
+        sealAndReveal(replay(t, w, 0), replay(t, w, 1));
+        expectNotOver(demandId);
+        assertFalse(jobs.job(jobId).guilty);
+        vm.expectPartialRevert(IComputeJobs.TooEarly.selector);
+        jobs.settle(one(t), one(resultOf(w)));
+        openCanary(t, w);
+        demands.expire(demandId);
+        jobs.settle(one(t), one(resultOf(w)));
+        assertOutcome(jobId, IComputeJobs.Outcome.Canary);
+        assertEq(ownActive(provider), stake);
+        assertEq(stableOf(beneficiaryOf(provider)), NET);
+        assertEq(vault.claimableOf(renter), 0);
+    }
+
+    /// Its twin has forged: no salt opens its leaf, and the same demand convicts it as soon as the canaries' time is over.
+    function test_a_forger_whose_leaf_is_demanded_is_convicted_after_the_canaries_time() public {
+        fundAccuser(renter);
+        (IComputeJobs.JobTerms memory t,) = canary();
+        t.flagSeal = keccak256("no canary");
+        JobWork.Work memory w = JobWork.makeUp(t.specHash, t.segments);
+        bytes32 jobId = toAudit(t, w);
+        uint64 demandId = demand(t, w, renter, 4);
+        drawMembers(demandId);
+        vm.warp(demands.demandOf(demandId).deliverUntil);
+        expectNotOver(demandId);
+        sealAndReveal(replay(t, w, 0), replay(t, w, 1));
+        expectNotOver(demandId);
+        vm.warp(block.timestamp + GRACE);
+        demands.expire(demandId);
+        jobs.settle(one(t), one(resultOf(w)));
+        assertOutcome(jobId, IComputeJobs.Outcome.Guilty);
+        assertEq(vault.claimableOf(renter), COLLATERAL / 2);
+    }
+
+    function expectNotOver(uint64 demandId) private {
+        vm.expectRevert();
+        demands.expire(demandId);
     }
 }
