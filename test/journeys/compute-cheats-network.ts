@@ -43,33 +43,13 @@ import { createLogger, type Logger, silentLogger } from '../../src/log.ts';
 import { approveMeter, depositStake, depositToRails } from '../../src/token/index.ts';
 import { claimStop, forgeRun } from './compute-cheats-forge.ts';
 import { type Play, playAuditor } from './compute-cheats-players.ts';
-import { MODULE, type WantedJob, wholeSpec, wordCountSpec } from './compute-cheats-specs.ts';
+import { type Cheat, MODULE, type WantedJob, wholeSpec, wordCountSpec } from './compute-cheats-specs.ts';
 
 /** One token in base units. */
 export const TOKEN = 10n ** 18n;
 const STABLE = 10n ** 6n;
 /** Chain time between two looks of all agents: less than the shortest time in which something is due. */
 const ROUND_SECONDS = 4;
-
-/** How a provider cheats, or not. */
-export interface Cheat {
-  /** Segments whose end state is made up; the others are run from there. */
-  wrong?: readonly number[];
-  /** States that it does not hand over. */
-  withholds?: readonly number[];
-  /** Nor to committees. */
-  isSilent?: boolean;
-  /** But on the chain itself, when the committee confirms nothing. */
-  deliversOnChain?: boolean;
-  /** The leaf that makes it a canary. */
-  canaryLeaf?: number;
-  /** Another digest than that of its output. */
-  isOutputWrong?: boolean;
-  /** Says of a whole job that it was stopped, without a look at it. */
-  claimsStop?: boolean;
-  /** Hands neither outputs nor progress to its renter. */
-  keepsOutputs?: boolean;
-}
 
 /** A job of a test, from its opening on. */
 export interface CheatJob {
@@ -222,7 +202,7 @@ export class CheatNetwork {
       const base = { client, signer, sender, operatorId, folder: watcher.folder, log: this.log };
       watcher.seats = openAuditSeats({ ...base, engines, wanted: 1 });
       watcher.auditor = openAuditor({ ...base, engines, fetchContent });
-      watcher.committee = openCommittee(base);
+      watcher.committee = openCommittee({ ...base, fetchContent });
       const judge = segmentJudge({ client, signer, engines, fetchContent, folder: join(watcher.folder, 'judged'), log: this.log });
       watcher.juror = openJuror({ client, sender, operatorId, folder: join(watcher.folder, 'juror'), judges: [judge], log: this.log });
     };
@@ -363,7 +343,7 @@ export class CheatNetwork {
       await provider.cases.tend();
       await provider.deliverer.tend();
       const { openCases } = await client.read('computeJobs', 'job', [jobId]);
-      if (openCases === 0 && BigInt(until) <= (await client.now())) {
+      if (openCases === 0 && BigInt(until) <= (await client.now()) && !provider.neverSettles.has(jobId)) {
         await sender.send({ contract: 'computeJobs', functionName: 'settle', args: [[terms], [result]] });
       }
     }
@@ -398,9 +378,11 @@ export class CheatProvider {
   readonly records: JobRecords;
   readonly cases;
   readonly deliverer;
+  readonly neverSettles = new Set<Hex>();
   readonly #commitments = new Map<Hex, Commitment>();
   readonly #neverDelivers = new Set<Hex>();
   readonly #keeps = new Set<Hex>();
+  readonly #keepsWork = new Map<Hex, boolean | 'until demanded'>();
   readonly #withheld = new Map<Hex, { leaves: readonly number[]; isSilent: boolean }>();
 
   constructor(network: CheatNetwork, operator: CheatOperator, key: BoxKeyPair) {
@@ -425,6 +407,8 @@ export class CheatProvider {
   #intercept(request: Request): Response | undefined {
     const [, kept] = /jobs\/(0x[0-9a-f]{64})(?:\/artefacts\/.*)?$/.exec(new URL(request.url).pathname) ?? [];
     if (this.#keeps.has(kept as Hex)) return new Response(null, { status: 503 });
+    const [, own] = /jobs\/(0x[0-9a-f]{64})\/(?:work|contents\/.*)$/.exec(new URL(request.url).pathname) ?? [];
+    if (this.#keepsWork.has(own as Hex)) return new Response(null, { status: 503 });
     const [, jobId, index] = /jobs\/(0x[0-9a-f]{64})\/states\/(\d+)$/.exec(new URL(request.url).pathname) ?? [];
     const withheld = this.#withheld.get(jobId as Hex);
     return withheld?.leaves.includes(Number(index)) ? new Response(null, { status: 503 }) : undefined;
@@ -433,6 +417,10 @@ export class CheatProvider {
   /** Hands a state to nobody until somebody has demanded it on chain; then to the committee. */
   async relent(): Promise<void> {
     const { client } = this.network;
+    for (const [jobId, keeps] of this.#keepsWork) {
+      const demandId = await client.read('stateDemands', 'workDemandOf', [jobId]);
+      if (keeps === 'until demanded' && demandId !== 0n) this.#keepsWork.delete(jobId);
+    }
     for (const [jobId, { isSilent }] of this.#withheld) {
       if (isSilent) continue;
       const demands = await client.events({ name: 'stateDemands', event: 'StateDemanded', args: { jobId } });
@@ -487,6 +475,8 @@ export class CheatProvider {
     if (record !== undefined) this.records.save({ ...record, result, end, artefacts });
     this.#commitments.set(jobId, commitment);
     if (cheat.keepsOutputs === true) this.#keeps.add(jobId);
+    if (cheat.neverSettles === true) this.neverSettles.add(jobId);
+    if (cheat.keepsWork !== undefined) this.#keepsWork.set(jobId, cheat.keepsWork);
     if (cheat.withholds !== undefined) this.#withheld.set(jobId, { leaves: cheat.withholds, isSilent: cheat.isSilent === true });
     if (cheat.isSilent === true && cheat.deliversOnChain !== true) this.#neverDelivers.add(jobId);
     await operator.sender.send({ contract: 'computeJobs', functionName: 'commitResults', args: [[terms], [result]] });

@@ -5,6 +5,30 @@ import type { JobTerms } from '../../src/compute/jobs/job-terms.ts';
 import { type JobSpec, runtimeOf } from '../../src/compute/spec/job-spec.ts';
 import { cidOfDigest } from '../../src/host/index.ts';
 
+/** How a provider cheats, or not. */
+export interface Cheat {
+  /** Segments whose end state is made up; the others are run from there. */
+  wrong?: readonly number[];
+  /** States that it does not hand over. */
+  withholds?: readonly number[];
+  /** Nor to committees. */
+  isSilent?: boolean;
+  /** But on the chain itself, when the committee confirms nothing. */
+  deliversOnChain?: boolean;
+  /** The leaf that makes it a canary. */
+  canaryLeaf?: number;
+  /** Another digest than that of its output. */
+  isOutputWrong?: boolean;
+  /** Says of a whole job that it was stopped, without a look at it. */
+  claimsStop?: boolean;
+  /** Hands its work, specification and contents, to nobody; `until demanded`: on chain. */
+  keepsWork?: boolean | 'until demanded';
+  /** Leaves the settlement of its job to others. */
+  neverSettles?: boolean;
+  /** Hands neither outputs nor progress to its renter. */
+  keepsOutputs?: boolean;
+}
+
 /** What a test wants of a job beside its terms. */
 export interface WantedJob extends Partial<JobTerms> {
   text?: string;

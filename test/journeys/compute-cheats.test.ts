@@ -66,6 +66,31 @@ test('a made-up segment is judged and slashed, withheld states convict, and the 
   assert.ok(paid > 0n && slashed === 0n && evidence === REPLAYED);
 });
 
+test('a forger that keeps its work back but delivers every state is convicted; who hands it to the committee is audited and paid', async () => {
+  const states = { withholds: [1], isSilent: true, deliversOnChain: true };
+  const forger = await provider.commitJob({ ...states, wrong: [0, 1], keepsWork: true }, { segments: 2 });
+  const late = await provider.commitJob({ keepsWork: 'until demanded' }, { segments: 2 });
+  await network.work(() => network.isSettled(forger, late));
+  assert.deepEqual(await outcomes(forger, late), [OUTCOME.guilty, OUTCOME.right]);
+  const { slashed, paid } = await settlementOf(forger);
+  assert.deepEqual([slashed, paid], [forger.terms.collateral, 0n]);
+  assert.deepEqual([...(await punishedIn(forger)), ...(await punishedIn(late))], []);
+  const twin = await settlementOf(late);
+  assert.ok(twin.paid > 0n && twin.slashed === 0n && twin.evidence === REPLAYED);
+});
+
+campaign('a provider that never settles holds up none of its auditors: they settle for their pay', async () => {
+  const job = await provider.commitJob({ neverSettles: true }, { segments: 2 });
+  await network.work(() => network.isSettled(job));
+  assert.deepEqual(await outcomes(job), [OUTCOME.right]);
+});
+
+campaign('forged work that is handed to the committee alone is replayed from there', async () => {
+  const forged = await provider.commitJob({ wrong: [1], keepsWork: 'until demanded' }, { segments: 2, auditors: 1 });
+  await network.work(() => network.isSettled(forged));
+  assert.deepEqual(await outcomes(forged), [OUTCOME.guilty]);
+});
+
 test('the simulation draws segments as the contract does', async () => {
   for (const [segments, samples] of [
     [100, 7],

@@ -23,6 +23,7 @@ contract Auditors is AuditSeats {
     uint8 private constant LOST_CASE = 2;
     uint8 private constant MISSED_CANARY = 4;
     uint8 private constant SAW_CANARY = 8;
+    uint8 private constant WORK_DEMANDED = 16;
 
     mapping(IComputeJobs jobs => mapping(bytes32 jobId => mapping(uint256 index => Audit))) private _audits;
 
@@ -93,15 +94,14 @@ contract Auditors is AuditSeats {
     }
 
     /// @inheritdoc IAuditors
-    function markDemand(bytes32 jobId, uint256 count, address from) external returns (bool) {
+    function markDemand(bytes32 jobId, uint256 count, address from, bool isWork) external returns (bool isTheirs) {
         uint64 operatorId = operators.operatorOfNodeKey(from);
         for (uint256 i; i < count; ++i) {
             Audit storage a = _own(jobId)[i];
-            if (a.operatorId != operatorId || a.finding == Finding.Right || a.marks & DEMANDED != 0) continue;
-            a.marks |= DEMANDED;
-            return true;
+            bool isOwn = a.operatorId == operatorId && a.finding != Finding.Right && (isWork || a.marks & DEMANDED == 0);
+            if (isOwn || isWork) a.marks |= isWork ? WORK_DEMANDED : DEMANDED;
+            isTheirs = isTheirs || isOwn;
         }
-        return false;
     }
 
     /// @inheritdoc IAuditors

@@ -26,7 +26,7 @@ interface IAuditors {
         bytes18 seal; // the first 144 bits of `sealOf`
         Finding finding;
         uint32 segment; // of Wrong and Withheld
-        uint8 marks; // bits: 1 demanded a state; 2 lost a case; 4 missed a canary; 8 saw it
+        uint8 marks; // bits: 1 demanded a state; 2 lost a case; 4 missed a canary; 8 saw it; 16 the job's work was demanded
     }
 
     /// @notice One auditor's finding, as it is revealed. `stateHash`: for Wrong what the auditor has at the segment's end, else 0.
@@ -137,8 +137,9 @@ interface IAuditors {
     function assign(bytes32 jobId, bytes32 value, Wanted calldata wanted) external returns (uint64[] memory);
     /// @notice The module that assigned them, as for all that follow: the state of leaf `leaf` is a canary's.
     function markCanary(bytes32 jobId, uint256 count, Sampling calldata sampling, uint32 leaf) external;
-    /// @return isFirst it is the node key of one of them that has not found Right, and its first demand
-    function markDemand(bytes32 jobId, uint256 count, address from) external returns (bool isFirst);
+    /// @param isWork the work is demanded, on behalf of all of them; else a state
+    /// @return isTheirs it is the node key of one of them that has not found Right; of a state, and its first demand
+    function markDemand(bytes32 jobId, uint256 count, address from, bool isWork) external returns (bool isTheirs);
     /// @notice It has lost a case: it has paid with its bond.
     function markLoss(bytes32 jobId, uint256 count, address accuser) external;
     /// @notice All duties of a job end; who lied, was silent or accused without proof is slashed.

@@ -76,6 +76,13 @@ interface IComputeJobs {
         NotAudited // auditors were missing, and the terms accept no lower class
     }
 
+    /// What a case is about.
+    enum Matter {
+        Segment, // it ends wrongly
+        State, // it is kept back
+        Work // specification and contents are
+    }
+
     enum Verdict {
         Refused, // nobody loses
         Guilty,
@@ -169,7 +176,8 @@ interface IComputeJobs {
     event AuditorsDrawn(bytes32 indexed jobId, uint64[] auditors, uint48 sealUntil);
     /// @notice `until`: end of the challenge window, unless a delivery makes it longer.
     event WindowOpened(bytes32 indexed jobId, uint48 until);
-    event WindowExtended(bytes32 indexed jobId, uint48 until);
+    /// @notice A state was delivered, in the window, or the work, while auditors seal or in the window.
+    event PhaseExtended(bytes32 indexed jobId, Phase phase, uint48 until);
     event CanaryOpened(bytes32 indexed jobId, uint32 leaf);
     event CaseOpened(bytes32 indexed jobId, address indexed court, address indexed accuser);
     event CaseClosed(bytes32 indexed jobId, address indexed court, Verdict verdict, address accuser);
@@ -232,13 +240,16 @@ interface IComputeJobs {
     function noteRevealed(bytes32 jobId) external;
 
     /// @notice A court of the registry, on behalf of `accuser`: the job waits for it.
-    /// @param isDemand a state is demanded: also while auditors replay, and by anybody at any time
-    /// @return isAuditor `accuser` is the node key of one of the job's auditors: of a demand its first, else one that found something
-    function openCase(bytes32 jobId, address accuser, bool isDemand) external returns (bool isAuditor);
-    /// @notice The court that opened it, once. The first verdict Guilty decides the job, unless it was a canary.
+    /// @param matter a segment: in the window, by turns; a state or the work: also while auditors replay, and by anybody at any time
+    /// @return isAuditor `accuser` is the node key of one of the job's auditors: one that found something; of a state, its first demand; of the
+    /// work, one that has not found Right
+    function openCase(bytes32 jobId, address accuser, Matter matter) external returns (bool isAuditor);
+    /// @notice The court that opened it, once. The first verdict Guilty decides the job, unless it was a canary; courts bring none before the
+    /// time in which canaries are opened is over.
     /// @param segment what was found wrong: its auditors that said Right lied; type(uint32).max where it is not known
-    /// @param extends NotGuilty because a state was delivered: the window is open for another `challengeSeconds`
-    function closeCase(bytes32 jobId, address accuser, Verdict verdict, uint32 segment, bool extends) external;
+    /// @param extends NotGuilty because something was delivered: the window is open for another `challengeSeconds`
+    /// @param workSeconds by which that is longer, since it was the work: who seals has as long from now on; 0 for a state
+    function closeCase(bytes32 jobId, address accuser, Verdict verdict, uint32 segment, bool extends, uint32 workSeconds) external;
 
     // ------------------------------------------------------------------------------------------------------------------- views
 

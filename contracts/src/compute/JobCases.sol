@@ -8,19 +8,19 @@ import {JobAudits} from "./JobAudits.sol";
 /// @notice A court is a module that the registry calls `jobDisputes` or `stateDemands`; one that was replaced ends the cases that it opened.
 abstract contract JobCases is JobAudits {
     /// @inheritdoc IComputeJobs
-    function openCase(bytes32 jobId, address accuser, bool isDemand) external returns (bool isAuditor) {
+    function openCase(bytes32 jobId, address accuser, Matter matter) external returns (bool isAuditor) {
         if (msg.sender != registry.get("jobDisputes") && msg.sender != registry.get("stateDemands")) revert NotACourt(msg.sender);
         Job storage j = _jobs[jobId];
         (Phase phase, uint48 until) = _advance(jobId, j);
-        if (j.auditors == 0 || phase == Phase.Settled || phase < (isDemand ? Phase.Sealing : Phase.Window)) {
+        if (j.auditors == 0 || phase == Phase.Settled || phase < (matter == Matter.Segment ? Phase.Window : Phase.Sealing)) {
             revert WrongPhase(jobId, phase, Phase.Window);
         }
         if (block.timestamp >= until) revert TooLate(jobId, until, block.timestamp);
-        if (isDemand) {
-            isAuditor = auditors.markDemand(jobId, j.auditors, accuser);
-        } else {
+        if (matter == Matter.Segment) {
             isAuditor = auditors.isAccuser(this, jobId, j.auditors, accuser);
             _requireTurn(jobId, _windowFrom(j, until), isAuditor);
+        } else {
+            isAuditor = auditors.markDemand(jobId, j.auditors, accuser, matter == Matter.Work);
         }
         _isCourt[msg.sender] = true;
         ++j.openCases;
@@ -34,7 +34,7 @@ abstract contract JobCases is JobAudits {
     }
 
     /// @inheritdoc IComputeJobs
-    function closeCase(bytes32 jobId, address accuser, Verdict verdict, uint32 segment, bool extends) external {
+    function closeCase(bytes32 jobId, address accuser, Verdict verdict, uint32 segment, bool extends, uint32 workSeconds) external {
         if (!_isCourt[msg.sender]) revert NotACourt(msg.sender);
         Job storage j = _jobs[jobId];
         --j.openCases;
@@ -46,14 +46,22 @@ abstract contract JobCases is JobAudits {
             j.guilty = true;
             _convictions[jobId] = Conviction(accuser, segment);
         }
-        if (extends) _extend(jobId, j, phase);
+        if (extends) _extend(jobId, j, phase, workSeconds);
         else if (verdict == Verdict.NotGuilty) auditors.markLoss(jobId, j.auditors, accuser);
     }
 
-    function _extend(bytes32 jobId, Job storage j, Phase phase) private {
-        if (phase != Phase.Window) return;
-        uint48 until = uint48(block.timestamp) + j.challengeSeconds;
-        (j.until, j.extraSeconds) = (until, j.extraSeconds + uint32(until - j.until));
-        emit WindowExtended(jobId, until);
+    /// Time to replay what was delivered, and to challenge it. Before the window a state needs none: all of that is still to come.
+    function _extend(bytes32 jobId, Job storage j, Phase phase, uint32 workSeconds) private {
+        if (phase == Phase.Revealing) {
+            j.challengeSeconds += workSeconds;
+            return;
+        }
+        bool isWindow = phase == Phase.Window;
+        uint48 until = uint48(block.timestamp) + workSeconds + (isWindow ? j.challengeSeconds : 0);
+        uint48 before = j.until;
+        if (until <= before) return;
+        if (isWindow) j.extraSeconds += uint32(until - before);
+        j.until = until;
+        emit PhaseExtended(jobId, phase, until);
     }
 }

@@ -104,8 +104,8 @@ contract JobDisputes is IJobDisputes, IArbitrable, IEvidence, IModule {
         _requireLeaf(result.root, terms.segments, end, endProof);
         if (end.index != start.index + 1) revert NotNeighbours(start.index, end.index);
         if (!_isBroken(terms.specHash, start, end)) revert ChainHolds(end.index);
-        jobs.openCase(jobId, msg.sender, false);
-        jobs.closeCase(jobId, msg.sender, IComputeJobs.Verdict.Guilty, start.index, false);
+        jobs.openCase(jobId, msg.sender, IComputeJobs.Matter.Segment);
+        jobs.closeCase(jobId, msg.sender, IComputeJobs.Verdict.Guilty, start.index, false, 0);
     }
 
     /// @dev Takes bond and coins.
@@ -115,7 +115,7 @@ contract JobDisputes is IJobDisputes, IArbitrable, IEvidence, IModule {
         caseId = ++caseCount;
         Case storage c = _cases[caseId];
         (c.jobId, c.challenger, c.operatorId, c.coins) = (jobId, msg.sender, operatorId, fee);
-        jobs.openCase(jobId, msg.sender, false);
+        jobs.openCase(jobId, msg.sender, IComputeJobs.Matter.Segment);
         rails.transferFrom(token, msg.sender, address(this), _config.bond);
     }
 
@@ -302,7 +302,7 @@ contract JobDisputes is IJobDisputes, IArbitrable, IEvidence, IModule {
         address to = verdict == IComputeJobs.Verdict.NotGuilty ? operators.beneficiaryOf(c.operatorId) : challenger;
         emit CaseEnded(caseId, c.jobId, verdict, to);
         rails.transfer(token, to, _config.bond);
-        jobs.closeCase(c.jobId, challenger, verdict, c.segment, false);
+        jobs.closeCase(c.jobId, challenger, verdict, c.segment, false, 0);
     }
 
     /// @inheritdoc IJobDisputes

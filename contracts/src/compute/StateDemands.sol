@@ -23,6 +23,7 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
     uint256 private constant MEMBERS_MAX = 31;
     uint32 private constant SECONDS_MAX = 30 days;
     uint32 private constant NO_SEGMENT = type(uint32).max;
+    uint32 private constant WORK = type(uint32).max; // as a leaf
 
     ComputeJobs public immutable jobs;
     Auditors public immutable auditors;
@@ -38,6 +39,8 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
     uint64 public demandCount;
     mapping(uint64 demandId => Demand) private _demands;
     mapping(bytes32 jobId => bool) private _renterHasDemanded;
+    /// @inheritdoc IStateDemands
+    mapping(bytes32 jobId => uint64) public workDemandOf;
 
     constructor(Config memory c, ComputeJobs jobs_) EIP712("Millrace State Demands", "1") {
         if (c.bond == 0) revert BadConfig("bond", 0, 1);
@@ -66,13 +69,19 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
         returns (uint64 demandId)
     {
         bytes32 jobId = jobs.identify(terms, result);
-        if (leaf > terms.segments) revert UnknownLeaf(leaf, terms.segments);
+        bool isWork = leaf == WORK;
+        if (!isWork && leaf > terms.segments) revert UnknownLeaf(leaf, terms.segments);
         demandId = ++demandCount;
         Demand storage d = _demands[demandId];
+        if (isWork) {
+            if (workDemandOf[jobId] != 0) revert WorkIsDemanded(jobId, workDemandOf[jobId]);
+            (workDemandOf[jobId], d.workSeconds) = (demandId, terms.auditSeconds);
+        }
         uint256 quantum = _config.seedQuantum;
         d.seedTime = uint48((block.timestamp + _config.drawDelay + quantum - 1) / quantum * quantum);
         (d.jobId, d.from, d.operatorId, d.leaf, d.openedAt) = (jobId, msg.sender, terms.operatorId, leaf, uint48(block.timestamp));
-        bool isAuditor = jobs.openCase(jobId, msg.sender, true);
+        bool isAuditor = jobs.openCase(jobId, msg.sender, isWork ? IComputeJobs.Matter.Work : IComputeJobs.Matter.State);
+        if (isWork && !isAuditor) revert NotTheirAuditor(jobId, msg.sender);
         bool isFree = isAuditor || _isRentersFirst(jobId, terms.renter);
         (d.bond, d.fee) = (isFree ? 0 : _config.bond, _config.fee * _config.members);
         emit StateDemanded(demandId, jobId, msg.sender, terms.operatorId, leaf, d.seedTime);
@@ -96,7 +105,7 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
         IAuditors.Wanted memory wanted = IAuditors.Wanted(IComputeJobs.Engine.None, _config.members, d.openedAt, d.operatorId, d.from);
         uint64[] memory members = auditors.drawCommittee(seed, wanted);
         if (members.length < _config.members) revert TooFewMembers(members.length, _config.members);
-        (d.members, d.deliverUntil) = (members, uint48(block.timestamp) + _config.deliverSeconds);
+        (d.members, d.deliverUntil) = (members, uint48(block.timestamp) + _config.deliverSeconds + d.workSeconds);
         emit CommitteeDrawn(demandId, members, d.deliverUntil);
     }
 
@@ -141,6 +150,7 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
         bytes calldata state
     ) external {
         Demand storage d = _requireLeaf(demandId, terms, result, leaf, proof);
+        if (leaf.index == WORK) revert WorkIsTooMuch(demandId);
         if (state.length > _config.stateBytesMax) revert StateTooLong(state.length, _config.stateBytesMax);
         bool isStrict = terms.determinism == IComputeJobs.Determinism.WasmStrict;
         bytes32 stateHash = isStrict ? StrictState.hashOf(state) : sha256(state);
@@ -161,7 +171,10 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
         uint256 until = _until(d);
         if (block.timestamp >= until) revert DemandTooLate(demandId, until, block.timestamp);
         if (jobs.identify(terms, result) != d.jobId) revert IComputeJobs.WrongResult(d.jobId);
-        if (leaf.index != d.leaf || !Segments.holds(result.root, terms.segments, leaf, proof)) revert LeafNotInRoot(leaf.index);
+        bool isRight = leaf.index == WORK
+            ? leaf.chainHash == 0 && leaf.stateHash == terms.specHash
+            : Segments.holds(result.root, terms.segments, leaf, proof);
+        if (leaf.index != d.leaf || !isRight) revert LeafNotInRoot(leaf.index);
     }
 
     /// Those who signed share the fee of all; what the division leaves goes to the first.
@@ -203,11 +216,12 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
         bool isDelivered = verdict == IComputeJobs.Verdict.NotGuilty;
         (uint256 bond, uint256 fee, address from) = (d.bond, d.fee, d.from);
         (d.closed, d.bond, d.fee) = (true, 0, 0);
+        if (verdict == IComputeJobs.Verdict.Refused && d.leaf == WORK) delete workDemandOf[d.jobId];
         emit DemandEnded(demandId, d.jobId, verdict);
         if (isDelivered && bond != 0) rails.transfer(token, operators.beneficiaryOf(d.operatorId), bond);
         uint256 back = isDelivered ? fee : bond + fee;
         if (back != 0) rails.transfer(token, from, back);
-        jobs.closeCase(d.jobId, from, verdict, NO_SEGMENT, isDelivered);
+        jobs.closeCase(d.jobId, from, verdict, NO_SEGMENT, isDelivered, d.workSeconds);
     }
 
     function _drawUntil(Demand storage d) private view returns (uint256) {
@@ -242,9 +256,9 @@ contract StateDemands is IStateDemands, IModule, EIP712 {
         return _config;
     }
 
-    /// @notice From a demand to its end.
+    /// @notice From a demand to its end, and by what the work that is delivered makes a job longer.
     function exposureSeconds() external view returns (uint64) {
         Config storage c = _config;
-        return uint64(c.drawDelay) + c.seedQuantum + c.drawSeconds + c.deliverSeconds;
+        return uint64(c.drawDelay) + c.seedQuantum + c.drawSeconds + c.deliverSeconds + 2 * uint64(_auditSecondsMax);
     }
 }

@@ -343,9 +343,9 @@ contract JobDisputesAttack is JobsFixture {
         vm.expectRevert(abi.encodeWithSelector(IJobDisputes.NotArbitrator.selector, address(this)));
         disputes.rule(1, 1);
         vm.expectRevert(abi.encodeWithSelector(IComputeJobs.NotACourt.selector, address(this)));
-        jobs.openCase("job", address(this), false);
+        jobs.openCase("job", address(this), IComputeJobs.Matter.Segment);
         vm.expectRevert(abi.encodeWithSelector(IComputeJobs.NotACourt.selector, address(this)));
-        jobs.closeCase("job", address(this), IComputeJobs.Verdict.Guilty, 0, false);
+        jobs.closeCase("job", address(this), IComputeJobs.Verdict.Guilty, 0, false, 0);
         vm.expectRevert(abi.encodeWithSelector(IComputeJobs.NotAuditors.selector, address(this)));
         jobs.noteSealed("job");
         vm.expectRevert(abi.encodeWithSelector(IComputeJobs.NotAuditors.selector, address(this)));

@@ -18,6 +18,8 @@ export interface AuditRecord {
   /** The case or demand that follows from it, once it is on chain. */
   caseId?: string;
   demandId?: string;
+  /** The work did not come in a third of the time to seal: it is demanded on chain, by this auditor or another one of the job. */
+  lacksWork?: boolean;
   /** Earlier demands, whose states were delivered. */
   delivered?: string[];
   /** What replaying led to once a demanded state was delivered: of all segments, or that another state is withheld. */

@@ -33,7 +33,7 @@ export async function startAuditPart(options: AuditPartOptions): Promise<Compute
     resume() {},
     leave: async () => ({ unfinished: auditor.counts().open }),
     async stop() {
-      await Promise.all([tending.stop(), auditor.stop()]);
+      await Promise.all([tending.stop(), auditor.stop(), committee.stop()]);
     },
   };
 }

@@ -2,19 +2,22 @@ import { randomBytes } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { bytesToHex, type Hex } from 'viem';
-import { type ChainClient, fixSeed, type Sender, type Signer } from '../../chain/index.ts';
+import type { ChainClient, Sender, Signer } from '../../chain/index.ts';
 import { toMillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { eventArgs } from '../../token/index.ts';
 import { PHASE, phaseOf } from '../jobs/job-chain.ts';
+import { WORK_LEAF } from '../jobs/job-readers.ts';
 import type { FetchContent } from '../part.ts';
 import type { JobEngines } from '../verify/engines.ts';
 import { type AuditRecord, openAuditJournal } from './audit-journal.ts';
 import { allowBond } from './bonds.ts';
+import { deliveredWorkOf, demandWork, pushDemand, workDemandOf } from './demand-steps.ts';
 import { numbersOf, segmentsOf, summaryOf } from './finding.ts';
 import { inspectSegment, type SegmentFinding } from './inspect-segment.ts';
-import { bringWork, type CommittedJob, callerOf, providerStates, readCommittedJob, type StateSource, withinTime } from './job-case.ts';
+import { type CommittedJob, callerOf, providerStates, readCommittedJob, type StateSource, withinTime } from './job-case.ts';
 import { memberStates } from './member-states.ts';
+import { bringWorkFromAny } from './member-work.ts';
 
 /** Who audits, with what, and where it keeps what it must not lose. */
 export interface AuditorOptions {
@@ -58,6 +61,7 @@ const HARMLESS: ReadonlySet<string> = new Set([
   'already-before-jury',
   'not-yours',
   'already-drawn',
+  'work-is-demanded',
   'demand-closed',
   'demand-too-early',
   'demand-too-late',
@@ -65,6 +69,7 @@ const HARMLESS: ReadonlySet<string> = new Set([
   'already-settled',
   'wrong-state',
   'move-still-open',
+  'cases-open',
   'no-jury',
 ]);
 const ENGINE_MISSING = 'engine-missing';
@@ -74,6 +79,11 @@ const PATIENCE_PARTS = 3n;
 /** Of the time to seal, what a provider may take to hand its states over, one after another. */
 const FETCH_PARTS = 3;
 const DELIVERED_FETCH_MS = 10 * 60_000;
+/** Work that did not come in this part of the time to seal is demanded on chain, and then waited for until the smaller part is left. */
+const DEMAND_PARTS = 3n;
+const DEMANDED_PATIENCE_PARTS = 6n;
+/** How long a provider has to settle its job, chain time after its window. */
+const SETTLE_PATIENCE_SECONDS = 60n;
 
 /** Opens the agent with the audits that it had under way. @throws audit-journal-broken */
 export function openAuditor(options: AuditorOptions): Auditor {
@@ -137,29 +147,68 @@ class OpenAuditor implements Auditor {
     const { jobId } = record;
     const [{ phase, until }, now] = await Promise.all([phaseOf(client, jobId), client.now()]);
     if (phase === PHASE.settled || phase === PHASE.none) return this.#forget(jobId);
+    if (record.lacksWork === true) await this.#tendWorkDemand(record, { isOpen: now < until });
     if (phase === PHASE.sealing && now < until && record.isRefused !== true) {
-      if (record.found === undefined) this.#begin(record, until);
+      if (record.found === undefined) this.#begin(record);
       else await this.#seal(record);
     }
     if (phase === PHASE.revealing && now < until) await this.#reveal(record);
     // What was not sealed in time accuses nobody.
     if (phase === PHASE.window && record.found !== undefined) await this.#accuse(record, { until, now });
+    if (phase === PHASE.window && now >= until + SETTLE_PATIENCE_SECONDS) await this.#settle(jobId);
   }
 
-  #begin(record: AuditRecord, until: bigint): void {
+  /** With the settlement come its pay and the end of its duty; a provider that leaves it undone keeps no auditor from other jobs. */
+  async #settle(jobId: Hex): Promise<void> {
+    const { client, sender } = this.#options;
+    const { terms, result } = await readCommittedJob(client, jobId);
+    const args = [[terms], [result]] as const;
+    await this.#send(jobId, 'settle', () => sender.send({ contract: 'computeJobs', functionName: 'settle', args }));
+  }
+
+  #begin(record: AuditRecord): void {
     this.#inBackground(record.jobId, async (signal) => {
       const job = await readCommittedJob(this.#options.client, record.jobId);
       const finding = await this.#audit(job, signal).catch((error) => {
         if (toMillraceError(error).code === ENGINE_MISSING) this.#refuse(record, error);
         throw error;
       });
-      const left = until - (await this.#options.client.now());
-      if (finding.kind === 'withheld' && left > BigInt(job.terms.auditSeconds) / PATIENCE_PARTS) return;
+      if (finding.kind === 'withheld' && (await this.#hasPatience(record, job, finding))) return;
       record.found = { finding, salt: bytesToHex(randomBytes(32)) };
       // Without the salt the seal could not be opened: it is on the disk before anybody knows of it.
       this.#journal.save(record);
       this.#counts[finding.kind] += 1;
       this.#options.log.info('audit-done', { jobId: record.jobId, ...summaryOf(finding) });
+    });
+  }
+
+  /** Whether what was withheld may still come before the seal; work that is overdue is demanded from now on. */
+  async #hasPatience(record: AuditRecord, { jobId, terms }: CommittedJob, { leaf }: { leaf: number }): Promise<boolean> {
+    const { client } = this.#options;
+    const [{ until }, now] = await Promise.all([phaseOf(client, jobId), client.now()]);
+    const [left, whole] = [until - now, BigInt(terms.auditSeconds)];
+    if (leaf !== WORK_LEAF) return left > whole / PATIENCE_PARTS;
+    if (left <= whole - whole / DEMAND_PARTS) this.#lackWork(record);
+    return left > whole / DEMANDED_PATIENCE_PARTS;
+  }
+
+  #lackWork(record: AuditRecord): void {
+    if (record.lacksWork === true) return;
+    record.lacksWork = true;
+    this.#journal.save(record);
+  }
+
+  /** Demands the work, unless another auditor of the job has, and sees to it that the demand goes on. */
+  async #tendWorkDemand({ jobId }: AuditRecord, { isOpen }: { isOpen: boolean }): Promise<void> {
+    const { client, sender, log } = this.#options;
+    const demandId = await workDemandOf(client, jobId);
+    if (demandId !== undefined) return await this.#send(jobId, 'demand', () => pushDemand({ client, sender }, demandId));
+    if (!isOpen) return;
+    const job = await readCommittedJob(client, jobId);
+    await this.#send(jobId, 'demand', async () => {
+      const demanded = await demandWork({ client, sender }, job);
+      this.#counts.demands += 1;
+      log.warn('work-demanded', { jobId, demandId: demanded });
     });
   }
 
@@ -205,11 +254,11 @@ class OpenAuditor implements Auditor {
     const caller = await callerOf(client, signer);
     const ports = { caller, fetchContent, folder: this.#folderOf(job.jobId), signal: AbortSignal.any([signal, patience]) };
     let withheld: SegmentFinding | undefined;
-    const work = await bringWork(job, ports).catch((error) => {
+    const work = await bringWorkFromAny(job, ports).catch((error) => {
       signal.throwIfAborted();
       const { code, message, actor } = toMillraceError(error);
       if (actor === 'host' && !patience.aborted) throw error;
-      withheld = { kind: 'withheld', segment: first, leaf: first, reason: `${code}: ${message}`.slice(0, 300) };
+      withheld = { kind: 'withheld', segment: first, leaf: WORK_LEAF, reason: `${code}: ${message}`.slice(0, 300) };
       return undefined;
     });
     if (work === undefined) return withheld as SegmentFinding;
@@ -259,10 +308,17 @@ class OpenAuditor implements Auditor {
     if (guilty || canary || finding === undefined || finding.kind === 'right') return;
     // A case that is open keeps its job open, beyond the end of the window.
     if (finding.kind === 'wrong' && record.caseId !== undefined) return await this.#pushCase(record, BigInt(record.caseId));
+    if (finding.kind === 'withheld' && finding.leaf === WORK_LEAF) return await this.#awaitWork(record, finding);
     if (finding.kind === 'withheld' && record.demandId !== undefined) return await this.#pushDemand(record, finding);
     if (now >= until) return;
     if (finding.kind === 'wrong') await this.#openCase(record, finding);
     else await this.#demand(record, finding);
+  }
+
+  /** What was delivered too late for the seal is replayed all the same. */
+  async #awaitWork(record: AuditRecord, finding: { leaf: number }): Promise<void> {
+    this.#lackWork(record);
+    if ((await deliveredWorkOf(this.#options.client, record.jobId)) !== undefined) this.#replayDelivered(record, { finding });
   }
 
   async #openCase(record: AuditRecord, finding: Extract<SegmentFinding, { kind: 'wrong' }>): Promise<void> {
@@ -325,26 +381,18 @@ class OpenAuditor implements Auditor {
   async #pushDemand(record: AuditRecord, finding: Extract<SegmentFinding, { kind: 'withheld' }>): Promise<void> {
     const { client, sender } = this.#options;
     const demandId = BigInt(record.demandId as string);
-    const demand = await client.read('stateDemands', 'demandOf', [demandId]);
-    if (demand.closed) return this.#replayDelivered(record, { finding, demandId });
-    const now = await client.now();
-    if (demand.deliverUntil === 0) {
-      if (!(await fixSeed(client, { sender, time: BigInt(demand.seedTime) }))) return;
-      await this.#send(record.jobId, 'draw', () =>
-        sender.send({ contract: 'stateDemands', functionName: 'drawMembers', args: [demandId] }),
-      );
-    } else if (now >= BigInt(demand.deliverUntil)) {
-      await this.#send(record.jobId, 'expire', () => sender.send({ contract: 'stateDemands', functionName: 'expire', args: [demandId] }));
-    }
+    const { closed } = await client.read('stateDemands', 'demandOf', [demandId]);
+    if (closed) return this.#replayDelivered(record, { finding, demandId });
+    await this.#send(record.jobId, 'demand', () => pushDemand({ client, sender }, demandId));
   }
 
   /** All that was drawn, with what was delivered: the state may have been withheld for the sake of the segment before or after it. */
-  #replayDelivered(record: AuditRecord, { finding, demandId }: { finding: { leaf: number }; demandId: bigint }): void {
+  #replayDelivered(record: AuditRecord, { finding, demandId }: { finding: { leaf: number }; demandId?: bigint }): void {
     this.#inBackground(record.jobId, async (signal) => {
       const { client, signer, operatorId } = this.#options;
       const job = await readCommittedJob(client, record.jobId);
       const caller = await callerOf(client, signer);
-      const delivered = [...(record.delivered ?? []), demandId.toString()];
+      const delivered = [...(record.delivered ?? []), ...(demandId === undefined ? [] : [demandId.toString()])];
       const source = delivered.reduce(
         (otherwise: StateSource, id) => memberStates(caller, { demandId: BigInt(id), otherwise }),
         providerStates(caller, job),

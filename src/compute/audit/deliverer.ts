@@ -2,6 +2,7 @@ import type { Hex } from 'viem';
 import type { ChainClient, Sender } from '../../chain/index.ts';
 import { toMillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
+import { WORK_LEAF } from '../jobs/job-readers.ts';
 import { type Commitment, proveLeaf } from '../verify/commitment.ts';
 import { readCommittedJob } from './job-case.ts';
 
@@ -40,7 +41,8 @@ export function openDeliverer(options: DelivererOptions): Deliverer {
       for (let demandId = 1n; demandId <= count; demandId += 1n) {
         if (over.has(demandId)) continue;
         const demand = await client.read('stateDemands', 'demandOf', [demandId]);
-        if (demand.closed || demand.operatorId !== operatorId) over.add(demandId);
+        // The work fits into no transaction.
+        if (demand.closed || demand.operatorId !== operatorId || demand.leaf === WORK_LEAF) over.add(demandId);
         else if (demand.deliverUntil !== 0) await deliver(options, { demandId, ...demand }).catch((error) => refused(error, demandId));
       }
     },

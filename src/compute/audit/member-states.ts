@@ -79,7 +79,8 @@ async function fetchDelivered(caller: JobCaller, of: { demandId: bigint; member:
   return unpackState(Buffer.from(await openBytes(bytes, { key: caller.key, context: demandContext(demandId) })), peer);
 }
 
-async function signedHeaders({ client, signer, key }: { client: ChainClient } & JobCaller, url: string): Promise<Record<string, string>> {
+/** Headers of a request to a member: signed, they name the network and the key to seal to. */
+export async function signedHeaders({ client, signer, key }: JobCaller, url: string): Promise<Record<string, string>> {
   const headers = { [JOBS_HEADER]: jobsHeader(client), [BOX_HEADER]: key.publicKey };
   return { ...headers, ...(await signRequest({ method: 'GET', url, headers }, signer, { covered: [JOBS_HEADER, BOX_HEADER] })) };
 }

@@ -4,6 +4,9 @@ import { MillraceError } from '../../errors.ts';
 import { readJuryCase } from '../../governance/index.ts';
 import type { JobRecord } from './job-records.ts';
 
+/** The leaf in demands for the work itself (`IStateDemands`). */
+export const WORK_LEAF = 0xffff_ffff;
+
 /** Why somebody may see something of a job. */
 export type JobReader = 'renter' | 'auditor' | 'committee' | 'juror';
 
@@ -11,7 +14,7 @@ export type JobReader = 'renter' | 'auditor' | 'committee' | 'juror';
 const MAY: Record<JobReader, readonly JobPart[]> = {
   renter: ['work', 'contents', 'states', 'artefacts', 'log', 'receipt'],
   auditor: ['work', 'contents', 'states'],
-  committee: ['work', 'states'],
+  committee: ['work', 'contents', 'states'],
   juror: ['work', 'contents', 'states'],
 };
 
@@ -32,7 +35,7 @@ export async function requireReader(
   const readers: JobReader[] = [];
   if (operatorId !== 0n) {
     if (await isAuditor(client, record.jobId, operatorId)) readers.push('auditor');
-    else if (await isMember(client, record.jobId, operatorId)) readers.push('committee');
+    else if (await isMember(client, record.jobId, { operatorId, part })) readers.push('committee');
     else if (await isJuror(client, record.jobId, operatorId)) readers.push('juror');
   }
   const reader = readers.find((one) => MAY[one].includes(part));
@@ -53,9 +56,11 @@ async function isAuditor(client: ChainClient, jobId: Hex, operatorId: bigint): P
   return drawn.some((audit) => audit.operatorId === operatorId);
 }
 
-async function isMember(client: ChainClient, jobId: Hex, operatorId: bigint): Promise<boolean> {
+/** Who takes delivery of a state needs no contents. */
+async function isMember(client: ChainClient, jobId: Hex, { operatorId, part }: { operatorId: bigint; part: JobPart }): Promise<boolean> {
   const demands = await client.events({ name: 'stateDemands', event: 'StateDemanded', args: { jobId } });
-  const seen = await Promise.all(demands.map(({ args }) => client.read('stateDemands', 'demandOf', [args.demandId])));
+  const theirs = demands.filter(({ args }) => part !== 'contents' || args.leaf === WORK_LEAF);
+  const seen = await Promise.all(theirs.map(({ args }) => client.read('stateDemands', 'demandOf', [args.demandId])));
   return seen.some(({ members }) => members.includes(operatorId));
 }
 
