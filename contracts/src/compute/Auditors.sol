@@ -126,6 +126,7 @@ contract Auditors is AuditSeats {
     /// @inheritdoc IAuditors
     function settleAudits(bytes32 jobId, Sampling calldata sampling, Ending calldata ending) external returns (Share[] memory shares) {
         shares = new Share[](ending.count);
+        bool hasAnyoneSpoken = _hasAnyoneSpoken(jobId, ending.count);
         for (uint256 i; i < ending.count; ++i) {
             Audit storage a = _own(jobId)[i];
             uint64 operatorId = a.operatorId;
@@ -136,13 +137,25 @@ contract Auditors is AuditSeats {
                     && _replays(jobId, sampling, operatorId, ending.wrongSegment));
             bool isPaid = !hasLied && (a.finding == Finding.Right || (a.finding != Finding.None && ending.isProven));
             shares[i] = Share(operatorId, isPaid, a.marks & SAW_CANARY != 0, a.finding == Finding.Right);
-            if (hasLied || (!isPaid && !_hasTried(a))) _punish(jobId, operatorId, hasLied, ending);
+            if (hasLied || (!isPaid && hasAnyoneSpoken && !_hasTried(a, ending.isProven))) _punish(jobId, operatorId, hasLied, ending);
         }
     }
 
-    /// Who lost a case has lost its bond; who demanded a state that was delivered has paid the committee.
-    function _hasTried(Audit storage a) private view returns (bool) {
-        return a.marks & LOST_CASE != 0 || (a.finding == Finding.Withheld && a.marks & DEMANDED != 0);
+    /// Where nobody could say anything, nobody pays for saying nothing: terms may ask what no machine can do.
+    function _hasAnyoneSpoken(bytes32 jobId, uint256 count) private view returns (bool) {
+        for (uint256 i; i < count; ++i) {
+            if (_own(jobId)[i].finding != Finding.None) return true;
+        }
+        return false;
+    }
+
+    /// Who lost a case has lost its bond; who demanded a state that was delivered has paid the committee, and one of them pays it for all where
+    /// the work was kept back. Without the work nobody could say anything.
+    function _hasTried(Audit storage a, bool isProven) private view returns (bool) {
+        uint8 marks = a.marks;
+        if (marks & LOST_CASE != 0) return true;
+        if (a.finding == Finding.Withheld) return marks & (DEMANDED | WORK_DEMANDED) != 0;
+        return a.finding == Finding.None && isProven && marks & WORK_DEMANDED != 0;
     }
 
     function _punish(bytes32 jobId, uint64 operatorId, bool lied, Ending calldata ending) private {

@@ -142,7 +142,7 @@ interface IAuditors {
     function markDemand(bytes32 jobId, uint256 count, address from, bool isWork) external returns (bool isTheirs);
     /// @notice It has lost a case: it has paid with its bond.
     function markLoss(bytes32 jobId, uint256 count, address accuser) external;
-    /// @notice All duties of a job end; who lied, was silent or accused without proof is slashed.
+    /// @notice All duties of a job end; who lied, was silent while another spoke, or accused without proof is slashed.
     function settleAudits(bytes32 jobId, Sampling calldata sampling, Ending calldata ending) external returns (Share[] memory);
 
     // ------------------------------------------------------------------------------------------------------------------- views

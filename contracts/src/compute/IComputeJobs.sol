@@ -21,8 +21,8 @@ pragma solidity ^0.8.26;
 /// in time, when the operator was convicted, or when auditors were missing and the terms accept no lower class. Of the audit fee each auditor
 /// that revealed has its share, less one per cent for the canaries' pool; shares of others go back to the renter. Reservation fees do not return.
 ///
-/// Auditors: one that reveals nothing loses `silencePenalty`; one that accuses and opens no case, while nobody else proves the accusation, loses
-/// as much and is not paid. Who says Withheld of a state that was delivered on demand loses nothing and is not paid: a state that is demanded at
+/// Auditors: one that reveals nothing, while another does, loses `silencePenalty`; one that accuses and opens no case, while nobody else proves the
+/// accusation, loses as much and is not paid. Who says Withheld of what was delivered on demand loses nothing and is not paid: what is demanded at
 /// once can be replayed before the seal. One that finds Right what it had drawn and what is proven wrong, or a canary's wrong segment, loses
 /// `liePenalty`, part of it to the renter.
 ///

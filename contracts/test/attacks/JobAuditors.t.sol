@@ -344,8 +344,40 @@ contract JobAuditorsAttack is JobsFixture {
         assertEq(stableOf(renter) - before, AUDIT_FEE - AUDIT_FEE / 100);
         assertEq(stableOf(beneficiaryOf(provider)), PRICE - PRICE / 400);
         assertEq(jobs.probationOf(provider), 10);
-        assertEq(seatsOf(auditorOf(jobId, 0)), AUDIT_SEAT - SILENCE);
+        assertEq(seatsOf(auditorOf(jobId, 0)), AUDIT_SEAT);
         assertHeld();
+    }
+
+    /// Terms ask of eight auditors what no machine can do in the time: they keep their stake and their seats.
+    function test_who_asks_the_impossible_of_all_its_auditors_takes_nobodys_stake() public {
+        for (uint256 i; i < 3; ++i) {
+            newAuditor(1);
+        }
+        vm.warp(block.timestamp + 1);
+        IComputeJobs.JobTerms memory t = termsOf(1, 1, 8);
+        (t.price, t.auditFee, t.auditSeconds, t.runSeconds) = (2, 8 * 1_000, 10, 1 days);
+        JobWork.Work memory w = honestWork(t);
+        bytes32 jobId = toAudit(t, w);
+        settleJobSilent(t, w);
+        for (uint8 i; i < 8; ++i) {
+            assertEq(seatsOf(auditorOf(jobId, i)), AUDIT_SEAT);
+            assertEq(auditors.auditor(auditorOf(jobId, i)).seats, 1);
+            assertEq(stableOf(beneficiaryOf(auditorOf(jobId, i))), 0); // who is silent earns nothing
+        }
+    }
+
+    /// Its lazy twin is silent about what another one could audit.
+    function test_who_is_silent_while_another_speaks_pays_for_it() public {
+        IComputeJobs.JobTerms memory t = wholeTerms();
+        JobWork.Work memory w = honestWork(t);
+        bytes32 jobId = toAudit(t, w);
+        sealAs(replay(t, w, 0));
+        vm.warp(block.timestamp + AUDIT_SECONDS);
+        reveal(replay(t, w, 0));
+        settleJob(t, w);
+        assertEq(stableOf(beneficiaryOf(auditorOf(jobId, 0))), SHARE);
+        assertEq(seatsOf(auditorOf(jobId, 0)), AUDIT_SEAT);
+        assertEq(seatsOf(auditorOf(jobId, 1)), AUDIT_SEAT - SILENCE);
     }
 
     function settleJobSilent(IComputeJobs.JobTerms memory t, JobWork.Work memory w) private {

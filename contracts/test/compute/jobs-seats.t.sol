@@ -109,7 +109,7 @@ contract JobSeatsTest is JobsFixture {
         assertEq(auditors.auditor(FIRST).duties, 1);
         settleJob(t, honestWork(t));
         assertOutcome(jobId, IComputeJobs.Outcome.Right);
-        assertEq(seatsOf(FIRST), LIE - SILENCE);
+        assertEq(seatsOf(FIRST), LIE); // nobody spoke, so nobody was silent
         auditors.unlock(FIRST);
         assertEq(seatsOf(FIRST), 0);
     }
