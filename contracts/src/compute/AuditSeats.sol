@@ -48,7 +48,7 @@ abstract contract AuditSeats is IAuditors, IModule {
     /// Who is looked for.
     struct Search {
         Wanted wanted;
-        bool needsRoom;
+        bool needsStake;
         address[4] keys; // of the provider, and the renter
     }
 
@@ -196,9 +196,9 @@ abstract contract AuditSeats is IAuditors, IModule {
         return _draw(seed, _searchFor(wanted, false));
     }
 
-    function _searchFor(Wanted calldata wanted, bool needsRoom) private view returns (Search memory) {
+    function _searchFor(Wanted calldata wanted, bool needsStake) private view returns (Search memory) {
         address[3] memory keys = operators.keysOf(wanted.provider);
-        return Search(wanted, needsRoom, [keys[0], keys[1], keys[2], wanted.renter]);
+        return Search(wanted, needsStake, [keys[0], keys[1], keys[2], wanted.renter]);
     }
 
     function _draw(bytes32 seed, Search memory s) private view returns (uint64[] memory found) {
@@ -227,13 +227,18 @@ abstract contract AuditSeats is IAuditors, IModule {
     function _isEligible(uint64 operatorId, Search memory s) private view returns (bool) {
         uint64 provider = s.wanted.provider;
         if (operatorId == provider) return false;
-        if (s.needsRoom && _lockedOf(operatorId) / _config.liePenalty <= _auditors[operatorId].duties) return false;
+        if (s.needsStake && _backedDutiesOf(operatorId) == 0) return false;
         address[3] memory keys = operators.keysOf(operatorId);
         for (uint256 i; i < 4; ++i) {
             address key = s.keys[i];
             if (key == keys[0] || key == keys[1] || key == keys[2]) return false;
         }
         return !stakeVault.isBackedBy(provider, keys);
+    }
+
+    /// Duties that its stake backs at once.
+    function _backedDutiesOf(uint64 operatorId) internal view returns (uint256) {
+        return _lockedOf(operatorId) / _config.liePenalty;
     }
 
     function _lockedOf(uint64 operatorId) private view returns (uint256) {

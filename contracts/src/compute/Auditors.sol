@@ -75,8 +75,10 @@ contract Auditors is AuditSeats {
         if (drawn.length < wanted.count) return drawn;
         mapping(uint256 => Audit) storage audits = _own(jobId);
         for (uint256 i; i < drawn.length; ++i) {
+            uint32 duties = _auditors[drawn[i]].duties;
+            if (_backedDutiesOf(drawn[i]) <= duties) revert Full(jobId, drawn[i], duties);
             audits[i].operatorId = drawn[i];
-            ++_auditors[drawn[i]].duties;
+            _auditors[drawn[i]].duties = duties + 1;
         }
     }
 

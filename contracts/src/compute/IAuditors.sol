@@ -106,6 +106,7 @@ interface IAuditors {
     error NotAuditor(bytes32 jobId, uint8 index, address caller);
     error AlreadySealed(bytes32 jobId, uint64 auditor);
     error WrongOpening(bytes32 jobId, uint64 auditor);
+    error Full(bytes32 jobId, uint64 auditor, uint32 duties);
 
     /// @notice Node key: takes seats; locks what they cost beyond what is still locked here.
     /// @param engines that it has: bit n stands for engine n; the same as those of the seats that it holds
@@ -117,10 +118,11 @@ interface IAuditors {
     /// @notice Anyone, `leaveSeconds` after the last seat was left or lost: all that backs neither a seat nor a duty.
     function unlock(uint64 operatorId) external;
 
-    /// @notice Draws up to `count` operators that have the engine and whose stake backs one more duty; nobody has a duty by it.
+    /// @notice Draws up to `count` operators that have the engine and whose stake backs a duty, whether or not it backs others already: what was
+    /// drawn before changes nothing. Nobody has a duty by it.
     /// @dev Shuffle.begin(uint256(seed), places ever taken by then, 256), each place's holder of then, in this order.
     function draw(bytes32 seed, Wanted calldata wanted) external view returns (uint64[] memory);
-    /// @notice As `draw`, without asking what stake is free.
+    /// @notice As `draw`, without asking for stake.
     function drawCommittee(bytes32 seed, Wanted calldata wanted) external view returns (uint64[] memory);
 
     // ------------------------------------------------------------------------------------------------------------------ audits
@@ -133,7 +135,7 @@ interface IAuditors {
     // --------------------------------------------------------------------------------------------------------------- for modules
 
     /// @notice The module `computeJobs` of the registry: draws by keccak256(abi.encode("auditors", value, jobId)), and where it finds `count`, each
-    /// has a duty more.
+    /// has a duty more. Reverts with Full while the stake of one of them backs no more: nobody is drawn in its place.
     function assign(bytes32 jobId, bytes32 value, Wanted calldata wanted) external returns (uint64[] memory);
     /// @notice The module that assigned them, as for all that follow: the state of leaf `leaf` is a canary's.
     function markCanary(bytes32 jobId, uint256 count, Sampling calldata sampling, uint32 leaf) external;

@@ -219,6 +219,7 @@ interface IComputeJobs {
     function commitResults(JobTerms[] calldata terms, Result[] calldata results) external;
     /// @notice Anybody, once the randomness is fixed; jobs that were drawn are passed over. Where too few auditors are to be had, it reverts until
     /// `drawSeconds` are over; then the job becomes `ReputationOnly`, or is not audited and ends without a price.
+    /// A drawn auditor whose stake backs no more duties is waited for (IAuditors.Full): who fills it does not choose another.
     function drawAuditors(JobTerms[] calldata terms) external;
     /// @notice Anybody, within `graceSeconds` of the window: the leaf's state hash is `canaryStateHash(salt, leaf)`, its `chainHash` in the leaf.
     function openCanary(

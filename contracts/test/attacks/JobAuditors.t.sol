@@ -331,6 +331,56 @@ contract JobAuditorsAttack is JobsFixture {
         assertEq(stableOf(beneficiaryOf(honest)), SHARE);
     }
 
+    // -------------------------------------------------------------------------------------------------------------- steering
+
+    /// A job of few base units between friends, drawn by the same randomness.
+    function dummyOf(uint8 count) private returns (IComputeJobs.JobTerms memory t) {
+        t = termsOf(1, 1, count);
+        (t.price, t.auditFee) = (2, uint128(count) * 1_000);
+        openJob(t);
+        commitResult(t, honestWork(t));
+    }
+
+    function drawnOf(IComputeJobs.JobTerms memory t) private view returns (uint64[] memory) {
+        bytes32 jobId = jobs.jobIdOf(t);
+        bytes32 seed = keccak256(abi.encode("auditors", randomness.valueOf(jobs.seedTimeOf(jobId)), jobId));
+        IComputeJobs.Engine engine = IComputeJobs.Engine.Strict;
+        return auditors.draw(seed, IAuditors.Wanted(engine, t.auditors, jobs.job(jobId).committedAt, provider, renter));
+    }
+
+    /// Once the randomness is known the operator has dummies drawn first, which fill the auditors that it fears: nobody is drawn in their place.
+    /// forge-config: default.fuzz.runs = 12
+    function testFuzz_dummies_that_are_drawn_first_change_no_draw(bytes32 specHash, uint8 count) public {
+        for (uint256 i; i < 7; ++i) {
+            newAuditor(1);
+        }
+        vm.warp(block.timestamp + 1);
+        IComputeJobs.JobTerms memory victim = termsOf(1, 1, uint8(bound(count, 1, 3)));
+        victim.specHash = specHash;
+        JobWork.Work memory w = JobWork.run(victim.specHash, 1, 0);
+        bytes32 jobId = openJob(victim);
+        IComputeJobs.JobTerms memory dummy = dummyOf(8);
+        commitResult(victim, w);
+        drawJob(dummy);
+        uint64[] memory drawn = drawnOf(victim);
+        uint256 full;
+        for (uint256 i; i < drawn.length; ++i) {
+            if (auditors.auditor(drawn[i]).duties != 0) ++full;
+        }
+        if (full != 0) {
+            vm.expectPartialRevert(IAuditors.Full.selector);
+            jobs.drawAuditors(one(victim));
+            vm.warp(block.timestamp + 300); // nor is the class lowered when the time to draw is over
+            vm.expectPartialRevert(IAuditors.Full.selector);
+            jobs.drawAuditors(one(victim));
+            settleJobSilent(dummy, honestWork(dummy));
+        }
+        jobs.drawAuditors(one(victim));
+        for (uint8 i; i < drawn.length; ++i) {
+            assertEq(auditorOf(jobId, i), drawn[i]);
+        }
+    }
+
     // --------------------------------------------------------------------------------------------------------------- silence
 
     function test_a_job_of_which_no_auditor_speaks_is_paid_but_never_called_replayed() public {

@@ -99,7 +99,15 @@ contract JobSeatsTest is JobsFixture {
     function test_a_duty_is_drawn_only_where_stake_backs_it_and_stays_backed() public {
         IComputeJobs.JobTerms memory t = termsOf(1, 1, 5);
         bytes32 jobId = toAudit(t, honestWork(t));
-        assertEq(auditors.draw("seed", strictly(5)).length, 0);
+        assertEq(auditors.draw("seed", strictly(5)).length, 5); // whom it finds full is waited for
+        IComputeJobs.JobTerms memory more = termsOf(1, 1, 1);
+        openJob(more);
+        commitResult(more, honestWork(more));
+        uint64 seedTime = jobs.seedTimeOf(jobs.jobIdOf(more));
+        vm.warp(seedTime);
+        randomness.fix(seedTime, "", "", "");
+        vm.expectPartialRevert(IAuditors.Full.selector);
+        jobs.drawAuditors(one(more));
         assertEq(auditors.drawCommittee("seed", strictly(5)).length, 5);
         vm.prank(nodeOf(FIRST));
         auditors.leave(FIRST, 1);
