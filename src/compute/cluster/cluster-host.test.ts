@@ -56,6 +56,8 @@ const leases = [
   leaseOf('3', 1n, { agent: stranger.address }),
   leaseOf('4', 1n, { until: 100n }),
   leaseOf('5', 2n, { agent: stranger.address }),
+  leaseOf('6', 1n, { from: 561n }),
+  leaseOf('7', 1n, { from: 520n, until: 520n }),
 ];
 const chain: ClusterChain = {
   domain: { chainId: 31_337, market: '0x00000000000000000000000000000000000000c0' },
@@ -155,6 +157,8 @@ test('whoever is not the agent of a lease of this operator that runs joins nothi
   assert.equal(await codeOf(nodeFor(0).join({ ...join1, leaseId: '2' })), 'cluster-refused');
   assert.equal(await codeOf(nodeFor(0).join({ ...join1, leaseId: '3' })), 'cluster-refused');
   assert.equal(await codeOf(nodeFor(0).join({ ...join1, leaseId: '4' })), 'cluster-refused');
+  assert.equal(await codeOf(nodeFor(0).join({ ...join1, leaseId: '6' })), 'cluster-refused', 'a lease that begins in more than a minute');
+  assert.equal(await codeOf(nodeFor(0).join({ ...join1, leaseId: '7' })), 'cluster-refused', 'one that was ended before it began');
   assert.equal(await codeOf(nodeFor(0).join({ ...join1, spec: { ...spec, machines: 0 } })), 'bad-cluster-spec');
   assert.equal(await codeOf(nodeFor(0).join({ ...join1, spec: { ...spec, limits: { ...limits, cpus: 64 } } })), 'cluster-refused');
   assert.equal(await codeOf(nodeFor(0).status()), 'cluster-unknown');
@@ -201,6 +205,21 @@ test('a list that the agent did not sign, or with a machine that took no lease o
   await refused(await signMemberList({ ...list, members: [members[0] as (typeof members)[0], redirected] }, chain.domain, agent));
   const foreign = { ...keys[1], ranks: [1], leaseId: '5' };
   await refused(await signMemberList({ ...list, members: [members[0] as (typeof members)[0], foreign] }, chain.domain, agent));
+  // Its agent signs a list with 24 ranks on a machine that has room for one, and one with all of the cluster's on it.
+  const [own, peer] = members as [(typeof members)[0], (typeof members)[0]];
+  const many = Array.from({ length: 24 }, (_, rank) => rank);
+  const overfull = [
+    [
+      { ...own, ranks: many },
+      { ...peer, ranks: [24] },
+    ],
+    [{ ...own, ranks: [0, 1] }],
+    [
+      { ...own, ranks: [0, 1] },
+      { ...peer, ranks: [] },
+    ],
+  ];
+  for (const ranked of overfull) await refused(await signMemberList({ ...list, members: ranked }, chain.domain, agent));
   assert.equal((await nodeFor(0).status()).version, 0);
   signed = await signMemberList(list, chain.domain, agent);
 });

@@ -9,10 +9,11 @@ import type { Executor, WireguardKeys } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
 import type { Resources } from '../capacity.ts';
 import type { ClusterChain, LeaseTerms } from './cluster-chain.ts';
-import { type ClusterSpec, parseClusterSpec } from './cluster-spec.ts';
+import { type ClusterSpec, parseClusterSpec, ranksMaxOf } from './cluster-spec.ts';
 import type { FoundRoom, LeaseRoom } from './lease-room.ts';
 import {
   badList,
+  checkRanks,
   isKeySignedBy,
   isListSignedBy,
   type MeshKey,
@@ -68,6 +69,8 @@ interface Part {
 
 const WATCH_MS = 2_000;
 const PARTS_MAX = 64;
+/** A machine joins so long before its lease begins at most: until then nobody pays for it. */
+const EARLY_SECONDS = 60n;
 
 /** The clusters that one node takes part in: each by a lease of its operator, as long as that lease runs. */
 export class ClusterHost {
@@ -95,7 +98,7 @@ export class ClusterHost {
   }
 
   /**
-   * Joins a machine to a cluster: the lease must be this operator's, of that agent, and not over. Asked again for the same lease it gives the
+   * Joins a machine to a cluster: the lease must be this operator's, of that agent, not over, and begin within a minute. Asked again for the same lease it gives the
    * same key.
    * @throws cluster-refused, bad-cluster-spec, image-unknown, and what `openMembership` throws
    */
@@ -114,7 +117,8 @@ export class ClusterHost {
 
   /**
    * Goes over to a list of members. It must be signed by the agent by whose lease this machine takes part, and each member's key by the node
-   * key of the operator of a lease that has the same agent.
+   * key of the operator of a lease that has the same agent; and its ranks must be those of the specification, no more of them here than the
+   * machine has room for.
    * @throws bad-member-list, cluster-unknown
    */
   async setMembers(agent: Address, cluster: Hex, value: unknown): Promise<void> {
@@ -216,7 +220,8 @@ export class ClusterHost {
     const [lease, now] = await Promise.all([chain.lease(leaseId), chain.now()]);
     if (lease.operatorId !== operatorId) throw refused(`lease ${leaseId} is of operator ${lease.operatorId}`);
     if (!isSame(lease.agent, agent)) throw refused(`the agent of lease ${leaseId} is ${lease.agent}, the request is signed by ${agent}`);
-    if (now >= lease.until) throw refused(`lease ${leaseId} was over at ${lease.until}, it is ${now}`);
+    if (now >= lease.until || lease.until === lease.from) throw refused(`lease ${leaseId} was over at ${lease.until}, it is ${now}`);
+    if (now + EARLY_SECONDS < lease.from) throw refused(`lease ${leaseId} begins at ${lease.from}, it is ${now}`);
     return lease;
   }
 
@@ -227,6 +232,7 @@ export class ClusterHost {
     if (!isListSignedBy(record.agent, signed, chain.domain)) throw badList(`it is not signed by ${record.agent}`);
     const own = list.members.find(({ leaseId }) => leaseId === record.leaseId);
     if (own === undefined || own.seat !== record.seat || own.publicKey !== record.key.publicKey) throw badList('this machine is not in it');
+    checkRanks(list, own, record.spec);
     await Promise.all(list.members.filter((member) => member !== own).map((member) => this.#verifyPeer(record.agent, member)));
   }
 
@@ -270,9 +276,10 @@ export class ClusterHost {
   }
 }
 
-/** The ranks that a machine is given are known by its first list only: the most that they can be by the specification. */
-function neededBy({ limits, checkpointBytesMax, processes, machines }: ClusterSpec): Resources {
-  const ranks = Math.ceil(processes / machines);
+/** The ranks that a machine is given are known by its lists only: the most that they can be by the specification, which each list is held to. */
+function neededBy(spec: ClusterSpec): Resources {
+  const { limits, checkpointBytesMax } = spec;
+  const ranks = ranksMaxOf(spec);
   return {
     cpus: limits.cpus * ranks,
     // Checkpoints, artefacts and temporary files lie in memory, and count as memory of their processes too.

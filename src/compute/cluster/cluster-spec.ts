@@ -73,6 +73,11 @@ export function isClusterImage(image: string): boolean {
   return DIGEST.test(image) || isCid(image);
 }
 
+/** Most ranks that one machine is given; it has room for so many and takes no list with more. */
+export function ranksMaxOf({ processes, machines }: Pick<ClusterSpec, 'processes' | 'machines'>): number {
+  return Math.ceil(processes / machines);
+}
+
 /** Which ranks run on each of the machines: blocks in order, the first ones longer by one where it does not divide evenly. */
 export function spreadRanks(processes: number, machines: number): number[][] {
   const [least, longer] = [Math.floor(processes / machines), processes % machines];

@@ -3,8 +3,10 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { createSigner } from '../../chain/index.ts';
 import { makeWireguardKeys } from '../../host/index.ts';
+import { ranksMaxOf, spreadRanks } from './cluster-spec.ts';
 import {
   type ClusterMember,
+  checkRanks,
   isKeySignedBy,
   isListSignedBy,
   type MemberList,
@@ -14,6 +16,7 @@ import {
   signMeshKey,
   supersedes,
 } from './member-list.ts';
+import { rankTakeover } from './replacement.ts';
 
 const domain = { chainId: 31_337, market: '0x00000000000000000000000000000000000000c0' as const };
 const cluster = `0x${'ab'.repeat(32)}` as const;
@@ -113,6 +116,38 @@ test('any two lists of a cluster are in one order, whoever sees them in whatever
       const shuffled = [...seen].map((list) => ({ list, key: random.next().value as number })).sort((one, other) => one.key - other.key);
       assert.deepEqual(last(shuffled.map(({ list }) => list)), last(seen));
       for (const list of seen) assert.ok(!supersedes(list, list));
+    }),
+  );
+});
+
+test('a machine takes the ranks that it has room for, by the specification and after any loss, and no list with more of them or another total', () => {
+  const sizes = fc.record({
+    machines: fc.integer({ min: 1, max: 12 }),
+    more: fc.nat(40),
+    lost: fc.nat(11),
+    at: fc.nat(11),
+    extra: fc.integer({ min: 1, max: 30 }),
+  });
+  fc.assert(
+    fc.property(sizes, ({ machines, more, lost, at, extra }) => {
+      const spec = { processes: machines + more, machines };
+      const [least, most] = [Math.floor(spec.processes / machines), ranksMaxOf(spec)];
+      const ranksOf = spreadRanks(spec.processes, machines);
+      const members = ranksOf.map((ranks, index) => ({ seat: index + 1, ranks }) as ClusterMember);
+      const list: MemberList = { cluster, version: 1, members };
+      for (const own of members) checkRanks(list, own, spec);
+      const { keep, freed } = rankTakeover(list, [1 + (lost % machines)]);
+      const later = { ...list, version: 2, members: [...keep, ...freed.map((ranks) => ({ seat: machines + 1, ranks }) as ClusterMember)] };
+      for (const own of later.members) checkRanks(later, own, spec);
+      // The attacks: all ranks here, more ranks than the specification has, here or elsewhere.
+      const own = members[at % machines] as ClusterMember;
+      const refused = (changed: ClusterMember[]) =>
+        assert.throws(() => checkRanks({ ...list, members: changed }, changed[0] as ClusterMember, spec), { code: 'bad-member-list' });
+      const [here, elsewhere] = [own, { ...own, seat: 99, ranks: Array.from({ length: extra }, (_, rank) => spec.processes + rank) }];
+      refused([here, ...members.filter((each) => each !== own), elsewhere]);
+      refused([{ ...here, ranks: [...here.ranks, ...elsewhere.ranks] }, ...members.filter((each) => each !== own)]);
+      if (machines > 1) refused([{ ...here, ranks: ranksOf.flat() }]);
+      assert.ok(most - least <= 1);
     }),
   );
 });

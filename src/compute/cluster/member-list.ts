@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Address, Hex } from 'viem';
 import { isSignedBy, type Signer, type TypedDataShape, typedDataDigest } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
-import { MACHINES_MAX } from './cluster-spec.ts';
+import { type ClusterSpec, MACHINES_MAX, ranksMaxOf } from './cluster-spec.ts';
 
 /** What a machine says of itself when it joins: its end of the mesh, signed by the node key of its operator. */
 export interface MeshKey {
@@ -202,6 +202,18 @@ function isHex(value: unknown, bytes: number): value is Hex {
 function recordOf(value: unknown): Record<string, unknown> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw badList('something that should be an object is none');
   return value as Record<string, unknown>;
+}
+
+/**
+ * Holds a list to the specification by which a machine joined: as many ranks in all, and here no more than it has room for. Whoever signs lists has
+ * paid for that room and no other.
+ * @throws bad-member-list
+ */
+export function checkRanks(list: MemberList, own: ClusterMember, spec: Pick<ClusterSpec, 'processes' | 'machines'>): void {
+  const total = list.members.reduce((sum, { ranks }) => sum + ranks.length, 0);
+  if (total !== spec.processes) throw badList(`it has ${total} ranks, the specification ${spec.processes}`);
+  const most = ranksMaxOf(spec);
+  if (own.ranks.length > most) throw badList(`it gives this machine ${own.ranks.length} ranks, there is room for ${most}`);
 }
 
 /** A list, or a part of one, that no honest coordinator or node would send. */
