@@ -153,10 +153,16 @@ export interface Executor {
   inspect(): Promise<ExecutorReport>;
   /**
    * Takes an image from a file (a tar archive of a root file system; for `wasm` a module), without any registry; the same file twice is one.
+   * @param options.isTemporary it may go when nobody needs it (`removeTemporaryImages`); importing it again without this word keeps it for good
    * @returns its digest, `sha256:…`
    * @throws bad-image
    */
-  importImage(path: string): Promise<string>;
+  importImage(path: string, options?: { isTemporary?: boolean }): Promise<string>;
+  /**
+   * Removes images that were imported as temporary alone, but those that are kept and those in which a job runs; engines without the method keep
+   * all images.
+   */
+  removeTemporaryImages?(kept: ReadonlySet<string>): Promise<void>;
   /** Whether it has an image, by its digest; engines without the method find out when a job is run. */
   hasImage?(digest: string): Promise<boolean>;
   /**

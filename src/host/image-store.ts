@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
-import { access, chmod, link, lstat, mkdir, open, readdir, rename, rm, symlink } from 'node:fs/promises';
+import { access, chmod, link, lstat, mkdir, open, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { badImage } from './executor.ts';
 import { ownerIsGone, ownerTag } from './owner-tag.ts';
@@ -17,6 +17,8 @@ const DEFAULT_LIMITS: ImageLimits = { unpackedBytesMax: 8 * 2 ** 30, entriesMax:
 const MOUNT_POINTS = ['proc', 'dev', 'tmp', 'input', 'output', 'sys'];
 /** Jobs have one user for everything: all may be read, and executed where anybody might; all special bits are dropped. */
 const ANY_EXECUTE = 0o111;
+/** Beside an image that may go when nobody needs it, an empty file with its name and this. */
+const TEMPORARY = '.temporary';
 
 /**
  * Root file systems by digest: a tar archive unpacked into `<folder>/<sha256 of the archive>`, complete or not there. Nothing of the archive
@@ -26,18 +28,32 @@ const ANY_EXECUTE = 0o111;
 export class ImageStore {
   readonly #folder: string;
   readonly #limits: ImageLimits;
+  /** Per image one after another: nobody is told of an image that is being removed. */
+  readonly #turns = new Map<string, Promise<unknown>>();
 
   constructor(folder: string, limits: Partial<ImageLimits> = {}) {
     this.#folder = folder;
     this.#limits = { ...DEFAULT_LIMITS, ...limits };
   }
 
-  /** @throws bad-image */
-  async import(path: string): Promise<string> {
+  /**
+   * @param options.isTemporary it may be removed, unless it is there already, or is imported without this later
+   * @throws bad-image
+   */
+  async import(path: string, { isTemporary = false }: { isTemporary?: boolean } = {}): Promise<string> {
     await mkdir(this.#folder, { recursive: true });
     for (const name of await readdir(this.#folder)) if (ownerIsGone(name)) await removeTree(join(this.#folder, name));
     const digest = await digestOf(path);
-    if ((await this.find(digest)) !== undefined) return digest;
+    await this.#inTurn(digest, async () => {
+      const isThere = (await this.find(digest)) !== undefined;
+      if (!isTemporary) await rm(this.#path(digest) + TEMPORARY, { force: true });
+      else if (!isThere) await writeFile(this.#path(digest) + TEMPORARY, '');
+      if (!isThere) await this.#unpack(path, digest);
+    });
+    return digest;
+  }
+
+  async #unpack(path: string, digest: string): Promise<void> {
     const temporary = join(this.#folder, `${ownerTag()}-${digest.slice(7, 23)}-${performance.now().toString().replace('.', '')}`);
     try {
       await mkdir(temporary, { mode: 0o755 });
@@ -50,21 +66,52 @@ export class ImageStore {
       // Another process was first.
       if ((await this.find(digest)) === undefined) throw error;
     }
-    return digest;
+  }
+
+  /** Digests of the images that were imported as temporary alone. */
+  async temporary(): Promise<string[]> {
+    const names = await readdir(this.#folder).catch(() => []);
+    return names.filter((name) => name.endsWith(TEMPORARY)).map((name) => `sha256:${name.slice(0, -TEMPORARY.length)}`);
+  }
+
+  /** Removes such an image if it still is one and is not needed when its turn comes. */
+  async removeTemporary(digest: string, isFree: () => boolean): Promise<void> {
+    await this.#inTurn(digest, async () => {
+      const marker = this.#path(digest) + TEMPORARY;
+      if (!(await exists(marker)) || !isFree()) return;
+      // Out of the way at once; what is left of it when this process ends here is removed with the next import.
+      const gone = join(this.#folder, `${ownerTag()}-gone-${digest.slice(7, 23)}`);
+      await rename(this.#path(digest), gone).catch(() => undefined);
+      await removeTree(gone);
+      await rm(marker, { force: true });
+    });
+  }
+
+  async #inTurn(digest: string, work: () => Promise<void>): Promise<void> {
+    const turn = (this.#turns.get(digest) ?? Promise.resolve()).then(work);
+    const settled = turn.catch(() => undefined);
+    this.#turns.set(digest, settled);
+    await turn.finally(() => {
+      if (this.#turns.get(digest) === settled) this.#turns.delete(digest);
+    });
   }
 
   /** The folder of an image; undefined when it was never imported. */
   async find(digest: string): Promise<string | undefined> {
     const path = this.#path(digest);
-    return await access(path).then(
-      () => path,
-      () => undefined,
-    );
+    return (await exists(path)) ? path : undefined;
   }
 
   #path(digest: string): string {
     return join(this.#folder, digest.replace('sha256:', ''));
   }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 async function* limitedEntries(path: string, limits: ImageLimits): AsyncGenerator<TarEntry> {

@@ -67,6 +67,8 @@ export class SandboxExecutor implements Executor {
   readonly #cgroups: CgroupRoot | undefined;
   readonly #stop = new AbortController();
   readonly #running = new Set<Promise<unknown>>();
+  /** Jobs by the image that they run in. */
+  readonly #users = new Map<string, number>();
   #report: Promise<ExecutorReport> | undefined;
   #base: string | undefined;
   #count = 0;
@@ -81,8 +83,14 @@ export class SandboxExecutor implements Executor {
     return this.#report;
   }
 
-  importImage(path: string): Promise<string> {
-    return this.#images.import(path);
+  importImage(path: string, options: { isTemporary?: boolean } = {}): Promise<string> {
+    return this.#images.import(path, options);
+  }
+
+  async removeTemporaryImages(kept: ReadonlySet<string>): Promise<void> {
+    for (const digest of await this.#images.temporary()) {
+      await this.#images.removeTemporary(digest, () => !kept.has(digest) && !this.#users.has(digest));
+    }
   }
 
   async run(job: Job, options: RunOptions = {}): Promise<JobResult> {
@@ -91,15 +99,26 @@ export class SandboxExecutor implements Executor {
       const report = await this.inspect();
       if (!report.takesForeign) throw refuseForeign(report);
     }
+    this.#use(job.image, 1);
     const running = this.#run(job, options);
     this.#running.add(running);
-    return await running.finally(() => this.#running.delete(running));
+    return await running.finally(() => {
+      this.#running.delete(running);
+      this.#use(job.image, -1);
+    });
   }
 
   async close(): Promise<void> {
     this.#stop.abort();
     await Promise.allSettled(this.#running);
     if (this.#base !== undefined) rmSync(this.#base, { recursive: true, force: true });
+  }
+
+  #use(image: string | undefined, change: 1 | -1): void {
+    if (image === undefined) return;
+    const users = (this.#users.get(image) ?? 0) + change;
+    if (users > 0) this.#users.set(image, users);
+    else this.#users.delete(image);
   }
 
   async #run(job: Job, options: RunOptions): Promise<JobResult> {

@@ -2,10 +2,10 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { systemClock } from '../../clock.ts';
 import { toMillraceError } from '../../errors.ts';
-import type { Executor } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
 import type { Resources } from '../capacity.ts';
 import type { FetchContent } from '../part.ts';
+import type { RentalImages } from './rental-images.ts';
 
 /** Where the image that a renter wants stands, for the renter. */
 export interface RentalImageState {
@@ -18,7 +18,7 @@ export interface RentalImageState {
 
 /** What an image is brought with. */
 export interface RentalImageOptions {
-  executor: Executor;
+  images: RentalImages;
   fetchContent: FetchContent;
   /** What was rented: an archive has at most as many bytes as its disk and memory together. */
   resources: Pick<Resources, 'diskBytes' | 'memoryBytes'>;
@@ -27,7 +27,7 @@ export interface RentalImageOptions {
   log: Logger;
 }
 
-/** Different ones in one rental: what was unpacked stays on the machine's disk. */
+/** Different ones in one rental: fetching and unpacking are the machine's work, and engines that remove no images keep them. */
 const IMAGES_MAX = 4;
 const TRIES = 6;
 const PAUSE_MS = 5_000;
@@ -76,7 +76,8 @@ export class RentalImage {
     if (source === this.#wanted && !this.#isRefused) return;
     const before = this.#digest;
     this.#fetching?.stop.abort();
-    [this.#wanted, this.#digest, this.#fault, this.#isRefused] = [source, undefined, undefined, false];
+    this.#leave();
+    [this.#wanted, this.#fault, this.#isRefused] = [source, undefined, false];
     const isOneTooMany = source !== undefined && !this.#seen.has(source) && this.#seen.size >= IMAGES_MAX;
     if (isOneTooMany) [this.#isRefused, this.#fault] = [true, 'images-too-many'];
     else if (source !== undefined) this.#seen.add(source);
@@ -85,7 +86,7 @@ export class RentalImage {
     const done = (async () => {
       await left;
       if (source !== undefined && !isOneTooMany) await this.#bring(source, stop.signal);
-      else if (before !== undefined) await this.#onChange();
+      else if (before !== undefined) await this.#change();
     })();
     this.#fetching = { stop, done };
   }
@@ -93,7 +94,8 @@ export class RentalImage {
   /** Nothing starts in it: it is left for the device's own. @returns whether there was one to leave */
   giveUp(reason: string | undefined): boolean {
     if (this.#digest === undefined) return false;
-    [this.#digest, this.#isRefused, this.#fault] = [undefined, true, reason];
+    this.#leave();
+    [this.#isRefused, this.#fault] = [true, reason];
     this.#options.log.warn('rental-image-left', { image: this.#wanted, reason });
     return true;
   }
@@ -104,14 +106,39 @@ export class RentalImage {
     await this.#fetching?.done;
   }
 
+  /** The rental is over and its sandbox has ended: what it brought is removed, unless another rental has it too. */
+  async remove(): Promise<void> {
+    this.#leave();
+    await this.#sweep();
+  }
+
+  /** The sandbox is made anew, and the image that it ran in goes. */
+  async #change(): Promise<void> {
+    await this.#onChange();
+    await this.#sweep();
+  }
+
+  async #sweep(): Promise<void> {
+    await this.#options.images.sweep().catch((error: unknown) => {
+      const { code, message } = toMillraceError(error);
+      this.#options.log.warn('rental-image-stays', { code, reason: message.slice(0, 300) });
+    });
+  }
+
+  /** What a sandbox still runs in stays until it has ended. */
+  #leave(): void {
+    if (this.#digest !== undefined) this.#options.images.release(this.#digest);
+    this.#digest = undefined;
+  }
+
   async #bring(source: string, signal: AbortSignal): Promise<void> {
     for (let tries = 1; !signal.aborted; tries += 1) {
       try {
         const digest = await this.#take(source, signal);
-        if (signal.aborted) return;
+        if (signal.aborted) return this.#options.images.release(digest);
         [this.#digest, this.#fault] = [digest, undefined];
         this.#options.log.info('rental-image-ready', { image: source });
-        return await this.#onChange();
+        return await this.#change();
       } catch (error) {
         if (signal.aborted) return;
         const { code, message } = toMillraceError(error);
@@ -126,12 +153,12 @@ export class RentalImage {
 
   /** Fetches and unpacks it. @returns its digest */
   async #take(source: string, signal: AbortSignal): Promise<string> {
-    const { executor, fetchContent, folder, resources } = this.#options;
+    const { images, fetchContent, folder, resources } = this.#options;
     this.#count += 1;
     const path = join(folder, `image-${this.#count}.tar`);
     try {
       await fetchContent(source, path, { bytesMax: resources.diskBytes + resources.memoryBytes, signal });
-      return await executor.importImage(path);
+      return await images.take(path);
     } finally {
       rmSync(path, { recursive: true, force: true });
     }

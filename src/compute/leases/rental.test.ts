@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -11,9 +11,12 @@ import { silentLogger } from '../../log.ts';
 import type { FetchContent } from '../part.ts';
 import { TEST_DEVICE, until } from './lease-fixture.ts';
 import { openRental } from './rental.ts';
+import { RentalImages } from './rental-images.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'millrace-rental-'));
-const executor = new SandboxExecutor({ imageFolder: join(folder, 'images') });
+const imageFolder = join(folder, 'images');
+const executor = new SandboxExecutor({ imageFolder });
+const images = new RentalImages(executor);
 const fetchContent: FetchContent = async () => {
   throw new MillraceError('content-unavailable', { actor: 'peer', message: 'no content in this test' });
 };
@@ -27,7 +30,7 @@ test('a renter that kills its own sandbox finds another, its command started aga
   if (!report.takesForeign) return context.skip(`no sandbox for strangers here: ${report.missing.map(({ what }) => what).join('; ')}`);
   const main = { argv: ['/bin/sh', '-c', 'echo begun; sleep 63'] };
   const place = join(folder, 'one');
-  const rental = openRental({ executor, resources: TEST_DEVICE.resources, folder: place, main, fetchContent, log: silentLogger });
+  const rental = openRental({ executor, images, resources: TEST_DEVICE.resources, folder: place, main, fetchContent, log: silentLogger });
   const printed = async () => {
     let text = '';
     for await (const bytes of rental.output.read({ follow: false, signal: new AbortController().signal }))
@@ -88,7 +91,15 @@ test('a rental goes over into the renter’s image when that is there, is up all
     return 0;
   };
   const resources = { ...TEST_DEVICE.resources, memoryBytes: 128 << 20 };
-  const rental = openRental({ executor, resources, folder: join(folder, 'two'), main: undefined, fetchContent: bring, log: silentLogger });
+  const rental = openRental({
+    executor,
+    images,
+    resources,
+    folder: join(folder, 'two'),
+    main: undefined,
+    fetchContent: bring,
+    log: silentLogger,
+  });
   const hasPerlAlone = async () => {
     const run = await rental.run({ argv: ['/bin/sh', '-c', 'test -e /usr/bin/perl && ! test -e /usr/bin/env'] });
     for (const stream of [run.stdout, run.stderr]) stream.resume();
@@ -125,4 +136,56 @@ test('a rental goes over into the renter’s image when that is there, is up all
   } finally {
     await rental.close();
   }
+  assert.deepEqual(imagesLeft(), [], 'its images go with it');
+});
+
+const imagesLeft = () => (existsSync(imageFolder) ? readdirSync(imageFolder) : []);
+
+test('a renter that brings one image after another leaves none on the machine, and takes none from whoever needs the same', async (context) => {
+  const report = await executor.inspect();
+  if (!report.takesForeign) return context.skip(`no sandbox for strangers here: ${report.missing.map(({ what }) => what).join('; ')}`);
+  // Four images of their own digests, each with a shell.
+  const plain = makeRootArchive(folder);
+  const archives: string[] = [];
+  for (let index = 0; index < 4; index += 1) {
+    const archive = join(folder, `own-${index}.tar`);
+    copyFileSync(plain, archive);
+    writeFileSync(join(folder, `mark-${index}`), `${index}`);
+    execFileSync('tar', ['-C', folder, '-rf', archive, `mark-${index}`]);
+    archives.push(archive);
+  }
+  const fetch: FetchContent = async (cid, path) => {
+    copyFileSync(archives[Number(cid)] as string, path);
+    return 0;
+  };
+  const resources = { ...TEST_DEVICE.resources, memoryBytes: 128 << 20 };
+  const open = (name: string) =>
+    openRental({ executor, images, resources, folder: join(folder, name), main: undefined, fetchContent: fetch, log: silentLogger });
+  const [greedy, other] = [open('greedy'), open('other')];
+  const bring = async (rental: ReturnType<typeof open>, index: number) => {
+    await rental.setMain({ argv: ['/bin/true'], image: String(index) });
+    await until(`image ${index} is there`, () => rental.status().image?.state === 'ready' && rental.probe());
+  };
+  try {
+    // The owner, or a job, has the first one; the second rental has the second.
+    const kept = await executor.importImage(archives[0] as string);
+    await bring(other, 1);
+    for (let index = 0; index < 4; index += 1) {
+      await bring(greedy, index);
+      const found = imagesLeft().filter((name) => !name.includes('.'));
+      assert.ok(found.length <= 4, `${found.length} images: the owner's, the other's, its own and the one before`);
+    }
+    await greedy.close();
+    const left = imagesLeft().filter((name) => !name.includes('.'));
+    assert.equal(left.length, 2);
+    assert.ok(left.includes(kept.replace('sha256:', '')));
+    assert.equal(await other.probe(), true);
+  } finally {
+    await Promise.all([greedy.close(), other.close()]);
+  }
+  assert.equal(imagesLeft().length, 1, "the owner's stays");
+  // What a killed process left goes with the first sweep of the next one.
+  await executor.importImage(archives[2] as string, { isTemporary: true });
+  await new RentalImages(executor).sweep();
+  assert.equal(imagesLeft().length, 1);
 });
