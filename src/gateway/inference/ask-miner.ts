@@ -202,7 +202,9 @@ async function streamOf(incoming: IncomingMessage, context: StreamContext): Prom
   // A stream that nobody reads to its end has an end all the same.
   incoming.once('close', () => {
     request.signal.removeEventListener('abort', onGone);
-    if (!incoming.readableEnded || request.signal.aborted) finish(cutOutcome(ttftMs, passed.bytes));
+    const cut = cutOutcome(ttftMs, passed.bytes);
+    if (request.signal.aborted) finish(cut);
+    else if (!incoming.readableEnded) finish({ ...cut, fault: minerFailed('its connection closed in the middle of an answer') });
   });
   return { status: 200, contentType: context.contentType, parts, outcome };
 }

@@ -151,6 +151,8 @@ test('a miner that dies, or fails with an error of its own, in the middle of a s
     'data: {"choices":[{"index":0,"delta":{"content":"the"}}]}\n\n',
     'data: {"error":{"message":"its model ended"}}\n\n',
   ];
+  const cut = () => /end="cut"\} (\d+)/.exec(gateway.metrics())?.[1];
+  const cutBefore = cut();
   const ends: [RegExp, (response: ServerResponse) => void][] = [
     [/miner-failed/, (response) => response.write(part, () => setTimeout(() => response.destroy(), 20))],
     [/its model ended/, (response) => response.write(part, () => setTimeout(() => response.end(own), 20))],
@@ -173,6 +175,7 @@ test('a miner that dies, or fails with an error of its own, in the middle of a s
     assert.match(errors[0] as string, reason);
     assert.doesNotMatch(text, /millrace-receipt|\[DONE\]/);
   }
+  assert.equal(cut(), cutBefore, 'nothing is booked as if its caller had left, who would pay for it');
 });
 
 test('a burst of more requests than all miners take waits here for places, and everybody is answered; no miner has more at once than twice what it works on', async () => {
