@@ -14,7 +14,8 @@ pragma solidity ^0.8.26;
 /// @dev Hours count from 1, have `hourSeconds`, and begin with the emission. A figure is `performance:u48 reason:u16`, big-endian. A chunk is 64 figures (the last
 /// one may be shorter); `leaf_i = keccak256(0x00 ‖ chunk_i)`, `node = keccak256(0x01 ‖ left ‖ right)`, padded with zero words to a power of two.
 /// A report is entries in the order of seats: `seat % 64: u8`, then for each round a statement of 15 bytes `verdict:u8 upBps:u16
-/// latencyUs:u32 bandwidthKbs:u32 elapsedMs:u32` about the partner of that round; zero where there is none.
+/// latencyUs:u32 bandwidthKbs:u32 receiptTag:u16 doneBps:u16` about the partner of that round; zero where there is none. `upBps` is the
+/// part of heartbeats that were answered times `doneBps`, the part of its work that was done in time; `receiptTag` is read by nodes alone.
 interface IComputeHealth {
     struct Config {
         uint32 hourSeconds; // divides 3,600

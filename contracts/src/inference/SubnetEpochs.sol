@@ -217,13 +217,15 @@ contract SubnetEpochs is ISubnetEpochs {
             from += uint256(_config.resetEpochs) * subnets.subnet(subnetId).tempoSeconds;
             if (block.timestamp < from || _decisions[subnetId].root != 0) revert NotSkippable(subnetId, epoch, from, block.timestamp);
             (a.lastEpochAt, a.stateHash) = (0, 0);
-            uint256 amount = emission.collect(subnetId, epoch);
-            obligations += amount;
-            a.carried += uint128(amount);
         } else if (subnets.nextToClose(subnetId) <= epoch) {
             revert EpochNotClosed(subnetId, epoch);
         }
-        a.next = epoch + 1;
+        a.next = epoch + 1; // before the emission is called: nothing settles this epoch from within
+        if (closed) {
+            uint256 amount = emission.collect(subnetId, epoch);
+            obligations += amount;
+            a.carried += uint128(amount);
+        }
         emit Skipped(subnetId, epoch, a.carried, closed);
     }
 

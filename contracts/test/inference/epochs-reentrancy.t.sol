@@ -218,21 +218,25 @@ contract EpochsReentrancyTest is EpochsFixture {
         }
     }
 
-    /// While the emission of an epoch that is passed over is minted, it is passed over again: it is carried once.
+    /// While the emission of an epoch that is passed over is minted, it is passed over again, or settled without the state: it is carried once.
     function test_anEpochIsPassedOverOnceWhileItsEmissionIsMinted() public {
         (, uint256 from) = board.windowOf(subnetId, epoch);
         vm.warp(from + uint256(RESET_EPOCHS) * TEMPO);
         (uint256 total,) = settlement.stakesOf(subnetId, epoch);
         bytes memory skip = abi.encodeCall(settlement.skip, (subnetId));
+        ISubnetEpochs.Evidence memory stateless = evidenceOf(epoch);
+        stateless.state = "";
+        bytes[2] memory inner = [skip, abi.encodeCall(settlement.settle, (subnetId, epoch, stateless))];
         uint256 snapshot = vm.snapshotState();
-        for (uint256 i; i < 3; ++i) {
+        for (uint256 i; i < 5; ++i) {
             vm.revertToState(snapshot);
             if (i != 0) {
-                thief.plan(skip, i == 1);
+                thief.plan(inner[i % 2], i < 3);
                 CallingToken(address(inferenceToken)).tell(thief);
             }
             assertTrue(thief.run(skip));
             assertFalse(thief.accepted());
+            assertEq(settlement.decisionOf(subnetId).root, 0);
             assertEq(settlement.accountOf(subnetId).carried, total);
             assertEq(settlement.accountOf(subnetId).next, epoch + 1);
             assertEq(settlement.obligations(), inferenceToken.balanceOf(address(settlement)));
