@@ -49,8 +49,6 @@ export class CopyWatch {
     const { view } = this.#options;
     const last = view.hourAt(now - BigInt(view.rule.reportSeconds)) - 1;
     for (let hour = Math.max(this.#next, last - LOOK_BACK + 1); hour <= last; hour += 1) {
-      const seed = await view.seedOf(hour);
-      if (seed === undefined) return;
       for (const device of view.occupantsAt(hour)) {
         if (device.operatorId === this.#options.operatorId) await this.#lookAt(hour, device.seat);
       }
