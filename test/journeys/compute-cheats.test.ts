@@ -14,6 +14,7 @@ import { tendOutputDemand } from '../../src/compute/jobs/output-demand.ts';
 import { commitStates, proveLeaf } from '../../src/compute/verify/commitment.ts';
 import { drawSegments } from '../../src/compute/verify/draw-segments.ts';
 import { ENGINE_NUMBER } from '../../src/compute/verify/engines.ts';
+import { leaveJury } from '../../src/governance/index.ts';
 import { buildModule } from '../../tools/examples.ts';
 import { campaign } from '../campaign.ts';
 import { makeCanaries, startCanaryProvider } from './compute-cheats-canaries.ts';
@@ -357,6 +358,8 @@ test('an auditor’s seats are for the engines that its machine has, and follow 
 campaign('auditors that lack the engine of a job are never drawn for it and lose nothing; the others replay it', async () => {
   const [lacking, able] = [network.watchers.slice(0, 3), network.watchers.slice(3)];
   await loseEngine(lacking);
+  // Their nodes give up the jury's seats too, since the jury asks nobody for an engine.
+  for (const { operatorId, sender } of lacking) await leaveJury(network.client, { operatorId, sender });
   const fromBlock = await network.client.public.getBlockNumber({ cacheTime: 0 });
   const module = await writer(false);
   // A seat backs two audits: three seats are enough for these, whoever is drawn for the strict one.
