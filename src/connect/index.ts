@@ -10,6 +10,7 @@ export {
   type VerifiedRequest,
   verifyRequest,
 } from './http-signature.ts';
+export { isStale, StaleConnection, sendPastStale } from './kept-connection.ts';
 export { type PeerAddress, type PeerRequest, peerFetch, pinnedAgent } from './peer-fetch.ts';
 export { type PeerDoor, type PeerServer, type PeerServerOptions, startPeerServer } from './peer-server.ts';
 export { keepReachable, type Reach, type ReachStatus, type RelayCandidate } from './reach.ts';

@@ -5,6 +5,7 @@ import https from 'node:https';
 import { Readable } from 'node:stream';
 import { createSecureContext, type TLSSocket } from 'node:tls';
 import { MillraceError } from '../errors.ts';
+import { isStale, StaleConnection, sendPastStale } from './kept-connection.ts';
 import { lookupPeer } from './relay-name.ts';
 
 /** Where a peer is reached and the key that it must show. */
@@ -28,10 +29,6 @@ export interface PeerRequest {
 const HANDSHAKE_TIMEOUT_MS = 20_000;
 /** Methods that may be sent again when nobody knows whether they arrived (RFC 9110, 9.2.2). */
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'PUT', 'DELETE']);
-/** How a connection ends that the peer had closed already. */
-const STALE: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE']);
-/** So many kept connections may turn out closed before a peer counts as gone. */
-const STALE_MAX = 8;
 const agents = new Map<string, https.Agent>();
 
 /**
@@ -42,18 +39,11 @@ const agents = new Map<string, https.Agent>();
  */
 export async function peerFetch(peer: PeerAddress, path: string, request: PeerRequest = {}): Promise<Response> {
   const url = targetOf(peer, path);
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await sendOnce(peer, url, request);
-    } catch (error) {
-      if (!(error instanceof StaleConnection)) throw error;
-      if (attempt === STALE_MAX || !canRepeat(request)) throw unreachable(peer, error.cause);
-    }
-  }
+  return await sendPastStale(() => sendOnce(peer, url, request), {
+    canRepeat: canRepeat(request),
+    gone: (cause) => unreachable(peer, cause),
+  });
 }
-
-/** A kept connection was closed before anything of an answer came. */
-class StaleConnection extends Error {}
 
 function canRepeat({ method = 'GET', body }: PeerRequest): boolean {
   return IDEMPOTENT.has(method) && (body === undefined || typeof body === 'string' || body instanceof Uint8Array);
@@ -83,7 +73,7 @@ function sendOnce(peer: PeerAddress, url: URL, request: PeerRequest): Promise<Re
       clearTimeout(headersTimer);
       if (request.signal?.aborted) reject(request.signal.reason);
       else if (cause instanceof MillraceError) reject(cause);
-      else reject(outgoing.reusedSocket && STALE.has(cause.code) ? new StaleConnection('closed', { cause }) : unreachable(peer, cause));
+      else reject(isStale(outgoing, cause) ? new StaleConnection('closed', { cause }) : unreachable(peer, cause));
     });
     outgoing.on('response', (incoming) => {
       clearTimeout(headersTimer);

@@ -1,5 +1,6 @@
 import http from 'node:http';
 import https from 'node:https';
+import { isStale, StaleConnection, sendPastStale } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
 
 /** A request to a server that may be slow, dead or hostile. Time-outs in milliseconds. */
@@ -17,10 +18,6 @@ export interface OutgoingRequest {
   idleTimeoutMs: number;
 }
 
-/** How a connection ends that the server had closed already. */
-const STALE: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE']);
-/** So many kept connections may turn out closed before a server counts as gone. */
-const STALE_MAX = 8;
 const plainAgent = new http.Agent({ keepAlive: true, maxSockets: 1024, maxFreeSockets: 256 });
 const secureAgent = new https.Agent({ keepAlive: true, maxSockets: 1024, maxFreeSockets: 256 });
 
@@ -29,19 +26,9 @@ const secureAgent = new https.Agent({ keepAlive: true, maxSockets: 1024, maxFree
  * not followed. A kept connection that the server closed in the meantime is no answer: the request is sent again, on another one.
  * @throws server-unreachable, server-timeout, and the signal's reason
  */
-export async function sendHttp(request: OutgoingRequest): Promise<http.IncomingMessage> {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await sendOnce(request);
-    } catch (error) {
-      if (!(error instanceof StaleConnection)) throw error;
-      if (attempt === STALE_MAX) throw unreachable(request.url, error.cause);
-    }
-  }
+export function sendHttp(request: OutgoingRequest): Promise<http.IncomingMessage> {
+  return sendPastStale(() => sendOnce(request), { canRepeat: true, gone: (cause) => unreachable(request.url, cause) });
 }
-
-/** A kept connection was closed before anything of an answer came. */
-class StaleConnection extends Error {}
 
 function sendOnce(request: OutgoingRequest): Promise<http.IncomingMessage> {
   const { url, signal } = request;
@@ -65,8 +52,7 @@ function sendOnce(request: OutgoingRequest): Promise<http.IncomingMessage> {
       signal.removeEventListener('abort', onAbort);
     });
     outgoing.on('error', (cause: NodeJS.ErrnoException) => {
-      const isStale = outgoing.reusedSocket && STALE.has(cause.code);
-      fail(signal.aborted ? signal.reason : isStale ? new StaleConnection('closed', { cause }) : unreachable(url, cause));
+      fail(signal.aborted ? signal.reason : isStale(outgoing, cause) ? new StaleConnection('closed', { cause }) : unreachable(url, cause));
     });
     outgoing.once('response', (incoming) => {
       clearTimeout(timer);
