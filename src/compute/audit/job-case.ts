@@ -120,7 +120,7 @@ export async function bringWork(
   const { spec } = await fetchWork(caller, provider, jobId, signal);
   const folders = foldersAt(folder);
   mkdirSync(folders.contents, { recursive: true, mode: 0o700 });
-  const ownBytes = ports.bytesMax ?? Number(await freeDiskBytes(folder)) / DISK_PARTS;
+  const ownBytes = ports.bytesMax ?? (await spareBytes(folder));
   const bytesMax = Math.min(contentBytesMax(spec), ownBytes);
   const isTooLargeHere = (error: unknown) => bytesMax === ownBytes && toMillraceError(error).code === TOO_LARGE;
   // What shows that the provider could not have run the job comes before what shows nothing.
@@ -134,6 +134,11 @@ export async function bringWork(
       throw isOthers(error, signal) ? gone(jobId, cid, error) : error;
     });
   return { spec, ...(await prepareContents({ spec, handed: [], folders }, { fetchContent: fromNetwork, signal, bytesMax })) };
+}
+
+/** Bytes that a stranger's job may put on the disk of a folder: a part of what is free there. */
+export async function spareBytes(folder: string): Promise<number> {
+  return Number(await freeDiskBytes(folder)) / DISK_PARTS;
 }
 
 /** A content that the provider must have, from it or from the network. */

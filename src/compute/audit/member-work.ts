@@ -10,7 +10,7 @@ import type { FetchContent } from '../part.ts';
 import { decodeJobSpec, type JobSpec, specHash } from '../spec/job-spec.ts';
 import type { JobWork } from '../verify/work.ts';
 import { deliveredWorkOf } from './demand-steps.ts';
-import { bringWork, type CommittedJob, peerOf } from './job-case.ts';
+import { bringWork, type CommittedJob, peerOf, spareBytes } from './job-case.ts';
 import { DEMANDS_PATH, signedHeaders } from './member-states.ts';
 
 /** What a job's work is brought with. */
@@ -83,15 +83,15 @@ async function bringFromMember(job: CommittedJob, of: WorkPorts & { demandId: bi
   const sealed = await readAtMost(answer, SPEC_BYTES_MAX);
   const spec = decodeJobSpec(await openBytes(sealed, { key: caller.key, context: workContext(demandId, 'work') }));
   if (specHash(spec) !== job.terms.specHash) throw notHandedOn(of, 'what it calls the specification is another');
-  const bytesMax = contentBytesMax(spec);
   const handed = sourcesOf(spec).filter(isFileName);
   await mkdir(folders.root, { recursive: true, mode: 0o700 });
+  const bytesMax = Math.min(contentBytesMax(spec), await spareBytes(of.folder));
   for (const source of missingContents(handed, folders)) {
     const body = await askMember(of, `contents/${source}`);
     const bytes = open(body, { key: caller.key, context: workContext(demandId, `contents ${source}`) });
     await keepContent(bytes, { folders, source, bytesMax });
   }
-  return { spec, ...(await prepareContents({ spec, handed, folders }, { fetchContent, signal })) };
+  return { spec, ...(await prepareContents({ spec, handed, folders }, { fetchContent, signal, bytesMax })) };
 }
 
 async function askMember(
