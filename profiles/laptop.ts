@@ -184,7 +184,7 @@ export const profile: Profile = {
     rewardBps: 4000,
     compensationBps: 1000,
     makerBps: 5000,
-    jurorsMin: 3,
+    jurorsMin: 4,
     auditorsMin: 3,
     drawDelay: 30,
     seedQuantum: 60,

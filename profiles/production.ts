@@ -182,7 +182,7 @@ export const profile: Profile = {
     rewardBps: 4000,
     compensationBps: 1000,
     makerBps: 5000,
-    jurorsMin: 5,
+    jurorsMin: 6,
     auditorsMin: 7,
     drawDelay: 120,
     seedQuantum: 300,

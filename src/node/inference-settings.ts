@@ -62,6 +62,7 @@ const UNIT_OF_TASK: Record<TaskType, ModelPrice['unit']> = {
   moderation: 'characters',
   detection: 'images',
   ocr: 'images',
+  'image-generation': 'images',
   speech: 'characters',
   transcription: 'milliseconds',
   activity: 'milliseconds',

@@ -350,11 +350,14 @@ class OpenAuditor implements Auditor {
 
   /** A case that found no jury is tried again, and ends when its time is over. */
   async #pushCase({ jobId }: AuditRecord, caseId: bigint): Promise<void> {
-    const { client, sender } = this.#options;
+    const { client, sender, log } = this.#options;
     const { state, moveUntil } = await client.read('jobDisputes', 'caseOf', [caseId]);
     if (state !== WAITING) return;
     const functionName = (await client.now()) < BigInt(moveUntil) ? 'callJury' : 'expire';
-    await this.#send(jobId, functionName, () => sender.send({ contract: 'jobDisputes', functionName, args: [caseId] }));
+    await this.#send(jobId, functionName, async () => {
+      await sender.send({ contract: 'jobDisputes', functionName, args: [caseId] });
+      if (functionName === 'expire') log.warn('case-found-no-jury', { jobId, caseId, effect: 'the job is settled as if it were right' });
+    });
   }
 
   async #demand(record: AuditRecord, finding: Extract<SegmentFinding, { kind: 'withheld' }>): Promise<void> {

@@ -67,6 +67,21 @@ test('a photograph is recognized as the page asks for it; the receipt is one of 
   }
 });
 
+test('a photograph is classified as a whole, without boxes, by a request of its own', async () => {
+  const answer = await fetch(`${url}/v1/tasks/classification`, { method: 'POST', body: photo, headers: { 'content-type': 'image/jpeg' } });
+  const { object, classes, objects } = (await answer.json()) as {
+    object: string;
+    classes: { label: string; score: number }[];
+    objects?: [];
+  };
+  assert.deepEqual([answer.status, object, objects], [200, 'task.classification', undefined]);
+  assert.ok(classes.length === 5 && (classes[0]?.score ?? 0) >= (classes[4]?.score ?? 1));
+  assert.ok(
+    classes.slice(0, 3).some(({ label }) => label === 'cup'),
+    JSON.stringify(classes),
+  );
+});
+
 test('a witness of intermediate tensors is in the receipt when a nonce asks for it, and differs by nonce', async () => {
   const ask = async (nonce: string) => {
     const answer = await fetch(`${miner.url}/v1/tasks/detection`, {

@@ -103,6 +103,12 @@ test('the openai client, unchanged, works against the gateway; the key pays for 
   assert.equal(Buffer.from(await speech.arrayBuffer()).toString('latin1', 0, 4), 'RIFF');
   const file = new File([Buffer.alloc(2000)], 'a.wav');
   assert.equal((await client.audio.transcriptions.create({ model: 'mill-ear', file })).text, 'the mill turns');
+  const { data: drawn, response: paid } = await client.images
+    .generate({ model: 'mill-brush', prompt: 'a mill by a race', n: 2 })
+    .withResponse();
+  assert.equal(drawn.data?.length, 2);
+  const made = verifyReceipt(codec, paid.headers.get(RECEIPT_HEADER) as string, { miner: miner.signer.address }).receipt;
+  assert.deepEqual([made.outputs.units, made.inputs.outputUnitsMax, made.evidence], [2n, 2n, 'reputation only']);
   const judged = await client.moderations.create({ model: 'mill-guard', input: ['hoist the sail', 'sink the ship'] });
   assert.deepEqual(
     judged.results.map(({ flagged, category_scores }) => [flagged, category_scores.violence]),
@@ -114,11 +120,11 @@ test('the openai client, unchanged, works against the gateway; the key pays for 
   assert.equal((await client.responses.create({ model: 'mill-chat', input: 'hi' })).output_text, streamed);
   const listed: string[] = [];
   for await (const model of client.models.list()) listed.push(model.id);
-  assert.deepEqual(listed, ['mill-chat', 'mill-embed', 'mill-voice', 'mill-ear', 'mill-guard']);
+  assert.deepEqual(listed, ['mill-chat', 'mill-embed', 'mill-voice', 'mill-ear', 'mill-guard', 'mill-brush']);
   const [kept] = gateway.keys.list();
   const shown = (await (await fetch(`${url}/v1/key`, { headers: { authorization: `Bearer ${key}` } })).json()) as { spent: string };
   assert.equal(shown.spent, kept?.spent.toString());
-  assert.match(miner.miner.metrics(), /millrace_miner_paid_requests_total 7/);
+  assert.match(miner.miner.metrics(), /millrace_miner_paid_requests_total 8/);
   const found = await fetch(`${url}/v1/receipts/${receipt.inputs.receiptId}`);
   assert.equal(((await found.json()) as { encoded: string }).encoded, encoded);
 });

@@ -19,6 +19,7 @@ import {
   type ServingAnswer,
   type ServingMetrics,
   type ServingRequest,
+  type TaskType,
   type Till,
 } from '../../inference/index.ts';
 import type { Logger } from '../../log.ts';
@@ -184,10 +185,9 @@ class Gateway implements InferenceGateway {
     if (this.#options.isOpen === true) refuseForeignPages(request);
     const task = taskOfPath(path);
     if (task !== undefined) {
-      if (method === 'POST') return this.#infer(request);
+      if (method === 'POST') return this.#infer(request, task);
       throw methodNotAllowed(request, 'POST');
     }
-    if (path === '/v1/images/generations') throw noBackend();
     if (path === '/v1/inference/tabs' && this.#options.receiver !== undefined) {
       if (method === 'DELETE') return this.#till.endTab(request.headers);
       const amount = new URLSearchParams(request.query).get('amount') ?? '';
@@ -230,9 +230,7 @@ class Gateway implements InferenceGateway {
     return { name: 'payer', key: undefined };
   }
 
-  async #infer(request: ServingRequest): Promise<ServingAnswer> {
-    const task = taskOfPath(request.path);
-    if (task === undefined) throw noBackend();
+  async #infer(request: ServingRequest, task: TaskType): Promise<ServingAnswer> {
     const caller = this.#callerOf(request);
     const isKnown =
       caller.name !== 'payer' || request.headers['payment-signature'] !== undefined || request.headers['millrace-tab'] !== undefined;
@@ -479,13 +477,5 @@ function methodNotAllowed({ method, path }: ServingRequest, allowed: string): Mi
     actor: 'caller',
     message,
     values: { method: method.slice(0, 16), path: path.slice(0, 128) },
-  });
-}
-
-function noBackend(): MillraceError {
-  return new MillraceError('no-backend', {
-    actor: 'caller',
-    message: 'No miner of this network makes images',
-    hint: 'GET /v1/models lists what is served; detection of things in images is POST /v1/tasks/detection.',
   });
 }

@@ -24,7 +24,9 @@ const TASKS: Record<string, TaskType> = {
   '/v1/audio/speech': 'speech',
   '/v1/audio/transcriptions': 'transcription',
   '/v1/moderations': 'moderation',
+  '/v1/images/generations': 'image-generation',
   '/v1/tasks/detection': 'detection',
+  '/v1/tasks/classification': 'detection',
   '/v1/tasks/ocr': 'ocr',
   '/v1/tasks/activity': 'activity',
   '/v1/tasks/command': 'command',
@@ -55,7 +57,8 @@ export function readQuestion(request: ServingRequest, task: TaskType, bytes: Buf
   if (body.model !== undefined && typeof body.model !== 'string') throw badRequest('model', body.model, 'a name');
   const limit = body.max_completion_tokens ?? body.max_tokens ?? body.max_output_tokens;
   const texts = Array.isArray(body.input) ? body.input.length : 1;
-  const spoken = task === 'speech' ? bytes.length * MILLISECONDS_PER_CHARACTER : undefined;
+  const wanted = typeof body.n === 'number' && body.n >= 1 ? Math.ceil(body.n) : 1;
+  const made = task === 'speech' ? bytes.length * MILLISECONDS_PER_CHARACTER : task === 'image-generation' ? wanted : undefined;
   return {
     model: body.model ?? '',
     task,
@@ -64,7 +67,7 @@ export function readQuestion(request: ServingRequest, task: TaskType, bytes: Buf
     parameters: OPTIONAL_PARAMETERS.filter((name) => body[name] !== undefined && body[name] !== null),
     affinity: affinityOf(body, bytes),
     inputMax: (unit) => (unit === 'images' ? 1 : bytes.length + SLACK_UNITS * texts),
-    outputMax: typeof limit === 'number' && limit >= 1 ? Math.ceil(limit) : spoken,
+    outputMax: typeof limit === 'number' && limit >= 1 ? Math.ceil(limit) : made,
   };
 }
 

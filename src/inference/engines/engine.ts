@@ -1,5 +1,15 @@
 /** What a model does: the kind of request it takes. */
-export type TaskType = 'chat' | 'embedding' | 'detection' | 'ocr' | 'speech' | 'transcription' | 'activity' | 'command' | 'moderation';
+export type TaskType =
+  | 'chat'
+  | 'embedding'
+  | 'detection'
+  | 'ocr'
+  | 'image-generation'
+  | 'speech'
+  | 'transcription'
+  | 'activity'
+  | 'command'
+  | 'moderation';
 
 /** Every task, in the order in which they are listed to people. */
 export const TASK_TYPES: readonly TaskType[] = [
@@ -7,6 +17,7 @@ export const TASK_TYPES: readonly TaskType[] = [
   'embedding',
   'detection',
   'ocr',
+  'image-generation',
   'speech',
   'transcription',
   'activity',
@@ -139,6 +150,16 @@ export interface OcrRequest extends RequestBase {
   image: Uint8Array;
 }
 
+/** A description of pictures that are to be made. */
+export interface ImageGenerationRequest extends RequestBase {
+  task: 'image-generation';
+  prompt: string;
+  /** How many; default 1. */
+  count?: number;
+  /** `WIDTHxHEIGHT` in pixels; the model's own size when left out. */
+  size?: string;
+}
+
 /** A text to be spoken. */
 export interface SpeechRequest extends RequestBase {
   task: 'speech';
@@ -183,13 +204,14 @@ export type EngineRequest =
   | EmbeddingRequest
   | DetectionRequest
   | OcrRequest
+  | ImageGenerationRequest
   | SpeechRequest
   | TranscriptionRequest
   | ActivityRequest
   | CommandRequest
   | ModerationRequest;
 
-/** What was used, in the unit that the task is priced in: tokens, characters of text, images, milliseconds of audio. */
+/** What was used, in the unit that the task is priced in: tokens, characters of text, images (seen or made), milliseconds of audio. */
 export interface Usage {
   unit: 'tokens' | 'characters' | 'images' | 'milliseconds';
   input: number;
@@ -258,6 +280,12 @@ export interface OcrResult extends ResultBase {
   lines: TextLine[];
 }
 
+/** Pictures, encoded (PNG, JPEG or WebP). */
+export interface ImageGenerationResult extends ResultBase {
+  task: 'image-generation';
+  images: Uint8Array[];
+}
+
 /** Spoken text: mono samples -1 to 1; serving packs them into the format that the caller wants. */
 export interface SpeechResult extends ResultBase {
   task: 'speech';
@@ -300,6 +328,7 @@ export type EngineResult =
   | EmbeddingResult
   | DetectionResult
   | OcrResult
+  | ImageGenerationResult
   | SpeechResult
   | TranscriptionResult
   | ActivityResult

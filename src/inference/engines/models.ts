@@ -289,6 +289,11 @@ export interface MissingModel {
 /** What people may look for among the embedded models and not find: such tasks are served by miners with a backend alone (`miner run --backend`). */
 export const MISSING_MODELS: readonly MissingModel[] = [
   {
+    task: 'image-generation',
+    path: '/v1/images/generations',
+    why: 'No model that makes pictures of words comes in an npm tarball of at most 100 MB: such models weigh several hundred megabytes and more.',
+  },
+  {
     task: 'transcription',
     path: '/v1/audio/transcriptions',
     why: 'No speech recogniser with free weights comes in an npm tarball of at most 100 MB: packages of whisper, sherpa-onnx, vosk, Moonshine and Parakeet hold code and load their weights from elsewhere, and what PocketSphinx carries hears every third word wrong (36.6 % of 71 words of read English).',

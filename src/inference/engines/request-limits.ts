@@ -12,6 +12,9 @@ export const REQUEST_LIMITS = {
   /** Of all texts or messages of a request together. */
   totalLengthMax: 1_000_000,
   speechLengthMax: 2_000,
+  promptLengthMax: 32_000,
+  /** Pictures that one request may ask for. */
+  imagesMax: 10,
 } as const;
 
 /**
@@ -34,7 +37,9 @@ export function checkRequest(request: EngineRequest, card: ModelCard): void {
     case 'moderation':
       return checkTexts(request.texts);
     case 'speech':
-      return checkSpeech(request.text);
+      return checkLine(request.text, REQUEST_LIMITS.speechLengthMax);
+    case 'image-generation':
+      return checkLine(request.prompt, REQUEST_LIMITS.promptLengthMax);
     case 'detection':
     case 'ocr':
       return checkBytes('image', request.image, REQUEST_LIMITS.imageBytesMax);
@@ -57,10 +62,9 @@ function checkTexts(texts: readonly string[]): void {
   checkLength(texts.reduce((sum, { length }) => sum + length, 0));
 }
 
-function checkSpeech(text: string): void {
+function checkLine(text: string, lengthMax: number): void {
   if (text.trim() === '') throw empty('text');
-  if (text.length > REQUEST_LIMITS.speechLengthMax)
-    throw tooLong(`${text.length} characters`, `${REQUEST_LIMITS.speechLengthMax} characters`);
+  if (text.length > lengthMax) throw tooLong(`${text.length} characters`, `${lengthMax} characters`);
 }
 
 function checkLength(length: number): void {

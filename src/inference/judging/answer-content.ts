@@ -8,6 +8,8 @@ export type AnswerContent =
   | { task: 'embedding'; vectors: readonly ArrayLike<number>[] }
   | { task: 'detection'; objects: readonly LabelledBox[] }
   | { task: 'ocr'; text: string }
+  /** How large each picture is, bytes. */
+  | { task: 'image-generation'; sizes: readonly number[] }
   /** `heard` is what a recogniser heard in it; of the truth: what was to be said. */
   | { task: 'speech'; audio: Uint8Array; heard?: string }
   | { task: 'transcription'; text: string }
@@ -29,6 +31,8 @@ export function contentOf(result: EngineResult): AnswerContent {
       return { task: 'embedding', vectors: result.vectors };
     case 'detection':
       return { task: 'detection', objects: result.objects };
+    case 'image-generation':
+      return { task: 'image-generation', sizes: result.images.map(({ length }) => length) };
     case 'speech':
       return { task: 'speech', audio: new Uint8Array(result.samples.buffer, result.samples.byteOffset, result.samples.byteLength) };
     case 'activity':
@@ -75,6 +79,8 @@ function contentOfJson(task: TaskType, body: Fields): AnswerContent {
       return { task, vectors: list(body.data).map((one) => vectorOf((one as Fields).embedding)) };
     case 'detection':
       return { task, objects: list(body.objects, FOUND_MAX).map(boxOf) };
+    case 'image-generation':
+      return { task, sizes: list(body.data, FOUND_MAX).map((one) => Buffer.byteLength(text((one as Fields).b64_json), 'base64')) };
     case 'activity':
       return { task, segments: list(body.segments, FOUND_MAX).map((one) => spanOf(one as Fields)) };
     case 'command':

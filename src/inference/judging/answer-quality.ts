@@ -8,7 +8,7 @@ const COSINE_FLOOR = 0.5;
 /**
  * How good an answer is, measured by the truth, in millionths: labels and boxes (F1 at half overlap), characters of read text, words of
  * heard speech, direction of vectors, the right command, the right moments. Undefined where the two say nothing about one another: speech
- * that nobody has listened to. Total: an answer of another kind or shape is worth 0.
+ * that nobody has listened to, pictures that nobody has seen. Total: an answer of another kind or shape is worth 0.
  */
 export function qualityOf(answer: AnswerContent, truth: AnswerContent): number | undefined {
   switch (answer.task) {
@@ -22,6 +22,8 @@ export function qualityOf(answer: AnswerContent, truth: AnswerContent): number |
       return truth.task === 'embedding' ? vectorLikeness(answer.vectors, truth.vectors) : 0;
     case 'detection':
       return truth.task === 'detection' ? boxLikeness(answer.objects, truth.objects) : 0;
+    case 'image-generation':
+      return truth.task === 'image-generation' && truth.sizes.length === answer.sizes.length ? undefined : 0;
     case 'speech':
       return truth.task === 'speech' ? speechLikeness(answer, truth) : 0;
     case 'activity':

@@ -63,6 +63,7 @@ async function makeRequest(path: string, sources: StockSources, random: SeededRa
   }
   if (path === '/v1/embeddings' || path === '/v1/moderations') return json(path, { model: 'any', input: await writeText(sources, random) });
   if (path === '/v1/audio/speech') return json(path, { model: 'any', input: await writeText(sources, random), voice: 'alloy' });
+  if (path === '/v1/images/generations') return json(path, { model: 'any', prompt: await writeText(sources, random), n: 1 });
   if (path === '/v1/tasks/detection' || path === '/v1/tasks/ocr') return pickImage(path, sources, random);
   if (path === '/v1/tasks/command') return speak(path, random.pick(sources.commands.length === 0 ? ['stop'] : sources.commands), sources);
   if (path === '/v1/tasks/activity') return speak(path, await writeText(sources, random), sources);

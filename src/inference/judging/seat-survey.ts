@@ -44,6 +44,7 @@ export const PATH_OF_TASK: Record<TaskType, string> = {
   embedding: '/v1/embeddings',
   detection: '/v1/tasks/detection',
   ocr: '/v1/tasks/ocr',
+  'image-generation': '/v1/images/generations',
   speech: '/v1/audio/speech',
   transcription: '/v1/audio/transcriptions',
   activity: '/v1/tasks/activity',
@@ -54,7 +55,7 @@ export const PATH_OF_TASK: Record<TaskType, string> = {
 /** What belongs to a subnet by its kind; a kind that is not here is a task, or everything. */
 const TASKS_OF_KIND: Record<string, readonly TaskType[]> = {
   text: ['chat', 'embedding', 'moderation'],
-  image: ['detection', 'ocr'],
+  image: ['detection', 'ocr', 'image-generation'],
   voice: ['speech', 'transcription', 'activity', 'command'],
 };
 const OFFER_MS = 5_000;

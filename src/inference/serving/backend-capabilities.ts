@@ -30,7 +30,7 @@ const SHOWN_MAX = 12;
 const ANSWER_TOKENS = 24;
 const SCHEMA = { type: 'object', properties: { open: { type: 'boolean' } }, required: ['open'], additionalProperties: false };
 /** Tasks that a backend with OpenAI's paths can do. */
-const BACKEND_TASKS: readonly TaskType[] = ['chat', 'embedding', 'speech', 'transcription', 'moderation'];
+const BACKEND_TASKS: readonly TaskType[] = ['chat', 'embedding', 'image-generation', 'speech', 'transcription', 'moderation'];
 
 /**
  * Asks a backend what it does: whether it has the model and how long its context is (`GET models`, as llama.cpp, Ollama and vLLM state it), and by

@@ -1,6 +1,13 @@
 import type { Call, CallInput } from './call.ts';
 import { readChatCall } from './chat.ts';
-import { readEmbeddingCall, readModerationCall, readSpeechCall, readTaskCall, readTranscriptionCall } from './other-calls.ts';
+import {
+  readEmbeddingCall,
+  readImageGenerationCall,
+  readModerationCall,
+  readSpeechCall,
+  readTaskCall,
+  readTranscriptionCall,
+} from './other-calls.ts';
 import { readResponsesCall } from './responses.ts';
 
 /** Understands the body of a request. */
@@ -13,6 +20,7 @@ const READERS: Record<string, ReadCall> = {
   '/v1/audio/speech': readSpeechCall,
   '/v1/audio/transcriptions': readTranscriptionCall,
   '/v1/moderations': readModerationCall,
+  '/v1/images/generations': readImageGenerationCall,
 };
 
 /** Who understands requests to a path; undefined where no model is asked there. */

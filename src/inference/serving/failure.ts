@@ -32,7 +32,6 @@ const STATUS_OF_CODE: Record<string, number> = {
   'gateway-cannot-pay': 503,
   'engine-timeout': 504,
   'backend-timeout': 504,
-  'no-backend': 501,
   'request-aborted': 499,
   'engine-failed': 500,
   'engine-memory': 500,

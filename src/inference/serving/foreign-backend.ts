@@ -28,7 +28,10 @@ export interface ForeignBackendOptions {
 
 const WORDS = ['the', ' mill', ' turns', ' while', ' water', ' runs', ' and', ' grain', ' falls', ' into', ' the', ' stones'];
 
-/** Starts a foreign backend on 127.0.0.1: chat (streamed or not), embeddings, speech (24 kHz PCM), transcription, moderations, models. */
+/** A PNG of one grey pixel. */
+const PICTURE = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==', 'base64');
+
+/** Starts a foreign backend on 127.0.0.1: chat (streamed or not), embeddings, speech (24 kHz PCM), transcription, pictures, moderations, models. */
 export async function startForeignBackend(options: ForeignBackendOptions = {}): Promise<ForeignBackend> {
   const state = { cut: 0, requests: 0, bodies: [] as Record<string, unknown>[] };
   const server = createServer((request, response) => {
@@ -79,6 +82,10 @@ async function answer(
       return { flagged: isFlagged, categories: { violence: isFlagged }, category_scores: { violence: isFlagged ? 0.9 : 0.1 } };
     });
     return void send({ id: 'modr-1', model: body.model, results });
+  }
+  if (path === 'images/generations') {
+    const picture = { b64_json: PICTURE.toString('base64') };
+    return void send({ created: 1, data: Array.from({ length: Number(body.n ?? 1) }, () => picture) });
   }
   if (path === 'audio/speech') return void response.writeHead(200, { 'content-type': 'audio/pcm' }).end(Buffer.alloc(4800, 1));
   if (path === 'chat/completions') return chat(body, response, options, state);

@@ -34,16 +34,20 @@ const TASKS: Record<string, TaskType> = {
   'mill-voice': 'speech',
   'mill-ear': 'transcription',
   'mill-guard': 'moderation',
+  'mill-brush': 'image-generation',
+};
+const UNITS: Partial<Record<TaskType, ModelPrice['unit']>> = {
+  speech: 'characters',
+  moderation: 'characters',
+  transcription: 'milliseconds',
+  'image-generation': 'images',
 };
 
 /** The models of a backend, one for each task. */
 export function backendModels(url: string, concurrency = 8, more: Partial<MinerModel> = {}): MinerModel[] {
   return Object.entries(TASKS).map(([id, task]) => ({
     engine: createOpenAiBackend({ url, card: { id, task, licence: 'none', limits: ['a fixture'], contextTokens: 8192 } }),
-    price:
-      task === 'chat' || task === 'embedding'
-        ? TEST_PRICE
-        : { ...TEST_PRICE, unit: task === 'speech' || task === 'moderation' ? ('characters' as const) : ('milliseconds' as const) },
+    price: { ...TEST_PRICE, unit: UNITS[task] ?? TEST_PRICE.unit },
     outputUnitsMax: 64,
     concurrency,
     ...more,

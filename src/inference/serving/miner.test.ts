@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { connect } from 'node:net';
 import { after, before, test } from 'node:test';
 import OpenAI from 'openai';
@@ -115,9 +117,14 @@ test('the openai client speaks to a miner: chat, streams, tools, responses, embe
   assert.equal(Buffer.from(await speech.arrayBuffer()).toString('latin1', 0, 4), 'RIFF');
   const file = new File([Buffer.alloc(2000)], 'a.wav');
   assert.equal((await client.audio.transcriptions.create({ model: 'mill-ear', file })).text, 'the mill turns');
+  const { data } = await client.images.generate({ model: 'mill-brush', prompt: 'a mill by a race', n: 2, size: '256x256' });
+  assert.deepEqual(
+    (data ?? []).map(({ b64_json: picture }) => Buffer.from(picture as string, 'base64').toString('latin1', 1, 4)),
+    ['PNG', 'PNG'],
+  );
   const listed: string[] = [];
   for await (const model of client.models.list()) listed.push(model.id);
-  assert.deepEqual(listed, ['mill-chat', 'mill-embed', 'mill-voice', 'mill-ear', 'mill-guard']);
+  assert.deepEqual(listed, ['mill-chat', 'mill-embed', 'mill-voice', 'mill-ear', 'mill-guard', 'mill-brush']);
 });
 
 test('what a model has not is refused in the words of the API, with our code', async () => {
@@ -135,7 +142,18 @@ test('what a model has not is refused in the words of the API, with our code', a
     'bad-json',
   ]);
   assert.deepEqual(await codeOf('/v1/chat/completions', Buffer.from([0x22, 0xff, 0xfe, 0x22])), [400, 'bad-json']);
-  assert.deepEqual(await codeOf('/v1/images/generations', '{"prompt":"a mill"}'), [501, 'no-backend']);
+  for (const [wish, code] of [
+    [{ model: 'mill-chat' }, 'wrong-task'],
+    [{ response_format: 'url' }, 'unsupported-parameter'],
+    [{ quality: 'hd' }, 'unsupported-parameter'],
+    [{ stream: true }, 'unsupported-parameter'],
+    [{ n: 11 }, 'bad-request'],
+    [{ size: 'large' }, 'bad-request'],
+    [{ prompt: 7 }, 'bad-request'],
+  ] as const) {
+    const asked = JSON.stringify({ model: 'mill-brush', prompt: 'a mill', ...wish });
+    assert.deepEqual(await codeOf('/v1/images/generations', asked), [400, code], asked);
+  }
   assert.deepEqual(await codeOf('/v1/responses', JSON.stringify({ model: 'mill-chat', input: 'x', previous_response_id: 'resp_1' })), [
     400,
     'unsupported-parameter',
@@ -220,6 +238,34 @@ test('a backend that is gone, or answers garbage, becomes an honest error', asyn
     }
   } finally {
     await lost.stop();
+  }
+  const page = Buffer.from('<html>no picture</html>').toString('base64');
+  const answers = [
+    null,
+    {},
+    { data: [null] },
+    { data: [{ b64_json: page }] },
+    { data: [{ url: 'http://127.0.0.1/1.png' }] },
+    { choices: [{}] },
+  ];
+  const mad = createServer((_, response) => void response.end(JSON.stringify(answers[turn % answers.length])));
+  let turn = 0;
+  await new Promise<void>((resolve) => mad.listen(0, '127.0.0.1', resolve));
+  const odd = await startTestMiner({ models: backendModels(`http://127.0.0.1:${(mad.address() as AddressInfo).port}/v1`) });
+  try {
+    for (; turn < answers.length; turn += 1) {
+      for (const [path, body] of [
+        ['images/generations', JSON.stringify({ model: 'mill-brush', prompt: 'a mill' })],
+        ['chat/completions', chatBody()],
+      ] as const) {
+        const answer = await fetch(`${odd.url}/v1/${path}`, { method: 'POST', body });
+        const { error } = (await answer.json()) as { error: { millrace: { code: string; actor: string } } };
+        assert.deepEqual([answer.status, error.millrace.code, error.millrace.actor], [500, 'engine-failed', 'peer'], `${path} ${turn}`);
+      }
+    }
+  } finally {
+    await odd.stop();
+    mad.close();
   }
 });
 

@@ -175,7 +175,6 @@ class OpenMiner implements Miner {
     const { method, path } = request;
     const reader = callReaderOf(path);
     if (reader !== undefined) return method === 'POST' ? this.#infer(request, reader) : methodNotAllowed(request, 'POST');
-    if (path === '/v1/images/generations') throw noBackend();
     if (path === '/v1/inference/tabs') return this.#tab(request);
     if (method !== 'GET' && method !== 'HEAD') return methodNotAllowed(request, 'GET');
     return this.#show(path);
@@ -293,14 +292,6 @@ function methodError({ method, path }: ServingRequest, allowed: string): Millrac
 
 function methodNotAllowed(request: ServingRequest, allowed: string): ServingAnswer {
   return failureAnswer(methodError(request, allowed), { allow: allowed });
-}
-
-function noBackend(): MillraceError {
-  return new MillraceError('no-backend', {
-    actor: 'caller',
-    message: 'No model here makes images',
-    hint: 'GET /v1/models lists what is served; detection of things in images is POST /v1/tasks/detection.',
-  });
 }
 
 function draining(): MillraceError {

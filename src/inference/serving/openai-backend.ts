@@ -9,6 +9,8 @@ import type {
   Engine,
   EngineRequest,
   EngineState,
+  ImageGenerationRequest,
+  ImageGenerationResult,
   ModelCard,
   ModerationRequest,
   ModerationResult,
@@ -117,6 +119,7 @@ class OpenAiBackend implements Engine {
     if (request.task === 'embedding') return this.#embed(request, signal);
     if (request.task === 'speech') return this.#speak(request, signal);
     if (request.task === 'transcription') return this.#transcribe(request, signal);
+    if (request.task === 'image-generation') return this.#draw(request, signal);
     if (request.task === 'moderation') return this.#moderate(request, signal);
     throw wrongTask(this.card, request.task);
   }
@@ -189,6 +192,22 @@ class OpenAiBackend implements Engine {
     };
   }
 
+  async #draw({ prompt, count: wanted = 1, size }: ImageGenerationRequest, signal: AbortSignal): Promise<ImageGenerationResult> {
+    const body = JSON.stringify({ model: this.#model, prompt, n: wanted, size, response_format: 'b64_json' });
+    const value = await this.#json(await this.#send('images/generations', { type: 'application/json', bytes: body }, signal));
+    const rows = Array.isArray(value.data) ? (value.data as ({ b64_json?: unknown } | null)[]) : [];
+    const images = rows.map((row) => (typeof row?.b64_json === 'string' ? Buffer.from(row.b64_json, 'base64') : Buffer.alloc(0)));
+    if (images.length !== wanted || !images.every(isPicture)) throw garbage('pictures');
+    const hash = createHash('sha256');
+    for (const image of images) hash.update(image);
+    return {
+      task: 'image-generation',
+      images,
+      usage: { unit: 'images', input: 0, output: images.length },
+      outputDigest: `0x${hash.digest('hex')}`,
+    };
+  }
+
   async #moderate({ texts }: ModerationRequest, signal: AbortSignal): Promise<ModerationResult> {
     const body = JSON.stringify({ model: this.#model, input: texts });
     const value = await this.#json(await this.#send('moderations', { type: 'application/json', bytes: body }, signal));
@@ -250,11 +269,19 @@ function count(value: unknown): number {
   return typeof value === 'number' && Number.isFinite(value) && value > 0 ? Math.round(value) : 0;
 }
 
+/** Whether bytes begin as a PNG, JPEG or WebP file does. */
+function isPicture(bytes: Buffer): boolean {
+  const head = bytes.toString('latin1', 0, 12);
+  return head.startsWith('\x89PNG\r\n') || head.startsWith('\xff\xd8\xff') || /^RIFF.{4}WEBP$/s.test(head);
+}
+
 function digestOf(text: string): `0x${string}` {
   return `0x${createHash('sha256').update(text).digest('hex')}`;
 }
 
 function backendError(thrown: unknown): MillraceError {
+  // What an answer lacks shows where it is read.
+  if (thrown instanceof TypeError) return garbage('form', thrown);
   const error = toMillraceError(thrown);
   if (error.code === 'server-unreachable') {
     return new MillraceError('model-unavailable', {
@@ -291,8 +318,13 @@ function refusedBy(status: number, text: string): MillraceError {
   return new MillraceError('engine-failed', { actor: 'peer', message: `The backend answered with status ${status}`, values: { status } });
 }
 
-function garbage(what: string): MillraceError {
-  return new MillraceError('engine-failed', { actor: 'peer', message: `The backend's answer has no sound ${what}`, values: { what } });
+function garbage(what: string, cause?: unknown): MillraceError {
+  return new MillraceError('engine-failed', {
+    actor: 'peer',
+    message: `The backend's answer has no sound ${what}`,
+    values: { what },
+    cause,
+  });
 }
 
 function wrongTask(card: ModelCard, task: string): MillraceError {

@@ -5,12 +5,14 @@ import type {
   EmbeddingResult,
   EngineRequest,
   EngineResult,
+  ImageGenerationResult,
   ModerationResult,
   OcrResult,
   SpeechResult,
   TaskType,
   TranscriptionResult,
 } from '../engines/engine.ts';
+import { REQUEST_LIMITS } from '../engines/request-limits.ts';
 import {
   bytesField,
   type Call,
@@ -162,17 +164,51 @@ export function readModerationCall(input: CallInput): Call {
   };
 }
 
-const MEDIA_TASKS: Record<string, 'image' | 'audio'> = { detection: 'image', ocr: 'image', activity: 'audio', command: 'audio' };
+/** Fields of OpenAI's that change a picture, and that no backend was seen to honour; what leaves it to the model is taken. */
+const IMAGE_WISHES = ['quality', 'style', 'background', 'moderation', 'output_format', 'output_compression', 'partial_images'];
+
+/** Reads `POST /v1/images/generations`; pictures come as base64, whole. @throws bad-json, bad-request, unsupported-parameter, unknown-model */
+export function readImageGenerationCall(input: CallInput): Call {
+  const body = readJsonObject(input.bytes);
+  const { outputUnitsMax } = input.modelFor(body.model, 'image-generation');
+  const prompt = textField(body.prompt, 'prompt', REQUEST_LIMITS.promptLengthMax);
+  const count = numberField(body.n, 'n', { min: 1, max: Math.min(outputUnitsMax, REQUEST_LIMITS.imagesMax), whole: true }) ?? 1;
+  if (body.response_format === 'url') throw unsupported('response_format', 'Pictures come as b64_json: nothing is kept here to be fetched');
+  if (body.stream === true) throw unsupported('stream', 'Pictures are given whole');
+  for (const wish of IMAGE_WISHES) {
+    const value = body[wish];
+    if (value !== undefined && value !== null && value !== 'auto') throw unsupported(wish, `Backends were not seen to honour ${wish}`);
+  }
+  const size = body.size === undefined || body.size === null || body.size === 'auto' ? undefined : textField(body.size, 'size', 9);
+  if (size !== undefined && !/^[1-9]\d{1,3}x[1-9]\d{1,3}$/.test(size)) throw badRequest('size', size, 'WIDTHxHEIGHT in pixels, or auto');
+  return {
+    request: { task: 'image-generation', prompt, count, size },
+    bounds: { input: 0, output: count },
+    whole(result, name) {
+      const { images } = result as ImageGenerationResult;
+      return json({ created: name.created, data: images.map((image) => ({ b64_json: Buffer.from(image).toString('base64') })) });
+    },
+  };
+}
+
+const MEDIA_TASKS: Record<string, 'image' | 'audio'> = {
+  detection: 'image',
+  classification: 'image',
+  ocr: 'image',
+  activity: 'audio',
+  command: 'audio',
+};
 const OWN_PATHS: Partial<Record<string, string>> = {
   chat: '/v1/chat/completions',
   embedding: '/v1/embeddings',
   speech: '/v1/audio/speech',
   transcription: '/v1/audio/transcriptions',
   moderation: '/v1/moderations',
+  'image-generation': '/v1/images/generations',
 };
 
 /**
- * Reads `POST /v1/tasks/{type}`: the file as it is (parameters in the query), as `multipart/form-data`, or base64 in JSON (`image`, `audio`).
+ * Reads `POST /v1/tasks/{type}`; classification is what a detector says of the image as a whole. The file as it is (parameters in the query), as `multipart/form-data`, or base64 in JSON (`image`, `audio`).
  * @throws bad-json, bad-request, unknown-model
  */
 export async function readTaskCall(input: CallInput): Promise<Call> {
@@ -183,7 +219,7 @@ export async function readTaskCall(input: CallInput): Promise<Call> {
     throw badRequest('type', type.slice(0, 40), other === undefined ? Object.keys(MEDIA_TASKS).join(', ') : `this task at ${other}`);
   }
   const { file, field } = await readMedia(input, kind);
-  input.modelFor(field('model'), type as TaskType);
+  input.modelFor(field('model'), type === 'classification' ? 'detection' : (type as TaskType));
   const number = (name: string, range: { min: number; max: number; whole?: boolean }) => {
     const value = field(name);
     return numberField(typeof value === 'string' && value !== '' ? Number(value) : value, name, range);
@@ -191,7 +227,8 @@ export async function readTaskCall(input: CallInput): Promise<Call> {
   return {
     request: taskRequest(type, file, number),
     bounds: { input: kind === 'image' ? 1 : file.length * MILLISECONDS_PER_BYTE_MAX, output: 0 },
-    whole: (result, name) => json({ id: name.id, object: `task.${type}`, created: name.created, model: name.model, ...taskResult(result) }),
+    whole: (result, name) =>
+      json({ id: name.id, object: `task.${type}`, created: name.created, model: name.model, ...taskResult(type, result) }),
   };
 }
 
@@ -204,16 +241,17 @@ function taskRequest(
     const objectsMax = number('objects_max', { min: 1, max: 1000, whole: true });
     return { task: 'detection', image: file, scoreMin: number('score_min', { min: 0, max: 1 }), objectsMax };
   }
+  if (type === 'classification') return { task: 'detection', image: file };
   if (type === 'ocr') return { task: 'ocr', image: file };
   if (type === 'activity') return { task: 'activity', audio: file, thresholdMin: number('threshold_min', { min: 0, max: 1 }) };
   return { task: 'command', audio: file };
 }
 
-function taskResult(result: EngineResult): Record<string, unknown> {
+function taskResult(type: string, result: EngineResult): Record<string, unknown> {
   const { usage } = result;
   if (result.task === 'detection') {
     const { width, height, objects, classes } = result as DetectionResult;
-    return { width, height, objects, classes, usage };
+    return type === 'classification' ? { width, height, classes, usage } : { width, height, objects, classes, usage };
   }
   if (result.task === 'ocr') {
     const { width, height, text, lines } = result as OcrResult;
