@@ -100,8 +100,8 @@ export async function startChannelsNetwork(options: { inGenesis?: boolean } = {}
 export interface PaidServer {
   url: string;
   credits: Credit[];
-  /** What stays of a request's charge; all of it by default. */
-  delivered: (credit: Credit) => bigint;
+  /** What stays of a request's charge; all of it by default, undefined: that is said later. */
+  delivered: (credit: Credit) => bigint | undefined;
   stop(): Promise<void>;
 }
 
@@ -121,7 +121,8 @@ export async function startPaidServer(receiver: Receiver, price: { amount: bigin
       .then(async (credit) => {
         paid.credits.push(credit);
         response.writeHead(200, { [PAYMENT_RESPONSE]: credit.header }).end(Buffer.alloc(1000, request.url));
-        await credit.settle(paid.delivered(credit));
+        const kept = paid.delivered(credit);
+        if (kept !== undefined) await credit.settle(kept);
       })
       .catch(refuse);
   });

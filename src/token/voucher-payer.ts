@@ -105,7 +105,7 @@ export interface Payer {
   payment(request: PaymentRequest): Promise<Payment>;
   /** As payment, for a receiver whose 402 answer was seen before: no round trip for the price. @throws payment-terms-unknown, as payment */
   pay(request: { receiver: Address; amount: bigint; resource: PaidResource; token?: Address; idempotencyKey?: string }): Promise<Payment>;
-  /** `fetch` that pays when asked to, once, and once more when the receiver corrected our account. */
+  /** `fetch` that pays when asked to, and again when the receiver corrected our account: what it gives back meanwhile may do so a few times. */
   fetch(url: string, options: { amountMax: bigint; idempotencyKey?: string; init?: RequestInit; fetch?: typeof fetch }): Promise<Response>;
   channels(): PayerChannel[];
   /** Asks for the rest of a channel; no more payments from it. Resolves with when it can be fetched; `undefined` when nothing is left. */
@@ -118,6 +118,8 @@ export interface Payer {
 const DEPOSIT_REQUESTS = 20n;
 const WITHDRAW_DELAY_MAX = 7 * 86_400;
 const SALT = keccak256(toHex('millrace payment channel 0'));
+/** Each attempt but the last was corrected: nothing was charged for it. */
+const ATTEMPTS_MAX = 8;
 /** The turn of all channels' deposits; no channel has this id. */
 const DEPOSITS: Hex = '0x';
 
@@ -156,7 +158,7 @@ async function payingFetch(purse: Purse, url: string, how: Parameters<Payer['fet
   const send = how.fetch ?? fetch;
   const idempotencyKey = how.idempotencyKey ?? newPaymentId();
   let answer = await send(url, how.init);
-  for (let attempt = 0; attempt < 2 && answer.status === 402; attempt += 1) {
+  for (let attempt = 0; attempt < ATTEMPTS_MAX && answer.status === 402; attempt += 1) {
     const required = answer.headers.get(PAYMENT_REQUIRED);
     if (required === null) return answer;
     await answer.body?.cancel();

@@ -59,8 +59,8 @@ const REQUESTS_MIN = 8n;
 const REQUESTS_MAX = 256n;
 const FAST_MS = 1_000;
 const SLOW_MS = 30_000;
-/** The price, the payment, and once more after the miner has said what it gave back. */
-const PAYMENTS_MAX = 2;
+/** The price, then payments: again after the miner has said what it gave back, which may be more each time while requests end. */
+const PAYMENTS_MAX = 8;
 /** What a miner says of a tab. */
 const ANSWER_BYTES_MAX = 16 << 10;
 

@@ -107,8 +107,13 @@ async function openTab(
   const amount = dearest * TAB_REQUESTS < amountMax ? dearest * TAB_REQUESTS : amountMax;
   const path = `/v1/inference/tabs?amount=${amount}`;
   const response = await payer.fetch(path, { amountMax: amount, init: { method: 'POST' }, fetch: fetchOfPeer(seat) });
-  const { tab } = readJsonObject(await readAtMost(response.body, TAB_BYTES_MAX));
-  return typeof tab === 'string' ? tab : undefined;
+  const { tab, error } = readJsonObject(await readAtMost(response.body, TAB_BYTES_MAX));
+  if (response.status === 201 && typeof tab === 'string') return tab;
+  throw new MillraceError('tab-refused', {
+    actor: 'peer',
+    message: `The miner at uid ${seat.uid} opened no tab: status ${response.status}, ${String((error as { code?: unknown } | undefined)?.code)}`,
+    values: { uid: seat.uid, status: response.status },
+  });
 }
 
 async function endTab(seat: Seat, tab: string): Promise<void> {
