@@ -105,7 +105,8 @@ export const profile: Profile = {
     seatStake: 10n * TOKEN,
     penalty: 2n * TOKEN,
     voteFee: TOKEN / 1000n,
-    votes: 3,
+    // One, so that among three nodes a jury is found beside a job’s provider and who accuses it.
+    votes: 1,
     appealsMax: 2,
     leaveSeconds: 300,
     drawDelay: 10,

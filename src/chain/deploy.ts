@@ -12,7 +12,7 @@ import { chainError } from './errors.ts';
 import { findGenesisChannels } from './genesis-contracts.ts';
 import { type Manifest, readManifest, signManifest, writeManifest } from './manifest.ts';
 import { checkPowers } from './powers.ts';
-import { type Allocation, loadProfile } from './profile.ts';
+import { type Allocation, loadProfile, type Profile } from './profile.ts';
 import { createSender, type Sender } from './sender.ts';
 import type { Signer } from './signer.ts';
 import { type RandomnessDeclaration, surveyChain } from './survey.ts';
@@ -36,11 +36,15 @@ export interface DeployOptions extends RandomnessDeclaration {
   computeLaunch?: readonly Allocation[];
   /** An existing stable token, where the profile wants one. */
   stableToken?: Address;
+  /** Votes of the first jury of a dispute, odd; default: the profile's. Jobs of an audited class then want one juror more than that. */
+  juryVotes?: number;
   /** Blocks that each receipt must be deep. Default 1 on the embedded chain, else 2. */
   confirmations?: number;
   log?: Logger;
 }
 
+/** After two appeals of such a jury the last one has as many votes as the contract draws at most. */
+const JURY_VOTES_MAX = 15;
 /** Modules whose names may slash stake. */
 const SLASHERS: readonly string[] = [
   'storageMarket',
@@ -94,7 +98,7 @@ export async function deployNetwork(options: DeployOptions): Promise<Manifest> {
 }
 
 async function collectInputs(options: DeployOptions, transport: PublicClient): Promise<DeployInputs> {
-  const profile = await loadProfile(options.profile);
+  const profile = withJuryVotes(await loadProfile(options.profile), options.juryVotes);
   const allocations = options.allocations ?? profile.allocations;
   if (allocations.length === 0) throw holdersMissing(profile.name, 'the token', '--allocations');
   const computeLaunch = options.computeLaunch ?? profile.computeToken.launch;
@@ -113,6 +117,19 @@ async function collectInputs(options: DeployOptions, transport: PublicClient): P
   }
   const survey = await surveyChain(transport, profile, options);
   return { name: options.name, profile, survey, deployer: options.signer.address, allocations, computeLaunch, stableToken: given };
+}
+
+/** Who accuses does not judge: one juror more than votes, beside the operator of the job. */
+function withJuryVotes(profile: Profile, votes: number | undefined): Profile {
+  if (votes === undefined) return profile;
+  if (!Number.isInteger(votes) || votes % 2 === 0 || votes < 1 || votes > JURY_VOTES_MAX) {
+    throw new MillraceError('bad-jury-votes', {
+      actor: 'caller',
+      message: `Got a jury of ${votes} votes, expected an odd number from 1 to ${JURY_VOTES_MAX}`,
+      values: { got: votes, max: JURY_VOTES_MAX },
+    });
+  }
+  return { ...profile, jury: { ...profile.jury, votes }, jobRules: { ...profile.jobRules, jurorsMin: votes + 1 } };
 }
 
 function holdersMissing(profile: string, token: string, flag: string): MillraceError {

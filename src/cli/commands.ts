@@ -433,6 +433,7 @@ function registerFounderCommands(program: Command, run: Run): void {
     .option('--allocations <file>', 'first holders of the token: JSON of address to amount (default: the profile’s)')
     .option('--compute-allocations <file>', 'first holders of the compute network’s token, 500 million in all (default: the profile’s)')
     .option('--stable-token <address>', 'the stable token of the chain, where the profile wants one')
+    .option('--jury-votes <n>', 'votes of the first jury of a dispute, odd (default: the profile’s); audited jobs want one juror more')
     .option('--out <path>', 'where a copy of the manifest goes, to be handed to others')
     .addHelpText('after', '\nExample:\n  millrace --rpc-url https://… deploy --profile production')
     .action(run(async (context, options: never) => (await import('./deploy.ts')).deploy(context, options)));

@@ -16,6 +16,7 @@ export interface DeployCommandOptions {
   allocations?: string;
   computeAllocations?: string;
   stableToken?: string;
+  juryVotes?: string;
   out?: string;
 }
 
@@ -41,6 +42,7 @@ export async function deploy(context: CommandContext, options: DeployCommandOpti
     stableToken: options.stableToken === undefined ? undefined : parseAddress('--stable-token', options.stableToken),
     allocations: readAllocations('--allocations', options.allocations),
     computeLaunch: readAllocations('--compute-allocations', options.computeAllocations),
+    juryVotes: options.juryVotes === undefined ? undefined : Number(options.juryVotes),
     log: commandLog(context, 'deploy'),
   });
   rememberChain(folder, rpcUrl);

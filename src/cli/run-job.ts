@@ -46,7 +46,6 @@ export async function runCommand(context: CommandContext, words: string[], optio
   const token = tokenWanted(options.token ?? request.priceMax?.token);
   const decimals = decimalsOf(session, token);
   const priceText = options.price ?? request.priceMax?.amount;
-  if (request.spec.determinism !== 'none') await noteMissingJury(context, client);
   const progress = context.output.progress('Job');
   const folderWanted = resolve(options.output ?? join('.', `${request.name.replaceAll(/[^\w.-]/g, '-')}-output`));
   const shared = {
@@ -85,15 +84,6 @@ export async function runCommand(context: CommandContext, words: string[], optio
   );
   const failed = results.find(({ end }) => end !== 'exit 0');
   if (failed !== undefined) throw jobItself(failed);
-}
-
-/** Provider and accuser do not judge: without as many jurors beside them as a jury has votes no accusation can be decided. */
-async function noteMissingJury({ output }: CommandContext, client: ChainClient): Promise<void> {
-  const [{ votes }, jurors] = await Promise.all([client.read('jury', 'config'), client.read('jury', 'jurorCount')]);
-  if (jurors >= BigInt(votes) + 2n) return;
-  output.note(
-    `This network has ${jurors} jurors and a dispute may need ${votes + 2}: auditors would find a forged result, yet it might be paid.`,
-  );
 }
 
 /** One seed for each run of a job. */

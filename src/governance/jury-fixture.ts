@@ -65,10 +65,12 @@ export async function startTestJury(): Promise<TestJury> {
   const [manifestPath, journalFolder] = [join(folder, 'network.json'), join(folder, 'keys')];
   const signer = developmentSigner(0, 'dev');
   const plan = { folder: join(folder, 'deploy'), manifestPath };
-  const manifest = await deployNetwork({ rpcUrl, name: 'test', profile: 'dev', signer, embedded: true, ...plan }).catch(async (error) => {
-    await chain.stop();
-    throw error;
-  });
+  const manifest = await deployNetwork({ rpcUrl, name: 'test', profile: 'dev', juryVotes: 3, signer, embedded: true, ...plan }).catch(
+    async (error) => {
+      await chain.stop();
+      throw error;
+    },
+  );
   const client = await connectChain({ rpcUrl, manifest });
   const faucet = createSender({ client, signer, journalFolder, log: silentLogger });
   let joined = 0;

@@ -121,7 +121,7 @@ export class CheatNetwork {
     this.wasm = new WasmExecutor({ imageFolder: join(parts.folder, 'modules') });
   }
 
-  static async start(options: { verbose?: boolean } = {}): Promise<CheatNetwork> {
+  static async start(options: { verbose?: boolean; juryVotes?: number } = {}): Promise<CheatNetwork> {
     const folder = await mkdtemp(join(tmpdir(), 'millrace-cheats-'));
     const log = options.verbose === true ? createLogger({ role: 'test', level: 'info' }) : silentLogger;
     const accounts = Array.from({ length: 60 }, (_, index) => ({ address: developmentSigner(index, 'dev').address, balance: 10n ** 24n }));
@@ -129,7 +129,15 @@ export class CheatNetwork {
     const { rpcUrl } = chain;
     const plan = { folder: join(folder, 'deploy'), manifestPath: join(folder, 'network.json') };
     const signer = developmentSigner(0, 'dev');
-    const manifest = await deployNetwork({ rpcUrl, name: 'test', profile: 'dev', signer, embedded: true, ...plan }).catch(async (error) => {
+    const manifest = await deployNetwork({
+      rpcUrl,
+      name: 'test',
+      profile: 'dev',
+      juryVotes: options.juryVotes,
+      signer,
+      embedded: true,
+      ...plan,
+    }).catch(async (error) => {
       await chain.stop();
       throw error;
     });

@@ -28,7 +28,7 @@ let network: CheatNetwork;
 let provider: CheatProvider;
 
 before(async () => {
-  network = await CheatNetwork.start({ verbose: process.env.MILLRACE_VERBOSE === '1' });
+  network = await CheatNetwork.start({ juryVotes: 3, verbose: process.env.MILLRACE_VERBOSE === '1' });
   provider = await network.addProvider();
   for (let count = 0; count < 6; count += 1) await network.addWatcher();
   await network.chain.warp(2);
@@ -90,6 +90,21 @@ campaign('forged work that is handed to the committee alone is replayed from the
   const forged = await provider.commitJob({ wrong: [1], keepsWork: 'until demanded' }, { segments: 2, auditors: 1 });
   await network.work(() => network.isSettled(forged));
   assert.deepEqual(await outcomes(forged), [OUTCOME.guilty]);
+});
+
+test('among three nodes, as `up` starts them, a forger is convicted: one accuses, one judges', async () => {
+  const small = await CheatNetwork.start({ verbose: process.env.MILLRACE_VERBOSE === '1' });
+  try {
+    const accused = await small.addProvider();
+    for (let count = 0; count < 2; count += 1) await small.addWatcher();
+    await small.chain.warp(2);
+    const forged = await accused.commitJob({ wrong: [1] }, { segments: 2 });
+    const honest = await accused.commitJob({}, { segments: 2 });
+    await small.work(() => small.isSettled(forged, honest));
+    assert.deepEqual(await Promise.all([forged, honest].map((job) => small.outcomeOf(job))), [OUTCOME.guilty, OUTCOME.right]);
+  } finally {
+    await small.stop();
+  }
 });
 
 test('the simulation draws segments as the contract does', async () => {

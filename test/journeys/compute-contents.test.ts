@@ -19,7 +19,7 @@ let provider: CheatProvider;
 
 before(async () => {
   if (process.env.MILLRACE_FULL !== '1') return;
-  network = await CheatNetwork.start({ verbose: process.env.MILLRACE_VERBOSE === '1' });
+  network = await CheatNetwork.start({ juryVotes: 3, verbose: process.env.MILLRACE_VERBOSE === '1' });
   provider = await network.addProvider();
   for (let count = 0; count < 6; count += 1) await network.addWatcher();
   await network.chain.warp(2);

@@ -58,7 +58,7 @@ contract Jury is JurySeats, IModule {
             revert BadConfig("penalty", c.penalty, c.seatStake);
         }
         if (c.voteFee > type(uint96).max) revert BadConfig("voteFee", c.voteFee, type(uint96).max);
-        if (c.votes < 3 || c.votes % 2 == 0) revert BadConfig("votes", c.votes, 3);
+        if (c.votes % 2 == 0) revert BadConfig("votes", c.votes, 1);
         if (_votesIn(c.votes, c.appealsMax) > VOTES_MAX) revert BadConfig("appealsMax", c.appealsMax, VOTES_MAX);
         _requireTime("drawDelay", c.drawDelay);
         _requireTime("seedQuantum", c.seedQuantum);

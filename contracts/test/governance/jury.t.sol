@@ -111,9 +111,9 @@ contract JuryTest is JuryFixture {
         refuseConfig(c, "voteFee", 1 << 96, type(uint96).max);
         c = juryConfig();
         c.votes = 4;
-        refuseConfig(c, "votes", 4, 3);
-        c.votes = 1;
-        refuseConfig(c, "votes", 1, 3);
+        refuseConfig(c, "votes", 4, 1);
+        c.votes = 0;
+        refuseConfig(c, "votes", 0, 1);
         c = juryConfig();
         c.appealsMax = 5;
         refuseConfig(c, "appealsMax", 5, 63);
@@ -571,5 +571,48 @@ contract JuryTest is JuryFixture {
         arbitrable.open{value: 3 * FEE + 1}(2, "");
         vm.expectRevert(abi.encodeWithSelector(IJury.CoinsRefused.selector, address(arbitrable), 1));
         jury.withdraw(address(arbitrable));
+    }
+}
+
+/// @notice A jury of one vote, as three operators that judge one another need it.
+contract JuryOfOneTest is JuryFixture {
+    function juryConfig() internal pure override returns (IJury.Config memory c) {
+        c = super.juryConfig();
+        c.votes = 1;
+    }
+
+    function test_oneJurorRules_isPaid_andAnAppealAsksThree() public {
+        addJurors(3);
+        uint256 id = open(termsOf(1));
+        uint64[] memory drawn = draw(id);
+        assertEq(drawn.length, 1);
+        assertTrue(drawn[0] != 1, "a party does not judge");
+        voteAll(id, 2);
+        assertEq(jury.currentRuling(id), 2);
+        vm.expectRevert(abi.encodeWithSelector(IJury.TooFewJurors.selector, 2, 3));
+        this.appealAnew(id);
+        toFinal(id);
+        jury.execute(id);
+        settleAll(id);
+        assertEq(arbitrable.rulingOf(id), 2);
+        assertEq(coinsOf(operators.beneficiaryOf(drawn[0])), FEE);
+    }
+
+    function test_aSilentJurorOfOneRulesNothing() public {
+        addJurors(3);
+        uint256 id = open(termsOf(1));
+        uint64[] memory drawn = draw(id);
+        vm.warp(jury.dispute(id).revealUntil);
+        jury.close(id);
+        assertEq(jury.currentRuling(id), 0);
+        toFinal(id);
+        jury.execute(id);
+        settleAll(id);
+        assertEq(arbitrable.rulingOf(id), 0);
+        assertEq(lockedOf(drawn[0]), SEAT - PENALTY);
+    }
+
+    function appealAnew(uint256 id) external {
+        appeal(id);
     }
 }
