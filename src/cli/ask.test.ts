@@ -23,6 +23,7 @@ import { silentLogger } from '../log.ts';
 import { openReceiver, type Receiver } from '../token/index.ts';
 import { ask } from './ask.ts';
 import type { CommandContext } from './context.ts';
+import { draw } from './draw.ts';
 import { createOutput } from './output.ts';
 
 /** The development key that pays for commands where there is no wallet. */
@@ -100,6 +101,28 @@ test('a price above what was paid ahead and an id that an earlier command has a 
   assert.equal((await convictions()).length - before, 2);
 });
 
+test('pictures are made by a miner with a backend for them, written as files and accounted for; a size that is none is refused', async () => {
+  const output = join(network.folder, 'mill.png');
+  const wanted = { output, count: '2', size: '256x256', model: 'twin-brush' };
+  const drawn = await commanded((context) => draw(context, 'a mill by a race', wanted));
+  assert.equal(drawn.error, undefined);
+  const second = join(network.folder, 'mill-2.png');
+  assert.deepEqual(
+    (drawn.json as unknown as { items: { path: string }[] }).items.map(({ path }) => path),
+    [output, second],
+  );
+  for (const path of [output, second]) assert.equal(readFileSync(path).toString('latin1', 1, 4), 'PNG');
+  assert.deepEqual(backend.bodies.at(-1), {
+    model: 'twin-brush',
+    prompt: 'a mill by a race',
+    n: 2,
+    size: '256x256',
+    response_format: 'b64_json',
+  });
+  const refused = await commanded((context) => draw(context, 'a mill', { ...wanted, size: 'large' }));
+  assert.ok(refused.error !== undefined);
+});
+
 const stateOf = ({ json }: Asked) => json.offences.map(({ offence, state }) => [offence, state]);
 const balance = () => network.client.read('networkToken', 'balanceOf', [WALLET]);
 const convictions = () => network.client.events({ name: 'receiptCourt', event: 'Convicted', args: {} });
@@ -118,8 +141,13 @@ interface Asked {
   error: { code: string } | undefined;
 }
 
-/** `millrace ask` of one model, as a command of its own. */
-async function asked(model: string, { json = true }: { json?: boolean } = {}): Promise<Asked> {
+/** `millrace ask` of one model. */
+function asked(model: string, { json = true }: { json?: boolean } = {}): Promise<Asked> {
+  return commanded((context) => ask(context, 'how many?', { model, maxTokens: '16' }), json);
+}
+
+/** What a command prints and how it ends, run as one of its own. */
+async function commanded(command: (context: CommandContext) => Promise<void>, json = true): Promise<Asked> {
   const printed = { stdout: '', stderr: '' };
   const sink = (name: keyof typeof printed) =>
     new Writable({
@@ -131,7 +159,7 @@ async function asked(model: string, { json = true }: { json?: boolean } = {}): P
   const flags = { data: join(network.folder, 'user'), network: 'dev', rpcUrl: network.chain.rpcUrl, json, logLevel: 'error' as const };
   const output = createOutput({ json, stdout: sink('stdout'), stderr: sink('stderr') });
   const context: CommandContext = { flags, output, signal: new AbortController().signal };
-  const error = await ask(context, 'how many?', { model, maxTokens: '16' }).then(
+  const error = await command(context).then(
     () => undefined,
     (thrown) => thrown as { code: string },
   );
@@ -139,7 +167,7 @@ async function asked(model: string, { json = true }: { json?: boolean } = {}): P
   return { json: json && error === undefined ? JSON.parse(printed.stdout) : { offences: [] }, told, error };
 }
 
-/** A miner with one model, under an operator of its own; what it signs passes through `sign`. */
+/** A miner with two models, under an operator of its own; what it signs passes through `sign`. */
 async function startMiner(id: string, sign: (answer: Response, operator: TestOperator) => Promise<Response>): Promise<Place> {
   const { client, folder } = network;
   const operator = await network.join({ stake: 150n * TOKEN });
@@ -155,11 +183,11 @@ async function startMiner(id: string, sign: (answer: Response, operator: TestOpe
     sender,
   });
   const [domain, token] = [inferenceReceiptDomain(client), client.address('networkToken')];
-  const engine = createOpenAiBackend({
-    url: backend.url,
-    card: { id, task: 'chat', licence: 'none', limits: ['a fixture'], contextTokens: 8192 },
+  const models = (['chat', 'image-generation'] as const).map((task) => {
+    const card = { id: task === 'chat' ? id : `${id}-brush`, task, licence: 'none', limits: ['a fixture'], contextTokens: 8192 };
+    const unit = task === 'chat' ? ('tokens' as const) : ('images' as const);
+    return { engine: createOpenAiBackend({ url: backend.url, card }), price: { ...TEST_PRICE, unit }, outputUnitsMax: 64, concurrency: 8 };
   });
-  const models = [{ engine, price: TEST_PRICE, outputUnitsMax: 64, concurrency: 8 }];
   const miner = createMiner({
     operatorId,
     signer,

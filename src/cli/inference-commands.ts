@@ -18,12 +18,24 @@ export function registerInferenceCommands(program: Command, run: Run): void {
     .action(run(async (context, question: never, options: never) => (await import('./ask.ts')).ask(context, question, options)));
   program
     .command('recognize <file>')
-    .description('what is in a picture: objects, or text with --task ocr; spoken commands with --task command')
-    .option('--task <task>', 'detection, ocr, command or activity', 'detection')
+    .description(
+      'what is in a picture: objects, the whole with --task classification, text with --task ocr; spoken commands with --task command',
+    )
+    .option('--task <task>', 'detection, classification, ocr, command or activity', 'detection')
     .option('--model <name>', 'which model (default: any of the task)')
     .option(...REPLAY)
     .addHelpText('after', `\nExamples:\n  millrace recognize photo.jpg\n  millrace recognize letter.png --task ocr${COURT}`)
     .action(run(async (context, path: never, options: never) => (await import('./recognize.ts')).recognize(context, path, options)));
+  program
+    .command('draw <prompt>')
+    .description('let a model of the network make pictures; none comes with this software: miners serve it with a backend')
+    .option('-o, --output <path>', 'where to; of several the second is NAME-2, and so on', 'out.png')
+    .option('--count <n>', 'how many, 1 to 10', '1')
+    .option('--size <size>', 'WIDTHxHEIGHT in pixels (default: the model’s own)')
+    .option('--model <name>', 'which model (default: the first that is served)')
+    .option(...REPLAY)
+    .addHelpText('after', `\nExample:\n  millrace draw "a water mill in winter" -o mill.png --size 512x512${COURT}`)
+    .action(run(async (context, prompt: never, options: never) => (await import('./draw.ts')).draw(context, prompt, options)));
   program
     .command('say <text>')
     .description('let a voice of the network read a text aloud into a WAV file')

@@ -113,6 +113,7 @@ Examples:
   millrace miner run --model ssdlite-coco ppocr-v4
   millrace miner run --backend http://127.0.0.1:11434/v1 --backend-model chat:llama3.2          Ollama
   millrace miner run --backend http://127.0.0.1:8080/v1 --backend-model chat:qwen=/models/qwen.gguf   llama.cpp
+  millrace miner run --backend http://127.0.0.1:1234/v1 --backend-model image-generation:sd   pictures (stable-diffusion.cpp, LocalAI)
   millrace miner run --backend https://gpu.lan/v1 --backend-model chat:meta-llama/Llama-3.1-8B --backend-key-file vllm.key
   millrace miner run --model use-lite-en --price-in 0.01 --listen 0.0.0.0:9200`;
 

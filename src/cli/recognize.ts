@@ -6,10 +6,11 @@ import { withOwnGateway } from './inference.ts';
 import { table } from './output.ts';
 
 const FILE_BYTES_MAX = 32 << 20;
-const TASKS = ['detection', 'ocr', 'command', 'activity'];
+const TASKS = ['detection', 'classification', 'ocr', 'command', 'activity'];
 
 interface Found {
   objects?: { label: string; score: number; box: Record<string, number> | number[] }[];
+  classes?: { label: string; score: number }[];
   lines?: { text: string; score: number }[];
   text?: string;
 }
@@ -71,6 +72,10 @@ function foundText(found: Found): string {
         .join(', '),
     ]);
     return table(['what', 'score', 'box'], rows);
+  }
+  if (found.classes !== undefined) {
+    const rows = found.classes.map(({ label, score }) => [label, score.toFixed(2)]);
+    return table(['what', 'score'], rows);
   }
   if (found.lines !== undefined) return found.lines.map(({ text }) => text).join('\n');
   return found.text ?? JSON.stringify(found, null, 2);
