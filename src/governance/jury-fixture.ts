@@ -1,19 +1,15 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Address, encodeFunctionData, type Hex, zeroHash } from 'viem';
 import {
   abis,
   type ChainClient,
   type ChainSupervisor,
-  connectChain,
   createSender,
-  deployNetwork,
   developmentSigner,
   nodeKeyConsent,
   type Sender,
-  startChainSupervisor,
 } from '../chain/index.ts';
+import { startTestNetwork } from '../chain/network-fixture.ts';
 import { type Logger, silentLogger } from '../log.ts';
 import { depositStake } from '../token/index.ts';
 import { arbitrableCode, evidenceCall } from './arbitrable-fixture.ts';
@@ -58,21 +54,9 @@ export interface TestJury {
 
 /** Starts the chain and deploys the network. */
 export async function startTestJury(): Promise<TestJury> {
-  const folder = await mkdtemp(join(tmpdir(), 'millrace-jury-'));
-  const accounts = Array.from({ length: 40 }, (_, index) => ({ address: developmentSigner(index, 'dev').address, balance: 10n ** 24n }));
-  const chain = await startChainSupervisor({ folder: join(folder, 'chain'), accounts, idleSeconds: 3_600 });
-  const { rpcUrl } = chain;
-  const [manifestPath, journalFolder] = [join(folder, 'network.json'), join(folder, 'keys')];
-  const signer = developmentSigner(0, 'dev');
-  const plan = { folder: join(folder, 'deploy'), manifestPath };
-  const manifest = await deployNetwork({ rpcUrl, name: 'test', profile: 'dev', juryVotes: 3, signer, embedded: true, ...plan }).catch(
-    async (error) => {
-      await chain.stop();
-      throw error;
-    },
-  );
-  const client = await connectChain({ rpcUrl, manifest });
-  const faucet = createSender({ client, signer, journalFolder, log: silentLogger });
+  const network = await startTestNetwork({ name: 'jury', idleSeconds: 3_600, deploy: { juryVotes: 3 } });
+  const { folder, rpcUrl, manifestPath, chain, client, faucet, stop } = network;
+  const journalFolder = join(folder, 'keys');
   let joined = 0;
   const jury = client.address('jury');
   return {
@@ -107,11 +91,7 @@ export async function startTestJury(): Promise<TestJury> {
       const stored = BigInt((await client.public.getStorageAt({ address: arbitrable, slot })) ?? 0);
       return stored === 0n ? undefined : stored - 1n;
     },
-    async stop() {
-      faucet.close();
-      await chain.stop();
-      await rm(folder, { recursive: true, force: true });
-    },
+    stop,
   };
 }
 

@@ -1,22 +1,18 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { bytesToHex, type Hex, zeroHash } from 'viem';
 import {
   type ChainClient,
   type ChainSupervisor,
-  connectChain,
   createSender,
-  deployNetwork,
   developmentSigner,
   fixSeed,
   nodeKeyConsent,
   type Sender,
   type Signer,
-  startChainSupervisor,
 } from '../../src/chain/index.ts';
+import { startTestNetwork, type TestNetwork } from '../../src/chain/network-fixture.ts';
 import { type AuditSeats, openAuditSeats } from '../../src/compute/audit/audit-seats.ts';
 import { type Auditor, openAuditor } from '../../src/compute/audit/auditor.ts';
 import { canaryCommitment, canarySeal } from '../../src/compute/audit/canary.ts';
@@ -101,51 +97,24 @@ export class CheatNetwork {
   readonly wasm: WasmExecutor;
   readonly log: Logger;
   readonly watchers: Watcher[] = [];
+  readonly #base: TestNetwork;
   readonly #operators: CheatOperator[] = [];
   readonly #jobs: { job: CheatJob; provider: CheatProvider }[] = [];
   #keys = 8;
   #nonce = 0n;
 
-  private constructor(parts: {
-    folder: string;
-    chain: ChainSupervisor;
-    client: ChainClient;
-    faucet: Sender;
-    renter: { signer: Signer; sender: Sender };
-    strict: StrictEngine;
-    log: Logger;
-  }) {
-    Object.assign(this, parts);
-    ({ folder: this.folder, chain: this.chain, client: this.client, faucet: this.faucet } = parts);
+  private constructor(base: TestNetwork, parts: { renter: { signer: Signer; sender: Sender }; strict: StrictEngine; log: Logger }) {
+    this.#base = base;
+    ({ folder: this.folder, chain: this.chain, client: this.client, faucet: this.faucet } = base);
     ({ renter: this.renter, strict: this.strict, log: this.log } = parts);
-    this.wasm = new WasmExecutor({ imageFolder: join(parts.folder, 'modules') });
+    this.wasm = new WasmExecutor({ imageFolder: join(base.folder, 'modules') });
   }
 
   static async start(options: { verbose?: boolean; juryVotes?: number } = {}): Promise<CheatNetwork> {
-    const folder = await mkdtemp(join(tmpdir(), 'millrace-cheats-'));
     const log = options.verbose === true ? createLogger({ role: 'test', level: 'info' }) : silentLogger;
-    const accounts = Array.from({ length: 60 }, (_, index) => ({ address: developmentSigner(index, 'dev').address, balance: 10n ** 24n }));
-    const chain = await startChainSupervisor({ folder: join(folder, 'chain'), accounts, idleSeconds: 3_600 });
-    const { rpcUrl } = chain;
-    const plan = { folder: join(folder, 'deploy'), manifestPath: join(folder, 'network.json') };
-    const signer = developmentSigner(0, 'dev');
-    const manifest = await deployNetwork({
-      rpcUrl,
-      name: 'test',
-      profile: 'dev',
-      juryVotes: options.juryVotes,
-      signer,
-      embedded: true,
-      ...plan,
-    }).catch(async (error) => {
-      await chain.stop();
-      throw error;
-    });
-    const client = await connectChain({ rpcUrl, manifest });
-    const senderOf = (of: Signer) => createSender({ client, signer: of, journalFolder: join(folder, 'keys'), log: silentLogger });
-    const renterSigner = developmentSigner(1, 'dev');
-    const renter = { signer: renterSigner, sender: senderOf(renterSigner) };
-    const network = new CheatNetwork({ folder, chain, client, faucet: senderOf(signer), renter, strict: await StrictEngine.open(), log });
+    const base = await startTestNetwork({ name: 'cheats', accounts: 60, idleSeconds: 3_600, deploy: { juryVotes: options.juryVotes } });
+    const signer = developmentSigner(1, 'dev');
+    const network = new CheatNetwork(base, { renter: { signer, sender: base.senderOf(signer) }, strict: await StrictEngine.open(), log });
     await network.#fundRenter();
     return network;
   }
@@ -372,10 +341,7 @@ export class CheatNetwork {
       await operator.server.stop(100);
       operator.sender.close();
     }
-    this.faucet.close();
-    this.renter.sender.close();
-    await this.chain.stop();
-    await rm(this.folder, { recursive: true, force: true });
+    await this.#base.stop();
   }
 }
 

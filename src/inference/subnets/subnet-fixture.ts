@@ -1,20 +1,7 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { zeroHash } from 'viem';
-import {
-  type ChainClient,
-  type ChainSupervisor,
-  connectChain,
-  createSender,
-  deployNetwork,
-  developmentSigner,
-  nodeKeyConsent,
-  type Sender,
-  type Signer,
-  startChainSupervisor,
-} from '../../chain/index.ts';
-import { silentLogger } from '../../log.ts';
+import { type ChainClient, type ChainSupervisor, developmentSigner, nodeKeyConsent, type Sender, type Signer } from '../../chain/index.ts';
+import { startTestNetwork } from '../../chain/network-fixture.ts';
 import { backOperator, depositStake } from '../../token/index.ts';
 import type { PulseSource } from './beacon.ts';
 import { createOpinionAgent, type OpinionAgent } from './opinion-agent.ts';
@@ -52,27 +39,9 @@ export interface TestSubnet {
 
 /** Starts the chain, deploys the network and creates the subnet. */
 export async function startTestSubnet(options: { tempoSeconds?: number; rules?: Partial<SubnetRules> } = {}): Promise<TestSubnet> {
-  const folder = await mkdtemp(join(tmpdir(), 'millrace-subnet-'));
-  const accounts = Array.from({ length: 40 }, (_, index) => ({ address: developmentSigner(index, 'dev').address, balance: 10n ** 24n }));
-  const chain = await startChainSupervisor({ folder: join(folder, 'chain'), accounts, idleSeconds: 1 });
-  const { rpcUrl } = chain;
-  const senders: Sender[] = [];
-  const stop = async () => {
-    for (const sender of senders) sender.close();
-    await chain.stop();
-    await rm(folder, { recursive: true, force: true });
-  };
+  const network = await startTestNetwork({ name: 'subnet' });
+  const { folder, chain, client, faucet, senderOf, stop } = network;
   try {
-    const signer = developmentSigner(0, 'dev');
-    const plan = { folder: join(folder, 'deploy'), manifestPath: join(folder, 'network.json') };
-    const manifest = await deployNetwork({ rpcUrl, name: 'test', profile: 'dev', signer, embedded: true, ...plan });
-    const client = await connectChain({ rpcUrl, manifest });
-    const senderOf = (of: Signer) => {
-      const sender = createSender({ client, signer: of, journalFolder: join(folder, 'keys'), log: silentLogger });
-      senders.push(sender);
-      return sender;
-    };
-    const faucet = senderOf(signer);
     const rules = { ...DEFAULT_SUBNET_RULES, ...options.rules };
     const subnetId = await createSubnet(client, { sender: faucet, kind: 'chat', tempoSeconds: options.tempoSeconds ?? 600, rules });
     let joined = 0;

@@ -1,20 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Hex, stringToHex } from 'viem';
-import {
-  type ChainClient,
-  type ChainSupervisor,
-  connectChain,
-  createSender,
-  deployNetwork,
-  developmentSigner,
-  nodeKeyConsent,
-  type Sender,
-  type Signer,
-  startChainSupervisor,
-} from '../../chain/index.ts';
+import { type ChainClient, type ChainSupervisor, developmentSigner, nodeKeyConsent, type Sender, type Signer } from '../../chain/index.ts';
+import { startTestNetwork } from '../../chain/network-fixture.ts';
 import { openTransportIdentity, type PeerServer, startPeerServer } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { createLogger, type Logger, silentLogger } from '../../log.ts';
@@ -119,26 +108,9 @@ function hurry<T>(chain: TestMarket['chain'], work: Promise<T>): Promise<T> {
 
 /** Starts the chain (time moves only by transactions and `warp`, unless `idleSeconds` is given) and deploys the network. */
 export async function startTestMarket(options: { idleSeconds?: number; verbose?: boolean } = {}): Promise<TestMarket> {
-  const folder = await mkdtemp(join(tmpdir(), 'millrace-market-'));
   const log = options.verbose === true ? createLogger({ role: 'test', level: 'debug' }) : silentLogger;
-  const accounts = Array.from({ length: 40 }, (_, index) => ({ address: developmentSigner(index, 'dev').address, balance: 10n ** 24n }));
-  const chain = await startChainSupervisor({ folder: join(folder, 'chain'), accounts, idleSeconds: options.idleSeconds ?? 1 });
-  const { rpcUrl } = chain;
-  const manifest = await deployNetwork({
-    rpcUrl,
-    name: 'test',
-    profile: 'dev',
-    signer: developmentSigner(0, 'dev'),
-    folder: join(folder, 'deploy'),
-    manifestPath: join(folder, 'network.json'),
-    embedded: true,
-  }).catch(async (error: unknown) => {
-    await chain.stop();
-    throw error;
-  });
-  const client = await connectChain({ rpcUrl, manifest });
-  const senderOf = (signer: Signer) => createSender({ client, signer, journalFolder: join(folder, 'keys'), log });
-  const faucet = senderOf(developmentSigner(0, 'dev'));
+  const network = await startTestNetwork({ name: 'market', idleSeconds: options.idleSeconds ?? 1, log });
+  const { folder, chain, client, faucet, senderOf } = network;
   const signer = developmentSigner(1, 'dev');
   const user = { signer, sender: senderOf(signer), folder: join(folder, 'client') };
   await faucet.send({ contract: 'networkToken', functionName: 'transfer', args: [signer.address, 1000n * TOKEN] });
@@ -201,9 +173,7 @@ export async function startTestMarket(options: { idleSeconds?: number; verbose?:
     },
     async stop() {
       for (const node of nodes) await node.stop();
-      for (const sender of [faucet, user.sender]) sender.close();
-      await chain.stop();
-      await rm(folder, { recursive: true, force: true });
+      await network.stop();
     },
   };
   return market;
