@@ -3,6 +3,7 @@ import { type ChainClient, isSignedBy, type Signer } from '../../chain/index.ts'
 import { contentDigest, type PeerAddress, peerFetch, signRequest } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { readAtMost } from '../../read-at-most.ts';
+import { withinTotal } from '../../total-time.ts';
 import type { ProtocolClock } from '../leases/protocol-clock.ts';
 
 /** Where nodes measure one another. */
@@ -84,14 +85,19 @@ export async function callPartner(
   return { response, requestSignature: signed.signature as string };
 }
 
-/** Asks a partner and checks that it signed what it answers. @throws partner-refused, partner-answer-bad, the errors of peerFetch */
+/**
+ * Asks a partner and checks that it signed what it answers. One that sends byte after byte is left after twice the time-out, like one that is silent.
+ * @throws partner-refused, partner-answer-bad, peer-too-slow, the errors of peerFetch
+ */
 export async function askPartner(
   caller: PartnerCaller,
   node: PartnerNode,
   { path, body, timeoutMs, signal }: { path: string; body: object; timeoutMs: number; signal?: AbortSignal },
 ): Promise<SignedAnswer> {
-  const { response, requestSignature } = await callPartner(caller, node, { path, body: JSON.stringify(body), timeoutMs, signal });
-  const text = (await readAtMost(response.body, ANSWER_BYTES_MAX)).toString('utf8');
+  const { response, requestSignature, text } = await withinTotal(2 * timeoutMs, signal, async (ending) => {
+    const called = await callPartner(caller, node, { path, body: JSON.stringify(body), timeoutMs, signal: ending });
+    return { ...called, text: (await readAtMost(called.response.body, ANSWER_BYTES_MAX)).toString('utf8') };
+  });
   if (!response.ok) {
     throw new MillraceError('partner-refused', {
       actor: 'peer',
