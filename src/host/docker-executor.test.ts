@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import Docker from 'dockerode';
 import { FOREIGN } from '../../test/suite.ts';
 import { linuxPrograms } from './abuse.cases.ts';
 import { findDockerSocket } from './docker.ts';
@@ -50,5 +51,48 @@ if (socketPath === undefined) {
     const missing = await executor.run({ ...job, argv: ['/no/such'] });
     assert.deepEqual([missing.reason, missing.exitCode], ['failed', 127]);
     await executor.close();
+  });
+
+  test('images that came with the work of others go beyond the bound, but not from a container, and none that their owner imported', async () => {
+    const executor = new DockerExecutor({ socketPath, imageFolder: join(folder, 'list'), imageBytesMax: 0 });
+    const docker = new Docker({ socketPath });
+    const names = async () => (await docker.listImages()).flatMap(({ RepoTags }) => RepoTags ?? []).sort();
+    const before = await names();
+    const [one, two] = [1, 2].map((number) => {
+      const archive = makeRootArchive(folder);
+      writeFileSync(join(folder, `mark-${number}`), '');
+      execFileSync('tar', ['-C', folder, '-rf', archive, `mark-${number}`]);
+      renameSync(archive, join(folder, `own-${number}.tar`));
+      return join(folder, `own-${number}.tar`);
+    }) as [string, string];
+    const holds = await Promise.all([executor.holdImage(one), executor.holdImage(one)]);
+    const [name, ...others] = (await names()).filter((each) => !before.includes(each)) as [string];
+    assert.deepEqual([others.length, (await executor.temporaryImages()).images], [0, 1]);
+    const inputFolder = join(folder, 'input');
+    mkdirSync(inputFolder);
+    const up = Promise.withResolvers<void>();
+    const limits = { memoryBytes: 64 << 20, cpus: 1, processes: 16, diskBytes: 1 << 20, wallSeconds: 300, outputBytes: 1000 };
+    const argv = ['/bin/sh', '-c', 'echo up; until [ -e /input/go ]; do sleep 0.05; done'];
+    const job = { image: (holds[0] as { digest: string }).digest, argv, inputFolder, limits, trust: 'foreign' as const };
+    const running = executor.run(job, { onLog: () => up.resolve() });
+    await Promise.race([up.promise, running]);
+    for (const { release } of holds) await release();
+    assert.ok((await names()).includes(name), 'a job runs in it');
+    const foreign = await docker.createContainer({ Image: name, Cmd: ['/bin/true'] });
+    writeFileSync(join(inputFolder, 'go'), '');
+    assert.equal((await running).reason, 'completed');
+    assert.ok((await names()).includes(name), 'a container of somebody else is made of it');
+    await foreign.remove();
+    const other = await executor.holdImage(two);
+    assert.equal(await executor.hasImage(other.digest), false);
+    assert.equal(await executor.importImage(two), other.digest);
+    await other.release();
+    const kept = `localhost/millrace:${other.digest.slice(7)}`;
+    assert.deepEqual(
+      (await names()).filter((each) => !before.includes(each)),
+      [kept],
+    );
+    await executor.close();
+    await docker.getImage(kept).remove();
   });
 }

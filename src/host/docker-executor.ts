@@ -1,9 +1,9 @@
 import { execFile } from 'node:child_process';
-import { createReadStream, mkdirSync, mkdtempSync, readdirSync, rmSync, statfsSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statfsSync } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { PassThrough, Readable } from 'node:stream';
+import { PassThrough } from 'node:stream';
 import { promisify } from 'node:util';
 import Docker from 'dockerode';
 import { systemClock } from '../clock.ts';
@@ -11,13 +11,15 @@ import { identifyProcess } from '../process-identity.ts';
 import { collectArtefacts } from './artefacts.ts';
 import { type CgroupUsage, watchCgroupsOf } from './cgroup.ts';
 import { type DockerOptions, findDockerSocket } from './docker.ts';
+import { callEngine } from './docker-calls.ts';
+import { DockerImages } from './docker-images.ts';
 import {
-  badImage,
   badJob,
   checkJob,
   type Executor,
   type ExecutorReport,
   environmentOf,
+  type ImageHold,
   imageUnknown,
   type Job,
   type JobNetwork,
@@ -27,25 +29,17 @@ import {
   refuseForeign,
   sandboxFailed,
 } from './executor.ts';
-import { checkArchive, digestOf } from './image-store.ts';
 import { JobWatch } from './job-watch.ts';
 import { attachNetNamespace } from './net-namespace.ts';
 import { ownerIsGone, ownerTag } from './owner-tag.ts';
-import { pauseImage } from './pause-program.ts';
 import { dockerFilter } from './seccomp-filter.ts';
 
 const run = promisify(execFile);
 
 const OWNER_LABEL = 'millrace.owner';
-const REPOSITORY = 'localhost/millrace';
 const JOB_UID_FIRST = 1_900_000_000;
 const JOB_UIDS = 1 << 24;
-const CALL_TIMEOUT_MS = 60_000;
-const BUILD_TIMEOUT_MS = 15 * 60_000;
 const MOUNT_TIMEOUT_MS = 5_000;
-const BUILD_MEMORY_BYTES = 2 ** 31;
-const NOT_FOUND = 404;
-const PAUSE_TAG = 'pause';
 const PAUSE_MEMORY_BYTES = 8 << 20;
 const LOOKS = 10;
 const LOOK_PAUSE_MS = 20;
@@ -62,6 +56,7 @@ export class DockerExecutor implements Executor {
   readonly engine: 'docker' | 'gvisor';
   readonly #docker: Docker;
   readonly #options: DockerOptions;
+  readonly #images: DockerImages;
   readonly #stop = new AbortController();
   readonly #running = new Set<Promise<unknown>>();
   #report: Promise<ExecutorReport> | undefined;
@@ -72,6 +67,8 @@ export class DockerExecutor implements Executor {
     this.#options = options;
     this.engine = options.runtime === 'runsc' ? 'gvisor' : 'docker';
     this.#docker = new Docker({ socketPath: options.socketPath ?? findDockerSocket() ?? '/run/docker.sock' });
+    const { imageLimits: limits, imageFolder: folder, imageBytesMax: bytesMax } = options;
+    this.#images = new DockerImages(this.#docker, { limits, folder, bytesMax });
   }
 
   inspect(): Promise<ExecutorReport> {
@@ -79,14 +76,20 @@ export class DockerExecutor implements Executor {
     return this.#report;
   }
 
-  async importImage(path: string): Promise<string> {
-    await checkArchive(path, this.#options.imageLimits);
-    const digest = await digestOf(path);
-    if ((await this.#imageId(digest)) !== undefined) return digest;
-    const progress = await this.#call(this.#docker.importImage(createReadStream(path), { repo: REPOSITORY, tag: tagOf(digest) }));
-    await this.#follow(progress as NodeJS.ReadableStream);
-    if ((await this.#imageId(digest)) === undefined) throw badImage('the engine did not take the archive');
-    return digest;
+  importImage(path: string): Promise<string> {
+    return this.#images.import(path);
+  }
+
+  holdImage(path: string): Promise<ImageHold> {
+    return this.#images.hold(path);
+  }
+
+  checkImage(path: string): Promise<void> {
+    return this.#images.check(path);
+  }
+
+  temporaryImages(): Promise<{ images: number; bytes: number }> {
+    return this.#images.held();
   }
 
   /**
@@ -95,36 +98,19 @@ export class DockerExecutor implements Executor {
    * @returns the digest of the context, by which jobs name the image
    * @throws bad-image
    */
-  async buildImage(contextPath: string): Promise<string> {
-    await checkArchive(contextPath, this.#options.imageLimits);
-    const digest = await digestOf(contextPath);
-    const stream = await this.#call(
-      this.#docker.buildImage(contextPath, {
-        t: `${REPOSITORY}:${tagOf(digest)}`,
-        networkmode: 'none',
-        pull: undefined,
-        memory: BUILD_MEMORY_BYTES,
-        memswap: BUILD_MEMORY_BYTES,
-        forcerm: true,
-      }),
-    );
-    await this.#follow(stream);
-    return digest;
+  buildImage(contextPath: string): Promise<string> {
+    return this.#images.build(contextPath);
   }
 
-  async hasImage(digest: string): Promise<boolean> {
-    return (await this.#imageId(digest)) !== undefined;
+  hasImage(digest: string): Promise<boolean> {
+    return this.#images.isForGood(digest);
   }
 
   /** A container that only waits holds the namespace, and the jobs' containers join it: the jobs of a rental come and go, its network stays. */
   async openNetwork(name: string): Promise<JobNetwork> {
     // What a killed process left is swept first: it may still hold the ports.
     await this.inspect();
-    const image = `${REPOSITORY}:${PAUSE_TAG}`;
-    if ((await this.#imageId(PAUSE_TAG)) === undefined) {
-      const progress = await this.#call(this.#docker.importImage(Readable.from([pauseImage()]), { repo: REPOSITORY, tag: PAUSE_TAG }));
-      await this.#follow(progress as NodeJS.ReadableStream);
-    }
+    const image = await this.#images.pause();
     const container = await this.#call(this.#docker.createContainer(holderOf(name, image, this.#options.runtime)));
     const remove = () => container.remove({ force: true, v: true }).catch(() => {});
     try {
@@ -148,9 +134,9 @@ export class DockerExecutor implements Executor {
       const report = await this.inspect();
       if (!report.takesForeign) throw refuseForeign(report);
     }
-    const image = await this.#imageId(job.image);
+    const image = await this.#images.use(job.image);
     if (image === undefined) throw imageUnknown(job.image, this.engine);
-    const running = this.#run(job, image, options);
+    const running = this.#run(job, image.id, options).finally(image.release);
     this.#running.add(running);
     return await running.finally(() => this.#running.delete(running));
   }
@@ -158,6 +144,7 @@ export class DockerExecutor implements Executor {
   async close(): Promise<void> {
     this.#stop.abort();
     await Promise.allSettled(this.#running);
+    await this.#images.close();
     if (this.#base !== undefined) rmSync(this.#base, { recursive: true, force: true });
   }
 
@@ -295,15 +282,6 @@ export class DockerExecutor implements Executor {
     };
   }
 
-  async #imageId(digest: string): Promise<string | undefined> {
-    try {
-      return (await this.#call(this.#docker.getImage(`${REPOSITORY}:${tagOf(digest)}`).inspect())).Id;
-    } catch (error) {
-      if ((error as { statusCode?: number }).statusCode === NOT_FOUND) return undefined;
-      throw error;
-    }
-  }
-
   async #inspect(): Promise<ExecutorReport> {
     const report: ExecutorReport = { engine: this.engine, version: 'none', takesForeign: false, missing: [], isolation: [] };
     const info = await this.#call(this.#docker.info()).catch((error: Error) => error);
@@ -332,6 +310,8 @@ export class DockerExecutor implements Executor {
       });
     }
     await this.#sweep();
+    // Where they cannot be removed now, the next image that is released tries again.
+    await this.#images.sweep().catch(() => undefined);
     const hasUsers = security.some((each) => /name=(userns|rootless)/.test(each));
     report.isolation = [
       'no network, no capabilities, no new privileges, a read-only root',
@@ -359,19 +339,8 @@ export class DockerExecutor implements Executor {
     }
   }
 
-  async #follow(stream: NodeJS.ReadableStream): Promise<void> {
-    const done = new Promise<void>((resolve, reject) => {
-      this.#docker.modem.followProgress(stream, (error, steps) => {
-        const fault = error?.message ?? (steps as { error?: string }[] | undefined)?.find((step) => step.error !== undefined)?.error;
-        if (fault === undefined) resolve();
-        else reject(badImage(fault.slice(0, 500), error ?? undefined));
-      });
-    });
-    await within(done, BUILD_TIMEOUT_MS);
-  }
-
   #call<T>(answer: Promise<T>): Promise<T> {
-    return within(answer, CALL_TIMEOUT_MS);
+    return callEngine(answer);
   }
 }
 
@@ -396,8 +365,6 @@ interface Disk {
   isOver(): boolean;
   remove(): Promise<void>;
 }
-
-const tagOf = (digest: string) => digest.replace('sha256:', '');
 
 async function makeBase(): Promise<string> {
   const prefix = 'millrace-docker-';
@@ -479,12 +446,4 @@ async function sizeOf(folder: string): Promise<number> {
     sum += stats?.isDirectory() ? await sizeOf(path) : (stats?.blocks ?? 0) * 512;
   }
   return sum;
-}
-
-async function within<T>(answer: Promise<T>, timeoutMs: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(sandboxFailed('docker', `the engine did not answer within ${timeoutMs} ms`)), timeoutMs);
-  });
-  return await Promise.race([answer, late]).finally(() => clearTimeout(timer));
 }

@@ -9,6 +9,10 @@ export interface DockerOptions {
   /** A runtime that the engine knows, like `runsc` (gVisor); its default when left out. */
   runtime?: string;
   imageLimits?: Partial<ImageLimits>;
+  /** Where it is noted which images came for a time, one for all that use the engine; left out: all images stay. */
+  imageFolder?: string;
+  /** Of the disk, for all of those together, as `SandboxOptions` has it. */
+  imageBytesMax?: number;
 }
 
 /** The sockets at which an engine of this machine answers, the first that is there; `DOCKER_HOST` first. */

@@ -146,24 +146,35 @@ export interface ExecutorReport {
   isolation: string[];
 }
 
+/** An image that is there until it is released, and while a job runs in it. */
+export interface ImageHold {
+  digest: string;
+  /** Once is enough. Never throws: what cannot be removed now goes when the next one is released. */
+  release(): Promise<void>;
+}
+
 /** Something that runs jobs. One suite, `executor.cases.ts`, holds for every engine. */
 export interface Executor {
   readonly engine: 'bubblewrap' | 'wasm' | 'docker' | 'gvisor' | 'swarm' | 'kubernetes';
   /** What it can hold to here; found out once. */
   inspect(): Promise<ExecutorReport>;
   /**
-   * Takes an image from a file (a tar archive of a root file system; for `wasm` a module), without any registry; the same file twice is one.
-   * @param options.isTemporary it may go when nobody needs it (`removeTemporaryImages`); importing it again without this word keeps it for good
+   * Takes an image from a file (a tar archive of a root file system; for `wasm` a module), without any registry, for good; the same file twice is one.
    * @returns its digest, `sha256:…`
    * @throws bad-image
    */
-  importImage(path: string, options?: { isTemporary?: boolean }): Promise<string>;
+  importImage(path: string): Promise<string>;
   /**
-   * Removes images that were imported as temporary alone, but those that are kept and those in which a job runs; engines without the method keep
-   * all images.
+   * Takes an image that came with somebody's work for as long as it is held; afterwards it may go, unless it was imported before or is later. Ask
+   * `holdImage`, for engines without the method keep all images.
+   * @throws bad-image, image-over-bound, images-full
    */
-  removeTemporaryImages?(kept: ReadonlySet<string>): Promise<void>;
-  /** Whether it has an image, by its digest; engines without the method find out when a job is run. */
+  holdImage?(path: string): Promise<ImageHold>;
+  /** Reads whether an image could ever be held here. @throws bad-image, image-over-bound */
+  checkImage?(path: string): Promise<void>;
+  /** What images that may go take of the disk. */
+  temporaryImages?(): Promise<{ images: number; bytes: number }>;
+  /** Whether it has an image for good, by its digest; engines without the method find out when a job is run. */
   hasImage?(digest: string): Promise<boolean>;
   /**
    * Makes the network of a rental, for jobs that name it; engines without the method give no job a network. As root only.
@@ -178,6 +189,15 @@ export interface Executor {
   run(job: Job, options?: RunOptions): Promise<JobResult>;
   /** Ends all its jobs and removes what it left. */
   close(): Promise<void>;
+}
+
+/**
+ * Has an image in an engine for as long as it is held; in one that forgets none, for good.
+ * @throws bad-image, image-over-bound, images-full
+ */
+export async function holdImage(executor: Executor, path: string): Promise<ImageHold> {
+  if (executor.holdImage !== undefined) return await executor.holdImage(path);
+  return { digest: await executor.importImage(path), release: async () => {} };
 }
 
 const NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;

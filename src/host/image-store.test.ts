@@ -53,7 +53,7 @@ function keep(bytes: Uint8Array): string {
   return path;
 }
 
-const store = new ImageStore(join(folder, 'images'), { unpackedBytesMax: 4 << 20, entriesMax: 50 });
+const store = new ImageStore(join(folder, 'images'), { limits: { unpackedBytesMax: 4 << 20, entriesMax: 50 } });
 const refuse = async (bytes: Uint8Array, message: RegExp) => {
   await assert.rejects(
     store.import(keep(bytes)),
@@ -91,13 +91,18 @@ test('bombs and traversals are refused and leave nothing', async () => {
   await refuse(gzipSync(tar({ path: 'zeros', body: Buffer.alloc(5 << 20) })), /unpacks to more than/);
   await refuse(tar({ path: 'huge', size: 2 ** 32 }), /unpacks to more than/);
   await refuse(tar(...Array.from({ length: 60 }, (_, index) => ({ path: `f${index}` }))), /more than 50 entries/);
+  await refuse(tar({ path: `${'a/'.repeat(49)}x`, body: 'x' }, { path: `${'b/'.repeat(9)}x`, body: 'x' }), /more than 50 entries/);
+  await refuse(
+    tar({ path: `${'p'.repeat(90)}`, type: 'L', body: `${'a/'.repeat(2100)}x\0` }, { path: 'long', body: 'x' }),
+    /more than 4096/,
+  );
   await refuse(tar({ path: 'cut', body: 'x'.repeat(2000) }).subarray(0, 1000), /cut off/);
   await refuse(gzipSync(tar({ path: 'a', body: 'x' })).subarray(0, 40), /gzip|cut off/);
   await refuse(Buffer.alloc(600, 1), /octal number is due/);
   await refuse(tar({ path: 'd/x', body: 'x' }, { path: 'd', body: 'x' }), /a folder and something else/);
   assert.deepEqual(readdirSync(outside), []);
   assert.ok(
-    readdirSync(join(folder, 'images')).every((name) => /^[0-9a-f]{64}$/.test(name)),
+    readdirSync(join(folder, 'images')).every((name) => /^[0-9a-f]{64}$|^\.temporary$/.test(name)),
     'no half of an image stays',
   );
 });

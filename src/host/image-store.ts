@@ -1,10 +1,12 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { access, chmod, link, lstat, mkdir, open, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { access, chmod, link, lstat, mkdir, open, readdir, rename, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { badImage } from './executor.ts';
+import { badImage, type ImageHold } from './executor.ts';
+import { freeDiskBytes } from './facts.ts';
 import { ownerIsGone, ownerTag } from './owner-tag.ts';
 import { readTarEntries, type TarEntry } from './tar-entries.ts';
+import { type ImageSource, TemporaryImages } from './temporary-images.ts';
 
 /** What a root file system may be at most, unpacked. */
 export interface ImageLimits {
@@ -17,8 +19,18 @@ const DEFAULT_LIMITS: ImageLimits = { unpackedBytesMax: 8 * 2 ** 30, entriesMax:
 const MOUNT_POINTS = ['proc', 'dev', 'tmp', 'input', 'output', 'sys'];
 /** Jobs have one user for everything: all may be read, and executed where anybody might; all special bits are dropped. */
 const ANY_EXECUTE = 0o111;
-/** Beside an image that may go when nobody needs it, an empty file with its name and this. */
-const TEMPORARY = '.temporary';
+/** A file takes whole blocks of the disk; a folder, a link or an empty file is counted as one. */
+const BLOCK_BYTES = 4096;
+const PATH_LENGTH_MAX = 4096;
+const LIST_FOLDER = '.temporary';
+const GONE = '-gone';
+
+/** What an {@link ImageStore} is held to. */
+export interface ImageStoreOptions {
+  limits?: Partial<ImageLimits>;
+  /** Of the disk, for images that came for a time; see {@link TemporaryImages}. */
+  bytesMax?: number;
+}
 
 /**
  * Root file systems by digest: a tar archive unpacked into `<folder>/<sha256 of the archive>`, complete or not there. Nothing of the archive
@@ -28,110 +40,163 @@ const TEMPORARY = '.temporary';
 export class ImageStore {
   readonly #folder: string;
   readonly #limits: ImageLimits;
-  /** Per image one after another: nobody is told of an image that is being removed. */
-  readonly #turns = new Map<string, Promise<unknown>>();
+  readonly #temporary: TemporaryImages;
 
-  constructor(folder: string, limits: Partial<ImageLimits> = {}) {
+  constructor(folder: string, { limits, bytesMax }: ImageStoreOptions = {}) {
     this.#folder = folder;
     this.#limits = { ...DEFAULT_LIMITS, ...limits };
+    const place = {
+      has: async (digest: string) => (await this.find(digest)) !== undefined,
+      discard: (digest: string) => this.#discard(digest),
+      clean: () => this.#clean(),
+      freeBytes: async () => Number(await freeDiskBytes(folder)),
+    };
+    this.#temporary = new TemporaryImages({ folder: join(folder, LIST_FOLDER), place, bytesMax });
   }
 
-  /**
-   * @param options.isTemporary it may be removed, unless it is there already, or is imported without this later
-   * @throws bad-image
-   */
-  async import(path: string, { isTemporary = false }: { isTemporary?: boolean } = {}): Promise<string> {
+  /** Takes an image for good. @returns its digest @throws bad-image */
+  async import(path: string): Promise<string> {
+    const source = await this.#sourceOf(path);
+    await this.#temporary.keep(source);
+    return source.digest;
+  }
+
+  /** Takes an image until it is released, and for as long as there is room after that. @throws bad-image, image-over-bound, images-full */
+  async hold(path: string): Promise<ImageHold> {
+    return await this.#temporary.hold(await this.#sourceOf(path));
+  }
+
+  /** Reads whether an image could be held. @throws bad-image, image-over-bound */
+  async check(path: string): Promise<void> {
+    await this.#temporary.check(await checkArchive(path, this.#limits));
+  }
+
+  /** The folder of an image for as long as something runs in it; undefined when it is not there. */
+  async use(digest: string): Promise<{ root: string; release(): Promise<void> } | undefined> {
+    const use = await this.#temporary.use(digest);
+    return use === undefined ? undefined : { root: this.#path(digest), release: use.release };
+  }
+
+  /** What the images that may go take of the disk. */
+  held(): Promise<{ images: number; bytes: number }> {
+    return this.#temporary.held();
+  }
+
+  /** Removes what killed processes left, and temporary images beyond their bound. */
+  async sweep(): Promise<void> {
+    await this.#clean();
+    await this.#temporary.sweep();
+  }
+
+  /** Releases all that is held and used through this one. */
+  close(): Promise<void> {
+    return this.#temporary.close();
+  }
+
+  async #sourceOf(path: string): Promise<ImageSource> {
     await mkdir(this.#folder, { recursive: true });
-    for (const name of await readdir(this.#folder)) if (ownerIsGone(name)) await removeTree(join(this.#folder, name));
+    await this.#clean();
     const digest = await digestOf(path);
-    await this.#inTurn(digest, async () => {
-      const isThere = (await this.find(digest)) !== undefined;
-      if (!isTemporary) await rm(this.#path(digest) + TEMPORARY, { force: true });
-      else if (!isThere) await writeFile(this.#path(digest) + TEMPORARY, '');
-      if (!isThere) await this.#unpack(path, digest);
-    });
-    return digest;
+    return { digest, measure: () => checkArchive(path, this.#limits), place: () => this.#unpack(path, digest) };
   }
 
   async #unpack(path: string, digest: string): Promise<void> {
-    const temporary = join(this.#folder, `${ownerTag()}-${digest.slice(7, 23)}-${performance.now().toString().replace('.', '')}`);
+    const unpacked = this.#ownPath(digest);
     try {
-      await mkdir(temporary, { mode: 0o755 });
-      for await (const entry of limitedEntries(path, this.#limits)) await place(temporary, entry);
-      for (const name of MOUNT_POINTS) await makeFolders(temporary, [name]);
-      await chmod(temporary, 0o755);
-      await rename(temporary, this.#path(digest));
+      await mkdir(unpacked, { mode: 0o755 });
+      for await (const entry of limitedEntries(path, this.#limits)) await place(unpacked, entry);
+      for (const name of MOUNT_POINTS) await makeFolders(unpacked, [name]);
+      await chmod(unpacked, 0o755);
+      await rename(unpacked, this.#path(digest));
     } catch (error) {
-      await removeTree(temporary);
-      // Another process was first.
+      await removeTree(unpacked);
+      // A process that this one cannot see, in another container, was first.
       if ((await this.find(digest)) === undefined) throw error;
     }
   }
 
-  /** Digests of the images that were imported as temporary alone. */
-  async temporary(): Promise<string[]> {
-    const names = await readdir(this.#folder).catch(() => []);
-    return names.filter((name) => name.endsWith(TEMPORARY)).map((name) => `sha256:${name.slice(0, -TEMPORARY.length)}`);
-  }
-
-  /** Removes such an image if it still is one and is not needed when its turn comes. */
-  async removeTemporary(digest: string, isFree: () => boolean): Promise<void> {
-    await this.#inTurn(digest, async () => {
-      const marker = this.#path(digest) + TEMPORARY;
-      if (!(await exists(marker)) || !isFree()) return;
-      // Out of the way at once; what is left of it when this process ends here is removed with the next import.
-      const gone = join(this.#folder, `${ownerTag()}-gone-${digest.slice(7, 23)}`);
-      await rename(this.#path(digest), gone).catch(() => undefined);
-      await removeTree(gone);
-      await rm(marker, { force: true });
+  /** Out of its place at once; its files go in {@link #clean}. */
+  async #discard(digest: string): Promise<boolean> {
+    const gone = this.#ownPath(digest) + GONE;
+    await rename(this.#path(digest), gone).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error;
     });
+    return true;
   }
 
-  async #inTurn(digest: string, work: () => Promise<void>): Promise<void> {
-    const turn = (this.#turns.get(digest) ?? Promise.resolve()).then(work);
-    const settled = turn.catch(() => undefined);
-    this.#turns.set(digest, settled);
-    await turn.finally(() => {
-      if (this.#turns.get(digest) === settled) this.#turns.delete(digest);
-    });
+  async #clean(): Promise<void> {
+    const own = `${ownerTag()}-`;
+    for (const name of await readdir(this.#folder).catch(() => [])) {
+      const isDue = (name.startsWith(own) && name.endsWith(GONE)) || ownerIsGone(name);
+      if (isDue) await removeTree(join(this.#folder, name));
+    }
   }
 
-  /** The folder of an image; undefined when it was never imported. */
+  /** The folder of an image; undefined when it is not there. */
   async find(digest: string): Promise<string | undefined> {
     const path = this.#path(digest);
-    return (await exists(path)) ? path : undefined;
+    return await access(path).then(
+      () => path,
+      () => undefined,
+    );
   }
 
   #path(digest: string): string {
     return join(this.#folder, digest.replace('sha256:', ''));
   }
+
+  #ownPath(digest: string): string {
+    return join(this.#folder, `${ownerTag()}-${digest.slice(7, 23)}-${randomUUID()}`);
+  }
 }
 
-async function exists(path: string): Promise<boolean> {
-  return await access(path).then(
-    () => true,
-    () => false,
-  );
+/** What of an archive was read so far, in what it takes of a disk. */
+interface Reading {
+  diskBytes: number;
 }
 
-async function* limitedEntries(path: string, limits: ImageLimits): AsyncGenerator<TarEntry> {
+async function* limitedEntries(path: string, limits: ImageLimits, reading: Reading = { diskBytes: 0 }): AsyncGenerator<TarEntry> {
   let [bytes, entries] = [0, 0];
+  const root: FolderTree = new Map();
   for await (const entry of readTarEntries(path)) {
+    const isFolder = entry.type === 'folder';
+    if (entry.path.length > PATH_LENGTH_MAX) throw badImage(`a path of it has more than ${PATH_LENGTH_MAX} characters`);
+    const made = addFolders(root, isFolder ? partsOf(entry.path) : partsOf(entry.path).slice(0, -1));
     bytes += entry.sizeBytes;
-    entries += 1;
+    entries += isFolder ? Math.max(1, made) : made + 1;
     if (bytes > limits.unpackedBytesMax) throw badImage(`it unpacks to more than ${limits.unpackedBytesMax} bytes`);
     if (entries > limits.entriesMax) throw badImage(`it has more than ${limits.entriesMax} entries`);
-    partsOf(entry.path);
+    reading.diskBytes += BLOCK_BYTES * (made + (isFolder ? 0 : Math.max(1, Math.ceil(entry.sizeBytes / BLOCK_BYTES))));
     yield entry;
   }
 }
 
+interface FolderTree extends Map<string, FolderTree> {}
+
+/** Folders that an archive need not name, for they are on the way to what it names. @returns how many are new */
+function addFolders(root: FolderTree, parts: readonly string[]): number {
+  let [folder, made] = [root, 0];
+  for (const part of parts) {
+    let next = folder.get(part);
+    if (next === undefined) {
+      next = new Map();
+      folder.set(part, next);
+      made += 1;
+    }
+    folder = next;
+  }
+  return made;
+}
+
 /**
  * Reads an archive to its end, for an engine that unpacks it itself and knows no limits.
+ * @returns bytes that it takes of a disk, unpacked
  * @throws bad-image
  */
-export async function checkArchive(path: string, limits: Partial<ImageLimits> = {}): Promise<void> {
-  for await (const _ of limitedEntries(path, { ...DEFAULT_LIMITS, ...limits }));
+export async function checkArchive(path: string, limits: Partial<ImageLimits> = {}): Promise<number> {
+  const reading: Reading = { diskBytes: 0 };
+  for await (const _ of limitedEntries(path, { ...DEFAULT_LIMITS, ...limits }, reading));
+  return reading.diskBytes;
 }
 
 /** `sha256:…` of a file. */

@@ -8,6 +8,8 @@ export {
   type Executor,
   type ExecutorReport,
   errorOfResult,
+  holdImage,
+  type ImageHold,
   type Job,
   type JobLimits,
   type JobLog,

@@ -10,6 +10,7 @@ import {
   checkJob,
   type Executor,
   type ExecutorReport,
+  type ImageHold,
   imageUnknown,
   type Job,
   type JobLog,
@@ -29,6 +30,8 @@ export interface SandboxOptions {
   /** Where images are kept. */
   imageFolder: string;
   imageLimits?: Partial<ImageLimits>;
+  /** Of the disk, for all images that came for a time; 0: none stays unused. Left out: a quarter of what is free or theirs. */
+  imageBytesMax?: number;
   /** The control groups to use; found when left out, none with `null`. */
   cgroups?: CgroupRoot | null;
 }
@@ -67,14 +70,12 @@ export class SandboxExecutor implements Executor {
   readonly #cgroups: CgroupRoot | undefined;
   readonly #stop = new AbortController();
   readonly #running = new Set<Promise<unknown>>();
-  /** Jobs by the image that they run in. */
-  readonly #users = new Map<string, number>();
   #report: Promise<ExecutorReport> | undefined;
   #base: string | undefined;
   #count = 0;
 
   constructor(options: SandboxOptions) {
-    this.#images = new ImageStore(options.imageFolder, options.imageLimits);
+    this.#images = new ImageStore(options.imageFolder, { limits: options.imageLimits, bytesMax: options.imageBytesMax });
     this.#cgroups = options.cgroups === null ? undefined : (options.cgroups ?? findCgroups());
   }
 
@@ -83,14 +84,20 @@ export class SandboxExecutor implements Executor {
     return this.#report;
   }
 
-  importImage(path: string, options: { isTemporary?: boolean } = {}): Promise<string> {
-    return this.#images.import(path, options);
+  importImage(path: string): Promise<string> {
+    return this.#images.import(path);
   }
 
-  async removeTemporaryImages(kept: ReadonlySet<string>): Promise<void> {
-    for (const digest of await this.#images.temporary()) {
-      await this.#images.removeTemporary(digest, () => !kept.has(digest) && !this.#users.has(digest));
-    }
+  holdImage(path: string): Promise<ImageHold> {
+    return this.#images.hold(path);
+  }
+
+  checkImage(path: string): Promise<void> {
+    return this.#images.check(path);
+  }
+
+  temporaryImages(): Promise<{ images: number; bytes: number }> {
+    return this.#images.held();
   }
 
   async run(job: Job, options: RunOptions = {}): Promise<JobResult> {
@@ -99,31 +106,26 @@ export class SandboxExecutor implements Executor {
       const report = await this.inspect();
       if (!report.takesForeign) throw refuseForeign(report);
     }
-    this.#use(job.image, 1);
-    const running = this.#run(job, options);
+    const running = this.#runInImage(job, options);
     this.#running.add(running);
-    return await running.finally(() => {
-      this.#running.delete(running);
-      this.#use(job.image, -1);
-    });
+    return await running.finally(() => this.#running.delete(running));
   }
 
   async close(): Promise<void> {
     this.#stop.abort();
     await Promise.allSettled(this.#running);
+    await this.#images.close();
     if (this.#base !== undefined) rmSync(this.#base, { recursive: true, force: true });
   }
 
-  #use(image: string | undefined, change: 1 | -1): void {
-    if (image === undefined) return;
-    const users = (this.#users.get(image) ?? 0) + change;
-    if (users > 0) this.#users.set(image, users);
-    else this.#users.delete(image);
+  async #runInImage(job: Job, options: RunOptions): Promise<JobResult> {
+    if (job.image === undefined) return await this.#run(job, undefined, options);
+    const image = await this.#images.use(job.image);
+    if (image === undefined) throw imageUnknown(job.image, this.engine);
+    return await this.#run(job, image.root, options).finally(image.release);
   }
 
-  async #run(job: Job, options: RunOptions): Promise<JobResult> {
-    const root = job.image === undefined ? undefined : await this.#images.find(job.image);
-    if (job.image !== undefined && root === undefined) throw imageUnknown(job.image, this.engine);
+  async #run(job: Job, root: string | undefined, options: RunOptions): Promise<JobResult> {
     const { memoryBytes, cpus, processes } = job.limits;
     this.#count += 1;
     const folders = this.#makeFolders(String(this.#count));
@@ -191,6 +193,8 @@ export class SandboxExecutor implements Executor {
   }
 
   async #inspect(): Promise<ExecutorReport> {
+    // What killed processes left; where it cannot be removed now, the next image that is released tries again.
+    await this.#images.sweep().catch(() => undefined);
     const version = await run('bwrap', ['--version'], { timeout: PROBE_TIMEOUT_MS }).then(
       ({ stdout }) => stdout.trim(),
       () => undefined,
@@ -220,7 +224,7 @@ export class SandboxExecutor implements Executor {
       said += Buffer.from(bytes).toString('utf8');
     };
     const job: Job = { argv: ['/bin/sh', '-c', ':'], limits: PROBE_LIMITS, trust: 'own' };
-    const result = await this.#run(job, { onLog }).catch((error: Error) => error);
+    const result = await this.#run(job, undefined, { onLog }).catch((error: Error) => error);
     if (!(result instanceof Error) && result.reason === 'completed') return;
     const reason = result instanceof Error ? result.message : `${result.reason}: ${said.trim()}`;
     const fix =

@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { lstat, mkdir, open, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { access, lstat, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { cidOfDigest } from './artefacts.ts';
@@ -11,6 +11,7 @@ import {
   checkJob,
   type Executor,
   type ExecutorReport,
+  type ImageHold,
   imageUnknown,
   type Job,
   type JobLimits,
@@ -19,7 +20,10 @@ import {
   type RunOptions,
   sandboxFailed,
 } from './executor.ts';
+import { freeDiskBytes } from './facts.ts';
 import { digestOf } from './image-store.ts';
+import { ownerIsGone, ownerTag } from './owner-tag.ts';
+import { type ImageSource, TemporaryImages } from './temporary-images.ts';
 import { limitModule } from './wasm-module.ts';
 
 /** What the worker of a task is given. */
@@ -65,14 +69,32 @@ const NAME = /^[^\p{Cc}\\/]{1,255}$/u;
 export class WasmExecutor implements Executor {
   readonly engine = 'wasm';
   readonly #folder: string;
+  readonly #temporary: TemporaryImages;
   readonly #stop = new AbortController();
   readonly #running = new Set<Promise<unknown>>();
 
-  constructor(options: { imageFolder: string }) {
+  /** @param options.imageBytesMax for modules that came for a time, as `SandboxOptions` has it for images */
+  constructor(options: { imageFolder: string; imageBytesMax?: number }) {
     this.#folder = options.imageFolder;
+    const place = {
+      has: async (digest: string) =>
+        await access(this.#path(digest)).then(
+          () => true,
+          () => false,
+        ),
+      discard: async (digest: string) => {
+        await rm(this.#path(digest), { force: true });
+        return true;
+      },
+      freeBytes: async () => Number(await freeDiskBytes(this.#folder)),
+    };
+    this.#temporary = new TemporaryImages({ folder: join(this.#folder, '.temporary'), place, bytesMax: options.imageBytesMax });
   }
 
   async inspect(): Promise<ExecutorReport> {
+    for (const name of await readdir(this.#folder).catch(() => []))
+      if (ownerIsGone(name)) await rm(join(this.#folder, name), { force: true });
+    await this.#temporary.sweep().catch(() => undefined);
     return {
       engine: this.engine,
       version: `V8 ${process.versions.v8}`,
@@ -87,25 +109,49 @@ export class WasmExecutor implements Executor {
   }
 
   async importImage(path: string): Promise<string> {
+    const source = await this.#sourceOf(path);
+    await this.#temporary.keep(source);
+    return source.digest;
+  }
+
+  async holdImage(path: string): Promise<ImageHold> {
+    return await this.#temporary.hold(await this.#sourceOf(path));
+  }
+
+  async checkImage(path: string): Promise<void> {
+    await this.#temporary.check(await (await this.#sourceOf(path)).measure());
+  }
+
+  temporaryImages(): Promise<{ images: number; bytes: number }> {
+    return this.#temporary.held();
+  }
+
+  async #sourceOf(path: string): Promise<ImageSource> {
     if ((await lstat(path)).size > MODULE_BYTES_MAX) throw badImage(`it has more than ${MODULE_BYTES_MAX} bytes`);
     const bytes = await readFile(path);
     limitModule(bytes, MEMORY_BYTES_MAX);
     const digest = await digestOf(path);
+    return { digest, measure: async () => bytes.length, place: async () => await this.#keepModule(digest, bytes) };
+  }
+
+  async #keepModule(digest: string, bytes: Uint8Array): Promise<void> {
     await mkdir(this.#folder, { recursive: true });
-    const temporary = join(this.#folder, `.${randomUUID()}`);
-    await writeFile(temporary, bytes, { flush: true });
-    await rename(temporary, this.#path(digest));
-    return digest;
+    const unfinished = join(this.#folder, `${ownerTag()}-${randomUUID()}`);
+    await writeFile(unfinished, bytes, { flush: true });
+    await rename(unfinished, this.#path(digest));
+  }
+
+  async #read(image: string): Promise<Uint8Array> {
+    const use = await this.#temporary.use(image);
+    if (use === undefined) throw imageUnknown(image, this.engine);
+    return await readFile(this.#path(image)).finally(use.release);
   }
 
   async run(job: Job, options: RunOptions = {}): Promise<JobResult> {
     checkJob(job);
     if (job.image === undefined) throw badJob('a WASM task names its module as image');
     if (job.limits.cpus < 1) throw badJob('a WASM task takes one processor; limits.cpus must be 1');
-    const { image } = job;
-    const bytes = await readFile(this.#path(image)).catch(() => {
-      throw imageUnknown(image, this.engine);
-    });
+    const bytes = await this.#read(job.image);
     const task: WasmTask = {
       module: limitModule(bytes, Math.min(job.limits.memoryBytes, MEMORY_BYTES_MAX)),
       argv: [...job.argv],
@@ -121,6 +167,7 @@ export class WasmExecutor implements Executor {
   async close(): Promise<void> {
     this.#stop.abort();
     await Promise.allSettled(this.#running);
+    await this.#temporary.close();
   }
 
   async #run(task: WasmTask, job: Job, options: RunOptions): Promise<JobResult> {

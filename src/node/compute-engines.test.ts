@@ -57,6 +57,8 @@ test('a setting that an engine needs, or that does not go with it, is refused by
   assert.match(await refusalOf({ computeEngine: 'podman' }), /^bad-compute-setting computeEngine: one of bubblewrap, docker/);
   assert.match(await refusalOf({ computeEngine: 'docker', jobCommands: 'yes' }), /^bad-compute-setting jobCommands: no: the engine docker/);
   assert.match(await refusalOf({ computeEngine: 'docker', engineSocket: '/a,/b' }), /^bad-compute-setting engineSocket: one path/);
+  await assert.rejects(open({ computeImages: 'some' }), { code: 'bad-size', actor: 'caller' });
+  assert.equal((await open({ computeImages: '4GiB' })).engine, 'bubblewrap');
   assert.match(await refusalOf({ computeEngine: 'swarm' }), /^bad-compute-setting engineSocket: the paths of the farm/);
   assert.match(await refusalOf({ computeEngine: 'swarm', engineSocket: '/a' }), /^bad-compute-setting engineFolder: /);
   assert.match(await refusalOf({ computeEngine: 'kubernetes' }), /^bad-compute-setting kubernetesServer: /);

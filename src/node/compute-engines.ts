@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { MillraceError } from '../errors.ts';
 import type { DockerOptions, Executor, KubernetesOptions, SwarmOptions } from '../host/index.ts';
-import { badComputeSetting, type ComputeSettings, computeSettings, wholeOf } from './compute-settings.ts';
+import { badComputeSetting, type ComputeSettings, computeSettings, imageBytesOf, wholeOf } from './compute-settings.ts';
 
 const run = promisify(execFile);
 
@@ -41,16 +41,19 @@ export function holdsRentals(given: ComputeSettings | undefined): boolean {
  */
 export async function openEngines(given: ComputeSettings | undefined, dataFolder: string): Promise<Executor[]> {
   const { WasmExecutor } = await import('../host/index.ts');
-  return [await openEngine(given, dataFolder), new WasmExecutor({ imageFolder: join(dataFolder, 'modules') })];
+  const imageBytesMax = imageBytesOf(given);
+  return [await openEngine(given, dataFolder), new WasmExecutor({ imageFolder: join(dataFolder, 'modules'), imageBytesMax })];
 }
 
 async function openEngine(given: ComputeSettings | undefined, dataFolder: string): Promise<Executor> {
   const host = await import('../host/index.ts');
   const engine = chosenEngine(given);
-  if (engine === 'bubblewrap') return new host.SandboxExecutor({ imageFolder: join(dataFolder, 'images') });
+  const imageBytesMax = imageBytesOf(given);
+  if (engine === 'bubblewrap') return new host.SandboxExecutor({ imageFolder: join(dataFolder, 'images'), imageBytesMax });
   if (engine === 'swarm') return await host.openSwarmExecutor(swarmOptions(given));
   if (engine === 'kubernetes') return await host.openKubernetesExecutor(kubernetesOptions(given));
-  return await host.openDockerExecutor({ ...dockerOptions(given), ...(engine === 'gvisor' ? { runtime: 'runsc' } : {}) });
+  const images = { imageFolder: join(dataFolder, 'engine-images'), imageBytesMax };
+  return await host.openDockerExecutor({ ...dockerOptions(given), ...images, ...(engine === 'gvisor' ? { runtime: 'runsc' } : {}) });
 }
 
 /** Where Docker's or Podman's engine answers; its usual place where the owner names none. */

@@ -12,6 +12,11 @@ export const COMPUTE_DEFAULTS = {
   computeMemory: '',
   computeDisk: '',
   computeProcesses: '',
+  /**
+   * Disk for images, unpacked, that come with jobs, audits and rentals; what is used longest ago goes. Empty: a quarter of what is free or theirs; `0`: none
+   * stays that nothing runs in. Modules have as much. All nodes of a network on one machine share it.
+   */
+  computeImages: '',
   /** Nodes that share this machine. */
   computeNodesHere: '1',
   /** A core and a GiB of memory for an hour, and each job besides; the same number in the stable and the network's compute token. */
@@ -134,6 +139,15 @@ export function resourcesOf(measured: Resources, given: ComputeSettings | undefi
     diskBytes: size('computeDisk', computeDisk, measured.diskBytes),
     processes: computeProcesses === '' ? measured.processes : wholeOf('computeProcesses', given, 1 << 20),
   };
+}
+
+/** Bytes for images that come for a time; undefined: their share of the disk. @throws bad-size, bad-compute-setting */
+export function imageBytesOf(given: ComputeSettings | undefined): number | undefined {
+  const { computeImages } = computeSettings(given);
+  if (computeImages === '') return undefined;
+  const bytes = Number(parseSize(computeImages));
+  if (Number.isSafeInteger(bytes)) return bytes;
+  throw badComputeSetting('computeImages', computeImages, 'a size of a disk');
 }
 
 /** A whole number from 1 to `max`. @throws bad-compute-setting */

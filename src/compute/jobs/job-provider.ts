@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { Hex } from 'viem';
 import { createReplayGuard } from '../../connect/index.ts';
+import type { Executor } from '../../host/index.ts';
 import { openCaseAgent } from '../audit/case-agent.ts';
 import { openDeliverer } from '../audit/deliverer.ts';
 import type { ComputeContext, ComputePart } from '../part.ts';
@@ -8,6 +9,7 @@ import type { DeterminismClass, JobSpec, ProgramKind } from '../spec/job-spec.ts
 import { startTending, type Tending } from '../tending.ts';
 import { enginesForStrangers, executorFor, openStrictEngine, strictEngineOf } from '../verify/engines.ts';
 import { readState } from '../verify/run-segments.ts';
+import { isUnfit } from '../verify/work.ts';
 import { tendJobsOnChain } from './job-chain.ts';
 import { createTurns } from './job-desk.ts';
 import { createJobGathering } from './job-gathering.ts';
@@ -65,7 +67,8 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
   let isDraining = false;
   let tending: Tending | undefined;
   const nudge = () => tending?.nudge();
-  const gathering = createJobGathering({ ...options, records, onChange: nudge });
+  const checkProgram = async (spec: JobSpec, path: string) => await checkImageOf(executors, spec, path);
+  const gathering = createJobGathering({ ...options, records, checkProgram, onChange: nudge });
   const commitSeconds = Math.ceil(policy.spareSeconds / COMMIT_PARTS);
   const runs = createJobRuns({ ...options, records, executors, strict, commitSeconds, onChange: nudge });
   const room = createJobRoom({ records, runs, isReady: gathering.isReady, commitSeconds });
@@ -131,7 +134,7 @@ export async function startJobProvider(options: JobProviderOptions): Promise<Job
   return {
     jobs: () => records.all(),
     fetch: (request) => answerJobs(routes, request),
-    metrics: () => metricsOf(records, runs),
+    metrics: () => metricsOf(records, runs, executors),
     status: async () => ({ accepting: isTaking(), running: runs.running(), jobs: countsOf(records), ...capable }),
     drain() {
       isDraining = true;
@@ -176,7 +179,23 @@ function countsOf(records: JobRecords): Record<string, number> {
   return counts;
 }
 
-function metricsOf(records: JobRecords, runs: JobRuns): string {
+/** A program that is none at all is a result, and paid; one that is too large for this machine is not run here. @throws image-over-bound */
+async function checkImageOf(executors: readonly Executor[], spec: JobSpec, path: string): Promise<void> {
+  if (spec.determinism === 'wasm-strict') return;
+  await executorFor({ executors }, spec)
+    .checkImage?.(path)
+    .catch((error) => {
+      if (!isUnfit(error)) throw error;
+    });
+}
+
+async function metricsOf(records: JobRecords, runs: JobRuns, executors: readonly Executor[]): Promise<string> {
   const counts = Object.entries(countsOf(records)).map(([status, count]) => `millrace_compute_jobs_count{status="${status}"} ${count}\n`);
-  return `${counts.join('')}millrace_compute_jobs_running_count ${runs.running()}\n`;
+  const images = await Promise.all(
+    executors.map(async (executor) => {
+      const held = await executor.temporaryImages?.();
+      return held === undefined ? '' : `millrace_compute_temporary_images_bytes{engine="${executor.engine}"} ${held.bytes}\n`;
+    }),
+  );
+  return `${counts.join('')}millrace_compute_jobs_running_count ${runs.running()}\n${images.join('')}`;
 }

@@ -1,7 +1,7 @@
 import { appendFileSync, mkdirSync, rmSync } from 'node:fs';
 import type { Hex } from 'viem';
 import { MillraceError, toMillraceError } from '../../errors.ts';
-import type { Executor, Job, RunOptions, StrictEngine } from '../../host/index.ts';
+import { type Executor, holdImage, type Job, type RunOptions, type StrictEngine } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
 import { type Canary, canaryCommitment } from '../audit/canary.ts';
 import type { Capacity, Resources } from '../capacity.ts';
@@ -205,6 +205,7 @@ function enginesFor({ executors, strict }: JobRunsOptions, spec: JobSpec, folder
     engine: executor.engine,
     inspect: () => executor.inspect(),
     importImage: (path) => executor.importImage(path),
+    holdImage: (path) => holdImage(executor, path),
     run: (job: Job, given?: RunOptions) => executor.run(job, { ...given, onLog: ({ bytes }) => keep(bytes) }),
     close: async () => {},
   };

@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import type { Hex } from 'viem';
 import { buildModule } from '../../../tools/examples.ts';
 import { createSigner } from '../../chain/index.ts';
+import { WasmExecutor } from '../../host/index.ts';
 import { approveMeter, depositToRails, railsBalance, withdrawEarnings } from '../../token/index.ts';
 import { startTestLeases, type TestLeaseNode, type TestLeases, until } from '../leases/lease-fixture.ts';
 import type { ComputeContext, FetchContent } from '../part.ts';
@@ -297,6 +298,27 @@ test('a job for which the machine has no time is refused and told so; its twin i
   await sendOrder(peer, bytes, { boxKey });
   await handOver();
   assert.equal((await settlementOf(jobId)).slashed, 0n);
+});
+
+test('a program too large for the disk that its provider gives to those of others is refused before its job is opened', async () => {
+  const spec = { ...request.spec, determinism: 'none' as const, segments: 1, runtime: runtimeOf('module', 'none') };
+  const bring = async (imageBytesMax: number) => {
+    await node.stopParts();
+    const wasm = new WasmExecutor({ imageFolder: join(network.folder, 'modules'), imageBytesMax });
+    provider = await start({}, { executors: [wasm] });
+    const ordered = await order({}, spec);
+    await fundJobs(ordered.terms, 2n);
+    await sendOrder(ordered.peer, ordered.bytes, ordered);
+    await ordered.handOver();
+    return ordered.jobId;
+  };
+  const large = await bring(1_000);
+  await until('it is refused', () => provider.jobs().some((one) => one.jobId === large && /^image-over-bound/.test(one.reason ?? '')));
+  const bytes = readFileSync(MODULE).length;
+  const twin = await bring(bytes);
+  assert.equal((await settlementOf(twin)).slashed, 0n);
+  assert.equal((await phaseOf(network.client, large)).phase, PHASE.none, 'nothing is due');
+  assert.match(await provider.metrics(), new RegExp(`millrace_compute_temporary_images_bytes{engine="wasm"} ${bytes}\n`));
 });
 
 test('what a provider brought from the network it hands to who may check the job, when the network has it no more', async () => {

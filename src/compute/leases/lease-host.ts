@@ -13,7 +13,6 @@ import { checkRenterWord } from './meter-word.ts';
 import { createPanelAsker, type PanelAsker } from './panel-asker.ts';
 import { ProtocolClock } from './protocol-clock.ts';
 import { openRental, type Rental } from './rental.ts';
-import { RentalImages } from './rental-images.ts';
 import { createStatementCourier, type StatementCourier } from './statement-courier.ts';
 
 /** The part of a node that leases its devices out. */
@@ -40,16 +39,12 @@ const PREFIX = '/v1/compute/leases';
  */
 export async function startLeaseHost(context: ComputeContext, options: LeaseHostOptions): Promise<LeaseHost> {
   const [executor, times] = await Promise.all([chooseExecutor(context.executors), readMarketTimes(context.client)]);
-  const images = executor === undefined ? undefined : new RentalImages(executor);
-  // Those of rentals that ended with an earlier process.
-  await images?.sweep();
-  return new OpenLeaseHost(context, { wanted: options.devices, executor, images, times });
+  return new OpenLeaseHost(context, { wanted: options.devices, executor, times });
 }
 
 class OpenLeaseHost implements LeaseHost {
   readonly #context: ComputeContext;
   readonly #executor: Executor | undefined;
-  readonly #images: RentalImages | undefined;
   readonly #times: MarketTimes;
   readonly #wanted: readonly LeasedDevice[];
   /** Those of them for which there is room, and what is set aside for them. */
@@ -71,13 +66,10 @@ class OpenLeaseHost implements LeaseHost {
   #offersDue = true;
   #seenBlock: bigint | undefined;
 
-  constructor(
-    context: ComputeContext,
-    given: { wanted: readonly LeasedDevice[]; executor: Executor | undefined; images: RentalImages | undefined; times: MarketTimes },
-  ) {
+  constructor(context: ComputeContext, given: { wanted: readonly LeasedDevice[]; executor: Executor | undefined; times: MarketTimes }) {
     const { client, sender, signer, folder, log } = context;
     const { wanted, executor, times } = given;
-    [this.#context, this.#executor, this.#images, this.#times, this.#wanted] = [context, executor, given.images, times, wanted];
+    [this.#context, this.#executor, this.#times, this.#wanted] = [context, executor, times, wanted];
     this.#records = openLeaseRecords(join(folder, 'leases'));
     this.#courier = createStatementCourier({ client, sender, signer, times });
     this.#asker = createPanelAsker({ client, sender, log });
@@ -211,8 +203,7 @@ class OpenLeaseHost implements LeaseHost {
     const known = this.#handed.get(keyOf(view));
     this.#handed.delete(keyOf(view));
     const place = join(folder, 'rentals', String(view.leaseId));
-    const engine = { executor: this.#executor as Executor, images: this.#images as RentalImages };
-    return known ?? openRental({ ...engine, image, resources, folder: place, main, fetchContent, log });
+    return known ?? openRental({ executor: this.#executor as Executor, image, resources, folder: place, main, fetchContent, log });
   }
 
   #handOver(lease: HostedLease, rental: Rental): boolean {

@@ -2,10 +2,10 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { systemClock } from '../../clock.ts';
 import { toMillraceError } from '../../errors.ts';
+import { type Executor, holdImage, type ImageHold } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
 import type { Resources } from '../capacity.ts';
 import type { FetchContent } from '../part.ts';
-import type { RentalImages } from './rental-images.ts';
 
 /** Where the image that a renter wants stands, for the renter. */
 export interface RentalImageState {
@@ -18,7 +18,7 @@ export interface RentalImageState {
 
 /** What an image is brought with. */
 export interface RentalImageOptions {
-  images: RentalImages;
+  executor: Executor;
   fetchContent: FetchContent;
   /** What was rented: an archive has at most as many bytes as its disk and memory together. */
   resources: Pick<Resources, 'diskBytes' | 'memoryBytes'>;
@@ -27,12 +27,12 @@ export interface RentalImageOptions {
   log: Logger;
 }
 
-/** Different ones in one rental: fetching and unpacking are the machine's work, and engines that remove no images keep them. */
+/** Different ones in one rental: fetching and unpacking are the machine's work, and some engines remove no images. */
 const IMAGES_MAX = 4;
 const TRIES = 6;
 const PAUSE_MS = 5_000;
 /** That it can be had later, or elsewhere, is no reason to try again. */
-const FINAL = new Set(['bad-image', 'bad-cid', 'content-too-large']);
+const FINAL = new Set(['bad-image', 'bad-cid', 'content-too-large', 'image-over-bound']);
 
 /**
  * The image that a renter wants its rental to run in. It is fetched beside the sandbox that runs, which stays up meanwhile: what takes the renter's
@@ -42,7 +42,7 @@ export class RentalImage {
   readonly #options: RentalImageOptions;
   readonly #onChange: () => Promise<void>;
   #wanted: string | undefined;
-  #digest: string | undefined;
+  #hold: ImageHold | undefined;
   #fault: string | undefined;
   #isRefused = false;
   readonly #seen = new Set<string>();
@@ -56,27 +56,27 @@ export class RentalImage {
 
   /** The image that is there; undefined: that of the device. */
   digest(): string | undefined {
-    return this.#digest;
+    return this.#hold?.digest;
   }
 
   /** Whether a sandbox that begins now is in what the renter wants. */
   isIn(): boolean {
-    return this.#wanted === undefined || this.#digest !== undefined;
+    return this.#wanted === undefined || this.#hold !== undefined;
   }
 
   /** Undefined: none is wanted. */
   state(): RentalImageState | undefined {
     if (this.#wanted === undefined) return undefined;
-    const state = this.#isRefused ? 'refused' : this.#digest === undefined ? 'fetching' : 'ready';
+    const state = this.#isRefused ? 'refused' : this.#hold === undefined ? 'fetching' : 'ready';
     return { source: this.#wanted, state, ...(this.#fault === undefined ? {} : { fault: this.#fault }) };
   }
 
   /** From now on this one is wanted; undefined: that of the device. */
   want(source: string | undefined): void {
     if (source === this.#wanted && !this.#isRefused) return;
-    const before = this.#digest;
+    const before = this.#hold;
     this.#fetching?.stop.abort();
-    this.#leave();
+    void this.#leave();
     [this.#wanted, this.#fault, this.#isRefused] = [source, undefined, false];
     const isOneTooMany = source !== undefined && !this.#seen.has(source) && this.#seen.size >= IMAGES_MAX;
     if (isOneTooMany) [this.#isRefused, this.#fault] = [true, 'images-too-many'];
@@ -86,15 +86,15 @@ export class RentalImage {
     const done = (async () => {
       await left;
       if (source !== undefined && !isOneTooMany) await this.#bring(source, stop.signal);
-      else if (before !== undefined) await this.#change();
+      else if (before !== undefined) await this.#onChange();
     })();
     this.#fetching = { stop, done };
   }
 
   /** Nothing starts in it: it is left for the device's own. @returns whether there was one to leave */
   giveUp(reason: string | undefined): boolean {
-    if (this.#digest === undefined) return false;
-    this.#leave();
+    if (this.#hold === undefined) return false;
+    void this.#leave();
     [this.#isRefused, this.#fault] = [true, reason];
     this.#options.log.warn('rental-image-left', { image: this.#wanted, reason });
     return true;
@@ -106,39 +106,26 @@ export class RentalImage {
     await this.#fetching?.done;
   }
 
-  /** The rental is over and its sandbox has ended: what it brought is removed, unless another rental has it too. */
+  /** The rental is over: what it brought may go. */
   async remove(): Promise<void> {
-    this.#leave();
-    await this.#sweep();
-  }
-
-  /** The sandbox is made anew, and the image that it ran in goes. */
-  async #change(): Promise<void> {
-    await this.#onChange();
-    await this.#sweep();
-  }
-
-  async #sweep(): Promise<void> {
-    await this.#options.images.sweep().catch((error: unknown) => {
-      const { code, message } = toMillraceError(error);
-      this.#options.log.warn('rental-image-stays', { code, reason: message.slice(0, 300) });
-    });
+    await this.#leave();
   }
 
   /** What a sandbox still runs in stays until it has ended. */
-  #leave(): void {
-    if (this.#digest !== undefined) this.#options.images.release(this.#digest);
-    this.#digest = undefined;
+  async #leave(): Promise<void> {
+    const hold = this.#hold;
+    this.#hold = undefined;
+    await hold?.release();
   }
 
   async #bring(source: string, signal: AbortSignal): Promise<void> {
     for (let tries = 1; !signal.aborted; tries += 1) {
       try {
-        const digest = await this.#take(source, signal);
-        if (signal.aborted) return this.#options.images.release(digest);
-        [this.#digest, this.#fault] = [digest, undefined];
+        const hold = await this.#take(source, signal);
+        if (signal.aborted) return await hold.release();
+        [this.#hold, this.#fault] = [hold, undefined];
         this.#options.log.info('rental-image-ready', { image: source });
-        return await this.#change();
+        return await this.#onChange();
       } catch (error) {
         if (signal.aborted) return;
         const { code, message } = toMillraceError(error);
@@ -151,14 +138,14 @@ export class RentalImage {
     }
   }
 
-  /** Fetches and unpacks it. @returns its digest */
-  async #take(source: string, signal: AbortSignal): Promise<string> {
-    const { images, fetchContent, folder, resources } = this.#options;
+  /** Fetches and unpacks it. */
+  async #take(source: string, signal: AbortSignal): Promise<ImageHold> {
+    const { executor, fetchContent, folder, resources } = this.#options;
     this.#count += 1;
     const path = join(folder, `image-${this.#count}.tar`);
     try {
       await fetchContent(source, path, { bytesMax: resources.diskBytes + resources.memoryBytes, signal });
-      return await images.take(path);
+      return await holdImage(executor, path);
     } finally {
       rmSync(path, { recursive: true, force: true });
     }

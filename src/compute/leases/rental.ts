@@ -8,7 +8,6 @@ import type { Resources } from '../capacity.ts';
 import type { FetchContent } from '../part.ts';
 import { OutputLog } from './output-log.ts';
 import { RentalImage, type RentalImageState } from './rental-image.ts';
-import type { RentalImages } from './rental-images.ts';
 import { openWorkspace, type Workspace, type WorkspaceCommand, type WorkspaceRun } from './workspace.ts';
 
 /** What runs in a rental by itself. */
@@ -43,8 +42,6 @@ const IMAGE_ENDS_MAX = 3;
 /** Whose sandbox it is, what it may take, and what runs in it by itself. */
 export interface RentalOptions {
   executor: Executor;
-  /** Where images that its renter brings are imported, and removed with the rental. */
-  images: RentalImages;
   image?: string;
   resources: Resources;
   folder: string;

@@ -210,8 +210,8 @@ test('a whole job is compared as its specification says: lines in any order are 
   }
 });
 
-test('a real engine runs a whole job again to the same digest, and a job that fails is committed to as stopped', async () => {
-  const executor = new WasmExecutor({ imageFolder: join(folder, 'images') });
+test('a real engine runs a whole job again to the same digest, and a job that fails is committed to as stopped; no program stays', async () => {
+  const executor = new WasmExecutor({ imageFolder: join(folder, 'images'), imageBytesMax: 0 });
   const programPath = join(folder, 'trap.wasm');
   writeFileSync(programPath, wasmModule([0x00]));
   const work = { ...workOf('real', { determinism: 'exact-output', segments: 1 }), programPath };
@@ -220,6 +220,7 @@ test('a real engine runs a whole job again to the same digest, and a job that fa
   writeFileSync(programPath, wasmModule([]));
   const good = await runSegments(work, { strict, executors: [executor] }, placeOf('real'));
   assert.equal((await replaySegment(work, { strict, executors: [executor] }, { index: 0 })).outputDigest, good.outputDigest);
+  assert.deepEqual(readdirSync(join(folder, 'images')), ['.temporary']);
   await executor.close();
 });
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { type Hex, hexToBytes } from 'viem';
 import { writeFileDurably } from '../../durable-file.ts';
 import { MillraceError } from '../../errors.ts';
-import type { Artefact, Executor, Job, JobResult, JobUsage } from '../../host/index.ts';
+import { type Artefact, type Executor, holdImage, type ImageHold, type Job, type JobResult, type JobUsage } from '../../host/index.ts';
 import { hostLimits, type JobSpec, specHash } from '../spec/job-spec.ts';
 import { describeRun, type JobEnd } from './canonical-output.ts';
 import { badSegments, commitStates } from './commitment.ts';
@@ -143,14 +143,21 @@ async function runOnce(
   { artefactFolder, signal, limits = work.spec.limits }: { artefactFolder: string; signal?: AbortSignal; limits?: JobSpec['limits'] },
 ): Promise<WholeRun> {
   const { spec, programPath, inputFolder } = work;
+  let image: ImageHold | undefined;
   try {
-    const image = programPath === undefined ? undefined : await executor.importImage(programPath);
+    if (programPath !== undefined) image = await holdImage(executor, programPath);
     const job: Job = { argv: spec.argv, env: spec.env, limits: hostLimits(limits), trust: 'foreign', artefactFolder };
-    const given = { ...job, ...(image === undefined ? {} : { image }), ...(inputFolder === undefined ? {} : { inputFolder }) };
+    const given = {
+      ...job,
+      ...(image === undefined ? {} : { image: image.digest }),
+      ...(inputFolder === undefined ? {} : { inputFolder }),
+    };
     return endOf(await executor.run(given, { signal }), signal);
   } catch (error) {
     if (!isUnfit(error)) throw error;
     return { end: 'unfit', artefacts: [], reason: (error as Error).message.slice(0, REASON_LENGTH_MAX) };
+  } finally {
+    await image?.release();
   }
 }
 
