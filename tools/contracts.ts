@@ -66,6 +66,7 @@ const MODULES: Record<string, { contract: string; interface?: string }> = {
   computeJobs: { contract: 'ComputeJobs', interface: 'IComputeJobs' },
   jobDisputes: { contract: 'JobDisputes', interface: 'IJobDisputes' },
   stateDemands: { contract: 'StateDemands', interface: 'IStateDemands' },
+  jobFees: { contract: 'JobFees' },
   jury: { contract: 'Jury', interface: 'IJury' },
   receiptCourt: { contract: 'ReceiptCourt', interface: 'IReceiptCourt' },
   channels: { contract: 'X402BatchSettlement', interface: 'IX402BatchSettlement' },

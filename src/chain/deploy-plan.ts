@@ -165,20 +165,21 @@ function computeSteps(profile: Profile): CreateStep[] {
       name: 'computeHealth',
       args: (at) => [computeHealth, ...(['computeMarket', 'operators', 'stakeVault', 'randomness', 'computeEmission'] as const).map(at)],
     },
-    { name: 'leaseFees', args: (at) => [at('computeMarket'), at('rails')] },
-    {
-      name: 'computeRewards',
-      args: (at) => [
-        computeRewards,
-        ...(['computeHealth', 'computeEmission', 'buybackAuction', 'backerIncome'] as const).map(at),
-        [at('leaseFees')],
-      ],
-    },
     { name: 'auditors', args: (at) => [auditors, ...(['registry', 'operators', 'stakeVault'] as const).map(at)] },
     { name: 'jobRules', args: (at) => [jobRules, ...(['auditors', 'jury', 'stableToken'] as const).map(at)] },
     {
       name: 'computeJobs',
       args: (at) => (['registry', 'jobRules', 'randomness', 'rails', 'computeToken', 'buybackAuction'] as const).map(at),
+    },
+    { name: 'leaseFees', args: (at) => [at('computeMarket'), at('rails')] },
+    { name: 'jobFees', args: (at) => [at('computeJobs')] },
+    {
+      name: 'computeRewards',
+      args: (at) => [
+        computeRewards,
+        ...(['computeHealth', 'computeEmission', 'buybackAuction', 'backerIncome'] as const).map(at),
+        [at('leaseFees'), at('jobFees')],
+      ],
     },
     { name: 'jobDisputes', args: (at) => [jobDisputes, at('computeJobs')] },
     { name: 'stateDemands', args: (at) => [stateDemands, at('computeJobs')] },

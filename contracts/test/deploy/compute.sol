@@ -11,6 +11,7 @@ import {IComputeJobs} from "../../src/compute/IComputeJobs.sol";
 import {IJobDisputes} from "../../src/compute/IJobDisputes.sol";
 import {IStateDemands} from "../../src/compute/IStateDemands.sol";
 import {JobDisputes} from "../../src/compute/JobDisputes.sol";
+import {JobFees} from "../../src/compute/JobFees.sol";
 import {JobRules} from "../../src/compute/JobRules.sol";
 import {StateDemands} from "../../src/compute/StateDemands.sol";
 import {IJury} from "../../src/governance/IJury.sol";
@@ -38,4 +39,8 @@ function deployJobDisputes(IJobDisputes.Config memory config, ComputeJobs jobs) 
 
 function deployStateDemands(IStateDemands.Config memory config, ComputeJobs jobs) returns (StateDemands) {
     return StateDemands(deployCode("StateDemands", abi.encode(config, jobs)));
+}
+
+function deployJobFees(ComputeJobs jobs) returns (JobFees) {
+    return JobFees(deployCode("JobFees", abi.encode(jobs)));
 }

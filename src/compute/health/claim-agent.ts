@@ -1,6 +1,6 @@
 import type { ChainClient, Sender } from '../../chain/index.ts';
-import { MillraceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
+import { FeeAgent, readRewards } from './fee-agent.ts';
 import { openFigure } from './figure-tree.ts';
 import { decodeFigure } from './figures.ts';
 import type { HealthView, HourFigures } from './health-view.ts';
@@ -17,30 +17,28 @@ export interface ClaimAgentOptions {
 }
 
 const CLAIMS_MAX = 16;
-const LEASES_MAX = 16;
-/** `sources` of ComputeRewards: the market's leases. */
-const LEASE_SOURCE = 0n;
 const LOOK_EVERY_MS = 15_000;
 
 /**
- * Brings an operator's rewards in: claims the final hours of its devices in their order, counts the fees of its closed leases, has granted what both
- * allow and pays on what has vested. All of it is anybody's call and changes nothing when done twice.
+ * Brings an operator's rewards in: claims the final hours of its devices in their order, has the fees of its leases and jobs counted, has granted what
+ * both allow and pays on what has vested. All of it is anybody's call and changes nothing when done twice.
  */
 export class ClaimAgent {
   readonly #options: ClaimAgentOptions;
+  readonly #fees: FeeAgent;
   #lookedAt = Number.NEGATIVE_INFINITY;
-  #leasesRead: bigint | undefined;
-  readonly #closed = new Set<bigint>();
+  #soldSeen = 0n;
 
   constructor(options: ClaimAgentOptions) {
     this.#options = options;
+    this.#fees = new FeeAgent(options);
   }
 
   /** One look, not more often than was set. */
   async run(): Promise<void> {
     if (performance.now() - this.#lookedAt < (this.#options.lookEveryMs ?? LOOK_EVERY_MS)) return;
     this.#lookedAt = performance.now();
-    for (const step of [() => this.#claim(), () => this.#countFees(), () => this.#grant()]) {
+    for (const step of [() => this.#claim(), () => this.#fees.countLeases(), () => this.#fees.countJobs(), () => this.#grant()]) {
       await step().catch((error) => {
         this.#options.log.warn('rewards-step-failed', { message: String(error) });
       });
@@ -73,47 +71,18 @@ export class ClaimAgent {
     return (await client.now()) >= view.rule.startTime + emissionHour * 3600n;
   }
 
-  async #countFees(): Promise<void> {
-    const { client, sender, operatorId } = this.#options;
-    const toBlock = await client.public.getBlockNumber({ cacheTime: 0 });
-    const range = { fromBlock: this.#leasesRead === undefined ? undefined : this.#leasesRead + 1n, toBlock };
-    if (range.fromBlock === undefined || range.fromBlock <= toBlock) {
-      const [closed, counted] = await Promise.all([
-        client.events({ name: 'computeMarket', event: 'LeaseClosed', ...range }),
-        client.events({ name: 'computeRewards', event: 'FeesCounted', args: { operatorId }, ...range }),
-      ]);
-      for (const { args } of closed) {
-        const lease = await client.read('computeMarket', 'lease', [args.leaseId]);
-        if (lease.operatorId === operatorId) this.#closed.add(args.leaseId);
-      }
-      for (const { args } of counted) this.#closed.delete(args.id);
-      this.#leasesRead = toBlock;
-    }
-    const ids = [...this.#closed].slice(0, LEASES_MAX);
-    if (ids.length === 0) return;
-    await sender
-      .send({ contract: 'computeRewards', functionName: 'countFees', args: [LEASE_SOURCE, ids] })
-      .catch((error) => (error instanceof MillraceError && error.code === 'already-counted' ? undefined : Promise.reject(error)));
-    for (const id of ids) this.#closed.delete(id);
-  }
-
   async #grant(): Promise<void> {
     const { client, sender, operatorId } = this.#options;
-    const [account, config, [queued, unqueued], releasable, sold] = await Promise.all([
-      client.read('computeRewards', 'accountOf', [operatorId]),
-      client.read('computeRewards', 'config'),
+    const [{ grantable }, [queued, unqueued], releasable, sold] = await Promise.all([
+      readRewards(client, operatorId),
       client.read('computeRewards', 'waitingFees', [operatorId]),
       client.read('computeRewards', 'releasable', [operatorId]),
       client.read('buybackAuction', 'sold'),
     ]);
-    const allowed = (account.burntFees * BigInt(config.shareBps)) / 10_000n;
-    const open = (account.entitled < allowed ? account.entitled : allowed) - account.granted;
-    if (open > 0n || unqueued > 0n || (queued > 0n && sold > this.#soldSeen)) {
+    if (grantable > 0n || unqueued > 0n || (queued > 0n && sold > this.#soldSeen)) {
       await sender.send({ contract: 'computeRewards', functionName: 'grant', args: [operatorId] });
       this.#soldSeen = sold;
     }
     if (releasable > 0n) await sender.send({ contract: 'computeRewards', functionName: 'release', args: [operatorId] });
   }
-
-  #soldSeen = 0n;
 }

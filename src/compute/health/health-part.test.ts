@@ -1,9 +1,15 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
-import { stringToHex, toHex } from 'viem';
-import { startTestLeases, type TestLeaseNode, type TestLeases } from '../leases/lease-fixture.ts';
+import { type Hex, stringToHex, toHex, zeroAddress } from 'viem';
+import { approveMeter, depositToRails, eventArgs, railsBalance } from '../../token/index.ts';
+import { startJobProvider } from '../jobs/job-provider.ts';
+import { runJob } from '../jobs/run-job.ts';
+import { startTestLeases, type TestLeaseNode, type TestLeases, TOKEN } from '../leases/lease-fixture.ts';
 import { listDeviceOffers } from '../leases/market-offers.ts';
 import type { ComputePart } from '../part.ts';
+import { runtimeOf } from '../spec/job-spec.ts';
+import { parseJob } from '../spec/parse-job.ts';
 import type { UnmeasuredStatement } from './copy-watch.ts';
 import { healthToJson, readDevices } from './device-health.ts';
 import { stabilityBps } from './device-rank.ts';
@@ -13,6 +19,16 @@ import { HealthView, type Occupant } from './health-view.ts';
 import { beginHour, type DrivenHours, finishHour, jumpTo, measureHour, proposeHour, reportHour, waitUntil } from './hour-fixture.ts';
 import { encodeReport } from './report-data.ts';
 
+const POLICY = {
+  prices: { native: { cpuSecond: 1n, gibSecond: 1n, job: TOKEN / 10n } },
+  collateral: 0n,
+  wallSecondsMax: 60,
+  spareSeconds: 60,
+  takesCommands: true,
+  takesCanaries: false,
+  jobsMax: 4,
+  keepSeconds: 600,
+};
 /** So little that three nodes on a busy machine do it in time. */
 const SETTINGS = { declared: { rate: 1, memoryMbs: 1 }, beatMs: 400, lookEveryMs: 500 };
 
@@ -83,6 +99,42 @@ async function copyReports({ operatorId, context }: TestLeaseNode, hour: number)
   const report = { operatorId, hour, page: 0, data, signature: '0x' } as const;
   await context.sender.send({ contract: 'computeHealth', functionName: 'report', args: [[report]] });
   return copied;
+}
+
+/** Has a job run that does nothing, paid in the native token. @returns its id, once it is settled */
+async function runSmallJob(name: string): Promise<Hex> {
+  const { client, renter } = network;
+  const { spec, needs } = parseJob(readFileSync(new URL('../../../examples/word-count.yaml', import.meta.url), 'utf8'));
+  const program = { kind: 'command' as const, source: '' };
+  const work = { program, argv: ['true'], determinism: 'none' as const, inputs: [], segments: 1, runtime: runtimeOf('command', 'none') };
+  const how = { token: 'native', lowerable: true, auditors: 1, samples: 1, files: {} } as const;
+  const who = { client, signer: renter.signer, sending: <T>(use: (sender: typeof renter.sender) => Promise<T>) => use(renter.sender) };
+  const { jobId } = await runJob({ ...who, ...how, folder: renter.folder, name, spec: { ...spec, ...work }, needs });
+  return jobId;
+}
+
+/** Has the renter reserve a device, and end and close the lease before anything of it was used. */
+async function rentInVain(deviceId: bigint): Promise<bigint> {
+  const { client, renter } = network;
+  const amount = 100n;
+  await depositToRails(client, { sender: renter.sender, token: 'compute', amount });
+  await approveMeter(client, { sender: renter.sender, meter: 'computeMarket', token: 'compute', allowance: amount });
+  const from = (await client.now()) + 300n;
+  const terms = { deviceClass: stringToHex('cpu-1', { size: 32 }), token: client.address('computeToken'), priceMax: 3600n };
+  const request = { ...terms, from, until: from + 20n, agent: zeroAddress, interruptible: false, collateralMin: 0n };
+  const args = [request, [{ deviceId, hint: 0n }], 1n] as const;
+  const reserved = await renter.sender.send({ contract: 'computeMarket', functionName: 'reserve', args });
+  const { leaseId } = eventArgs(reserved, 'computeMarket', 'LeaseOpened');
+  await renter.sender.send({ contract: 'computeMarket', functionName: 'end', args: [leaseId] });
+  await renter.sender.send({ contract: 'computeMarket', functionName: 'close', args: [leaseId] });
+  return leaseId;
+}
+
+/** Numbers that were counted for an operator, of leases or of sums of jobs. */
+async function countedOf(operatorId: bigint, source: 'leaseFees' | 'jobFees'): Promise<bigint[]> {
+  const { client } = network;
+  const args = { operatorId, source: client.address(source) };
+  return (await client.events({ name: 'computeRewards', event: 'FeesCounted', args })).map((counted) => counted.args.id);
 }
 
 /** Whose statements two nodes have found to be copies, by hour. */
@@ -185,15 +237,50 @@ test('who copied what others report is found by those whom it speaks of, and nob
   assert.deepEqual(await copiesFound(), expected);
 });
 
-test('what was final is claimed once the hour of its emission is over', async () => {
+test('fees of jobs and leases wait until they are worth something, whoever brings them, and while the node is away', async () => {
+  const { client, renter } = network;
+  const node = nodes[0] as TestLeaseNode;
+  const { operatorId } = node;
+  const provider = await node.start((context) => startJobProvider({ ...context, policy: POLICY, pollMs: 100 }));
+  assert.ok(provider !== undefined);
+  const [first, second] = [await runSmallJob('first'), await runSmallJob('second')];
+  assert.equal(await client.read('jobFees', 'sumCount'), 0n, 'it is entitled to nothing yet');
+  await node.stopParts();
+  const device = view.occupantsAt(good).find((one) => one.operatorId === operatorId) as Occupant;
+  const leaseId = await rentInVain(device.deviceId);
+  // Somebody else brings one of the two, and counts it: a sum of the lease's number.
+  const [opened] = await client.events({ name: 'computeJobs', event: 'JobOpened', args: { jobId: first } });
+  assert.ok(opened !== undefined);
+  await renter.sender.send({ contract: 'jobFees', functionName: 'sumUp', args: [[opened.args.terms]] });
+  assert.equal(await client.read('jobFees', 'sumOf', [first]), leaseId);
+  await renter.sender.send({ contract: 'computeRewards', functionName: 'countFees', args: [1n, [leaseId]] });
+  assert.deepEqual(await countedOf(operatorId, 'leaseFees'), []);
+  parts[0] = await node.start((context) => startHealth(context, SETTINGS));
+  await waitUntil('the lease is counted', async () => (await countedOf(operatorId, 'leaseFees')).length === 1);
+  assert.deepEqual(await countedOf(operatorId, 'leaseFees'), [leaseId]);
+  assert.equal(await client.read('jobFees', 'sumOf', [second]), 0n);
+});
+
+test('what was final is claimed once the hour of its emission is over, and granted within the fees of jobs and leases', async () => {
+  const { client } = network;
   const due = view.startOf(1) + 3600n * ((view.startOf(good) - view.startOf(1)) / 3600n + 1n);
-  await network.chain.warp(Math.max(1, Number(due - (await network.client.now())) + 1));
+  await network.chain.warp(Math.max(1, Number(due - (await client.now())) + 1));
   const operatorId = (nodes[0] as TestLeaseNode).operatorId;
   await waitUntil('an hour is claimed', async () => {
-    const claimed = await network.client.events({ name: 'computeRewards', event: 'HourClaimed', args: { operatorId } });
+    const claimed = await client.events({ name: 'computeRewards', event: 'HourClaimed', args: { operatorId } });
     return claimed.some(({ args }) => args.hour === good && args.amount > 0n);
   });
-  const { entitled, granted } = await network.client.read('computeRewards', 'accountOf', [operatorId]);
-  assert.ok(entitled > 0n);
-  assert.equal(granted, 0n, 'nobody paid fees, so nothing is granted');
+  await waitUntil('the other job is counted', async () => (await countedOf(operatorId, 'jobFees')).length === 2);
+  assert.deepEqual(await countedOf(operatorId, 'jobFees'), [1n, 2n]);
+  const received = await railsBalance(client, { token: 'compute', account: client.address('buybackAuction') });
+  const { shareBps } = await client.read('computeRewards', 'config');
+  const account = () => client.read('computeRewards', 'accountOf', [operatorId]);
+  const { burntFees, entitled } = await account();
+  // Of a lease a base unit or two less may be counted than was paid.
+  assert.ok(received > TOKEN / 1000n && burntFees <= received && received - burntFees <= 2n, `${burntFees} of ${received}`);
+  const expected = (burntFees * BigInt(shareBps)) / 10_000n;
+  assert.ok(expected < entitled);
+  await waitUntil('what they allow is granted', async () => (await account()).granted === expected);
+  const [twin] = nodes.slice(1) as [TestLeaseNode];
+  assert.equal((await client.read('computeRewards', 'accountOf', [twin.operatorId])).granted, 0n, 'nobody paid fees for what it supplied');
 });
