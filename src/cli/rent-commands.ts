@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { MillraceError } from '../errors.ts';
 import type { Run } from './context.ts';
 
-/** Adds the commands of rentals: `offers`, `rent`, `rentals`, `exec`, `cp`, `extend`, `end-lease`, `rent-agent`, `queue`. */
+/** Adds the commands of rentals: `offers`, `rent`, `rentals`, `exec`, `cp`, `forward`, `extend`, `end-lease`, `rent-agent`, `queue`. */
 export function registerRentCommands(program: Command, run: Run): void {
   registerRenting(program, run);
   registerWorkInRentals(program, run);
@@ -87,6 +87,18 @@ function registerWorkInRentals(program: Command, run: Run): void {
       '\nPlain files and folders only; links and devices are refused. Examples:\n  millrace cp ./src 7:/tmp/src\n  millrace cp 7:/tmp/model.bin .',
     )
     .action(run(async (context, from: never, to: never) => (await import('./rent-exec.ts')).cp(context, from, to)));
+  program
+    .command('forward')
+    .description('bring ports of a rental to this machine: what connects here is connected there')
+    .argument('<rental>', 'number of the rental')
+    .argument('<ports...>', 'PORT or LOCAL:PORT, TCP: where to listen here (0: any that is free), and the port within the rental')
+    .option('--listen <address>', 'listen on this address of this machine, for others than its own users too', '127.0.0.1')
+    .addHelpText('after', FORWARD_HELP)
+    .action(
+      run(async (context, rental: never, ports: never, options: never) =>
+        (await import('./forward.ts')).forward(context, rental, ports, options),
+      ),
+    );
 }
 
 function registerQueue(program: Command, run: Run): void {
@@ -117,13 +129,14 @@ function requireSeparator(command: readonly string[], words: readonly string[]):
 }
 
 const RENT_HELP = `
-The supplier of a machine can see what runs on it. Files lie in the rental's sandbox: copy out what matters. Rentals have no network.
+The supplier of a machine can see what runs on it. Files lie in the rental's sandbox: copy out what matters. Rentals have no network:
+what listens in one is reached by its renter alone, with millrace forward.
 An agent of yours runs in the background: it looks whether the machine is there and signs what is to be paid. While it is not running, drawn probers
 speak for you. Time in which the machine is down is not charged; a supplier that ends early, or is down too long, loses stake, half of it to you.
 
 A document says devices, counts, prices, time, and what runs in each rental: a command of the machine's own software, or in an image by its CID (a tar
 archive of a root file system with /bin/sh: docker export CONTAINER > image.tar, then millrace put --public image.tar). All of it is rented or nothing.
-What rentals cannot do is refused with line and field: registries, ports, volumes. millrace explain FILE says which devices would do.
+What rentals cannot do is refused with line and field: registries, volumes, UDP, ports for another service. millrace explain FILE says which devices would do.
 
 Examples:
   millrace rent examples/lab.yaml
@@ -132,6 +145,16 @@ Examples:
   millrace rent --count 3 --class cpu-4 --hours 8
   millrace rent --interruptible -- sh -c "while true; do ./work; done"
   millrace end-lease 7
+`;
+
+const FORWARD_HELP = `
+Goes on until Ctrl-C or the end of the rental, also while its sandbox is made anew. A program in the rental is reached at its loopback, by this wallet alone; it
+reaches nothing here or elsewhere. At most 32 connections to one rental at one time; one on which nothing moves for an hour is cut.
+
+Examples:
+  millrace forward 7 8080                 # http://127.0.0.1:8080 is port 8080 of rental 7
+  millrace forward 7 8080:80 5432         # two ports, the first of them at 8080 here
+  millrace --json forward 7 0:8888        # any port that is free; the answer says which
 `;
 
 const QUEUE_HELP = `

@@ -4,6 +4,7 @@ import { formatAmount, parseAmount, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { readDocument } from './document-file.ts';
 import { table } from './output.ts';
+import { proposeForwards } from './propose-forwards.ts';
 import { agentText, type RentOptions, secondsOf, timeText, tokenChoice } from './rent.ts';
 import { ensureRentAgent } from './rent-agent.ts';
 import { makeReady } from './rent-ready.ts';
@@ -37,8 +38,10 @@ export async function rentDocument(context: CommandContext, path: string, option
     for (const { unit, leases } of rented)
       await Promise.all(leases.map(({ leaseId }) => makeReady(context, session, { leaseId, main: unit.main })));
   } else context.output.note('With --no-wait nothing is started in them: nobody waits for the machines. Use millrace exec.');
-  const items = rented.flatMap(({ unit, leases }) =>
-    leases.map((lease) => ({ group: unit.group, workload: unit.workload, rentalId: lease.leaseId, ...lease })),
+  const items = proposeForwards(
+    rented.flatMap(({ unit: { group, workload, ports }, leases }) =>
+      leases.map((lease) => ({ group, workload, rentalId: lease.leaseId, ...lease, ports })),
+    ),
   );
   context.output.result({ items, agent, warnings, next: null }, () => {
     const rows = items.map(({ workload, rentalId, deviceId, operatorId, until, collateral }) => [
@@ -50,7 +53,8 @@ export async function rentDocument(context: CommandContext, path: string, option
     ]);
     const [first] = items;
     const next = `Next: millrace logs ${first?.rentalId}; millrace exec ${first?.rentalId} -- ls /tmp; millrace end-lease ${first?.rentalId}`;
-    return [table(['workload', 'rental', 'device', 'until', 'collateral'], rows), agentText(agent), next].join('\n');
+    const forwards = items.flatMap(({ workload, forward }) => (forward === undefined ? [] : [`Reach ${workload}: ${forward}`]));
+    return [table(['workload', 'rental', 'device', 'until', 'collateral'], rows), agentText(agent), ...forwards, next].join('\n');
   });
   if (spec.isInterruptible) context.output.note('The suppliers may end these rentals with a notice.');
 }

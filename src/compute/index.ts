@@ -39,6 +39,7 @@ export type { LeasedDevice } from './leases/device-offers.ts';
 export { type LeaseHost, type LeaseHostOptions, startLeaseHost } from './leases/lease-host.ts';
 export { startLeaseProber } from './leases/lease-prober.ts';
 export { type DeviceOffer, listDeviceOffers } from './leases/market-offers.ts';
+export { followRental, forwardPort, type PortForward } from './leases/port-forward.ts';
 export { type RentalTerms, rentalUnits, rentUnits } from './leases/rent-deployment.ts';
 export type { RentalMain } from './leases/rental.ts';
 export { openRentalClient, type RentalClient } from './leases/rental-client.ts';

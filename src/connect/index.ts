@@ -12,7 +12,7 @@ export {
 } from './http-signature.ts';
 export { isStale, StaleConnection, sendPastStale } from './kept-connection.ts';
 export { type PeerAddress, type PeerRequest, peerFetch, pinnedAgent } from './peer-fetch.ts';
-export { type PeerDoor, type PeerServer, type PeerServerOptions, startPeerServer } from './peer-server.ts';
+export { type PeerDoor, type PeerServer, type PeerServerOptions, permitSlowBody, startPeerServer } from './peer-server.ts';
 export { keepReachable, type Reach, type ReachStatus, type RelayCandidate } from './reach.ts';
 export { type Relay, type RelayOptions, startRelay } from './relay.ts';
 export type { RelaySessionTill, RelayTill } from './relay-carrier.ts';

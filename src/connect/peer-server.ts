@@ -1,8 +1,8 @@
-import http, { type RequestListener } from 'node:http';
+import http, { type IncomingMessage, type RequestListener } from 'node:http';
 import https from 'node:https';
 import net, { type AddressInfo, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { getRequestListener } from '@hono/node-server';
+import { getRequestListener, type Http2Bindings, type HttpBindings } from '@hono/node-server';
 import { MillraceError } from '../errors.ts';
 import { readClientHello } from './client-hello.ts';
 import type { TransportIdentity } from './transport-identity.ts';
@@ -62,7 +62,11 @@ const LIMITS = {
 export async function startPeerServer(options: PeerServerOptions): Promise<PeerServer> {
   const host = options.host ?? '127.0.0.1';
   const sockets = new Set<Duplex>();
-  const listener = getRequestListener(options.fetch, { overrideGlobalObjects: false }) as RequestListener;
+  const fetch = (request: Request, { incoming }: HttpBindings | Http2Bindings) => {
+    incomingOf.set(request, incoming as IncomingMessage);
+    return options.fetch(request);
+  };
+  const listener = getRequestListener(fetch, { overrideGlobalObjects: false }) as RequestListener;
   const plain = http.createServer(LIMITS, listener);
   const secure = https.createServer(
     { ...LIMITS, key: options.identity.keyPem, cert: options.identity.certificatePem, minVersion: 'TLSv1.3' },
@@ -103,6 +107,19 @@ export async function startPeerServer(options: PeerServerOptions): Promise<PeerS
   };
 }
 
+/** Requests that a server answers, as Node has them, by the request that was handed on. */
+const incomingOf = new WeakMap<Request, IncomingMessage>();
+const slowBodies = new WeakSet<IncomingMessage>();
+
+/**
+ * Lets the body of a request come as slowly as its sender likes, such as what a person types. For senders that have proven who they are: a stranger
+ * holds a connection open by it.
+ */
+export function permitSlowBody(request: Request): void {
+  const incoming = incomingOf.get(request);
+  if (incoming !== undefined) slowBodies.add(incoming);
+}
+
 /** Cuts connections of an address that has `most` already, so that no single one shuts others out. */
 function limitPerAddress(most: number): (socket: Socket) => void {
   const counts = new Map<string, number>();
@@ -121,11 +138,11 @@ function limitPerAddress(most: number): (socket: Socket) => void {
 }
 
 /** Cuts a connection whose body drips while the server waits for it, twice in a row; a body that the server is slow to take is not cut. */
-function cutSlowBody(request: http.IncomingMessage, rate: { bytes: number; everyMs: number }): void {
+function cutSlowBody(request: IncomingMessage, rate: { bytes: number; everyMs: number }): void {
   let seenBytes = request.socket.bytesRead;
   let wasSlow = false;
   const timer = setInterval(() => {
-    if (request.complete) return clearInterval(timer);
+    if (request.complete || slowBodies.has(request)) return clearInterval(timer);
     const { bytesRead } = request.socket;
     const isSlow = bytesRead - seenBytes < rate.bytes && request.readableLength === 0;
     if (isSlow && wasSlow) request.socket.destroy();

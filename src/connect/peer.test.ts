@@ -5,7 +5,7 @@ import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { openTransportIdentity, type PeerServer, peerFetch, startPeerServer, type TransportIdentity } from './index.ts';
+import { openTransportIdentity, type PeerServer, peerFetch, permitSlowBody, startPeerServer, type TransportIdentity } from './index.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'millrace-connect-'));
 let identity: TransportIdentity;
@@ -129,7 +129,9 @@ test('a body that drips is cut, one that comes steadily or waits for the server 
     connectionsMax: 8,
     bodyRate: rate,
     async fetch(request) {
-      if (new URL(request.url).pathname === '/later') await new Promise((resolve) => setTimeout(resolve, 4 * rate.everyMs));
+      const { pathname } = new URL(request.url);
+      if (pathname === '/later') await new Promise((resolve) => setTimeout(resolve, 4 * rate.everyMs));
+      if (pathname === '/slow') permitSlowBody(request);
       return new Response(`${(await request.arrayBuffer()).byteLength}`);
     },
   });
@@ -142,6 +144,7 @@ test('a body that drips is cut, one that comes steadily or waits for the server 
   }
   await assert.rejects(peerFetch(at, '/', { method: 'PUT', body: steady(100_000, 1) }), { code: 'peer-unreachable' });
   assert.equal(await (await peerFetch(at, '/', { method: 'PUT', body: steady(40, 1000) })).text(), '40000');
+  assert.equal(await (await peerFetch(at, '/slow', { method: 'PUT', body: steady(40, 1) })).text(), '40', 'its sender is known');
   assert.equal(await (await peerFetch(at, '/later', { method: 'PUT', body: new Uint8Array(1 << 20) })).text(), `${1 << 20}`);
 
   const held = Array.from({ length: 8 }, () => net.connect({ port: slow.port, host: '127.0.0.1', localAddress: '127.0.0.9' }));

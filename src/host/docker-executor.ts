@@ -30,6 +30,7 @@ import {
   sandboxFailed,
 } from './executor.ts';
 import { JobWatch } from './job-watch.ts';
+import { containerEntrance, Loopback } from './loopback.ts';
 import { attachNetNamespace } from './net-namespace.ts';
 import { ownerIsGone, ownerTag } from './owner-tag.ts';
 import { dockerFilter } from './seccomp-filter.ts';
@@ -156,7 +157,7 @@ export class DockerExecutor implements Executor {
       container = await this.#call(
         this.#docker.createContainer(containerOf(job, { image, disk: disk.folder, runtime: this.#options.runtime })),
       );
-      return await this.#attend({ job, container, watch, disk, onStarted: options.onStarted });
+      return await this.#attend({ job, container, watch, disk, options });
     } finally {
       watch.end();
       await container?.remove({ force: true, v: true }).catch(() => {});
@@ -164,13 +165,7 @@ export class DockerExecutor implements Executor {
     }
   }
 
-  async #attend(parts: {
-    job: Job;
-    container: Docker.Container;
-    watch: JobWatch;
-    disk: Disk;
-    onStarted: RunOptions['onStarted'];
-  }): Promise<JobResult> {
+  async #attend(parts: { job: Job; container: Docker.Container; watch: JobWatch; disk: Disk; options: RunOptions }): Promise<JobResult> {
     const { job, container, watch, disk } = parts;
     const stream = await this.#call(container.attach({ stream: true, stdout: true, stderr: true }));
     const [stdout, stderr] = [new PassThrough(), new PassThrough()];
@@ -219,8 +214,12 @@ export class DockerExecutor implements Executor {
       isOutOfMemory: () => (sample()?.memoryKills ?? 0) > 0,
       isDiskFull: disk.isOver,
     });
-    parts.onStarted?.(this.#runningJob(container));
-    const { StatusCode: code } = (await waiting) as { StatusCode: number };
+    parts.options.onStarted?.(this.#runningJob(container));
+    // gVisor has a network stack of its own, in which nothing of the kernel's is seen.
+    const entrance = this.#options.runtime === 'runsc' ? undefined : containerEntrance({ id: container.id, pid });
+    const loopback = new Loopback(async () => entrance);
+    if (entrance !== undefined) parts.options.onLoopback?.(loopback);
+    const { StatusCode: code } = (await waiting.finally(() => loopback.close())) as { StatusCode: number };
     const { State: state } = await this.#call(container.inspect());
     const kills = Math.max(usage?.memoryKills ?? 0, state.OOMKilled ? 1 : 0);
     const measured = { cpuMs: usage?.cpuMs, memoryBytesPeak: usage?.memoryBytesPeak, processesRefused: usage?.processesRefused ?? 0 };

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { MillraceError } from '../errors.ts';
 import type { NetNamespace } from './net-namespace.ts';
 
@@ -123,6 +124,17 @@ export interface RunOptions {
   signal?: AbortSignal;
   /** Called when its program runs, by engines that can run another command beside it. */
   onStarted?: (running: RunningJob) => void;
+  /** Called when its processes run, by engines that can enter the network of a job of their own. */
+  onLoopback?: (loopback: JobLoopback) => void;
+}
+
+/** The loopback of a running job, as this machine reaches it; what is in the job reaches nothing by it. */
+export interface JobLoopback {
+  /**
+   * Connects to what listens at a TCP port in the job, at 127.0.0.1 or ::1. Either side may end first (half-open); the job's end cuts it.
+   * @throws port-refused when nothing answers there, loopback-failed when its network cannot be entered, loopback-closed when the job has ended
+   */
+  connect(port: number): Promise<Socket>;
 }
 
 /** A job whose program runs. */

@@ -13,6 +13,7 @@ export {
   type Job,
   type JobLimits,
   type JobLog,
+  type JobLoopback,
   type JobMount,
   type JobNetwork,
   type JobReason,

@@ -1,5 +1,16 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { chmodSync, closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
@@ -21,6 +32,7 @@ import {
 } from './executor.ts';
 import { type ImageLimits, ImageStore } from './image-store.ts';
 import { JobWatch } from './job-watch.ts';
+import { Loopback, type LoopbackEntrance } from './loopback.ts';
 import { ownerIsGone, ownerTag } from './owner-tag.ts';
 import { HOLDER_SCRIPT, inheritedDescriptors, OPTIONS_FD, type SandboxFolders, STATUS_FD, sandboxOptions } from './sandbox-command.ts';
 import { encodeFilter, jobFilter } from './seccomp-filter.ts';
@@ -133,7 +145,7 @@ export class SandboxExecutor implements Executor {
     const watch = new JobWatch(job.limits, options, this.#stop.signal);
     const holder = startHolder(job, { ...folders, root, input: job.inputFolder }, cgroup);
     try {
-      return await this.#attend({ job, holder, cgroup, watch, disk: folders.disk });
+      return await this.#attend({ job, holder, cgroup, watch, disk: folders.disk, onLoopback: options.onLoopback });
     } finally {
       watch.end();
       await cgroup?.kill();
@@ -149,9 +161,12 @@ export class SandboxExecutor implements Executor {
     cgroup: JobCgroup | undefined;
     watch: JobWatch;
     disk: string;
+    onLoopback: RunOptions['onLoopback'];
   }): Promise<JobResult> {
-    const { job, holder, cgroup, watch, disk } = parts;
+    const { job, holder, cgroup, watch, disk, onLoopback } = parts;
     const status = readStatus(holder);
+    const loopback = new Loopback(() => entranceOf(holder, status));
+    void status.started.then((pid) => pid !== undefined && onLoopback?.(loopback));
     const kill = async () => {
       const pid = await status.started;
       if (pid !== undefined && !status.hasEnded()) holder.kill(0) && process.kill(pid, 'SIGKILL');
@@ -166,6 +181,7 @@ export class SandboxExecutor implements Executor {
       isOutOfMemory: () => (cgroup?.usage().memoryKills ?? 0) > 0,
     });
     const code = await status.ended;
+    loopback.close();
     if (code === undefined) throw sandboxFailed(this.engine, `its holder ended early: ${watch.tail()}`);
     const usage = cgroup?.usage();
     const mounted = `/proc/${holder.pid}/root${disk}`;
@@ -281,6 +297,27 @@ function startHolder(job: Job, folders: SandboxFolders & { work: string }, cgrou
   for (const index of [0, OPTIONS_FD]) (stdio[index] as Writable | null)?.on('error', () => {});
   (stdio[OPTIONS_FD] as Writable | null)?.end(`${sandboxOptions(job, binds.inside).join('\0')}\0`);
   return holder;
+}
+
+/** The way into the network of a sandbox: through its first process, the only child of the bubblewrap that the holder started. */
+async function entranceOf(holder: ChildProcess, status: HolderStatus): Promise<LoopbackEntrance | undefined> {
+  const monitor = await status.started;
+  const first = monitor === undefined ? undefined : childOf(monitor);
+  if (monitor === undefined || first === undefined) return undefined;
+  return {
+    network: `/proc/${first}/ns/net`,
+    user: process.getuid?.() === 0 ? undefined : `/proc/${holder.pid}/ns/user`,
+    isStill: () => !status.hasEnded() && childOf(monitor) === first,
+  };
+}
+
+function childOf(pid: number): number | undefined {
+  try {
+    const [first] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ');
+    return Number(first) || undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function bindsOf(folders: SandboxFolders & { work: string }): { pairs: string[]; inside: SandboxFolders } {

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, test } from 'node:test';
 import { root } from '../../test/suite.ts';
+import { ECHO } from './loopback.cases.ts';
 import { ownerIsGone } from './owner-tag.ts';
 import { SandboxExecutor } from './sandbox-executor.ts';
 
@@ -82,6 +83,11 @@ test('an ordinary user to whom root gave control groups runs jobs of strangers w
   } finally {
     for (const group of groups) rmdirSync(group);
   }
+});
+
+test('an ordinary user reaches what listens in its own sandbox', async () => {
+  const told = await tell('connect', `exec perl -e '${ECHO}' 7001`, 'own');
+  assert.deepEqual([told.result?.reason, told.said], ['cancelled', 'user'], told.error?.code);
 });
 
 test('when its node is killed a job ends, and the next node sweeps what was left', async () => {

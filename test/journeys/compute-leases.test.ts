@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { ECHO } from '../../src/host/loopback.cases.ts';
 import { makeRootArchive } from '../../src/host/root-file-system.cases.ts';
 import { localNetwork } from './local-network.ts';
 
@@ -58,9 +60,32 @@ async function rent(...options: string[]): Promise<{ rentalId: string; operatorI
   return items[0];
 }
 
+/** Brings port 7001 of a rental here until it echoed, then ends that with Ctrl-C. */
+async function forwardEcho(rentalId: string): Promise<void> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await new Promise((resolve) => server.once('listening', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  let isDone = false;
+  const forwarding = network.runWith({ interruptWhen: () => isDone }, '--json', 'forward', rentalId, `${port}:7001`);
+  const echo = async () => {
+    const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+    socket.on('error', () => {});
+    socket.end('over and back');
+    let heard = '';
+    for await (const bytes of socket) heard += String(bytes);
+    return heard;
+  };
+  await until('the port answers here', async () => ((await echo().catch(() => '')) === 'over and back' ? true : undefined));
+  isDone = true;
+  const { code, stdout, stderr } = await forwarding;
+  assert.equal(code, 0, stderr);
+  assert.deepEqual(JSON.parse(stdout).items, [{ port: 7001, address: '127.0.0.1', localPort: port }]);
+}
+
 test('a machine is offered, rented, worked on, copied to and from; probers speak when the renter falls silent', async () => {
   const client = await network.client();
-  const { rentalId } = await rent('--hours', '0.2', '--', 'sh', '-c', 'echo it began; sleep 1000');
+  const { rentalId } = await rent('--hours', '0.2', '--', 'sh', '-c', 'echo it began; exec perl -e "$0" 7001', ECHO);
   const failing = await network.run('exec', rentalId, '--', 'sh', '-c', 'echo out; echo err >&2; exit 7');
   assert.deepEqual([failing.code, failing.stdout], [7, 'out\n']);
   assert.match(failing.stderr, /err\n$/);
@@ -72,6 +97,7 @@ test('a machine is offered, rented, worked on, copied to and from; probers speak
   await network.text('cp', `${rentalId}:/tmp/work/sorted`, network.home);
   assert.equal(readFileSync(join(network.home, 'sorted'), 'utf8'), '1\n2\n3\n');
   assert.match(await network.text('logs', rentalId), /it began/);
+  await forwardEcho(rentalId);
   const wrong = await network.run('--json', 'exec', '999', '--', 'true');
   assert.equal(JSON.parse(wrong.stderr).code, 'rental-unknown');
 
@@ -127,6 +153,7 @@ services:
     image: ${image}
     command: [/bin/sh, -c, 'echo the web; sleep 1000']
     dependencies: [{service: database}]
+    expose: [{port: 80, to: [{global: true}]}]
   database:
     image: ${image}
     command: [/bin/sh, -c, 'echo the database; sleep 1000']
@@ -151,7 +178,7 @@ test('a document of two services is rented as a whole, each in its image out of 
   });
   const before = (await network.json('rentals', '--all')).items.length;
   const unknown = JSON.parse((await rentFile(SDL('nginx:1.25'))).stderr);
-  assert.deepEqual([unknown.code, unknown.values.line, unknown.values.field], ['spec-unsupported', 8, 'services.database.image']);
+  assert.deepEqual([unknown.code, unknown.values.line, unknown.values.field], ['spec-unsupported', 9, 'services.database.image']);
   const many = JSON.parse((await rentFile(SDL(cid, 9))).stderr);
   assert.deepEqual([many.code, many.values.workload], ['no-devices', 'web']);
   assert.equal((await network.json('rentals', '--all')).items.length, before, 'nothing was rented');
@@ -162,7 +189,8 @@ test('a document of two services is rented as a whole, each in its image out of 
     items.map(({ workload }: { workload: string }) => workload),
     ['database', 'web'],
   );
-  const { rentalId } = items[1];
+  const { rentalId, forward } = items[1];
+  assert.equal(forward, `millrace forward ${rentalId} 8080:80`);
   await until('its command runs', async () => ((await network.text('logs', rentalId)).includes('the web') ? true : undefined));
   const inside = await network.text('exec', rentalId, '--', '/bin/ls', '/usr/bin');
   assert.deepEqual([inside.includes('perl'), inside.includes('env')], [true, false]);

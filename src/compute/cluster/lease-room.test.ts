@@ -48,6 +48,7 @@ function leaseWithSandboxes(name: string) {
     return {
       output: new OutputLog(),
       run: () => Promise.reject(new MillraceError('workspace-ended', { actor: 'peer', message: 'no command is run in this test' })),
+      connect: () => Promise.reject(new MillraceError('workspace-ended', { actor: 'peer', message: 'nothing listens in this test' })),
       setMain: async () => {},
       probe: async () => sandbox.isUp,
       status: () => ({ isUp: sandbox.isUp, restarts: 0, lastFault: undefined }),

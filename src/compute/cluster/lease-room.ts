@@ -84,6 +84,7 @@ function rentalOf(isUp: () => boolean, end: () => Promise<void>): Rental {
   return {
     output: new OutputLog(),
     run: () => Promise.reject(inCluster()),
+    connect: () => Promise.reject(inCluster()),
     setMain: () => Promise.reject(inCluster()),
     probe: async () => isUp(),
     status: () => ({ isUp: isUp(), restarts: 0, lastFault: undefined }),

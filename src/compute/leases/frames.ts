@@ -1,15 +1,18 @@
 import { MillraceError } from '../../errors.ts';
 
-/** What the answer to a command is made of: a kind, the length of what follows (4 bytes, big end first), and so many bytes. */
+/** What the answer to a command, or to the call of a port, is made of: a kind, the length of what follows (4 bytes, big end first), and so many bytes. */
 export interface Frame {
   kind: FrameKind;
   bytes: Uint8Array;
 }
 
-/** `started` carries the run's id, `ended` a JSON object, `alive` nothing: it is sent while there is nothing to say. */
+/**
+ * `started` carries the run's id, `ended` a JSON object, `alive` nothing: it is sent while there is nothing to say. Of a port, `stdout` is what comes from
+ * there, and `closed` says that no more of it will.
+ */
 export type FrameKind = keyof typeof KINDS;
 
-const KINDS = { alive: 0, stdout: 1, stderr: 2, started: 3, ended: 4 } as const;
+const KINDS = { alive: 0, stdout: 1, stderr: 2, started: 3, ended: 4, closed: 5 } as const;
 const NAMES = Object.fromEntries(Object.entries(KINDS).map(([name, number]) => [number, name])) as Record<number, FrameKind>;
 const HEAD_BYTES = 5;
 const FRAME_BYTES_MAX = 1 << 20;

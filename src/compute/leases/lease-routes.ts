@@ -2,12 +2,13 @@ import { Readable } from 'node:stream';
 import { Hono } from 'hono';
 import type { Address, Hex } from 'viem';
 import { recoverAddress } from '../../chain/index.ts';
-import { contentDigest, createReplayGuard, verifyRequest } from '../../connect/index.ts';
+import { contentDigest, createReplayGuard, permitSlowBody, verifyRequest } from '../../connect/index.ts';
 import { httpStatusOf, MillraceError, toMillraceError } from '../../errors.ts';
 import { readRequest } from '../../read-at-most.ts';
 import { isCid } from '../spec/deployment-spec.ts';
 import type { HostedLease } from './hosted-lease.ts';
 import type { SignedStatement } from './lease-record.ts';
+import { portStream } from './port-stream.ts';
 import type { Rental, RentalMain } from './rental.ts';
 import { runStream } from './run-stream.ts';
 import type { WorkspaceCommand } from './workspace.ts';
@@ -35,12 +36,14 @@ const STATUSES: Record<string, number> = {
   'not-the-renter': 403,
   'lease-not-running': 409,
   'probes-too-many': 429,
+  'port-refused': 409,
+  'connections-too-many': 429,
 };
 
 /**
  * What a node answers under `/v1/compute/leases`: `GET devices`, and under a lease's number `GET` its state, `GET probe`, `POST exec`,
- * `POST runs/RUN/signal`, `PUT main`, `GET logs`, `POST meter`. Requests are signed (RFC 9421) by the renter or its agent; a probe may come from
- * any operator's node key.
+ * `POST runs/RUN/signal`, `POST ports/PORT`, `PUT main`, `GET logs`, `POST meter`. Requests are signed (RFC 9421) by the renter or its agent; a
+ * probe may come from any operator's node key.
  */
 export function leaseRoutes(desk: LeaseDesk): Hono {
   const app = new Hono().basePath('/v1/compute/leases');
@@ -72,11 +75,19 @@ export function leaseRoutes(desk: LeaseDesk): Hono {
     const request = context.req.raw;
     const { head, rest } = await splitHead(request.body);
     const hosted = open(request, context.req.param('lease'), head);
+    permitSlowBody(request);
     const run = await runningOf(hosted).run(commandOf(parseJson(head)));
     runs.set(run.id, { leaseId: hosted.view().leaseId, signal: run.signal });
     void run.ended.then(() => runs.delete(run.id));
-    const frames = Readable.from(runStream(run, rest, request.signal), { objectMode: false, highWaterMark: 1 << 16 });
-    return new Response(Readable.toWeb(frames) as unknown as ReadableStream, { headers: { 'content-type': 'application/octet-stream' } });
+    return framed(runStream(run, rest, request.signal));
+  });
+  app.post('/:lease{[0-9]{1,20}}/ports/:port{[0-9]{1,5}}', async (context) => {
+    const request = context.req.raw;
+    const { head, rest } = await splitHead(request.body);
+    const hosted = open(request, context.req.param('lease'), head);
+    if (head.length > 0) throw badCall('the first line of the call of a port is empty');
+    permitSlowBody(request);
+    return framed(portStream(await runningOf(hosted).connect(portOf(context.req.param('port'))), rest, request.signal));
   });
   app.post('/:lease{[0-9]{1,20}}/runs/:run{[0-9a-f]{16}}/signal', async (context) => {
     const body = await readRequest(context.req.raw, BODY_BYTES_MAX);
@@ -109,6 +120,11 @@ export function leaseRoutes(desk: LeaseDesk): Hono {
     return context.json({ spoken: hex(spoken), up: hex(up), signature });
   });
   return app;
+}
+
+function framed(frames: AsyncGenerator<Uint8Array>): Response {
+  const bytes = Readable.from(frames, { objectMode: false, highWaterMark: 1 << 16 });
+  return new Response(Readable.toWeb(bytes) as unknown as ReadableStream, { headers: { 'content-type': 'application/octet-stream' } });
 }
 
 const hex = (bits: bigint) => `0x${bits.toString(16)}`;
@@ -199,6 +215,12 @@ function bitsOf(value: unknown): bigint {
 function signatureOf(value: unknown): Hex {
   if (typeof value !== 'string' || !/^0x[0-9a-f]{130}$/.test(value)) throw badCall('signature is no hex number of 65 bytes');
   return value as Hex;
+}
+
+function portOf(text: string): number {
+  const port = Number(text);
+  if (port >= 1 && port <= 65_535) return port;
+  throw badCall('a port is a number from 1 to 65535');
 }
 
 function leaseIdOf(text: string): bigint {

@@ -85,7 +85,10 @@ test('what a rental cannot do is refused where the document says it', () => {
   const own = (from: string, to: string) => refusalOf(OWN.replace(from, to));
   assert.match(own(CID, 'jupyter/base:1'), /^spec-unsupported 3:\d+ image: no machine pulls from a registry/);
   assert.match(own('command: [/bin/worker, --fast]\n', ''), /^spec-unsupported 3:\d+ image: an image here is an archive/);
-  assert.match(own('count: 3', 'ports: [8080]\ncount: 3'), /^spec-unsupported 6:\d+ ports: a rental has no network/);
+  assert.match(
+    own('count: 3', 'ports: [8080, {port: 53, protocol: udp}]\ncount: 3'),
+    /^spec-unsupported 6:15 ports\[1\]: a rental is reached by TCP alone/,
+  );
   const sdl = (from: string, to: string) => refusalOf(SDL.replace(from, to));
   assert.match(
     sdl(`image: ${CID}\n    command: [/bin/web]`, 'image: nginx:1.25\n    command: [/bin/web]'),
@@ -93,14 +96,42 @@ test('what a rental cannot do is refused where the document says it', () => {
   );
   assert.match(sdl('    command: [/bin/database]\n', '    args: [x]\n'), /^spec-unsupported 10:5 services\.database\.args: /);
   assert.match(
-    sdl('    command: [/bin/web]', '    expose: [{port: 80, to: [{global: true}]}]\n    command: [/bin/web]'),
-    /^spec-unsupported 5:5 services\.web\.expose: /,
+    sdl('    command: [/bin/database]', '    expose: [{port: 80}, {port: 5432, to: [{service: web}]}]\n    command: [/bin/database]'),
+    /^spec-unsupported 10:26 services\.database\.expose\[1\]: a rental has no network, so web would not reach it/,
+  );
+  assert.match(
+    sdl('    command: [/bin/web]', '    expose:\n      - port: 53\n        proto: udp\n    command: [/bin/web]'),
+    /^spec-unsupported 6:9 services\.web\.expose\[0\]: a rental is reached by TCP alone/,
   );
   const volume = SDL.replace('storage: {size: 1Gi}', 'storage: [{name: rows, size: 1Gi}]').replace(
     '    command: [/bin/database]',
     '    command: [/bin/database]\n    params: {storage: {rows: {mount: /rows}}}',
   );
   assert.match(refusalOf(volume), /^spec-unsupported 11:14 services\.database\.params\.storage: a rental has no volumes/);
+});
+
+test('ports of TCP are the renter’s to forward, and an SDL’s global: true is taken with a warning', () => {
+  const [own] = unitsOf(OWN.replace('count: 3', 'ports: [8080, {port: 53, as: 5353}]\ncount: 3'));
+  assert.deepEqual(own?.ports, [
+    { port: 8080, as: 8080 },
+    { port: 53, as: 5353 },
+  ]);
+  const expose = `expose:
+      - {port: 3000, as: 80, proto: tcp, to: [{global: true}]}
+      - port: 9100`;
+  const text = SDL.replace('    command: [/bin/web]', `    ${expose}\n    command: [/bin/web]`);
+  const [database, web] = unitsOf(text);
+  assert.deepEqual(database?.ports, []);
+  assert.deepEqual(web?.ports, [
+    { port: 3000, as: 80 },
+    { port: 9100, as: 9100 },
+  ]);
+  const { warnings } = parseSpec(text) as Extract<ReturnType<typeof parseSpec>, { kind: 'deployment' }>;
+  assert.deepEqual(
+    warnings.map(({ line, column, field }) => `${line}:${column} ${field}`),
+    ['6:9 services.web.expose[0]'],
+  );
+  assert.match(warnings[0]?.message ?? '', /millrace forward.*no entry from the public internet/);
 });
 
 test('a document without a price or a time takes them from the renter, and none is made up', () => {

@@ -1,6 +1,13 @@
 import type { ChainClient, Sender } from '../../chain/index.ts';
 import { MillraceError } from '../../errors.ts';
-import { type DeploymentSpec, type DeploymentUnit, isCid, type SpecPlaces, type Workload } from '../spec/deployment-spec.ts';
+import {
+  type DeploymentSpec,
+  type DeploymentUnit,
+  isCid,
+  type SpecPlaces,
+  type Workload,
+  type WorkloadPlaces,
+} from '../spec/deployment-spec.ts';
 import { priceUnits } from '../spec/needs.ts';
 import type { LeaseView } from './lease-chain.ts';
 import { type DeviceOffer, listDeviceOffers } from './market-offers.ts';
@@ -14,6 +21,14 @@ export interface RentalUnit {
   workload: string;
   wish: RentalWish;
   main: RentalMain;
+  /** Ports on which it listens, for the renter's forward. */
+  ports: RentedPort[];
+}
+
+/** A TCP port of a rental, and the one of the renter's machine that its document proposes for it. */
+export interface RentedPort {
+  port: number;
+  as: number;
 }
 
 /** What a renter says beside its document, where that says nothing. */
@@ -33,7 +48,7 @@ export interface RentedUnit {
 }
 
 /**
- * A deployment as rentals, those first that others wait for. What a rental cannot do (pull from a registry, be reached at a port, keep a volume) is
+ * A deployment as rentals, those first that others wait for. What a rental cannot do (pull from a registry, be reached by another workload or by UDP, keep a volume) is
  * refused where the document says it.
  * @throws spec-unsupported with field, line and column; price-missing
  */
@@ -44,7 +59,13 @@ export function rentalUnits({ spec, places }: { spec: DeploymentSpec; places: Sp
       const workload = spec.workloads.find(({ name }) => name === unit.workload) as Workload;
       checkRentable(workload, unit, places);
       const wish = { ...wishOf(spec, unit, terms), isInterruptible: spec.isInterruptible, noticeSecondsMin: spec.noticeSeconds };
-      return { group: group.name, workload: workload.name, wish, main: mainOf(workload) };
+      return {
+        group: group.name,
+        workload: workload.name,
+        wish,
+        main: mainOf(workload),
+        ports: workload.ports.map(({ port, as }) => ({ port, as })),
+      };
     }),
   );
   return units.sort((one, other) => order.indexOf(one.workload) - order.indexOf(other.workload));
@@ -109,7 +130,7 @@ function mainOf({ image, command, args, env }: Workload): RentalMain {
 function checkRentable(workload: Workload, unit: DeploymentUnit, places: SpecPlaces): void {
   const place = places.get(workload.name);
   if (place === undefined) return;
-  const { whole, image = whole, ports = whole, volumes = whole, args = image } = place;
+  const { whole, image = whole, volumes = whole, args = image } = place;
   if (workload.image !== '' && !isCid(workload.image)) {
     throw image.unsupported(
       'no machine pulls from a registry, or has images by a digest',
@@ -122,17 +143,28 @@ function checkRentable(workload: Workload, unit: DeploymentUnit, places: SpecPla
       'Say the command: the program with its path, and its arguments.',
     );
   }
-  if (workload.ports.length > 0) {
-    throw ports.unsupported(
-      'a rental has no network, so nobody would reach its ports',
-      'Leave them out and use millrace exec and cp; for machines that reach one another see millrace cluster up --help.',
-    );
-  }
+  checkPorts(workload, place);
   if (unit.volumes.length > 0) {
     throw volumes.unsupported(
       'a rental has no volumes: what it writes to /tmp lies in its sandbox and is lost with it',
       'Leave them out, write to /tmp, and copy out what matters (millrace cp).',
     );
+  }
+}
+
+/** A rental has no network: its renter reaches what listens in it, and nobody else. */
+function checkPorts({ ports }: Workload, { whole, ports: list = whole, eachPort = [] }: WorkloadPlaces): void {
+  for (const [index, { protocol, workloads }] of ports.entries()) {
+    const place = eachPort[index] ?? list;
+    if (protocol === 'udp') {
+      throw place.unsupported('a rental is reached by TCP alone', 'Leave it out, or let the program listen on TCP for millrace forward.');
+    }
+    if (workloads.length > 0) {
+      throw place.unsupported(
+        `a rental has no network, so ${workloads.join(' and ')} would not reach it`,
+        'Run what must reach one another in one image, or leave "to" out and forward it (millrace forward); for machines on one mesh see millrace cluster up --help.',
+      );
+    }
   }
 }
 

@@ -1,9 +1,11 @@
+import type { Duplex } from 'node:stream';
 import type { Hex } from 'viem';
 import type { ChainClient, Signer } from '../../chain/index.ts';
 import { contentDigest, type PeerAddress, peerFetch, signRequest } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { readAtMost } from '../../read-at-most.ts';
 import { decodeFrames } from './frames.ts';
+import { joinConnection } from './join-connection.ts';
 import { readLease, readPeer } from './lease-chain.ts';
 import type { SignedStatement } from './lease-record.ts';
 import type { RentalMain } from './rental.ts';
@@ -22,6 +24,13 @@ export interface RentalClient {
    * @throws lease-not-running, workspace-busy, bad-command, peer-unreachable, bad-frame, the signal's reason
    */
   exec(command: WorkspaceCommand, io: ExecStreams): Promise<number | undefined>;
+  /**
+   * Joins a connection of this machine with one to a TCP port within the rental until both sides of it have ended. Nothing is read from it before the
+   * machine is connected. It is left half open where one side has ended; whoever gave it destroys it when this throws.
+   * @param connection which may be half open (`allowHalfOpen`)
+   * @throws port-refused, ports-unsupported, connections-too-many, port-cut, lease-not-running, lease-unknown, peer-unreachable, bad-frame, the signal's reason
+   */
+  joinPort(port: number, connection: Duplex, options?: { signal?: AbortSignal }): Promise<void>;
   /** The command that runs by itself, and again with every new sandbox, in the image that it names; replaces the one before. */
   setMain(main: RentalMain): Promise<void>;
   /** What that command printed, the last mebibyte; with `follow` what it prints from now on too. */
@@ -81,6 +90,10 @@ export async function openRentalClient(client: ChainClient, options: { leaseId: 
       }
       throw cutOff(leaseId);
     },
+    joinPort: (port, connection, { signal } = {}) =>
+      joinConnection(connection, signal, (rest, left) => {
+        return request('POST', `/ports/${port}`, { head: '', rest, signal: left, idleTimeoutMs: IDLE_TIMEOUT_MS });
+      }),
     setMain: async (main) => void (await json('PUT', '/main', main)),
     async *logs({ follow, signal }) {
       const path = `/logs${follow ? '?follow=1' : ''}`;

@@ -1,14 +1,15 @@
 import { mkdirSync, rmSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { systemClock } from '../../clock.ts';
-import { type MillraceError, toMillraceError } from '../../errors.ts';
+import { MillraceError, toMillraceError } from '../../errors.ts';
 import type { Executor } from '../../host/index.ts';
 import type { Logger } from '../../log.ts';
 import type { Resources } from '../capacity.ts';
 import type { FetchContent } from '../part.ts';
 import { OutputLog } from './output-log.ts';
 import { RentalImage, type RentalImageState } from './rental-image.ts';
-import { openWorkspace, type Workspace, type WorkspaceCommand, type WorkspaceRun } from './workspace.ts';
+import { openWorkspace, type Workspace, type WorkspaceCommand, type WorkspaceRun, workspaceEnded } from './workspace.ts';
 
 /** What runs in a rental by itself. */
 export interface RentalMain extends WorkspaceCommand {
@@ -20,6 +21,11 @@ export interface RentalMain extends WorkspaceCommand {
 export interface Rental {
   /** Runs a command beside all others. @throws workspace-ended, workspace-busy, bad-command, and why no sandbox starts */
   run(command: WorkspaceCommand): Promise<WorkspaceRun>;
+  /**
+   * Connects to a TCP port in the sandbox; so many at one time.
+   * @throws port-refused, ports-unsupported, connections-too-many, workspace-ended, and why no sandbox starts
+   */
+  connect(port: number): Promise<Socket>;
   /** Whether the sandbox answers; one that does not is made anew. */
   probe(): Promise<boolean>;
   /** Runs a command that is started again with the sandbox; replaces the one before. One with an image waits until that is there. */
@@ -31,6 +37,8 @@ export interface Rental {
   close(): Promise<void>;
 }
 
+/** Connections to ports of one rental at one time; a caller keeps each in a connection to the node. */
+export const CONNECTIONS_MAX = 32;
 const ANSWER_PATIENCE_MS = 5_000;
 const RESTART_PAUSE_MS = [0, 200, 1_000, 5_000, 15_000];
 const DAY_SECONDS = 86_400;
@@ -68,6 +76,7 @@ class SandboxRental implements Rental {
   #current: Workspace | undefined;
   /** The sandbox that is ended for one with another image. */
   #leaving: Workspace | undefined;
+  #connections = 0;
   #restarts = 0;
   /** Sandboxes in a row that ended soon after they began. */
   #quickEnds = 0;
@@ -85,6 +94,25 @@ class SandboxRental implements Rental {
 
   async run(command: WorkspaceCommand): Promise<WorkspaceRun> {
     return (await this.#ensure()).run(command);
+  }
+
+  async connect(port: number): Promise<Socket> {
+    if (this.#connections >= CONNECTIONS_MAX) throw tooManyConnections();
+    this.#connections += 1;
+    try {
+      const socket = await (await this.#ensure()).connect(port);
+      if (socket.closed) throw workspaceEnded();
+      socket.once('close', () => {
+        this.#connections -= 1;
+      });
+      return socket;
+    } catch (error) {
+      this.#connections -= 1;
+      const { code, cause } = toMillraceError(error);
+      if (code === 'ports-unsupported')
+        this.#options.log.warn('rental-ports-unsupported', { reason: cause instanceof Error ? cause.message : 'the engine' });
+      throw error;
+    }
   }
 
   async probe(): Promise<boolean> {
@@ -185,4 +213,13 @@ class SandboxRental implements Rental {
     for (const stream of [run.stdout, run.stderr]) stream.on('data', (bytes: Buffer) => this.output.write(bytes));
     void run.ended.then((code) => this.output.write(Buffer.from(`\n[ended with exit code ${code ?? 'none: the sandbox ended'}]\n`)));
   }
+}
+
+function tooManyConnections(): MillraceError {
+  return new MillraceError('connections-too-many', {
+    actor: 'caller',
+    message: `${CONNECTIONS_MAX} connections to ports of this rental are open already`,
+    values: { limit: CONNECTIONS_MAX },
+    hint: 'Close one, or let the client use fewer at one time.',
+  });
 }

@@ -57,8 +57,8 @@ async function* mergeStreams({ stdout, stderr }: WorkspaceRun): AsyncGenerator<U
   }
 }
 
-/** Waits for a stream to have something, or to end; false when nothing came for long. */
-async function somethingCame(streams: readonly Readable[]): Promise<boolean> {
+/** Waits for a stream to have something, or to end; false when nothing came for long, and the caller is to be told that all is well. */
+export async function somethingCame(streams: readonly Readable[]): Promise<boolean> {
   const wait = new AbortController();
   const timer = setTimeout(() => wait.abort(), ALIVE_MS);
   const events = streams.flatMap((stream) => ['readable', 'end', 'close'].map((event) => once(stream, event, { signal: wait.signal })));

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { systemClock } from '../../clock.ts';
 import { MillraceError } from '../../errors.ts';
-import { type Executor, errorOfResult, type JobLimits, type JobResult } from '../../host/index.ts';
+import { type Executor, errorOfResult, type JobLimits, type JobLoopback, type JobResult } from '../../host/index.ts';
 import { AGENT_SCRIPT, INSIDE, quoteWord } from './workspace-agent.ts';
 import { makePipes, type PipeReader, type PipeWriter, readPipe, writePipe } from './workspace-pipe.ts';
 
@@ -36,6 +37,11 @@ export interface Workspace {
   readonly ended: Promise<JobResult | MillraceError>;
   /** @throws workspace-ended, workspace-busy, bad-command */
   run(command: WorkspaceCommand): Promise<WorkspaceRun>;
+  /**
+   * Connects to a TCP port at which one of its commands listens; either side may end first.
+   * @throws port-refused, ports-unsupported, workspace-ended
+   */
+  connect(port: number): Promise<Socket>;
   /** Whether its agent answers in time. */
   answers(timeoutMs: number): Promise<boolean>;
   /** Ends everything in it and removes what it left. */
@@ -73,8 +79,12 @@ export async function openWorkspace(options: {
   const stop = new AbortController();
   const runs = new Set<RunState>();
   let isOver = false;
+  let loopback: JobLoopback | undefined;
+  const onLoopback = (given: JobLoopback) => {
+    loopback = given;
+  };
   const job = { image, argv: ['/bin/sh', `${INSIDE}/agent`], inputFolder: folder, limits: { ...limits, outputBytes: 1 << 20 } };
-  const ended = executor.run({ ...job, trust: 'foreign' }, { signal: stop.signal }).then(
+  const ended = executor.run({ ...job, trust: 'foreign' }, { signal: stop.signal, onLoopback }).then(
     (result) => result,
     (error: MillraceError) => error,
   );
@@ -114,6 +124,14 @@ export async function openWorkspace(options: {
           if (pid !== undefined) await tell(`signal ${pid} ${name}`);
         },
       };
+    },
+    async connect(port) {
+      if (isOver) throw workspaceEnded();
+      if (loopback === undefined) throw portsUnsupported(executor.engine);
+      return await loopback.connect(port).catch((cause: MillraceError) => {
+        if (cause.code === 'loopback-failed') throw portsUnsupported(executor.engine, cause);
+        throw cause.code === 'loopback-closed' ? workspaceEnded() : cause;
+      });
     },
     answers: (timeoutMs) => answers(tell, pong, timeoutMs, () => isOver),
     async close() {
@@ -220,11 +238,22 @@ function badCommand(reason: string): MillraceError {
   });
 }
 
-function workspaceEnded(): MillraceError {
+/** The sandbox of a rental is not running. */
+export function workspaceEnded(): MillraceError {
   return new MillraceError('workspace-ended', {
     actor: 'peer',
     message: 'The rental’s sandbox is not running',
     hint: 'It is started anew within seconds unless the lease is over; see `millrace rentals`.',
+  });
+}
+
+function portsUnsupported(engine: string, cause?: MillraceError): MillraceError {
+  return new MillraceError('ports-unsupported', {
+    actor: 'caller',
+    message: `The machine of this rental, whose engine is ${engine}, cannot reach the ports in it`,
+    values: { engine },
+    hint: 'Use millrace exec and cp, or rent a machine with the engine bubblewrap (millrace offers); the log of the node says what it lacks.',
+    cause,
   });
 }
 

@@ -11,7 +11,7 @@ export interface ExposedPort {
   /** The port that others see. */
   as: number;
   protocol: 'tcp' | 'udp';
-  /** Reached by the renter through the rental's mesh; there is no entry from the public internet. */
+  /** Reached by the renter (`millrace forward`; in a cluster through its mesh); there is no entry from the public internet. */
   isOpen: boolean;
   /** Other workloads of the same deployment that reach it, by name. */
   workloads: string[];
@@ -79,6 +79,8 @@ export interface WorkloadPlaces {
   command?: Field;
   args?: Field;
   ports?: Field;
+  /** Each port of its own, in the order of `Workload.ports`. */
+  eachPort?: readonly Field[];
   volumes?: Field;
 }
 

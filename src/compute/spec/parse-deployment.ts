@@ -74,6 +74,7 @@ function readOwn(root: Field): { spec: DeploymentSpec; places: SpecPlaces } {
   const name = fields.name === undefined ? 'main' : readLabel(fields.name);
   const { image, command, args, ports, price, time } = fields;
   if (image === undefined && command === undefined) throw root.refuse('it names nothing to run: image or command is due');
+  const eachPort = ports?.list(LIST_MAX) ?? [];
   const count = fields.count?.integer({ least: 1, greatest: COUNT_MAX }) ?? 1;
   const needs = readNeeds(fields, { milliCpus: 100, memoryBytes: 64 << 20, diskBytes: 64 << 20 });
   const spec: DeploymentSpec = {
@@ -85,7 +86,7 @@ function readOwn(root: Field): { spec: DeploymentSpec; places: SpecPlaces } {
         command: command === undefined ? [] : readArguments(command),
         args: args === undefined ? [] : readArguments(args),
         env: fields.env === undefined ? {} : readEnvironment(fields.env),
-        ports: ports?.list(LIST_MAX).map(readPort) ?? [],
+        ports: eachPort.map(readPort),
         startsAfter: [],
       },
     ],
@@ -96,7 +97,7 @@ function readOwn(root: Field): { spec: DeploymentSpec; places: SpecPlaces } {
     isInterruptible: fields.interruptible?.boolean() ?? false,
     noticeSeconds: fields.notice === undefined ? 0 : readDuration(fields.notice, NOTICE_SECONDS_MAX),
   };
-  return { spec, places: new Map([[name, { whole: root, image, command, args, ports }]]) };
+  return { spec, places: new Map([[name, { whole: root, image, command, args, ports, eachPort }]]) };
 }
 
 function readPort(field: Field): ExposedPort {

@@ -44,18 +44,19 @@ export function readWorkload(field: Field, context: SdlContext): SdlWorkload {
       'Leave it out; the renter reads logs with millrace logs.',
     );
   }
+  const eachPort = fields.expose?.list(LIST_MAX) ?? [];
   const workload: Workload = {
     name: context.name,
     image: readImage(field.required(fields, 'image')),
     command: fields.command === undefined ? [] : readArguments(fields.command),
     args: fields.args === undefined ? [] : readArguments(fields.args),
     env: fields.env === undefined ? {} : readEnvironmentList(fields.env),
-    ports: fields.expose?.list(LIST_MAX).map((each) => readExpose(each, context, addresses)) ?? [],
+    ports: eachPort.map((each) => readExpose(each, context, addresses)),
     startsAfter: readDependencies(fields, context),
     ...(tee === undefined ? {} : { enclave: readEnclave(tee, context) }),
   };
   const { image, command, args, expose: ports } = fields;
-  const places = { whole: field, image, command, args, ports, volumes: storage };
+  const places = { whole: field, image, command, args, ports, eachPort, volumes: storage };
   return { field, workload, mounts: storage?.entries().map(readMount) ?? [], places, addresses };
 }
 
@@ -77,7 +78,10 @@ export function checkEndpoints(field: Field | undefined, workloads: readonly Sdl
   }
   const first = wanted[0];
   if (first !== undefined) {
-    throw first.field.unsupported('devices are not rented with addresses of their own', 'Reach the workload through the rental’s mesh.');
+    throw first.field.unsupported(
+      'devices are not rented with addresses of their own',
+      'Reach the workload with millrace forward, or through the mesh of its cluster.',
+    );
   }
 }
 
@@ -134,7 +138,8 @@ function readExpose(field: Field, context: SdlContext, addresses: SdlWorkload['a
     accept.warn('there is no entry by host name here; it is left out');
   }
   const isOpen = targets.some((target) => target.isGlobal);
-  if (isOpen) field.warn('global means reached by the renter through the rental’s mesh; there is no entry from the public internet');
+  if (isOpen)
+    field.warn('global means reached by the renter (millrace forward; in a cluster its mesh); there is no entry from the public internet');
   return {
     port: number,
     as: as === undefined ? number : readPortNumber(as),
