@@ -13,6 +13,7 @@ import { parseJob } from '../spec/parse-job.ts';
 import type { UnmeasuredStatement } from './copy-watch.ts';
 import { healthToJson, readDevices } from './device-health.ts';
 import { stabilityBps } from './device-rank.ts';
+import { FeeAgent } from './fee-agent.ts';
 import { decodeFigure, type Statement } from './figures.ts';
 import { startHealth } from './health-part.ts';
 import { HealthView, type Occupant } from './health-view.ts';
@@ -283,4 +284,26 @@ test('what was final is claimed once the hour of its emission is over, and grant
   await waitUntil('what they allow is granted', async () => (await account()).granted === expected);
   const [twin] = nodes.slice(1) as [TestLeaseNode];
   assert.equal((await client.read('computeRewards', 'accountOf', [twin.operatorId])).granted, 0n, 'nobody paid fees for what it supplied');
+});
+
+test('who is quicker with one of two leases makes a node forget neither', async () => {
+  const { renter } = network;
+  const node = nodes[0] as TestLeaseNode;
+  await node.stopParts();
+  const device = view.occupantsAt(good).find(({ operatorId }) => operatorId === node.operatorId) as Occupant;
+  const before = await countedOf(node.operatorId, 'leaseFees');
+  const [first, second] = [await rentInVain(device.deviceId), await rentInVain(device.deviceId)];
+  const { sender } = node.context;
+  let isFirst = true;
+  // Between the agent's look and its transaction.
+  const overtaken = async (call: Parameters<typeof sender.send>[0]) => {
+    if (isFirst) await renter.sender.send({ contract: 'computeRewards', functionName: 'countFees', args: [0n, [first]] });
+    isFirst = false;
+    return sender.send(call);
+  };
+  const agent = new FeeAgent({ ...node.context, view, sender: { ...sender, send: overtaken } as typeof sender });
+  await agent.countLeases();
+  assert.deepEqual(await countedOf(node.operatorId, 'leaseFees'), [...before, first]);
+  await agent.countLeases();
+  assert.deepEqual(await countedOf(node.operatorId, 'leaseFees'), [...before, first, second]);
 });
