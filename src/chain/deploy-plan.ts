@@ -4,6 +4,7 @@ import { writeFileDurably } from '../durable-file.ts';
 import { MillraceError } from '../errors.ts';
 import { buildHash } from './build.ts';
 import type { ModuleName } from './contracts.generated.ts';
+import { askedOf, type DeployAsked, requireAsked } from './deploy-asked.ts';
 import type { Allocation, Profile } from './profile.ts';
 import type { ChainSurvey } from './survey.ts';
 
@@ -14,6 +15,8 @@ export interface DeployPlan {
   planId: string;
   /** keccak256 of all inputs: a run with other inputs is refused. */
   inputsHash: Hex;
+  /** What was asked for, by option; plans of earlier versions do not say. */
+  asked?: DeployAsked;
   chainId: number;
   genesisHash: Hex;
   deployer: Address;
@@ -198,6 +201,7 @@ export function openDeployPlan(path: string, inputs: DeployInputs, newPlanId: st
       version: 1,
       planId: newPlanId,
       inputsHash,
+      asked: askedOfInputs(inputs),
       chainId,
       genesisHash,
       deployer: inputs.deployer,
@@ -209,12 +213,22 @@ export function openDeployPlan(path: string, inputs: DeployInputs, newPlanId: st
   }
   const plan = readPlan(path);
   if (plan.inputsHash === inputsHash) return plan;
+  requireAsked(plan.asked ?? {}, askedOfInputs(inputs));
   throw new MillraceError('deploy-conflict', {
     actor: 'caller',
-    message: `${path} holds another deployment that was begun: other chain, deployer, profile or options`,
+    message: `${path} holds another deployment that was begun: other chain, deployer, build or options`,
     values: { path, chainId: plan.chainId, deployer: plan.deployer },
     hint: 'Finish that one with the same options, or deploy into another data folder.',
   });
+}
+
+/** What the plan of a finished deployment says was asked for; nothing where there is none, or one that does not say. */
+export function readAsked(path: string): DeployAsked {
+  try {
+    return readPlan(path).asked ?? {};
+  } catch {
+    return {};
+  }
 }
 
 /** Keeps a plan, atomically. */
@@ -235,6 +249,10 @@ function readPlan(path: string): DeployPlan {
     values: { path },
     hint: 'Move it away to begin a new deployment.',
   });
+}
+
+function askedOfInputs({ survey, ...rest }: DeployInputs): DeployAsked {
+  return askedOf({ ...rest, beacon: survey.randomness.beacon });
 }
 
 function hashInputs({ survey, ...rest }: DeployInputs): Hex {

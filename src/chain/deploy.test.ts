@@ -9,6 +9,7 @@ import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { type Address, type Hex, keccak256, toHex, zeroAddress } from 'viem';
 import { type BareAnvil, startBareAnvil } from '../../test/bare-anvil.ts';
+import type { MillraceError } from '../errors.ts';
 import { silentLogger } from '../log.ts';
 import { listForeignModules } from './build.ts';
 import { connectChain, createChainTransport } from './client.ts';
@@ -123,7 +124,9 @@ test('a deployment that is repeated changes nothing, and one in the same folder 
   const manifest = await deployNetwork(options);
   const nonce = await anvil.public.getTransactionCount({ address: deployer.address });
   assert.deepEqual(await deployNetwork(options), manifest);
+  await requireConflicts(options);
   rmSync(options.manifestPath);
+  await requireConflicts(options);
   assert.equal(manifestId(await deployNetwork(options)), manifestId(manifest));
   assert.equal(await anvil.public.getTransactionCount({ address: deployer.address }), nonce);
   rmSync(options.manifestPath);
@@ -131,6 +134,25 @@ test('a deployment that is repeated changes nothing, and one in the same folder 
   writeFileSync(join(options.folder, 'deploy.json'), '{');
   await assert.rejects(deployNetwork(options), { code: 'deploy-plan-broken' });
 });
+
+/** Each option that differs from what is there, finished or begun, is refused by its name. */
+async function requireConflicts(options: DeployOptions): Promise<void> {
+  const allocations = [{ to: zeroAddress, amount: 1n }];
+  const cases: [string, Partial<DeployOptions>][] = [
+    ['--network', { name: 'other' }],
+    ['--profile', { profile: 'laptop', allocations, computeLaunch: COMPUTE_LAUNCH }],
+    ['--jury-votes', { juryVotes: 5 }],
+    ['--beacon', { beacon: '0x4e59b44847b379578588920cA78FbF26c0B4956C' }],
+    ['--allocations', { allocations }],
+    ['--compute-allocations', { computeLaunch: COMPUTE_LAUNCH.map(({ amount }) => ({ to: zeroAddress, amount })) }],
+  ];
+  for (const [option, changes] of cases) {
+    await assert.rejects(deployNetwork({ ...options, ...changes }), (error: MillraceError) => {
+      assert.deepEqual([error.code, error.actor, error.values.option], ['deploy-conflict', 'caller', option], error.message);
+      return true;
+    });
+  }
+}
 
 test('every profile is accepted by the contracts, and its withdrawal delay covers every exposure', async () => {
   const existing = (await deployNetwork(deployOptions(anvil.rpcUrl))).modules.stableToken?.address;
@@ -141,6 +163,8 @@ test('every profile is accepted by the contracts, and its withdrawal delay cover
     if (profile.computeToken.launch.length === 0) more.computeLaunch = COMPUTE_LAUNCH;
     const options = deployOptions(anvil.rpcUrl, { profile: name, ...more });
     const manifest = await deployNetwork(options);
+    assert.deepEqual(await deployNetwork(options), manifest);
+    await assert.rejects(deployNetwork({ ...options, stableToken: zeroAddress }), { code: 'deploy-conflict', actor: 'caller' });
     const client = await connectChain({ rpcUrl: anvil.rpcUrl, manifest });
     await client.read('registry', 'checkExposure');
     const delay = await client.read('stakeVault', 'withdrawalDelaySeconds');

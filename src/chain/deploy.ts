@@ -7,7 +7,8 @@ import { type Logger, silentLogger } from '../log.ts';
 import { creationData, isOurCode } from './build.ts';
 import { connectChain, createChainTransport, verifyManifest } from './client.ts';
 import { abis, type ModuleName } from './contracts.generated.ts';
-import { createSteps, type DeployInputs, type DeployPlan, openDeployPlan, writeDeployPlan } from './deploy-plan.ts';
+import { askedOf, requireAsked, whatIsThere } from './deploy-asked.ts';
+import { createSteps, type DeployInputs, type DeployPlan, openDeployPlan, readAsked, writeDeployPlan } from './deploy-plan.ts';
 import { chainError } from './errors.ts';
 import { findGenesisChannels } from './genesis-contracts.ts';
 import { type Manifest, readManifest, signManifest, writeManifest } from './manifest.ts';
@@ -61,21 +62,22 @@ const SLASHERS: readonly string[] = [
 
 /**
  * Puts all contracts of a network on a chain, seals the registry, checks that no plain account holds a power, and writes the signed
- * manifest. Never compiles. It can be repeated (a finished network is verified and returned) and resumed: stopped at any point, also by
- * `kill -9`, the next run with the same folder and options goes on where it was and creates nothing twice.
+ * manifest. Never compiles. It can be repeated (a finished network is verified, also against every option, and returned) and resumed: stopped at
+ * any point, also by `kill -9`, the next run with the same folder and options goes on where it was and creates nothing twice.
  * @throws randomness-unsafe, history-too-short, profile-not-secure, deploy-conflict, allocations-missing, stable-token-missing, no-funds,
  *   power-left-with-account, chain-unreachable
  */
 export async function deployNetwork(options: DeployOptions): Promise<Manifest> {
   const { rpcUrl, signer, folder, manifestPath, log = silentLogger } = options;
   const transport = createChainTransport(rpcUrl);
+  const planPath = join(folder, 'deploy.json');
   if (existsSync(manifestPath)) {
     const manifest = readManifest(manifestPath);
     await verifyManifest(transport, manifest);
+    await verifyOptions(options, { manifest, transport, planPath });
     return manifest;
   }
   const inputs = await collectInputs(options, transport);
-  const planPath = join(folder, 'deploy.json');
   const plan = openDeployPlan(planPath, inputs, randomUUID());
   const sender = createSender({
     client: deployClient(transport, inputs),
@@ -95,6 +97,17 @@ export async function deployNetwork(options: DeployOptions): Promise<Manifest> {
   } finally {
     sender.close();
   }
+}
+
+/** A finished network is what the options say, as far as the chain, the manifest and the plan on this disk can tell. */
+async function verifyOptions(
+  options: DeployOptions,
+  { manifest, transport, planPath }: { manifest: Manifest; transport: PublicClient; planPath: string },
+): Promise<void> {
+  const profile = withJuryVotes(await loadProfile(options.profile), options.juryVotes);
+  const { allocations = profile.allocations, computeLaunch = profile.computeToken.launch } = options;
+  const there = { ...readAsked(planPath), ...(await whatIsThere(transport, manifest, profile)) };
+  requireAsked(there, askedOf({ ...options, profile, allocations, computeLaunch }));
 }
 
 async function collectInputs(options: DeployOptions, transport: PublicClient): Promise<DeployInputs> {
