@@ -8,6 +8,7 @@ import {
   NETWORK_PROCESS,
   type NetworkFolder,
   type NetworkProcessOptions,
+  type RunState,
   readRunState,
   type SupervisorStatus,
 } from '../node/index.ts';
@@ -19,11 +20,11 @@ import { folderOf, rememberChain, settingSources } from './session.ts';
 
 /** Options of `millrace up`. */
 export interface UpOptions {
-  nodes: string;
-  with: string;
-  profile: string;
-  rpcPort: string;
-  nodePort: string;
+  nodes?: string;
+  with?: string;
+  profile?: string;
+  rpcPort?: string;
+  nodePort?: string;
   beacon?: string;
   detach: boolean;
 }
@@ -32,13 +33,20 @@ const POLL_MS = 100;
 const READY_TIMEOUT_MS = 180_000;
 const QUOTA_BYTES = 10n << 30n;
 
-/** Starts the network, or finds it running; says what runs where and what to try. Without --detach it stays until Ctrl-C, then stops everything. */
+/** What a network is started with where nobody has said anything, and it never ran. */
+const FIRST = { nodes: 3, roles: ['storage'], rpcPort: 8545, nodePort: 9000 };
+
+/** Starts the network as it ran last, or finds it running; says what runs where and what to try. Without --detach it stays until Ctrl-C, then stops everything. */
 export async function up(context: CommandContext, options: UpOptions): Promise<void> {
   const folder = folderOf(context);
   const startedAt = performance.now();
-  const asked = askedOf(context, options);
+  const last = readRunState(folder);
+  const asked = askedOf(context, options, last);
   const before = await settledStatus(folder, context.signal);
-  if (before === undefined) await startSupervisor(folder, asked);
+  if (before === undefined) {
+    noteFewer(context, asked.nodes, last);
+    await startSupervisor(folder, asked);
+  } else refuseOther(options, asked, last);
   await untilReady(context, folder);
   const { value: rpcUrl } = readSetting('rpcUrl', settingSources(context)) ?? {};
   if (rpcUrl !== undefined && readRunState(folder)?.rpcUrl === rpcUrl) rememberChain(folder, rpcUrl);
@@ -71,17 +79,71 @@ export async function supervisorStatus(folder: NetworkFolder): Promise<Superviso
   }
 }
 
+/** What ran is not changed by asking for something else: a network is stopped first. @throws running-otherwise */
+function refuseOther(options: UpOptions, asked: NetworkProcessOptions, running: RunState | undefined): void {
+  if (running === undefined || running.nodes.length === 0) return;
+  const is = { nodes: String(running.nodes.length), with: rolesOf(running).sort().join(',') };
+  const wanted = { nodes: String(asked.nodes), with: [...asked.roles].sort().join(',') };
+  for (const flag of ['nodes', 'with'] as const) {
+    if (options[flag] === undefined || is[flag] === wanted[flag]) continue;
+    throw new MillraceError('running-otherwise', {
+      actor: 'caller',
+      message: `The network runs already, with --${flag} ${is[flag]}, not ${wanted[flag]}`,
+      values: { flag, running: is[flag], asked: wanted[flag] },
+      hint: `millrace down, then millrace up --${flag} ${wanted[flag]}. Nothing is lost.`,
+    });
+  }
+}
+
+function noteFewer({ output }: CommandContext, nodes: number, last: RunState | undefined): void {
+  if (last === undefined || last.nodes.length <= nodes) return;
+  output.note(
+    `${last.nodes.length - nodes} of the ${last.nodes.length} nodes that ran stay stopped: what they store and serve is not there.`,
+  );
+}
+
+/** A network keeps the profile that it was made with. @throws profile-fixed */
+function profileOf({ profile }: UpOptions, last: RunState | undefined): string {
+  if (profile === undefined || last === undefined || profile === last.profile) return profile ?? last?.profile ?? 'dev';
+  throw new MillraceError('profile-fixed', {
+    actor: 'caller',
+    message: `This network was made with profile ${last.profile}, not ${profile}`,
+    values: { profile: last.profile, asked: profile },
+    hint: `Make another one: millrace --network NAME up --profile ${profile}.`,
+  });
+}
+
+/** Roles in the words of `--with`. */
+function rolesOf({ with: said, nodes }: RunState): string[] {
+  if (said !== undefined) return [...said];
+  const roles = new Set(nodes.flatMap((node) => node.roles));
+  return ['storage', ...(roles.has('miner') ? ['inference'] : []), ...(roles.has('compute') ? ['compute'] : [])];
+}
+
+/** How the network ran last, else how a first one is started. */
+function defaultsOf(last: RunState | undefined): typeof FIRST {
+  if (last === undefined || last.nodes.length === 0) return FIRST;
+  const portOf = (url: string | undefined, fallback: number) => (url === undefined ? fallback : Number(new URL(url).port) || fallback);
+  return {
+    nodes: last.nodes.length,
+    roles: rolesOf(last),
+    rpcPort: last.chainControlSocket === undefined ? FIRST.rpcPort : portOf(last.rpcUrl, FIRST.rpcPort),
+    nodePort: portOf(last.nodes[0]?.endpoint, FIRST.nodePort),
+  };
+}
+
 /** What the supervisor is told; checked before anything is looked at, so that a wrong option is never passed over. */
-function askedOf(context: CommandContext, options: UpOptions): NetworkProcessOptions {
+function askedOf(context: CommandContext, options: UpOptions, last: RunState | undefined): NetworkProcessOptions {
   const sources = settingSources(context);
+  const usual = defaultsOf(last);
   return {
     dataFolder: dataFolder(context.flags.data),
     name: context.flags.network,
-    profile: options.profile,
-    nodes: wholeNumber('--nodes', options.nodes, 1, 30),
-    roles: options.with.split(',').map((role) => role.trim()),
-    rpcPort: wholeNumber('--rpc-port', options.rpcPort, 0, 65_535),
-    nodePort: wholeNumber('--node-port', options.nodePort, 0, 65_535),
+    profile: profileOf(options, last),
+    nodes: wholeNumber('--nodes', options.nodes ?? String(usual.nodes), 1, 30),
+    roles: options.with === undefined ? usual.roles : options.with.split(',').map((role) => role.trim()),
+    rpcPort: wholeNumber('--rpc-port', options.rpcPort ?? String(usual.rpcPort), 0, 65_535),
+    nodePort: wholeNumber('--node-port', options.nodePort ?? String(usual.nodePort), 0, 65_535),
     rpcUrl: readSetting('rpcUrl', sources)?.value,
     databaseUrl: readSetting('databaseUrl', sources)?.value ?? process.env.DATABASE_URL,
     quotaBytes: QUOTA_BYTES.toString(),

@@ -24,6 +24,8 @@ export interface NetworkFolder {
 export interface RunState {
   version: 1;
   profile: string;
+  /** Roles of the nodes in the words of `up --with`; absent in files of earlier versions. */
+  with?: string[];
   rpcUrl: string;
   databaseUrl?: string;
   chainControlSocket?: string;

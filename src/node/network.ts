@@ -87,6 +87,7 @@ export async function startNetwork(options: NetworkOptions): Promise<LocalNetwor
     const state: RunState = {
       version: 1,
       profile: readManifest(folder.manifest).profile,
+      with: options.roles,
       rpcUrl: chain.rpcUrl,
       databaseUrl: database,
       chainControlSocket: chain.controlPath,

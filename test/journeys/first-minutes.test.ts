@@ -28,6 +28,13 @@ test('one command starts a whole network, and a second start finds it running', 
   const again = await network.json('up', '--detach');
   assert.equal(again.alreadyRunning, true);
   assert.equal(again.rpcUrl, up.rpcUrl);
+  for (const [code, ...flags] of [
+    ['running-otherwise', '--nodes', '4'],
+    ['running-otherwise', '--with', 'storage,compute'],
+    ['profile-fixed', '--profile', 'laptop'],
+  ] as [string, ...string[]][]) {
+    assert.equal(JSON.parse((await network.run('--json', 'up', '--detach', ...flags)).stderr).code, code);
+  }
   assert.match(await network.text(), /NOT SECURE/);
 });
 
@@ -132,7 +139,8 @@ test('after a kill -9 of the supervisor, up goes on with what still runs', async
 test('after down and up everything is still there', async () => {
   await network.json('down');
   assert.equal((await network.json('down')).stopped, false);
-  await network.json('up', '--detach');
+  const up = await network.json('up', '--detach');
+  assert.deepEqual([up.nodes.length, up.nodes[0].roles], [3, ['storage']]);
   assert.equal(await network.text('get', cid, '-o', '-'), readFileSync(file, 'utf8'));
   const warped = await network.json('dev', 'warp', '10m');
   assert.equal(warped.misses, 0);
