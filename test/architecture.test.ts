@@ -28,6 +28,9 @@ test('imports down, within a folder, of root files, of data and by tests are fre
   assert.equal(imports('src/chain/a.ts', '../errors.ts'), '');
   assert.equal(imports('src/chain/a.ts', '../../profiles/dev.json'), '');
   assert.equal(imports('src/chain/a.test.ts', '../storage/deal.ts'), '');
+  assert.equal(imports('src/storage/a-fixture.ts', '../chain/b-fixture.ts'), '');
+  assert.match(imports('src/storage/a.ts', '../chain/b-fixture.ts'), /through its index/);
+  assert.match(imports('src/storage/a-fixture.ts', '../chain/client.ts'), /through its index/);
   assert.equal(breaches('src/chain/a.ts', "// see from '../storage/index.ts'"), '');
   assert.equal(LADDER.flat().length, new Set(LADDER.flat()).size);
 });
