@@ -20,6 +20,8 @@ import { createSigner } from './signer.ts';
 /** Reverts with its call data, from the first call on; and a variant that lets the first call pass. */
 const REVERTER = '365f5f37365ffd';
 const ONCE = '5f54600a5760015f55005b365f5f37365ffd';
+/** The first call costs one storage slot, each later one 32. */
+const DEARER = '5f54600a5760015f55005b60205b8080556001900380600d5700';
 const SINK = '0x00000000000000000000000000000000000051c4' as Address;
 
 const running = new Map<string, Promise<BareAnvil>>();
@@ -132,6 +134,26 @@ test('a transaction that is reverted after a good simulation is decoded, and its
   assert.equal(retried[0]?.status, 'fulfilled');
   sender.close();
   other.sender.close();
+});
+
+test('a call that has more to do in its block than in its simulation is sent again with the gas that it needs, and happens once', async () => {
+  const anvil = await anvilWith('--no-mining');
+  await anvil.rpc('evm_setAutomine', [true]);
+  const to = (await runOnAnvil(anvil, { data: initCodeOf(DEARER) })) as Address;
+  await anvil.rpc('evm_setAutomine', [false]);
+  const client = await connectChainOf(anvil);
+  const [one, other] = [await openSender(anvil, { client }), await openSender(anvil, { client })];
+  const sends = Promise.all([one, other].map(({ sender }) => sender.send({ to, data: '0x01', key: 'a' })));
+  while ((await poolSize(anvil)) < 2) await pause();
+  await anvil.rpc('evm_mine');
+  const [receipts] = await Promise.all([sends, mineUntilEmpty(anvil, 3)]);
+  const nonces = await Promise.all([one, other].map(({ signer }) => anvil.public.getTransactionCount({ address: signer.address })));
+  assert.deepEqual(nonces.sort(), [1, 2]);
+  assert.ok(receipts.some(({ gasUsed }) => gasUsed > 600_000n));
+  for (const [index, { sender }] of [one, other].entries()) {
+    assert.deepEqual(await sender.send({ to, data: '0x01', key: 'a' }), receipts[index]);
+    sender.close();
+  }
 });
 
 test('a stuck transaction is replaced by one with a higher fee, and the effect happens once', async () => {

@@ -110,6 +110,7 @@ export interface SenderOptions {
 const SEARCH_BLOCKS_MAX = 2048n;
 const KEY_LENGTH_MAX = 256;
 const REPEAT_ATTEMPTS = 50;
+const GAS_ATTEMPTS = 3;
 const FEE_PER_GAS_MAX = 1_000_000_000_000n;
 
 /**
@@ -203,9 +204,18 @@ class SenderState {
 
   /** One after another: simulate, take a nonce, journal, broadcast. The wait for the receipt is outside, so sends overlap. */
   async #submit(call: PlainCall, key: string | undefined, doing: string): Promise<Receipt> {
-    const turn = this.#queue.then(() => this.#broadcastNew(call, key, doing));
-    this.#queue = turn.catch(() => {});
-    return this.track(await turn, false);
+    for (let attempt = 1; ; attempt += 1) {
+      const turn = this.#queue.then(() => this.#broadcastNew(call, key, doing));
+      this.#queue = turn.catch(() => {});
+      const pending = await turn;
+      try {
+        return await this.track(pending, false);
+      } catch (error) {
+        // What a call has to do may grow between simulation and block, as at a period's start. It had no effect: once more, with what it needs now.
+        if (!(error instanceof MillraceError) || error.code !== 'out-of-gas' || attempt === GAS_ATTEMPTS) throw error;
+        this.#options.log.info('gas-estimated-again', { doing, nonce: pending.nonce });
+      }
+    }
   }
 
   async #broadcastNew(call: PlainCall, key: string | undefined, doing: string): Promise<PendingTransaction> {
