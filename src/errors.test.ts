@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { createPublicClient, http } from 'viem';
 import { exitCodeOf, httpStatusOf, MillraceError, toMillraceError } from './errors.ts';
 
 test('an error prints its values as JSON, bigints as decimal strings', () => {
@@ -43,4 +44,12 @@ test('a full disk and a refused access are faults of the host, not defects', () 
   assert.equal(httpStatusOf(refused('ENOSPC')), 507);
   assert.equal(toMillraceError(refused('EACCES')).values.path, '/data/x');
   assert.equal(toMillraceError(refused('EBADF')).code, 'unexpected');
+});
+
+test('a chain that nobody answers for is a fault of the chain, however it was asked; a wrong use of the library is a defect', async () => {
+  const silent = createPublicClient({ transport: http('http://127.0.0.1:9', { retryCount: 0 }) });
+  const error = await silent.getGasPrice().catch(toMillraceError);
+  assert.ok(error instanceof MillraceError);
+  assert.deepEqual([error.code, error.actor], ['chain-unreachable', 'chain']);
+  assert.equal(toMillraceError(new TypeError('no chain at all')).code, 'unexpected');
 });

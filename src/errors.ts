@@ -56,11 +56,11 @@ export function httpStatusOf(error: unknown): number {
 
 /**
  * Wraps anything thrown as a MillraceError once; a MillraceError passes unchanged, a full disk or a refused access becomes an error of the
- * host, the rest become `unexpected`.
+ * host, a chain that does not answer one of the chain, the rest become `unexpected`.
  */
 export function toMillraceError(error: unknown): MillraceError {
   if (error instanceof MillraceError) return error;
-  const fault = hostFault(error);
+  const fault = hostFault(error) ?? chainFault(error);
   if (fault !== undefined) return fault;
   const message = error instanceof Error ? error.message : String(error);
   return new MillraceError('unexpected', {
@@ -69,6 +69,26 @@ export function toMillraceError(error: unknown): MillraceError {
     hint: 'This is a defect in Millrace. Please report it with the log of the command.',
     cause: error,
   });
+}
+
+const SILENT_CHAIN: ReadonlySet<string | undefined> = new Set(['HttpRequestError', 'TimeoutError', 'SocketClosedError']);
+const CAUSES_MAX = 12;
+
+/** A question to the chain that nobody answered, asked without more words: viem's errors name themselves. */
+function chainFault(error: unknown): MillraceError | undefined {
+  for (let step = error, depth = 0; step !== null && typeof step === 'object' && depth < CAUSES_MAX; depth += 1) {
+    const { name, shortMessage, cause } = step as { name?: string; shortMessage?: unknown; cause?: unknown };
+    if (SILENT_CHAIN.has(name) && typeof shortMessage === 'string') {
+      return new MillraceError('chain-unreachable', {
+        actor: 'chain',
+        message: `The chain does not answer (${shortMessage.slice(0, 200)})`,
+        hint: 'Check that the chain runs and the RPC address is right; "millrace status" shows both.',
+        cause: error,
+      });
+    }
+    step = cause;
+  }
+  return undefined;
 }
 
 /** What the operating system refused for reasons that only the owner of the machine can mend. */
