@@ -102,6 +102,10 @@ function registerNetworkCommands(program: Command, run: Run): void {
   config
     .command('show')
     .description('each setting with its value and where it came from')
+    .addHelpText(
+      'after',
+      '\nA setting is set by a flag of the command that uses it, by MILLRACE_… in the environment (askPrice: MILLRACE_ASK_PRICE), or in config.json of the data folder or the network’s.',
+    )
     .action(run(async (context) => (await import('./config-show.ts')).configShow(context)));
 }
 

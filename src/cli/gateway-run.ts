@@ -27,7 +27,14 @@ export interface GatewayRunOptions {
 
 const FEE_BPS_MAX = 10_000;
 const STOP_MS = 10_000;
-const DEFAULTS = { gatewayListen: '127.0.0.1:8090', gatewayFee: '0', gatewayTabMax: '1' };
+/** The gateway's settings; the two without a default name files for TLS. */
+export const GATEWAY_DEFAULTS = {
+  gatewayListen: '127.0.0.1:8090',
+  gatewayFee: '0',
+  gatewayTabMax: '1',
+  gatewayTlsCert: '',
+  gatewayTlsKey: '',
+};
 
 /** Where the gateway of a data folder keeps its purse, keys, channels and receipts. */
 export function gatewayFolder(folder: NetworkFolder): { root: string; purse: string; serving: string; socket: string } {
@@ -71,9 +78,9 @@ export async function gatewayRun(context: CommandContext, options: GatewayRunOpt
       gatewayTlsCert: options.tlsCert,
       gatewayTlsKey: options.tlsKey,
     },
-    profile: DEFAULTS,
+    profile: GATEWAY_DEFAULTS,
   };
-  const setting = (name: keyof typeof DEFAULTS) => readSetting(name, sources)?.value as string;
+  const setting = (name: keyof typeof GATEWAY_DEFAULTS) => readSetting(name, sources)?.value as string;
   const { host, port } = listenAddress(setting('gatewayListen'));
   const feeBps = feeOf(setting('gatewayFee'));
   const tabMax = parseAmount(setting('gatewayTabMax'), TOKEN_DECIMALS);

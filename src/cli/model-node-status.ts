@@ -67,11 +67,28 @@ export async function modelNodeStatus(context: CommandContext, kind: ModelNodeKi
       ...(bond === undefined || bond.isBonded ? [] : [unbondedText(bond)]),
       uids.length === 0 ? `No uid: millrace ${kind} init --subnet NUMBER` : uidTable(uids),
       `Rewards that wait: ${formatAmount(waiting.miner, TOKEN_DECIMALS)} as a miner, ${formatAmount(waiting.validator, TOKEN_DECIMALS)} as a validator (inference token; millrace subnet income).`,
-      ...Object.entries(value.roles).flatMap(([role, numbers]) =>
-        Object.entries(numbers).map(([name, one]) => `${role}.${name}  ${typeof one === 'object' ? toJson(one) : one}`),
-      ),
+      ...Object.entries(value.roles).flatMap(([role, numbers]) => [
+        '',
+        `As ${role}:`,
+        ...Object.entries(numbers).map((one) => factText(one, unit)),
+      ]),
     ].join('\n'),
   );
+}
+
+/** What a role says of itself: lists as tables, money in tokens. */
+function factText([name, value]: [name: string, value: unknown], unit: string): string {
+  if (name === 'earned') return `${name}  ${formatAmount(BigInt(String(value)), TOKEN_DECIMALS)} ${unit}`;
+  if (!isRows(value)) return `${name}  ${typeof value === 'object' ? toJson(value) : value}`;
+  const columns = Object.keys(value[0] ?? {});
+  return `${name}\n${table(
+    columns,
+    value.map((row) => columns.map((column) => String(row[column] ?? ''))),
+  )}`;
+}
+
+function isRows(value: unknown): value is Record<string, unknown>[] {
+  return Array.isArray(value) && value.length > 0 && value.every((row) => typeof row === 'object' && row !== null);
 }
 
 function uidTable(uids: Awaited<ReturnType<typeof uidsOfOperator>>): string {

@@ -19,6 +19,12 @@ test('before anything runs, millrace says what to do next, and errors name thems
   assert.equal(JSON.parse(refused.stderr).code, 'no-network');
   assert.equal((await network.run('nonsense')).code, 2);
   assert.match(await network.text('put', '--help'), /Examples:/);
+  const { items } = await network.json('config', 'show');
+  const setting = (wanted: string) => items.find(({ name }: { name: string }) => name === wanted);
+  assert.deepEqual(
+    [setting('askPrice').from, setting('gatewayListen').value, setting('rpcUrl').from],
+    ['default', '127.0.0.1:8090', 'unset'],
+  );
 });
 
 test('one command starts a whole network, and a second start finds it running', async () => {
