@@ -19,7 +19,7 @@ const FRAME_BYTES_MAX = 1 << 20;
 
 /** One frame as it goes over the wire. */
 export function encodeFrame(kind: FrameKind, bytes: Uint8Array | string = ''): Uint8Array {
-  const body = Buffer.from(bytes);
+  const body = typeof bytes === 'string' ? Buffer.from(bytes) : bytes;
   const head = Buffer.alloc(HEAD_BYTES);
   head.writeUInt8(KINDS[kind], 0);
   head.writeUInt32BE(body.length, 1);
