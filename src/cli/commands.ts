@@ -176,7 +176,7 @@ function registerFileCommands(program: Command, run: Run): void {
     .command('share <cid>')
     .description('let somebody else decrypt a file; it cannot be taken back')
     .requiredOption('--to <key>', 'the recipient’s sharing key (`millrace wallet show`)')
-    .addHelpText('after', '\nExample:\n  millrace share bafy… --to mrk1…')
+    .addHelpText('after', '\nExample:\n  millrace share bafy… --to z6LS…')
     .action(run(async (context, cid: never, options: never) => (await import('./share.ts')).share(context, cid, options)));
 }
 

@@ -3,6 +3,7 @@ import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
 import { MillraceError } from '../errors.ts';
 import { createOutput, printError, table } from './output.ts';
+import { foundText } from './recognize.ts';
 
 const collect = () => {
   const stream = new PassThrough();
@@ -68,4 +69,12 @@ test('a table aligns its columns', () => {
     ),
     'DEAL  STATE\n1     active\n10    open',
   );
+});
+
+test('what a model has heard is a table, not JSON', () => {
+  const scores = ['go', 'stop', 'up', 'down', 'left', 'right'].map((label, index) => ({ label, score: 0.9 / (index + 1) }));
+  assert.match(foundText({ command: 'go', scores }), /^Heard: go\n\nCOMMAND +SCORE\ngo +0\.90\nstop +0\.45\n(.+\n){2}left +0\.18$/);
+  assert.match(foundText({ command: null, scores }), /^No command was heard\.\n\nCOMMAND/);
+  assert.equal(foundText({ durationMs: 2500, segments: [{ startMs: 40, endMs: 1234 }] }), 'SPEECH FROM S  TO S\n0.04           1.23');
+  assert.equal(foundText({ durationMs: 2500, segments: [] }), 'No speech was found in 2.50 s.');
 });

@@ -8,12 +8,21 @@ import { table } from './output.ts';
 const FILE_BYTES_MAX = 32 << 20;
 const TASKS = ['detection', 'classification', 'ocr', 'command', 'activity'];
 
-interface Found {
+/** What a model has found, in the words of `/v1/tasks/{type}`. */
+export interface Found {
   objects?: { label: string; score: number; box: Record<string, number> | number[] }[];
   classes?: { label: string; score: number }[];
   lines?: { text: string; score: number }[];
   text?: string;
+  /** Of spoken commands: the one that was heard, null where none was sure enough, and how sure each was, best first. */
+  command?: string | null;
+  scores?: { label: string; score: number }[];
+  /** Where there is speech. */
+  segments?: { startMs: number; endMs: number }[];
+  durationMs?: number;
 }
+
+const SCORES_SHOWN = 5;
 
 /** Lets a model of the network look at a picture (or listen to a sound), and prints what it found, who vouches for it, and the cost. */
 export async function recognize(
@@ -61,7 +70,8 @@ export async function readSmallFile(path: string): Promise<Uint8Array<ArrayBuffe
   }
 }
 
-function foundText(found: Found): string {
+/** What was found, for people: a table of objects, classes, scores or stretches of speech, or the lines of a text. */
+export function foundText(found: Found): string {
   if (found.objects !== undefined) {
     if (found.objects.length === 0) return 'Nothing was found.';
     const rows = found.objects.map(({ label, score, box }) => [
@@ -74,9 +84,29 @@ function foundText(found: Found): string {
     return table(['what', 'score', 'box'], rows);
   }
   if (found.classes !== undefined) {
-    const rows = found.classes.map(({ label, score }) => [label, score.toFixed(2)]);
-    return table(['what', 'score'], rows);
+    return scoresTable('what', found.classes);
+  }
+  if (found.scores !== undefined) {
+    const heard = found.command === null ? 'No command was heard.' : `Heard: ${found.command}`;
+    return `${heard}\n\n${scoresTable('command', found.scores.slice(0, SCORES_SHOWN))}`;
+  }
+  if (found.segments !== undefined) {
+    const length = found.durationMs === undefined ? '' : ` in ${secondsText(found.durationMs)} s`;
+    if (found.segments.length === 0) return `No speech was found${length}.`;
+    const rows = found.segments.map(({ startMs, endMs }) => [secondsText(startMs), secondsText(endMs)]);
+    return table(['speech from s', 'to s'], rows);
   }
   if (found.lines !== undefined) return found.lines.map(({ text }) => text).join('\n');
   return found.text ?? JSON.stringify(found, null, 2);
+}
+
+function scoresTable(what: string, scores: readonly { label: string; score: number }[]): string {
+  return table(
+    [what, 'score'],
+    scores.map(({ label, score }) => [label, score.toFixed(2)]),
+  );
+}
+
+function secondsText(ms: number): string {
+  return (ms / 1000).toFixed(2);
 }
