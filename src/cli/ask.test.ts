@@ -25,6 +25,7 @@ import { ask } from './ask.ts';
 import type { CommandContext } from './context.ts';
 import { draw } from './draw.ts';
 import { createOutput } from './output.ts';
+import { say } from './say.ts';
 
 /** The development key that pays for commands where there is no wallet. */
 const WALLET = developmentSigner(1, 'dev').address;
@@ -121,6 +122,21 @@ test('pictures are made by a miner with a backend for them, written as files and
   });
   const refused = await commanded((context) => draw(context, 'a mill', { ...wanted, size: 'large' }));
   assert.ok(refused.error !== undefined);
+});
+
+test('where an answer cannot be written, nothing is asked', async () => {
+  const file = join(network.folder, 'a-file');
+  writeFileSync(file, 'precious');
+  const before = backend.requests;
+  const model = 'twin-brush';
+  for (const output of [join(file, 'mill.png'), network.folder]) {
+    const drawn = await commanded((context) => draw(context, 'a mill', { output, count: '1', size: '256x256', model }));
+    const said = await commanded((context) => say(context, 'a mill', { output, voice: 'alloy', model }));
+    const code = output === network.folder ? 'output-exists' : 'output-unwritable';
+    assert.deepEqual([drawn.error?.code, said.error?.code], [code, code]);
+  }
+  assert.equal(backend.requests, before);
+  assert.equal(readFileSync(file, 'utf8'), 'precious');
 });
 
 const stateOf = ({ json }: Asked) => json.offences.map(({ offence, state }) => [offence, state]);

@@ -13,6 +13,7 @@ export {
   type WalletSigner,
 } from './content/key-wrap.ts';
 export { type OpenedContent, type OpenedFile, openContent } from './content/open-content.ts';
+export { asOutputError, prepareOutput } from './content/output.ts';
 export { type Hex, type PieceInfo, parsePieceCid, pieceOf } from './content/piece.ts';
 export { type LeafOpening, rootOfOpening } from './content/piece-tree.ts';
 export { type Retrieval, type RetrievalInput, type RetrievalProgress, retrieve } from './content/retrieve.ts';

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { constants } from 'node:fs';
-import { chmod, type FileHandle, lstat, mkdir, open, rename, rm, truncate } from 'node:fs/promises';
+import { access, chmod, type FileHandle, lstat, mkdir, open, rename, rm, truncate } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
 import { MillraceError } from '../../errors.ts';
@@ -45,13 +45,13 @@ export async function openFileOutput(input: {
 }): Promise<Output> {
   const { kind, entries, identity } = input;
   const target = resolve(input.path);
-  await refuseExisting(target, kind, input.overwrite === true);
+  await prepareOutput(target, { kind, overwrite: input.overwrite });
   const part = `${target}.part`;
   const recordPath = `${target}.part.json`;
   const position = await leftPosition(part, recordPath, identity, kind === 'file' ? [] : entries);
   try {
     if (position.entry === 0 && position.offset === 0) await rm(part, { recursive: true, force: true });
-    await mkdir(kind === 'folder' ? part : dirname(part), { recursive: true, mode: kind === 'folder' ? 0o700 : 0o777 });
+    if (kind === 'folder') await mkdir(part, { recursive: true, mode: 0o700 });
   } catch (error) {
     throw asOutputError(error, target);
   }
@@ -147,6 +147,23 @@ export function openStreamOutput(stream: Writable): Output {
   };
 }
 
+/**
+ * Makes sure, before any work, that a file or folder can be written to `path`: the folders above it are made, and nothing is there that may not be
+ * replaced.
+ * @throws output-exists, output-unwritable, disk-full
+ */
+export async function prepareOutput(path: string, { kind, overwrite }: { kind: 'file' | 'folder'; overwrite?: boolean }): Promise<void> {
+  const target = resolve(path);
+  await refuseExisting(target, kind, overwrite === true);
+  try {
+    await mkdir(dirname(target), { recursive: true });
+    const isThere = await lstat(target).catch(() => undefined);
+    await access(isThere === undefined ? dirname(target) : target, constants.W_OK);
+  } catch (error) {
+    throw asOutputError(error, target);
+  }
+}
+
 async function refuseExisting(target: string, kind: 'file' | 'folder', overwrite: boolean): Promise<void> {
   const stats = await lstat(target).catch(() => undefined);
   if (stats === undefined || (overwrite && kind === 'file' && !stats.isDirectory())) return;
@@ -159,7 +176,7 @@ async function refuseExisting(target: string, kind: 'file' | 'folder', overwrite
 }
 
 /** A failure of the file system as a typed error: a full disk, or a place where this user cannot write. */
-function asOutputError(error: unknown, target: string): unknown {
+export function asOutputError(error: unknown, target: string): unknown {
   const known = asDiskError(error, target);
   if (known instanceof MillraceError || (error as NodeJS.ErrnoException).syscall === undefined) return known;
   return new MillraceError('output-unwritable', {
