@@ -8,7 +8,7 @@ export function registerComputeCommands(program: Command, run: Run): void {
     .command('run [words...]')
     .description('run a job document, or the command behind --, on the network')
     .option('--input <name=source>', 'what the job finds below /input: a file here, or a CID; can be repeated', collect, [])
-    .option('--output <folder>', 'where its outputs go (default: ./<name>-output)')
+    .option('--output <folder>', 'where its outputs go (default: ./<name>-output, with a number where that is not empty)')
     .option('--image <source>', 'for a command: an image, a tar archive here or its CID (default: software of the machine)')
     .option('--check <class>', 'for a command: exact-output, fingerprint or none (default: exact-output with an image, else none)')
     .option('--time <duration>', 'for a command: its time limit (default: 10m)')
@@ -23,7 +23,12 @@ export function registerComputeCommands(program: Command, run: Run): void {
       'after',
       '\nThe same command again goes on with a run that was interrupted.\n\nExamples:\n  millrace run examples/word-count.yaml --input text=bafy…\n  millrace run -- python3 train.py\n  millrace run --image tools.tar --input data.csv -- sort /input/data.csv -o /output/sorted.csv',
     )
-    .action(run(async (context, words: never, options: never) => (await import('./run-job.ts')).runCommand(context, words, options)));
+    .action(
+      run(async (context, words: readonly string[], options: never) => {
+        const { runCommand, wantedRun } = await import('./run-job.ts');
+        await runCommand(context, wantedRun(words, process.argv), options);
+      }),
+    );
   program
     .command('canary <document>')
     .description('make jobs with a wrong state, so that auditors who do not look are caught; their provider plays along (jobCanaries)')

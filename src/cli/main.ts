@@ -6,6 +6,7 @@ import { registerCommands } from './commands.ts';
 import { registerCompletion } from './completion.ts';
 import type { CommandContext, GlobalFlags } from './context.ts';
 import { createOutput, printError } from './output.ts';
+import { separateCommand } from './separate-command.ts';
 
 const INTERRUPTED = 130;
 
@@ -46,7 +47,7 @@ async function main(argv: readonly string[]): Promise<number> {
   process.on('SIGTERM', stop);
   process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 5));
   try {
-    await program.parseAsync(argv, { from: 'user' });
+    await program.parseAsync(separateCommand(program, argv), { from: 'user' });
     return 0;
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return 0;

@@ -1,12 +1,14 @@
-import { join, resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import type { ChainClient, Manifest, Sender } from '../chain/index.ts';
-import type { RunEvent, RunResult } from '../compute/index.ts';
-import { AUDITORS_MAX, boxKeyOf, fetchFile, jobPeerOf, PHASE, runJob } from '../compute/index.ts';
+import type { JobSpec, RunEvent, RunResult } from '../compute/index.ts';
+import { AUDITORS_MAX, boxKeyOf, fetchFile, jobPeerOf, openRunJournals, PHASE, runJob } from '../compute/index.ts';
 import { MillraceError } from '../errors.ts';
 import { contentPort } from '../node/index.ts';
 import { formatAmount, parseAmount } from '../units.ts';
 import type { CommandContext } from './context.ts';
 import { commandJob, type JobFlags, readJobDocument, type WantedJob } from './job-document.ts';
+import { chooseOutputFolder } from './job-output.ts';
 import type { Progress } from './output.ts';
 import { openWallet } from './secrets.ts';
 import { withSender } from './sending.ts';
@@ -34,20 +36,47 @@ const PHASE_NAMES: Record<number, string> = {
   [PHASE.settled]: 'settled',
 };
 
-/** Runs a job document, or the command behind `--`, on the network; ends with output CID, receipt, evidence class and cost. */
-export async function runCommand(context: CommandContext, words: string[], options: RunOptions): Promise<void> {
+/** What is to be run, as the command line says it: a document, or a command and its arguments. */
+export type WantedRun = { document: string } | { command: readonly string[] };
+
+const DOCUMENT_ENDINGS = ['.yaml', '.yml', '.json'];
+
+/**
+ * What is to be run: the command behind `--`, or else one document. Anything else is not taken for a command, because what runs is paid.
+ * @param words What is left of the command line besides options.
+ * @param argv The command line as it was written.
+ * @throws bad-usage
+ */
+export function wantedRun(words: readonly string[], argv: readonly string[]): WantedRun {
+  const separator = argv.indexOf('--');
+  const behind = separator === -1 ? 0 : argv.length - separator - 1;
+  const [first] = words;
+  if (first === undefined) throw nothingToRun();
+  if (behind === words.length) return { command: words };
+  if (words.length === 1 && DOCUMENT_ENDINGS.some((ending) => first.toLowerCase().endsWith(ending))) return { document: first };
+  throw noDocument(words);
+}
+
+/** Runs a job document, or a command, on the network; ends with output CID, receipt, evidence class and cost. */
+export async function runCommand(context: CommandContext, wanted: WantedRun, options: RunOptions): Promise<void> {
   const session = await openSession(context);
   const { client, folder, log } = session;
-  const isDocument = words.length === 1 && /\.(ya?ml|json)$/i.test(words[0] ?? '');
-  if (words.length === 0) throw badRun();
-  const { request, files, notes } = isDocument ? await readJobDocument(words[0] as string, options) : await commandJob(words, options);
+  const { request, files, notes } =
+    'document' in wanted ? await readJobDocument(wanted.document, options) : await commandJob(wanted.command, options);
   for (const note of notes) context.output.note(note);
   const signer = await openWallet(context, session);
   const token = tokenWanted(options.token ?? request.priceMax?.token);
   const decimals = decimalsOf(session, token);
   const priceText = options.price ?? request.priceMax?.amount;
   const progress = context.output.progress('Job');
-  const folderWanted = resolve(options.output ?? join('.', `${request.name.replaceAll(/[^\w.-]/g, '-')}-output`));
+  const specs = specsOf(request);
+  const folderWanted = await chooseOutputFolder({
+    given: options.output,
+    name: request.name,
+    specs,
+    account: signer.address,
+    journals: openRunJournals(join(folder.client, 'jobs')),
+  });
   const shared = {
     client,
     signer,
@@ -68,10 +97,7 @@ export async function runCommand(context: CommandContext, words: string[], optio
     signal: context.signal,
   };
   const results = await Promise.all(
-    seedsOf(request).map((seed) => {
-      const outputFolder = request.count === 1 ? folderWanted : join(folderWanted, seed);
-      return runJob({ ...shared, spec: { ...request.spec, seed }, outputFolder });
-    }),
+    specs.map((spec) => runJob({ ...shared, spec, outputFolder: specs.length === 1 ? folderWanted : join(folderWanted, spec.seed) })),
   ).finally(() => progress.end());
   const shown = await Promise.all(
     results.map(async (result) =>
@@ -86,9 +112,9 @@ export async function runCommand(context: CommandContext, words: string[], optio
   if (failed !== undefined) throw jobItself(failed);
 }
 
-/** One seed for each run of a job. */
-function seedsOf({ spec, count }: WantedJob['request']): string[] {
-  return Array.from({ length: count }, (_, run) => String(BigInt(spec.seed) + BigInt(run)));
+/** The work of each run of a job: the same with a seed of its own. */
+function specsOf({ spec, count }: WantedJob['request']): JobSpec[] {
+  return Array.from({ length: count }, (_, run) => ({ ...spec, seed: String(BigInt(spec.seed) + BigInt(run)) }));
 }
 
 function show(context: CommandContext, progress: Progress, event: RunEvent): void {
@@ -132,7 +158,8 @@ function viewOf(
   const unit = unitOf(manifest, result.token);
   const signature = receipt?.signature ?? null;
   const value = { cid: outputCid, ...rest, unit, receipt: receipt === undefined ? null : { ...receipt.receipt, signature }, log: printed };
-  const files = `${result.artefacts.length} ${result.artefacts.length === 1 ? 'file' : 'files'} in ${result.outputFolder}`;
+  const count = result.artefacts.length;
+  const files = count === 0 ? '0 files' : `${count} ${count === 1 ? 'file' : 'files'} in ${result.outputFolder}`;
   const proof =
     receipt === undefined
       ? 'none yet: the job is not settled (millrace job show)'
@@ -170,11 +197,22 @@ export function wholeNumber(flag: string, text: string, least: number, greatest:
   });
 }
 
-function badRun(): MillraceError {
+function nothingToRun(): MillraceError {
   return new MillraceError('bad-usage', {
     actor: 'caller',
     message: 'What is to be run?',
     hint: 'millrace run job.yaml, or millrace run -- python3 train.py',
+  });
+}
+
+function noDocument(words: readonly string[]): MillraceError {
+  const said = words.join(' ').slice(0, 80);
+  const meant = DOCUMENT_ENDINGS.map((ending) => `${said}${ending}`).find((path) => existsSync(path)) ?? 'job.yaml';
+  return new MillraceError('bad-usage', {
+    actor: 'caller',
+    message: `Got "${said}", expected one document (.yaml, .yml or .json), or a command behind --`,
+    values: { got: said },
+    hint: `Nothing was run. A document: millrace run ${meant}. A command: millrace run -- ${said}`,
   });
 }
 

@@ -29,8 +29,8 @@ export { fetchFile, fetchProgress, type JobCaller, type JobPeer, type JobProgres
 export { PHASE, phaseOf } from './jobs/job-chain.ts';
 export { isFileName, sourcesOf as sourcesOfSpec } from './jobs/job-contents.ts';
 export { type JobPolicy, startJobProvider } from './jobs/job-provider.ts';
-export { type RunEvent, type RunResult, runJob } from './jobs/run-job.ts';
-export { openRunJournals, type RunJournal } from './jobs/run-journal.ts';
+export { type RunEvent, type RunResult, runJob, unfinishedRun } from './jobs/run-job.ts';
+export { openRunJournals, type RunJournal, type RunJournals } from './jobs/run-journal.ts';
 export { AUDITORS_MAX } from './jobs/run-terms.ts';
 export { boxKeyOf } from './jobs/sealed-box.ts';
 export { type CopyCount, packArchive, unpackArchive } from './leases/archive.ts';

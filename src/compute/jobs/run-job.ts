@@ -91,7 +91,7 @@ interface Run {
 export async function runJob(options: RunJobOptions): Promise<RunResult> {
   const journals = openRunJournals(join(options.folder, 'jobs'));
   const emit = options.onEvent ?? (() => {});
-  const known = unfinishedRun(journals, options);
+  const known = unfinishedRun(journals, { account: options.signer.address, spec: options.spec });
   const journal = known ?? newJournal(options);
   if (known === undefined) journals.save(journal);
   else emit({ kind: 'resumed', runId: known.runId, jobId: liveAttempt(known)?.jobId });
@@ -125,10 +125,10 @@ function followOptions({ sending, outputFolder, untilOutput, fetchContent, signa
   return { sending, outputFolder, untilOutput: untilOutput === true, fetchContent, signal, keptFolder: join(folder, 'jobs') };
 }
 
-/** A run of the same work by the same account that was not finished. */
-function unfinishedRun(journals: RunJournals, { signer, spec }: RunJobOptions): RunJournal | undefined {
+/** A run of the same work by the same account that was not finished: the one with which {@link runJob} would go on. */
+export function unfinishedRun(journals: RunJournals, { account, spec }: { account: string; spec: JobSpec }): RunJournal | undefined {
   const hash = specHash(spec);
-  return journals.all().findLast((one) => one.finishedAt === undefined && one.account === signer.address && specHash(one.spec) === hash);
+  return journals.all().findLast((one) => one.finishedAt === undefined && one.account === account && specHash(one.spec) === hash);
 }
 
 function newJournal({ name, signer, spec, files, outputFolder }: RunJobOptions): RunJournal {
