@@ -20,7 +20,7 @@ export async function jobs(context: CommandContext): Promise<void> {
     const rows = items.map((one) => [
       one.runId.slice(0, 8),
       one.name,
-      one.status,
+      statusText(one),
       one.operatorId ?? '',
       one.evidence ?? '',
       one.cost ?? '',
@@ -29,6 +29,11 @@ export async function jobs(context: CommandContext): Promise<void> {
     const unused = railsMoneyText(atRails);
     return `${table(['run', 'name', 'status', 'operator', 'evidence', 'cost', 'output'], rows)}${unused === '' ? '' : `\n${unused}`}`;
   });
+}
+
+/** Where a job stands, in a word or two: one that is over and did not end well says how it ended. */
+export function statusText({ status, end }: { status: string; end?: string | undefined }): string {
+  return status === 'done' && end !== undefined && end !== 'exit 0' ? end : status;
 }
 
 /** What the account that ordered the latest of these jobs has at the rails: what was not needed, and what came back. */

@@ -7,6 +7,7 @@ import { Command } from 'commander';
 import { zeroAddress } from 'viem';
 import { openRunJournals, parseJob } from '../compute/index.ts';
 import { chooseOutputFolder } from './job-output.ts';
+import { statusText } from './jobs.ts';
 import { wantedRun } from './run-job.ts';
 import { separateCommand } from './separate-command.ts';
 
@@ -87,4 +88,13 @@ test('options behind the first word of a command that runs elsewhere are its own
     assert.equal(separated(line.replace('| ', '')), line.replace('|', '--'));
   }
   for (const line of ['exec 1 -- ls -l', 'exec -- 1 ls -l', 'get x -o y', 'exec 1', 'nonsense -l']) assert.equal(separated(line), line);
+});
+
+test('a job that is over and did not end well says how it ended', () => {
+  const ends = ['exit 0', 'exit 1', 'exit 3', 'trap', 'stopped', undefined];
+  assert.deepEqual(
+    ends.map((end) => statusText({ status: 'done', end })),
+    ['done', 'exit 1', 'exit 3', 'trap', 'stopped', 'done'],
+  );
+  assert.equal(statusText({ status: 'running' }), 'running');
 });
