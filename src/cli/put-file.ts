@@ -15,6 +15,7 @@ import type { Progress } from './output.ts';
 import { PERIODS_DEFAULT, type PutCommandOptions, wholeNumber } from './put.ts';
 import { openSender } from './sending.ts';
 import { stakeUnitOf } from './session.ts';
+import { rememberName } from './stored-names.ts';
 
 /** Stores a file by the order book, cut into shards or as copies, and waits until each shard is proven. Run again after an interruption, it goes on. */
 export async function putByMarket(context: CommandContext, path: string, options: PutCommandOptions): Promise<void> {
@@ -47,6 +48,7 @@ export async function putByMarket(context: CommandContext, path: string, options
       signal: context.signal,
     });
     progress.end();
+    rememberName(opened.folder.client, result.cid, path);
     const seconds = Number(((performance.now() - startedAt) / 1000).toFixed(1));
     output.result({ ...result, unit, seconds, profile: opened.manifest.profile, evidence: 'proven' }, () =>
       resultText(result, seconds, unit),

@@ -5,6 +5,7 @@ import type { CommandContext } from './context.ts';
 import type { Progress } from './output.ts';
 import { openSender } from './sending.ts';
 import { stakeUnitOf } from './session.ts';
+import { rememberName } from './stored-names.ts';
 
 /** Options of `millrace put`. */
 export interface PutCommandOptions {
@@ -54,6 +55,7 @@ export async function put(context: CommandContext, path: string, options: PutCom
       signal: context.signal,
     });
     progress.end();
+    rememberName(opened.folder.client, result.cid, path);
     const seconds = Number(((performance.now() - startedAt) / 1000).toFixed(1));
     output.result(
       {

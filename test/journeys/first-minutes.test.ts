@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { EMBEDDED_MODELS, fetchModel } from '../../src/inference/index.ts';
 import { contentPort } from '../../src/node/content-port.ts';
@@ -57,8 +57,8 @@ test('a file is stored in two copies, proven on chain, and comes back identical'
   assert.deepEqual(readFileSync(copy), readFileSync(file));
   assert.equal(await network.text('get', cid, '-o', '-'), readFileSync(file, 'utf8'));
   assert.deepEqual(
-    (await network.json('ls')).items.map((item: { cid: string; copies: number }) => [item.cid, item.copies]),
-    [[cid, 2]],
+    (await network.json('ls')).items.map((item: { cid: string; name: string; copies: number }) => [item.cid, item.name, item.copies]),
+    [[cid, basename(file), 2]],
   );
 });
 
@@ -73,6 +73,24 @@ test('time is moved, every provider proves every period and is paid exactly for 
     assert.equal(BigInt(deal.paid), BigInt(deal.pricePerPeriod) * BigInt(deal.provenPeriods));
     assert.equal(deal.refunded, '0');
   }
+});
+
+test('the demo loses its own deal alone: beside it every provider proves every period, and nothing of the user is refunded or ended', async () => {
+  type Row = { dealId: string; state: string; refunded: string };
+  const mine = (await network.json('deals')).items.map(({ dealId }: Row) => dealId);
+  assert.match(await network.text('demo'), /the deal is ended. Slashed 0.1 /);
+  assert.equal((await network.json('dev', 'warp', '15m')).misses, 0);
+  for (const dealId of mine) await network.json('deal', 'settle', dealId);
+  const { items } = await network.json('deals');
+  for (const { dealId, state, refunded } of items as Row[]) {
+    if (mine.includes(dealId)) assert.deepEqual([dealId, state, refunded], [dealId, 'active', '0']);
+  }
+  assert.deepEqual(items.map(({ state }: Row) => state).sort(), ['active', 'active', 'active', 'terminated']);
+  assert.ok(
+    (await network.json('status')).providers.every(
+      ({ failed, missesInRow }: { failed: boolean; missesInRow: number }) => !failed && missesInRow === 0,
+    ),
+  );
 });
 
 test('every screen shows the same rewards, and the audit finds them again', async () => {
