@@ -2,6 +2,7 @@ import { createHash, type Hash, randomBytes } from 'node:crypto';
 import type { Hex } from 'viem';
 import type { ReceiptCodec, Signer } from '../../chain/index.ts';
 import { MillraceError, toMillraceError } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
 import type { EnginePart, EngineResult } from '../engines/engine.ts';
 import type { AnswerName, Call } from './call.ts';
 import type { ServingAnswer, ServingRequest } from './exchange.ts';
@@ -20,6 +21,7 @@ export interface AnsweringParts {
   profile: string;
   codec: ReceiptCodec<InferenceReceipt>;
   metrics: ServingMetrics;
+  log: Logger;
 }
 
 /** One request that was understood, paid and admitted. */
@@ -41,6 +43,7 @@ const SILENCE_MS = 10_000;
 const WHOLE_MS = 55_000;
 const STREAM_MS = 600_000;
 const STREAM_HEADERS = { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store', 'x-accel-buffering': 'no' };
+const REASON_LENGTH_MAX = 500;
 /** Without a count from the engine (the caller went away), input is counted as four bytes for each token. */
 const BYTES_PER_UNIT = 4;
 
@@ -146,6 +149,8 @@ class RunningWork {
       const { result, error } = await running;
       if (result === undefined) {
         end = 'failed';
+        // Had nothing been answered yet, whoever answers would have told of it.
+        if (error?.actor === 'bug' || error?.actor === 'host') this.#tell(error);
         yield `data: ${JSON.stringify(errorObject(error as MillraceError))}\n\n`;
         return;
       }
@@ -177,11 +182,21 @@ class RunningWork {
       });
     } catch (error) {
       // Why it was ended says more than that it was.
-      throw abort.signal.aborted ? abort.signal.reason : error;
+      if (abort.signal.aborted) throw abort.signal.reason;
+      const failure = toMillraceError(error);
+      if (failure.actor === 'peer') this.#tell(failure);
+      throw failure;
     } finally {
       clearTimeout(late);
       request.signal.removeEventListener('abort', onGone);
     }
+  }
+
+  /** One line on a model that failed: its backend, or what runs it here. */
+  #tell(error: MillraceError): void {
+    const { code, message, cause } = error;
+    const reason = cause instanceof Error ? `${message}: ${cause.message}` : message;
+    this.#parts.log.warn('model-failed', { model: this.name.model, code, reason: reason.slice(0, REASON_LENGTH_MAX) });
   }
 
   #take(part: EnginePart, buffer: PartBuffer): void {

@@ -57,7 +57,7 @@ export function backendModels(url: string, concurrency = 8, more: Partial<MinerM
 /** Starts a miner over plain HTTP. */
 export async function startTestMiner(
   options: { models: MinerModel[]; receiver?: Receiver; token?: Address; keyIndex?: number; operatorId?: bigint } & Partial<
-    Pick<MinerOptions, 'domain' | 'now' | 'limits'>
+    Pick<MinerOptions, 'domain' | 'now' | 'limits' | 'log'>
   >,
 ): Promise<TestMiner> {
   const signer = developmentSigner(options.keyIndex ?? 1, 'dev');
@@ -71,7 +71,7 @@ export async function startTestMiner(
     token: options.token,
     now: options.now ?? (() => BigInt(Math.floor(Date.now() / 1000))),
     limits: options.limits,
-    log: silentLogger,
+    log: options.log ?? silentLogger,
   });
   const server = createServer(listenerOf((request) => miner.answer(request)));
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { connect } from 'node:net';
 import { after, before, test } from 'node:test';
 import OpenAI from 'openai';
+import { createLogger } from '../../log.ts';
 import type { Engine } from '../engines/engine.ts';
 import { TEXT_CARD } from '../language/text-generator.ts';
 import { type ForeignBackend, startForeignBackend } from './foreign-backend.ts';
@@ -226,15 +227,19 @@ test('a full queue answers 429 with Retry-After, and a caller who goes away ends
   }
 });
 
-test('a backend that is gone, or answers garbage, becomes an honest error', async () => {
+test('a backend that is gone, fails, or answers garbage, becomes an honest error, and a line in the log of its miner', async () => {
+  const lines: { event: string; level: string; model: string; code: string; reason: string }[] = [];
+  const log = createLogger({ role: 'miner', sink: (line) => void lines.push(JSON.parse(line)) });
+  const told = () => lines.splice(0).map(({ level, event, model, code, reason }) => [level, event, model, code, reason].join(' '));
   const dead = await startForeignBackend();
   await dead.stop();
-  const lost = await startTestMiner({ models: backendModels(dead.url) });
+  const lost = await startTestMiner({ models: backendModels(dead.url), log });
   try {
     for (const stream of [true, false]) {
       const answer = await fetch(`${lost.url}/v1/chat/completions`, { method: 'POST', body: chatBody({ stream }) });
       assert.equal(answer.status, 503);
       assert.match(await answer.text(), /model-unavailable/);
+      assert.match(told().join('\n'), /^warn model-failed mill-chat model-unavailable The backend of this model does not answer: .+$/);
     }
   } finally {
     await lost.stop();
@@ -247,11 +252,15 @@ test('a backend that is gone, or answers garbage, becomes an honest error', asyn
     { data: [{ b64_json: page }] },
     { data: [{ url: 'http://127.0.0.1/1.png' }] },
     { choices: [{}] },
+    500,
   ];
-  const mad = createServer((_, response) => void response.end(JSON.stringify(answers[turn % answers.length])));
+  const mad = createServer((_, response) => {
+    const answer = answers[turn % answers.length];
+    response.writeHead(answer === 500 ? 500 : 200).end(JSON.stringify(answer));
+  });
   let turn = 0;
   await new Promise<void>((resolve) => mad.listen(0, '127.0.0.1', resolve));
-  const odd = await startTestMiner({ models: backendModels(`http://127.0.0.1:${(mad.address() as AddressInfo).port}/v1`) });
+  const odd = await startTestMiner({ models: backendModels(`http://127.0.0.1:${(mad.address() as AddressInfo).port}/v1`), log });
   try {
     for (; turn < answers.length; turn += 1) {
       for (const [path, body] of [
@@ -261,6 +270,10 @@ test('a backend that is gone, or answers garbage, becomes an honest error', asyn
         const answer = await fetch(`${odd.url}/v1/${path}`, { method: 'POST', body });
         const { error } = (await answer.json()) as { error: { millrace: { code: string; actor: string } } };
         assert.deepEqual([answer.status, error.millrace.code, error.millrace.actor], [500, 'engine-failed', 'peer'], `${path} ${turn}`);
+        assert.match(
+          told().join('\n'),
+          /^warn model-failed mill-(brush|chat) engine-failed The backend('s answer| answered with status 500).*$/,
+        );
       }
     }
   } finally {

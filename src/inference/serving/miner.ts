@@ -94,8 +94,8 @@ class OpenMiner implements Miner {
     this.#till = createTill({ receiver: options.receiver, token: options.token, log: options.log });
     this.#paid = createByteBudget(this.#limits.paidBytesMax);
     this.#unpaid = createByteBudget(this.#limits.unpaidBytesMax);
-    const { signer, operatorId, profile, domain } = options;
-    this.#parts = { signer, operatorId, profile, codec: createInferenceReceipts(domain), metrics: createServingMetrics('miner') };
+    const { signer, operatorId, profile, domain, log } = options;
+    this.#parts = { signer, operatorId, profile, codec: createInferenceReceipts(domain), metrics: createServingMetrics('miner'), log };
   }
 
   async answer(request: ServingRequest): Promise<ServingAnswer> {
