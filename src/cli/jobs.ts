@@ -7,6 +7,8 @@ import { type RailsMoney, railsMoneyOf, railsMoneyText } from './rails-money.ts'
 import { endText } from './run-job.ts';
 import { openSession, type Session, unitOf } from './session.ts';
 
+/** Settled, but not yet looked at by the run that it belongs to, is over too. */
+const OVER = ['done', 'settled'];
 const PHASES = Object.fromEntries(Object.entries(PHASE).map(([name, phase]) => [phase, name]));
 
 /** The jobs of this wallet, newest last. */
@@ -33,7 +35,7 @@ export async function jobs(context: CommandContext): Promise<void> {
 
 /** Where a job stands, in a word or two: one that is over and did not end well says how it ended. */
 export function statusText({ status, end }: { status: string; end?: string | undefined }): string {
-  return status === 'done' && end !== undefined && end !== 'exit 0' ? end : status;
+  return OVER.includes(status) && end !== undefined && end !== 'exit 0' ? end : status;
 }
 
 /** What the account that ordered the latest of these jobs has at the rails: what was not needed, and what came back. */

@@ -14,7 +14,6 @@ countExternalMemory();
 
 async function main(argv: readonly string[]): Promise<number> {
   const interrupt = new AbortController();
-  const isJson = argv.includes('--json');
   const version = await versionText();
   const program = new Command('millrace');
   program
@@ -24,7 +23,6 @@ async function main(argv: readonly string[]): Promise<number> {
     .option('--rpc-url <url>', 'an external chain instead of the embedded one (MILLRACE_RPC_URL)')
     .option('--json', 'one JSON object on standard output', false)
     .addOption(new Option('--log-level <level>', 'how much is logged').choices(['debug', 'info', 'warn', 'error']).default('info'))
-    .version(isJson ? JSON.stringify({ version }) : version, '-V, --version')
     .configureOutput({ outputError: () => {}, writeErr: (text) => void (isJson || process.stderr.write(text)) })
     .exitOverride();
   const run =
@@ -39,6 +37,9 @@ async function main(argv: readonly string[]): Promise<number> {
     .command('version')
     .description('print the version')
     .action(run(async ({ output }) => output.result({ version }, () => version)));
+  const words = separateCommand(program, argv);
+  const isJson = ownWords(words).includes('--json');
+  program.version(isJson ? JSON.stringify({ version }) : version, '-V, --version');
   const stop = () => {
     if (interrupt.signal.aborted) process.exit(INTERRUPTED);
     interrupt.abort(Object.assign(new Error('interrupted'), { name: 'AbortError' }));
@@ -47,7 +48,7 @@ async function main(argv: readonly string[]): Promise<number> {
   process.on('SIGTERM', stop);
   process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 5));
   try {
-    await program.parseAsync(separateCommand(program, argv), { from: 'user' });
+    await program.parseAsync(words, { from: 'user' });
     return 0;
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return 0;
@@ -57,6 +58,12 @@ async function main(argv: readonly string[]): Promise<number> {
     if (isJson || (error as CommanderError).code !== 'commander.help') printError(shown, isJson);
     return exitCodeOf(shown);
   }
+}
+
+/** What is said to this program, and not to one that it runs. */
+function ownWords(words: readonly string[]): readonly string[] {
+  const separator = words.indexOf('--');
+  return separator === -1 ? words : words.slice(0, separator);
 }
 
 /** What was wrong with the command line itself: an unknown command or option, an argument too many or too few. */

@@ -96,5 +96,6 @@ test('a job that is over and did not end well says how it ended', () => {
     ends.map((end) => statusText({ status: 'done', end })),
     ['done', 'exit 1', 'exit 3', 'trap', 'stopped', 'done'],
   );
-  assert.equal(statusText({ status: 'running' }), 'running');
+  assert.equal(statusText({ status: 'settled', end: 'exit 3' }), 'exit 3');
+  assert.equal(statusText({ status: 'window', end: 'exit 3' }), 'window');
 });

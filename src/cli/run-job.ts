@@ -122,7 +122,7 @@ function show(context: CommandContext, progress: Progress, event: RunEvent): voi
   if (event.kind === 'resumed') output.note(`Going on with run ${event.runId.slice(0, 8)}, which was not finished.`);
   else if (event.kind === 'chosen') output.note(`Operator ${event.operatorId} runs it: job ${event.jobId}`);
   else if (event.kind === 'provider-failed') output.note(`Operator ${event.operatorId} failed (${event.code}): ${event.message}`);
-  else if (event.kind === 'outputs') output.note(`Output ${event.outputCid}, ${event.files} files, as the provider has committed to.`);
+  else if (event.kind === 'outputs') output.note(`Output ${event.outputCid}, ${filesText(event.files)}, as the provider has committed to.`);
   else if (event.kind === 'outputs-demanded')
     output.note(`Its outputs did not come: they are demanded on chain (demand ${event.demandId}).`);
   else if (event.kind === 'outputs-not-demanded')
@@ -159,7 +159,7 @@ function viewOf(
   const signature = receipt?.signature ?? null;
   const value = { cid: outputCid, ...rest, unit, receipt: receipt === undefined ? null : { ...receipt.receipt, signature }, log: printed };
   const count = result.artefacts.length;
-  const files = count === 0 ? '0 files' : `${count} ${count === 1 ? 'file' : 'files'} in ${result.outputFolder}`;
+  const files = count === 0 ? filesText(0) : `${filesText(count)} in ${result.outputFolder}`;
   const proof =
     receipt === undefined
       ? 'none yet: the job is not settled (millrace job show)'
@@ -173,6 +173,10 @@ function viewOf(
     `Cost      ${formatAmount(result.cost, decimals)} ${unit}${result.isSettled ? '' : ' at most'}`,
   ];
   return { value, text: lines.join('\n') };
+}
+
+function filesText(count: number): string {
+  return `${count} ${count === 1 ? 'file' : 'files'}`;
 }
 
 /** Which token a job is paid in. @throws bad-option */
