@@ -16,10 +16,15 @@ type Opened = Awaited<ReturnType<typeof openSender>>;
 const DEMO_BYTES = 3 << 20;
 const PERIODS = 48;
 const WARP_PERIODS_MAX = 12;
+const POLL_MS = 200;
+const ROOM_SECONDS = 30n;
+/** How long the provider is waited for that has to find its loss; it looks every second. */
+const FINDING_MS = 60_000;
 
 /**
  * Tells the story by itself, on the real network: stores a file at two providers, lets them prove it, deletes it at one of them, shows
- * the slash and the compensation, and gets the file back from the other.
+ * the slash and the compensation, and gets the file back from the other. The loss falls between two proofs, so that the provider takes
+ * the deal out of its table in time and goes on proving all its others: nothing is harmed that the demo did not make.
  */
 export async function demo(context: CommandContext): Promise<void> {
   const opened = await openSender(context);
@@ -43,11 +48,12 @@ async function tell(context: CommandContext, opened: Opened, work: string): Prom
   const unit = stakeUnitOf(opened.manifest);
   const say = (event: string, text: string, values: Record<string, unknown> = {}) => context.output.line({ event, ...values }, text);
   const { period } = await client.read('possession', 'config');
-  const advance = (periods: number) =>
-    warpBy(client, BigInt(periods) * BigInt(period), {
+  const advanceBy = (seconds: bigint) =>
+    warpBy(client, seconds, {
       signal: context.signal,
       jump: (by) => askControl(folder.controlSocket, 'warp', { arguments: { seconds: Number(by) } }),
     });
+  const advance = (periods: number) => advanceBy(BigInt(periods) * BigInt(period));
 
   const file = join(work, 'diary.bin');
   writeFileSync(file, randomBytes(DEMO_BYTES));
@@ -79,19 +85,19 @@ async function tell(context: CommandContext, opened: Opened, work: string): Prom
   );
 
   const victim = stored.deals[0] as (typeof stored.deals)[number];
-  const before = await readDeal(client, victim.dealId);
   const creditBefore = await client.read('stakeVault', 'claimableOf', [signer.address]);
-  loseThePiece(opened, victim.operatorId, before.pieceRoot);
-  say('lost', `3. Provider ${victim.operatorId} loses the piece: its files are deleted from its disk.`, {
-    operatorId: victim.operatorId,
-    dealId: victim.dealId,
-  });
+  await loseBetweenProofs(opened, victim, advanceBy);
+  say(
+    'lost',
+    `3. Provider ${victim.operatorId} loses the piece: its files are deleted from its disk. It finds the loss and declares it, so that it can go on proving what else it holds.`,
+    { operatorId: victim.operatorId, dealId: victim.dealId },
+  );
 
   const outcome = await untilTerminated(opened, victim.dealId, advance);
   const compensation = (await client.read('stakeVault', 'claimableOf', [signer.address])) - creditBefore;
   say(
     'slashed',
-    `4. It cannot prove any more: after ${outcome.periods} periods the deal is ended. Slashed ${formatAmount(outcome.slashed, TOKEN_DECIMALS)} ${unit}; you get ${formatAmount(compensation, TOKEN_DECIMALS)} ${unit} in compensation and ${formatAmount(outcome.refunded, TOKEN_DECIMALS)} ${unit} of unproven money back.`,
+    `4. The piece does not come back: after ${outcome.periods} periods the deal is ended. Slashed ${formatAmount(outcome.slashed, TOKEN_DECIMALS)} ${unit}, fees of the fault included; you get ${formatAmount(compensation, TOKEN_DECIMALS)} ${unit} in compensation and ${formatAmount(outcome.refunded, TOKEN_DECIMALS)} ${unit} of unproven money back.`,
     { ...outcome, compensation },
   );
 
@@ -116,6 +122,30 @@ async function getBack(
   );
   const remark = 'Profile dev, randomness: trusted operator: this shows how it works, it is not secure.';
   say('end', `${remark} See "millrace deals" and "millrace wallet show".`, { profile: 'dev' });
+}
+
+/** Deletes the piece when the running period is proven, and waits until its provider has declared the loss in the next, before the freeze. */
+async function loseBetweenProofs(
+  opened: Opened,
+  { operatorId, dealId }: { operatorId: bigint; dealId: bigint },
+  advanceBy: (seconds: bigint) => Promise<unknown>,
+): Promise<void> {
+  const { client } = opened;
+  const { pieceRoot } = await readDeal(client, dealId);
+  const now = await client.now();
+  // Not the running one when it is about to end: the piece must be lost within its window.
+  const period = await client.read('possession', 'periodAt', [now + ROOM_SECONDS]);
+  const seedTime = await client.read('possession', 'seedTime', [period]);
+  await advanceBy(now < seedTime ? seedTime + 1n - now : 1n);
+  const { provenThrough } = await client.read('possession', 'standing', [operatorId]);
+  if (provenThrough <= period) throw providerDidNot(operatorId, `prove period ${period}`);
+  loseThePiece(opened, operatorId, pieceRoot);
+  await advanceBy((await client.read('possession', 'periodStart', [period + 1n])) - (await client.now()));
+  const startedAt = performance.now();
+  while ((await readDeal(client, dealId)).state !== 'faulty') {
+    if (performance.now() - startedAt > FINDING_MS) throw providerDidNot(operatorId, `find that the piece of deal ${dealId} is lost`);
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
 }
 
 function loseThePiece({ folder }: Opened, operatorId: bigint, pieceRoot: string): void {
@@ -144,7 +174,19 @@ async function untilTerminated(
   for (let periods = 1; periods <= WARP_PERIODS_MAX; periods += 1) {
     await advance(1);
     const [event] = await client.events({ name: 'storageMarket', event: 'DealTerminated', args: { dealId } });
-    if (event !== undefined) return { periods, slashed: event.args.slashed, refunded: event.args.refunded };
+    if (event === undefined) continue;
+    const fees = await client.events({ name: 'storageMarket', event: 'FaultFee', args: { dealId } });
+    const slashed = fees.reduce((sum, { args }) => sum + args.slashed, event.args.slashed);
+    return { periods, slashed, refunded: event.args.refunded };
   }
   throw new MillraceError('demo-failed', { actor: 'bug', message: `Deal ${dealId} was not ended after ${WARP_PERIODS_MAX} periods` });
+}
+
+function providerDidNot(operatorId: bigint, act: string): MillraceError {
+  return new MillraceError('demo-failed', {
+    actor: 'host',
+    message: `Provider ${operatorId} did not ${act}`,
+    values: { operatorId },
+    hint: 'See `millrace status` and `millrace logs`.',
+  });
 }

@@ -115,7 +115,7 @@ export async function providerRows(client: ChainClient): Promise<ProviderRow[]> 
         locked,
         provenThrough: standing.provenThrough,
         missesInRow: standing.missesInRow,
-        failed: standing.failedAt !== 0n,
+        failed: standing.restartedAt < standing.failedAt,
         rewards,
       };
     }),

@@ -1,3 +1,4 @@
+import type { Hex } from 'viem';
 import type { ChainClient } from '../chain/index.ts';
 import { MillraceError } from '../errors.ts';
 import { askControl } from '../node/index.ts';
@@ -8,9 +9,13 @@ import { openSession } from './session.ts';
 const POLL_MS = 50;
 /** A year; every period of it is proven, so it takes long. */
 const WARP_SECONDS_MAX = 31_536_000n;
-/** How long a provider that proved lately is waited for, and one that did not. */
-const PATIENCE_MS = 15_000;
+/** How long a provider that proved lately is waited for (a duty that failed looks again within 15 s), and one that did not. */
+const PATIENCE_MS = 20_000;
 const IMPATIENCE_MS = 1_500;
+/** How long one that missed a period is waited for at the start of the next. */
+const MENDING_MS = 10_000;
+/** A table that has not changed for so long is taken for finished: its provider declares one loss right after the other. */
+const STANDSTILL_MS = 1_000;
 
 /**
  * Moves the chain's time forward period by period: to each seed, then waits until the providers have proven, then on. So a day of
@@ -48,7 +53,10 @@ export async function warp(context: CommandContext, text: string): Promise<void>
   );
 }
 
-/** Moves time by `seconds` through every period, waiting for the proofs of each. */
+/**
+ * Moves time by `seconds` through every period, waiting for the proofs of each. Whoever missed a period is waited for at the start of
+ * the next one, too: before the freeze it takes out of its table what it lost, for which it has minutes where time is not moved.
+ */
 export async function warpBy(
   client: ChainClient,
   seconds: bigint,
@@ -80,11 +88,41 @@ export async function warpBy(
     count.periods += 1;
     count.proofs += proven;
     count.misses += missing.length;
+    if (target < end) {
+      for (const operatorId of missing) late.add(operatorId);
+      await jumpTo(target);
+      continue;
+    }
+    const before = await Promise.all(missing.map((operatorId) => client.read('possession', 'table', [operatorId])));
+    await jumpTo(end);
+    const silent = await untilMended(
+      client,
+      missing.map((operatorId, index) => ({ operatorId, root: before[index]?.root as Hex, isLate: late.has(operatorId) })),
+      ports.signal,
+    );
     late.clear();
-    for (const operatorId of missing) late.add(operatorId);
-    // biome-ignore lint/complexity/useMathMinMax: Math.min takes no bigint
-    await jumpTo(end < target ? end : target);
+    for (const operatorId of silent) late.add(operatorId);
   }
+}
+
+/** Waits until the tables of these operators have changed and stand still, or patience is over; gives those that changed nothing. */
+async function untilMended(
+  client: ChainClient,
+  missing: readonly { operatorId: bigint; root: Hex; isLate: boolean }[],
+  signal: AbortSignal,
+): Promise<bigint[]> {
+  const outcomes = missing.map(async ({ operatorId, root, isLate }) => {
+    let [last, changedAt] = [root, performance.now()];
+    const patience = isLate ? IMPATIENCE_MS : MENDING_MS;
+    while (performance.now() - changedAt < (last === root ? patience : STANDSTILL_MS)) {
+      signal.throwIfAborted();
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      const now = await client.read('possession', 'table', [operatorId]);
+      if (now.root !== last) [last, changedAt] = [now.root, performance.now()];
+    }
+    return last === root ? [operatorId] : [];
+  });
+  return (await Promise.all(outcomes)).flat();
 }
 
 /** Waits until every provider with data has proven the period, or its patience is over. */
@@ -102,7 +140,7 @@ async function untilProven(
       client.read('possession', 'tableOf', [operatorId, period]),
       client.read('possession', 'standing', [operatorId]),
     ]);
-    if (table.leaves > 0n && standing.failedAt === 0n) duty.push(operatorId);
+    if (table.leaves > 0n && standing.restartedAt >= standing.failedAt) duty.push(operatorId);
   }
   const open = new Set(duty);
   for (;;) {
