@@ -11,23 +11,31 @@ const HANG_UP_MS = 5_000;
  * The answer to a command while it runs: frames of both streams as they come, at least one every fifteen seconds, and at the end how it ended.
  * The rest of the request is its standard input. When the caller goes away, the command is hung up, and killed soon after.
  */
-export async function* runStream(run: WorkspaceRun, input: AsyncIterable<Uint8Array>, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+export function runStream(run: WorkspaceRun, input: AsyncIterable<Uint8Array>, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   let isOver = false;
   const hangUp = () => {
     if (isOver) return;
     void run.signal('HUP').catch(() => {});
     setTimeout(() => void (isOver || run.signal('KILL').catch(() => {})), HANG_UP_MS).unref();
   };
+  // Not in the generator: one whose caller went away before it began is never run.
   signal.addEventListener('abort', hangUp, { once: true });
+  if (signal.aborted) hangUp();
   void feed(run, input).catch(hangUp);
+  void run.ended.then(() => {
+    isOver = true;
+    signal.removeEventListener('abort', hangUp);
+  });
+  return framesOf(run, hangUp);
+}
+
+async function* framesOf(run: WorkspaceRun, hangUp: () => void): AsyncGenerator<Uint8Array> {
   try {
     yield encodeFrame('started', run.id);
     yield* mergeStreams(run);
     const exitCode = await run.ended;
-    isOver = true;
     yield encodeFrame('ended', JSON.stringify({ exitCode: exitCode ?? null }));
   } finally {
-    signal.removeEventListener('abort', hangUp);
     hangUp();
     for (const stream of [run.stdout, run.stderr]) stream.destroy();
   }

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { SandboxExecutor } from '../../host/index.ts';
 import { readAtMost } from '../../read-at-most.ts';
+import { runStream } from './run-stream.ts';
 import { openWorkspace, type Workspace, type WorkspaceCommand } from './workspace.ts';
 
 const LIMITS = { memoryBytes: 64 << 20, cpus: 1, processes: 32, diskBytes: 8 << 20, wallSeconds: 120 };
@@ -61,6 +62,25 @@ test('a signal reaches a command and what it started', async (context) => {
   assert.equal(await run.ended, 143);
   assert.equal((await sh('ps ax | grep -c "[s]leep 61"')).out, '0\n');
   await assert.rejects(run.signal('x; reboot'), { code: 'bad-command' });
+});
+
+test('a command whose caller goes away before its answer begins is hung up; one whose caller stays runs on', async (context) => {
+  if (reason !== undefined) return context.skip(reason);
+  const [gone, stays] = [new AbortController(), new AbortController()];
+  const silence = async function* (signal: AbortSignal) {
+    if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+    yield* [];
+  };
+  const left = await workspace.run({ argv: ['sleep', '300'] });
+  const kept = await workspace.run({ argv: ['/bin/sh', '-c', 'sleep 1; exit 7'] });
+  const [, frames] = [left, kept].map((run, at) => {
+    const { signal } = at === 0 ? gone : stays;
+    return runStream(run, silence(signal), signal);
+  });
+  gone.abort();
+  assert.equal(await left.ended, 129);
+  for await (const frame of frames as AsyncGenerator<Uint8Array>) assert.ok(frame.length > 0);
+  assert.equal(await kept.ended, 7);
 });
 
 test('an interrupt reaches a command, which may do with it what it likes', async (context) => {
