@@ -66,11 +66,20 @@ test('time is moved, every provider proves every period and is paid exactly for 
   const warped = await network.json('dev', 'warp', '20m');
   assert.equal(warped.misses, 0);
   assert.ok(warped.proofs >= 6, `${warped.proofs} proofs`);
-  for (const { dealId } of (await network.json('deals')).items) await network.json('deal', 'settle', dealId);
+  const provenThrough = async () => (await network.json('status')).providers as { operatorId: string; provenThrough: string }[];
+  const through = (rows: Awaited<ReturnType<typeof provenThrough>>, operatorId: string) =>
+    BigInt(rows.find((row) => row.operatorId === operatorId)?.provenThrough as string);
+  const [before, unsettled, after] = [await provenThrough(), (await network.json('deals')).items, await provenThrough()];
+  for (const { operatorId, firstPeriod, provenPeriods, nextProof } of unsettled) {
+    assert.ok(BigInt(provenPeriods) >= through(before, operatorId) - BigInt(firstPeriod), 'deals shows less than status');
+    assert.ok(BigInt(provenPeriods) <= through(after, operatorId) - BigInt(firstPeriod), 'deals shows more than status');
+    assert.ok(BigInt(nextProof.period) >= through(before, operatorId) && BigInt(nextProof.until) > BigInt(nextProof.from));
+  }
+  for (const { dealId } of unsettled) await network.json('deal', 'settle', dealId);
   const { items } = await network.json('deals');
   for (const deal of items) {
-    assert.ok(BigInt(deal.provenPeriods) >= 3n);
-    assert.equal(BigInt(deal.paid), BigInt(deal.pricePerPeriod) * BigInt(deal.provenPeriods));
+    assert.ok(BigInt(deal.settledPeriods) >= 3n && BigInt(deal.settledPeriods) <= BigInt(deal.provenPeriods));
+    assert.equal(BigInt(deal.paid), BigInt(deal.pricePerPeriod) * BigInt(deal.settledPeriods));
     assert.equal(deal.refunded, '0');
   }
 });

@@ -12,8 +12,10 @@ export interface DealAccount extends DealView {
   paid: bigint;
   refunded: bigint;
   escrow: bigint;
-  /** Seconds of proven time. */
+  /** Seconds of proven time that are settled. */
   provenSeconds: bigint;
+  /** Protocol time up to which money has moved; 0n before the deal is active. */
+  settledTo: bigint;
 }
 
 const OFFER_SECONDS = 900n;
@@ -111,8 +113,8 @@ export async function settleDeal(options: { client: ChainClient; sender: Sender;
 }
 
 async function withMoney(client: ChainClient, deal: DealView): Promise<DealAccount> {
-  const { paid, refunded, escrow, provenSeconds } = await client.read('rails', 'rail', [deal.railId]);
-  return { ...deal, paid, refunded, escrow, provenSeconds };
+  const { paid, refunded, escrow, provenSeconds, settledTo } = await client.read('rails', 'rail', [deal.railId]);
+  return { ...deal, paid, refunded, escrow, provenSeconds, settledTo };
 }
 
 function requireClient(deal: DealView, account: Hex): void {
