@@ -6,9 +6,12 @@ import { dataFolder, readConfigFile, readSetting, type SettingSources } from '..
 import { writeFileDurably } from '../durable-file.ts';
 import { MillraceError } from '../errors.ts';
 import { createLogger, type Logger } from '../log.ts';
-import { type NetworkFolder, networkFolder, readRunState } from '../node/index.ts';
+import { askControl, type NetworkFolder, networkFolder, readRunState } from '../node/index.ts';
 import { STABLE_DECIMALS, TOKEN_DECIMALS } from '../units.ts';
 import type { CommandContext } from './context.ts';
+
+/** A supervisor that has much to do answers all the same. */
+const CONTROL_MS = 5_000;
 
 /** The network that a command works on. */
 export interface Session {
@@ -85,15 +88,31 @@ export async function openSession(context: CommandContext): Promise<Session> {
   try {
     return { folder, manifest, rpcUrl, client: await connectChain({ rpcUrl, manifest }), log: commandLog(context) };
   } catch (error) {
-    if (error instanceof MillraceError && error.code === 'chain-unreachable' && readRunState(folder)?.rpcUrl === rpcUrl) {
-      throw new MillraceError('not-running', {
-        actor: 'caller',
-        message: `The network ${manifest.name} is not running on this machine`,
-        values: { rpcUrl },
-        hint: 'Start it with `millrace up`.',
-        cause: error,
-      });
-    }
-    throw error;
+    const isOwn = error instanceof MillraceError && error.code === 'chain-unreachable' && readRunState(folder)?.rpcUrl === rpcUrl;
+    throw isOwn ? await whyOwnIsSilent(folder, manifest.name, error) : error;
   }
+}
+
+/** The chain of this machine does not answer: nothing runs, or the chain is being started again. */
+async function whyOwnIsSilent(folder: NetworkFolder, network: string, cause: MillraceError): Promise<MillraceError> {
+  const isKept = await askControl(folder.controlSocket, 'status', { timeoutMs: CONTROL_MS }).then(
+    () => true,
+    () => false,
+  );
+  if (isKept) {
+    return new MillraceError('chain-restarting', {
+      actor: 'host',
+      message: `The chain of the network ${network} does not answer; it is being started again`,
+      values: { network },
+      hint: 'Try again in a few seconds; `millrace logs chain` says more.',
+      cause,
+    });
+  }
+  return new MillraceError('not-running', {
+    actor: 'caller',
+    message: `The network ${network} is not running on this machine`,
+    values: { network },
+    hint: 'Start it with `millrace up`.',
+    cause,
+  });
 }

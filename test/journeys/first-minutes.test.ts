@@ -170,8 +170,13 @@ test('after a kill -9 of the supervisor, up goes on with what still runs', async
 });
 
 test('after down and up everything is still there', async () => {
+  const chain = (await network.json('status')).processes.find(({ name }: { name: string }) => name === 'chain');
+  process.kill(chain.pid, 'SIGKILL');
+  // It is started again at once: who asks in the meantime is told so, and not to start what runs.
+  assert.doesNotMatch((await network.run('--json', 'ls')).stderr, /not-running/);
   await network.json('down');
   assert.equal((await network.json('down')).stopped, false);
+  assert.equal(JSON.parse((await network.run('--json', 'ls')).stderr).code, 'not-running');
   const up = await network.json('up', '--detach');
   assert.deepEqual([up.nodes.length, up.nodes[0].roles], [3, ['storage']]);
   assert.equal(await network.text('get', cid, '-o', '-'), readFileSync(file, 'utf8'));
