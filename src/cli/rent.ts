@@ -6,6 +6,7 @@ import {
   listDeviceOffers,
   listRentals,
   type RentalView,
+  readMarketTimes,
   reserveDevices,
 } from '../compute/index.ts';
 import { MillraceError } from '../errors.ts';
@@ -139,12 +140,13 @@ export async function rentals(context: CommandContext, options: { all: boolean }
   const items = await Promise.all(
     found.filter(({ state }) => options.all || state !== 'closed').map((rental) => describeRental(session, rental)),
   );
-  if (items.some(({ state }) => state === 'running' || state === 'waiting')) await ensureRentAgent(context, session);
+  // Also for one that has ended: where its node does not settle it, the agent does.
+  if (items.some(({ state }) => state !== 'closed')) await ensureRentAgent(context, session);
   context.output.result({ items, next: null }, () => {
     if (items.length === 0) return 'Nothing is rented. See `millrace offers`, then `millrace rent`.';
     const rows = items.map((item) => [
       String(item.rentalId),
-      item.state,
+      item.settledAfter === null ? item.state : `ended, settled after ${timeText(item.settledAfter)}`,
       String(item.deviceId),
       timeText(item.until),
       item.isInterruptible ? 'yes' : 'no',
@@ -155,15 +157,16 @@ export async function rentals(context: CommandContext, options: { all: boolean }
       formatAmount(item.compensation, STAKE_DECIMALS),
     ]);
     const head = ['rental', 'state', 'device', 'until', 'interruptible', 'up', 'down', 'paid', 'returned', 'compensation'];
-    return `${table(head, rows)}\nUp and down are on chain so far. Returned money lies in your account at the rails and pays the next rental.`;
+    return `${table(head, rows)}\nUp and down are on chain so far; paid and returned is what is settled. Returned money lies in your account at the rails and pays the next rental.`;
   });
 }
 
 async function describeRental(session: Session, rental: RentalView) {
   const { client } = session;
+  const { speakSeconds } = await readMarketTimes(client);
   const isStable = rental.current.token.toLowerCase() === client.address('stableToken').toLowerCase();
   let [paid, returned, compensation, upSeconds, downSeconds] = [0n, 0n, 0n, 0n, 0n];
-  for (const { leaseId, railId } of rental.leases) {
+  for (const { leaseId, railId } of [...rental.leases, ...rental.unused]) {
     const [track, [up, down], freed] = await Promise.all([
       client.read('rails', 'rail', [railId]),
       client.read('computeMarket', 'recordOf', [leaseId]),
@@ -182,6 +185,8 @@ async function describeRental(session: Session, rental: RentalView) {
     collateral: rental.current.collateral,
     from: rental.from,
     until: rental.until,
+    /** From when its money moves; null while it runs, and when that is done. */
+    settledAfter: rental.state === 'ended' ? settledAfter(rental, speakSeconds) : null,
     upSeconds,
     downSeconds,
     paid,
@@ -190,6 +195,12 @@ async function describeRental(session: Session, rental: RentalView) {
     unit: symbolOf(session, isStable ? 'stable' : 'compute'),
     decimals: decimalsOf(session, isStable ? 'stable' : 'native'),
   };
+}
+
+/** From when all its leases can be settled; one without time can be at any moment. */
+function settledAfter({ leases, current }: RentalView, speakSeconds: number): bigint {
+  const open = leases.filter(({ closed, from, until }) => !closed && until > from);
+  return open.map(({ until }) => until + BigInt(speakSeconds)).reduce(greater, current.until);
 }
 
 /** Rents the machine of a rental for longer. */
@@ -219,7 +230,7 @@ export async function endRental(context: CommandContext, text: string): Promise<
     const rental = await findRental(client, { renter: signer.address, leaseId: rentalNumber(text) });
     const now = await client.now();
     let until: bigint | undefined;
-    for (const lease of rental.leases.filter((each) => each.until > now).reverse()) {
+    for (const lease of rental.leases.filter((each) => each.until > now && each.until > each.from).reverse()) {
       until = await endLease({ sender, leaseId: lease.leaseId }).catch((error: unknown) => {
         // It runs in its last interval: it ends by itself.
         if (error instanceof MillraceError && error.code === 'lease-is-over') return lease.until;

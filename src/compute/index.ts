@@ -36,6 +36,7 @@ export { boxKeyOf } from './jobs/sealed-box.ts';
 export { type CopyCount, packArchive, unpackArchive } from './leases/archive.ts';
 export { defaultDevices } from './leases/default-device.ts';
 export type { LeasedDevice } from './leases/device-offers.ts';
+export { readMarketTimes } from './leases/lease-chain.ts';
 export { type LeaseHost, type LeaseHostOptions, startLeaseHost } from './leases/lease-host.ts';
 export { startLeaseProber } from './leases/lease-prober.ts';
 export { type DeviceOffer, listDeviceOffers } from './leases/market-offers.ts';

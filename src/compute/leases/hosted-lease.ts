@@ -175,7 +175,7 @@ export class HostedLease {
   async #finish(now: bigint): Promise<void> {
     const { asker, close, log, records, times } = this.#options;
     const { leaseId, from, until, closed } = this.#view;
-    const closable = until === from ? until : until + BigInt(times.speakSeconds);
+    const closable = until === from ? 0n : until + BigInt(times.speakSeconds);
     if (now < closable || systemClock.nowMs() < this.#closeDueMs) return;
     this.#closeDueMs = systemClock.nowMs() + CLOSE_PAUSE_MS;
     const refused = closed ? CLOSED : await close(leaseId).catch((error: MillraceError) => refusalOf(error));

@@ -8,6 +8,8 @@ export interface RentalView {
   rentalId: bigint;
   /** In the order of time, each beginning where the one before ends. */
   leases: LeaseView[];
+  /** Extensions that were ended before they began: no time, only money that returns. */
+  unused: LeaseView[];
   /** The lease that runs, else the next one, else the last. */
   current: LeaseView;
   state: 'waiting' | 'running' | 'ended' | 'closed';
@@ -28,7 +30,7 @@ export async function listRentals(client: ChainClient, renter: Address): Promise
  */
 export async function findRental(client: ChainClient, options: { renter: Address; leaseId: bigint }): Promise<RentalView> {
   const rentals = await listRentals(client, options.renter);
-  const found = rentals.find(({ leases }) => leases.some(({ leaseId }) => leaseId === options.leaseId));
+  const found = rentals.find(({ leases, unused }) => [...leases, ...unused].some(({ leaseId }) => leaseId === options.leaseId));
   if (found !== undefined) return found;
   throw new MillraceError('rental-unknown', {
     actor: 'caller',
@@ -38,26 +40,39 @@ export async function findRental(client: ChainClient, options: { renter: Address
   });
 }
 
-/** Leases that follow one another on one device are one rental. */
+/** Leases that follow one another on one device are one rental; one that was ended before it began goes to the rental that it was to extend. */
 export function groupRentals(leases: readonly LeaseView[], now: bigint): RentalView[] {
-  const rentals: LeaseView[][] = [];
+  const rentals: { leases: LeaseView[]; unused: LeaseView[] }[] = [];
   const inTime = [...leases].sort((one, other) =>
     one.from === other.from ? Number(one.leaseId - other.leaseId) : one.from < other.from ? -1 : 1,
   );
-  for (const lease of inTime) {
+  for (const lease of inTime.filter(hasTime)) {
     const before = rentals.find((each) => {
-      const last = each.at(-1) as LeaseView;
-      return last.deviceId === lease.deviceId && last.until === lease.from && last.until > last.from;
+      const last = each.leases.at(-1) as LeaseView;
+      return last.deviceId === lease.deviceId && last.until === lease.from;
     });
-    if (before === undefined) rentals.push([lease]);
-    else before.push(lease);
+    if (before === undefined) rentals.push({ leases: [lease], unused: [] });
+    else before.leases.push(lease);
+  }
+  for (const lease of inTime.filter((each) => !hasTime(each))) {
+    // Where the one before it ended then is no longer known: ending it moved that.
+    const before = rentals.findLast((each) => each.leases.some((one) => isBefore(one, lease)));
+    if (before === undefined) rentals.push({ leases: [lease], unused: [] });
+    else before.unused.push(lease);
   }
   return rentals.map((each) => viewOf(each, now)).sort((one, other) => Number(one.rentalId - other.rentalId));
 }
 
-function viewOf(leases: LeaseView[], now: bigint): RentalView {
+const hasTime = ({ from, until }: LeaseView): boolean => until > from;
+
+const isBefore = (one: LeaseView, other: LeaseView): boolean =>
+  one.deviceId === other.deviceId && one.leaseId < other.leaseId && one.from < other.from;
+
+function viewOf({ leases, unused }: { leases: LeaseView[]; unused: LeaseView[] }, now: bigint): RentalView {
   const [first, last] = [leases[0] as LeaseView, leases.at(-1) as LeaseView];
   const current = leases.find(({ until }) => until > now) ?? last;
-  const state = now < first.from ? 'waiting' : now < last.until ? 'running' : leases.every(({ closed }) => closed) ? 'closed' : 'ended';
-  return { rentalId: first.leaseId, leases, current, state, from: first.from, until: last.until };
+  const isOver = now >= last.until || !hasTime(last);
+  const isClosed = [...leases, ...unused].every(({ closed }) => closed);
+  const state = isOver ? (isClosed ? 'closed' : 'ended') : now < first.from ? 'waiting' : 'running';
+  return { rentalId: first.leaseId, leases, unused, current, state, from: first.from, until: last.until };
 }

@@ -187,7 +187,7 @@ class OpenRenterAgent implements RenterAgent {
 
   async #finish({ view }: Followed, now: bigint): Promise<void> {
     const { leaseId, from, until, closed } = view;
-    const closable = until === from ? until : until + BigInt(this.#times.speakSeconds);
+    const closable = until === from ? 0n : until + BigInt(this.#times.speakSeconds);
     if (!closed && now >= closable + CLOSE_PATIENCE_SECONDS) {
       await this.#sender.send({ contract: 'computeMarket', functionName: 'close', args: [leaseId] });
     }
