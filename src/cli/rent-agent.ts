@@ -1,9 +1,9 @@
-import { spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startRenterAgent } from '../compute/index.ts';
 import { MillraceError } from '../errors.ts';
+import { startProcess } from '../host/index.ts';
 import { type FolderLock, lockFolder } from '../lock.ts';
 import { createLogger } from '../log.ts';
 import type { CommandContext } from './context.ts';
@@ -49,8 +49,6 @@ export async function ensureRentAgent(context: CommandContext, session: Session)
   }
   if (existsSync(session.folder.wallet) && !process.env.MILLRACE_PASSWORD_FILE) return { isRunning: false };
   const { data, network, rpcUrl, logLevel } = context.flags;
-  mkdirSync(session.folder.logs, { recursive: true, mode: 0o700 });
-  const output = openSync(join(session.folder.logs, 'rent-agent.out'), 'a', 0o600);
   const flags = [
     ...(data === undefined ? [] : ['--data', data]),
     '--network',
@@ -59,17 +57,21 @@ export async function ensureRentAgent(context: CommandContext, session: Session)
     logLevel,
     ...(rpcUrl === undefined ? [] : ['--rpc-url', rpcUrl]),
   ];
-  const child = spawn(process.execPath, [...process.execArgv, MAIN, ...flags, 'rent-agent'], {
-    detached: true,
-    stdio: ['ignore', output, output],
+  // On record among the processes of the network on this machine, so that what stops them finds it.
+  const started = startProcess({
+    name: 'rent-agent',
+    command: process.execPath,
+    args: [...process.execArgv, MAIN, ...flags, 'rent-agent'],
+    env: process.env,
+    logFile: join(session.folder.logs, 'rent-agent.out'),
+    recordFolder: join(session.folder.root, 'processes'),
   });
-  closeSync(output);
-  const started = await new Promise<boolean>((resolve) => {
-    child.once('spawn', () => resolve(true));
-    child.once('error', () => resolve(false));
-  });
-  child.unref();
-  return { isRunning: started };
+  return {
+    isRunning: await started.then(
+      () => true,
+      () => false,
+    ),
+  };
 }
 
 function agentFolder({ folder }: Session): string {
