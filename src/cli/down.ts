@@ -14,9 +14,12 @@ const STOP_TIMEOUT_MS = 120_000;
 /** Stops everything of the network on this machine, also what a killed supervisor left. Stopping what does not run is no error. */
 export async function down(context: CommandContext): Promise<void> {
   const folder = folderOf(context);
+  // First, while there is a chain that it may still tell something.
+  const hadAgent = await stopRecorded('rent-agent', join(folder.root, 'processes'));
   const wasRunning = await stopEverything(folder);
-  context.output.result({ stopped: wasRunning }, () =>
-    wasRunning ? 'Stopped. Nothing is lost; `millrace up` goes on.' : 'Nothing was running.',
+  const ofAgent = hadAgent ? ' The agent of your rentals has stopped too; `millrace rentals` starts it again.' : '';
+  context.output.result({ stopped: wasRunning, rentAgentStopped: hadAgent }, () =>
+    wasRunning ? `Stopped. Nothing is lost; \`millrace up\` goes on.${ofAgent}` : `Nothing was running.${ofAgent}`,
   );
 }
 
@@ -58,7 +61,7 @@ async function stopEverything(folder: NetworkFolder): Promise<boolean> {
   // A supervisor that was killed leaves its children: nodes first, the chain and the database last.
   for (let index = 1; existsSync(folder.node(index)); index += 1)
     wasRunning = (await stopRecorded(`node-${index}`, recordFolder)) || wasRunning;
-  for (const name of ['follower', 'chain']) wasRunning = (await stopRecorded(name, recordFolder)) || wasRunning;
+  for (const name of ['rent-agent', 'follower', 'beacon', 'chain']) wasRunning = (await stopRecorded(name, recordFolder)) || wasRunning;
   if (existsSync(folder.postgres)) wasRunning = (await stopPostgres({ folder: folder.postgres })) || wasRunning;
   return wasRunning;
 }
