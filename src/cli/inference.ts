@@ -117,9 +117,10 @@ export async function withOwnGateway<T>(
 }
 
 function accountText(account: AnswerAccount, symbol: string): string {
-  const seconds = account.ttftMs < 1000 ? `${account.ttftMs} ms` : `${(account.ttftMs / 1000).toFixed(1)} s`;
+  const seconds = account.ttftMs < 1000 ? `${Math.round(account.ttftMs)} ms` : `${(account.ttftMs / 1000).toFixed(1)} s`;
   const cost = `${formatAmount(account.price, TOKEN_DECIMALS)} ${symbol}`;
-  return `${account.model} at operator ${account.operatorId}: ${cost}, ${account.outputUnits} ${account.unit} out, first after ${seconds}; evidence: ${account.evidence} (${account.check}); receipt ${account.receiptId.slice(0, 18)}…`;
+  const made = account.outputUnits > 0n ? `${account.outputUnits} ${account.unit} out, ` : '';
+  return `${account.model} at operator ${account.operatorId}: ${cost}, ${made}first after ${seconds}; evidence: ${account.evidence} (${account.check}); receipt ${account.receiptId.slice(0, 18)}…`;
 }
 
 async function send(
