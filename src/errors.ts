@@ -71,13 +71,22 @@ export function toMillraceError(error: unknown): MillraceError {
   });
 }
 
-const SILENT_CHAIN: ReadonlySet<string | undefined> = new Set(['HttpRequestError', 'TimeoutError', 'SocketClosedError']);
 const CAUSES_MAX = 12;
+
+/** An error and what it says it came of, nearest first; no more than a dozen, since a stranger's chain of causes may be a ring. */
+export function* causesOf(error: unknown): Generator<object> {
+  for (let step = error, depth = 0; step !== null && typeof step === 'object' && depth < CAUSES_MAX; depth += 1) {
+    yield step;
+    step = (step as { cause?: unknown }).cause;
+  }
+}
+
+const SILENT_CHAIN: ReadonlySet<string | undefined> = new Set(['HttpRequestError', 'TimeoutError', 'SocketClosedError']);
 
 /** A question to the chain that nobody answered, asked without more words: viem's errors name themselves. */
 function chainFault(error: unknown): MillraceError | undefined {
-  for (let step = error, depth = 0; step !== null && typeof step === 'object' && depth < CAUSES_MAX; depth += 1) {
-    const { name, shortMessage, cause } = step as { name?: string; shortMessage?: unknown; cause?: unknown };
+  for (const step of causesOf(error)) {
+    const { name, shortMessage } = step as { name?: string; shortMessage?: unknown };
     if (SILENT_CHAIN.has(name) && typeof shortMessage === 'string') {
       return new MillraceError('chain-unreachable', {
         actor: 'chain',
@@ -86,7 +95,6 @@ function chainFault(error: unknown): MillraceError | undefined {
         cause: error,
       });
     }
-    step = cause;
   }
   return undefined;
 }

@@ -1,5 +1,5 @@
 import { type Abi, BaseError, decodeErrorResult, type Hex, toFunctionSelector } from 'viem';
-import { type Actor, type ErrorValue, MillraceError, toMillraceError } from '../errors.ts';
+import { type Actor, causesOf, type ErrorValue, MillraceError, toMillraceError } from '../errors.ts';
 import { errorsAbi } from './contracts.generated.ts';
 
 /** Errors of the EVM itself and of tokens that are not ours, decoded beside our own. */
@@ -142,22 +142,20 @@ export function chainError(error: unknown, doing: string, values: Record<string,
 /** The bytes that a contract reverted with, found anywhere in the chain of causes; `undefined` when nothing was reverted. */
 export function revertDataOf(error: unknown): Hex | undefined {
   let reverted = false;
-  for (let step: unknown = error, depth = 0; step !== null && typeof step === 'object' && depth < 12; depth += 1) {
+  for (const step of causesOf(error)) {
     const { data, message, code } = step as { data?: unknown; message?: unknown; code?: unknown };
     const bytes = typeof data === 'object' && data !== null ? (data as { data?: unknown }).data : data;
     if (typeof bytes === 'string' && /^0x([0-9a-fA-F]{2})*$/.test(bytes) && bytes !== '0x') return bytes.toLowerCase() as Hex;
     if (code === 3 || (typeof message === 'string' && /execution reverted/i.test(message))) reverted = true;
-    step = (step as { cause?: unknown }).cause;
   }
   return reverted ? '0x' : undefined;
 }
 
 function isNetworkError(error: unknown): boolean {
-  for (let step: unknown = error, depth = 0; step !== null && typeof step === 'object' && depth < 12; depth += 1) {
+  for (const step of causesOf(error)) {
     const { name, code } = step as { name?: string; code?: string };
     if (name === 'HttpRequestError' || name === 'TimeoutError' || name === 'SocketClosedError') return true;
     if (code === 'ECONNREFUSED' || code === 'ECONNRESET' || code === 'UND_ERR_SOCKET' || code === 'ENOTFOUND') return true;
-    step = (step as { cause?: unknown }).cause;
   }
   return false;
 }
