@@ -1,19 +1,7 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stringToHex } from 'viem';
-import {
-  type ChainClient,
-  type ChainSupervisor,
-  connectChain,
-  createSender,
-  deployNetwork,
-  developmentSigner,
-  nodeKeyConsent,
-  type Sender,
-  type Signer,
-  startChainSupervisor,
-} from '../../chain/index.ts';
+import { type ChainClient, type ChainSupervisor, developmentSigner, nodeKeyConsent, type Sender, type Signer } from '../../chain/index.ts';
+import { startTestNetwork } from '../../chain/network-fixture.ts';
 import { openTransportIdentity, type PeerServer, startPeerServer } from '../../connect/index.ts';
 import { MillraceError } from '../../errors.ts';
 import { type Executor, SandboxExecutor } from '../../host/index.ts';
@@ -77,22 +65,10 @@ export interface TestLeaseNode {
 
 /** Starts the chain, whose time is the machine's, and deploys the network. */
 export async function startTestLeases(options: { verbose?: boolean } = {}): Promise<TestLeases> {
-  const folder = await mkdtemp(join(tmpdir(), 'millrace-leases-'));
   const log = options.verbose === true ? createLogger({ role: 'test', level: 'debug' }) : silentLogger;
-  const accounts = Array.from({ length: 20 }, (_, index) => ({ address: developmentSigner(index, 'dev').address, balance: 10n ** 24n }));
-  const chain = await startChainSupervisor({ folder: join(folder, 'chain'), accounts, idleSeconds: 2 });
-  const { rpcUrl } = chain;
-  const deployer = developmentSigner(0, 'dev');
-  const manifestPath = join(folder, 'network.json');
-  const deploy = { rpcUrl, name: 'test', profile: 'dev', signer: deployer, folder: join(folder, 'deploy'), manifestPath, embedded: true };
-  const manifest = await deployNetwork(deploy).catch(async (error: unknown) => {
-    await chain.stop();
-    throw error;
-  });
-  const client = await connectChain({ rpcUrl, manifest });
+  const network = await startTestNetwork({ name: 'leases', accounts: 20, idleSeconds: 2, log });
+  const { folder, chain, client, faucet, senderOf } = network;
   const executor = new SandboxExecutor({ imageFolder: join(folder, 'images') });
-  const senderOf = (signer: Signer) => createSender({ client, signer, journalFolder: join(folder, 'keys'), log });
-  const faucet = senderOf(deployer);
   const signer = developmentSigner(1, 'dev');
   const renter = { signer, sender: senderOf(signer), folder: join(folder, 'renter') };
   await faucet.send({ contract: 'stableToken', functionName: 'mint', args: [signer.address, 1_000n * STABLE] });
@@ -112,10 +88,8 @@ export async function startTestLeases(options: { verbose?: boolean } = {}): Prom
     },
     async stop() {
       for (const node of nodes) await node.stop();
-      for (const sender of [faucet, renter.sender]) sender.close();
       await executor.close();
-      await chain.stop();
-      await rm(folder, { recursive: true, force: true });
+      await network.stop();
     },
   };
   return leases;
